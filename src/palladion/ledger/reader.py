@@ -1,0 +1,125 @@
+"""Reads a ledger without its lock: the published checkpoint, its entries and tree nodes, and proofs from them.
+
+Sees what the last checkpoint covers; entries after it are in the writer's journal. Checks sizes and shapes, not hashes:
+a proof made here convinces whoever verifies it, and `audit` recomputes everything.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from pathlib import Path
+
+from palladion import files
+from palladion.errors import NotFoundError, TamperError
+from palladion.ledger import merkle
+from palladion.ledger.checkpoint import NOTE_BYTES_MAX, Checkpoint, VerifierKey, verify_checkpoint
+from palladion.ledger.tiles import (
+    BUNDLE_BYTES_MAX,
+    TILE_BYTES_MAX,
+    TILE_LEVELS,
+    TILE_WIDTH,
+    decode_bundle,
+    decode_hashes,
+    tile_path,
+    width_of,
+)
+
+CHECKPOINT_FILE = "checkpoint"
+TILES_CACHED_MAX = 512  # 4 MiB of hashes; a proof touches a handful of tiles
+
+
+class LedgerReader:
+    """A ledger at the state of its last checkpoint, whose signature was verified."""
+
+    def __init__(self, directory: Path, key: VerifierKey) -> None:
+        self.directory = directory
+        self.note = read_note(directory)
+        self.checkpoint: Checkpoint = verify_checkpoint(self.note, key)
+        self._tiles: OrderedDict[tuple[int, int], list[bytes]] = OrderedDict()
+
+    @property
+    def size(self) -> int:
+        """How many entries the checkpoint covers."""
+        return self.checkpoint.size
+
+    def entry(self, index: int) -> bytes:
+        """The bytes of entry `index`. Raises NotFoundError if the checkpoint does not cover it."""
+        self._require(index)
+        return self.bundle(index // TILE_WIDTH)[index % TILE_WIDTH]
+
+    def entries(self, start: int = 0, end: int | None = None) -> Iterator[tuple[int, bytes]]:
+        """Index and bytes of the entries from `start` to `end` (exclusive; without it, all)."""
+        end = self.size if end is None else min(end, self.size)
+        index = start
+        while index < end:
+            bundle = self.bundle(index // TILE_WIDTH)
+            for entry in bundle[index % TILE_WIDTH : TILE_WIDTH]:
+                if index == end:
+                    return
+                yield index, entry
+                index += 1
+
+    def tail(self, count: int) -> list[tuple[int, bytes]]:
+        """The last `count` entries, oldest first."""
+        return list(self.entries(max(0, self.size - count)))
+
+    def inclusion_proof(self, index: int) -> list[bytes]:
+        """The audit path of entry `index` to the checkpoint's root."""
+        self._require(index)
+        return merkle.inclusion_proof(index, self.size, self.node)
+
+    def consistency_proof(self, old_size: int) -> list[bytes]:
+        """The proof that the tree of `old_size` entries is a prefix of this one."""
+        return merkle.consistency_proof(old_size, self.size, self.node)
+
+    def root_at(self, size: int) -> bytes:
+        """The root over the first `size` entries, from the tiles as they are."""
+        return merkle.tree_root(size, self.node)
+
+    def node(self, level: int, index: int) -> bytes:
+        """The hash of a complete subtree, from the tile that holds it or its descendants."""
+        tile_level, above = divmod(level, TILE_LEVELS)
+        first = index << above
+        count = 1 << above
+        hashes = self.hashes(tile_level, first // TILE_WIDTH)
+        start = first % TILE_WIDTH
+        return merkle.list_root(hashes[start : start + count])
+
+    def hashes(self, level: int, index: int) -> list[bytes]:
+        """The hashes of a tile."""
+        key = (level, index)
+        if key in self._tiles:
+            self._tiles.move_to_end(key)
+            return self._tiles[key]
+        width = width_of(index, self.size >> (TILE_LEVELS * level))
+        data, found = self._read(level, index, width, TILE_BYTES_MAX)
+        hashes = decode_hashes(data, found, what=f"tile {tile_path(level, index, found)}")[:width]
+        self._tiles[key] = hashes
+        if len(self._tiles) > TILES_CACHED_MAX:
+            self._tiles.popitem(last=False)
+        return hashes
+
+    def bundle(self, index: int) -> list[bytes]:
+        """The entries of a bundle that the checkpoint covers."""
+        width = width_of(index, self.size)
+        data, found = self._read("entries", index, width, BUNDLE_BYTES_MAX)
+        return decode_bundle(data, found, what=f"bundle {tile_path('entries', index, found)}")[:width]
+
+    def _read(self, level: int | str, index: int, width: int, bytes_max: int) -> tuple[bytes, int]:
+        """A tile's bytes and width: the partial one, or the full one if the log has grown since our checkpoint."""
+        path = self.directory / tile_path(level, index, width)
+        full = self.directory / tile_path(level, index)
+        if path != full and not path.exists() and full.exists():
+            path, width = full, TILE_WIDTH
+        if not path.exists():
+            # the checkpoint is signed, so the file was here
+            raise TamperError(f"the ledger lacks {path.relative_to(self.directory)}, which its checkpoint covers")
+        return files.read_limited(path, size_max=bytes_max, what="the ledger's tile"), width
+
+    def _require(self, index: int) -> None:
+        if not 0 <= index < self.size:
+            raise NotFoundError(f"no entry {index}: the checkpoint covers entries 0 to {self.size - 1}")
+
+
+def read_note(directory: Path) -> bytes:
+    """The signed note of the last checkpoint, not verified."""
+    return files.read_limited(directory / CHECKPOINT_FILE, size_max=NOTE_BYTES_MAX, what="the ledger's checkpoint")

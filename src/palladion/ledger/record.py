@@ -1,0 +1,79 @@
+"""One entry of the ledger: who did what to what, when. Canonical JSON, so that one record has one hash."""
+
+import re
+from dataclasses import dataclass, field
+from datetime import datetime
+from types import MappingProxyType
+from typing import Any
+
+from palladion import canonical
+from palladion.clock import parse_timestamp, timestamp
+from palladion.errors import FormatError
+from palladion.ledger.tiles import ENTRY_BYTES_MAX
+
+KINDS = MappingProxyType(
+    {
+        "ledger.created": "The ledger begins; its first entry.",
+        "keys.created": "A root was made; states its public keys.",
+        "keys.rewrapped": "A root was wrapped again: a passphrase or a host identity was changed.",
+        "model.protected": "A version was scanned, sealed, signed and registered; states every digest.",
+        "model.promoted": "A version became the one that is served.",
+        "model.rolled-back": "The version promoted before became the one that is served again.",
+        "model.opened": "A sealed version was opened into memory.",
+        "recipient.added": "A recipient was registered with a public key.",
+        "recipient.revoked": "A recipient gets no new copies from now on.",
+        "backup.made": "An encrypted backup was written; states its digest and to whom it is sealed.",
+        "backup.restored": "This installation was restored from a backup.",
+    }
+)
+TEXT_CHARACTERS_MAX = 512  # actor and subject are names; anything longer belongs into the details
+RECORD_FIELDS = {"v", "time", "kind", "actor", "subject", "details"}
+_KIND = re.compile(r"[a-z]+\.[a-z-]+")
+
+
+@dataclass(frozen=True)
+class Record:
+    """What happened: `kind` (a key of `KINDS`), `actor` (who), `subject` (to what), and details that can be encoded."""
+
+    kind: str
+    time: datetime
+    actor: str
+    subject: str
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+def encode_record(record: Record) -> bytes:
+    """The entry's bytes. Raises ValueError on an unknown kind, or on a record that is too large."""
+    if record.kind not in KINDS:
+        raise ValueError(f"{record.kind!r} is no kind of record; add it to KINDS with a sentence")
+    if max(len(record.actor), len(record.subject)) > TEXT_CHARACTERS_MAX:
+        raise ValueError(f"actor and subject of a record have at most {TEXT_CHARACTERS_MAX} characters")
+    document = {
+        "v": 1,
+        "time": timestamp(record.time),
+        "kind": record.kind,
+        "actor": record.actor,
+        "subject": record.subject,
+        "details": record.details,
+    }
+    data = canonical.encode(document)
+    if len(data) > ENTRY_BYTES_MAX:
+        raise ValueError(f"a record has {len(data)} bytes, at most {ENTRY_BYTES_MAX} fit")
+    return data
+
+
+def decode_record(data: bytes, *, what: str) -> Record:
+    """The record of an entry's bytes; kinds of later releases are accepted. Raises FormatError, naming `what`."""
+    document = canonical.decode(data, size_max=ENTRY_BYTES_MAX, what=what)
+    if not isinstance(document, dict) or document.keys() != RECORD_FIELDS or document["v"] != 1:
+        raise FormatError(f"{what} is not a record: {', '.join(sorted(RECORD_FIELDS))} were expected, version 1")
+    texts = [document[name] for name in ("time", "kind", "actor", "subject")]
+    if not all(isinstance(text, str) for text in texts) or not isinstance(document["details"], dict):
+        raise FormatError(f"{what} is not a record: a field has the wrong type")
+    if not _KIND.fullmatch(document["kind"]):
+        raise FormatError(f"{what} has no kind of record: {document['kind'][:80]!r}")
+    try:
+        moment = parse_timestamp(document["time"])
+    except ValueError:
+        raise FormatError(f"{what} has no canonical time: {document['time'][:80]!r}") from None
+    return Record(document["kind"], moment, document["actor"], document["subject"], document["details"])

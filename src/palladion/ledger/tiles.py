@@ -1,0 +1,78 @@
+"""The ledger's files in C2SP tlog-tiles layout: where a tile or entry bundle lies, and what its bytes mean.
+
+`tile/<level>/<index>` holds 256 hashes, `tile/entries/<index>` 256 entries; a rightmost one that is not full yet
+lies at `….p/<width>`. Bytes in, bytes out; `reader` and `writer` do the reading and writing.
+"""
+
+import struct
+from collections.abc import Iterable, Sequence
+
+from palladion.errors import FormatError
+from palladion.ledger.merkle import HASH_BYTES
+
+TILE_WIDTH = 256
+TILE_LEVELS = 8  # tree levels that a tile spans
+LEVELS_MAX = 64
+ENTRY_BYTES_MAX = 0xFFFF  # an entry's length is written in two bytes
+BUNDLE_BYTES_MAX = TILE_WIDTH * (ENTRY_BYTES_MAX + 2)
+TILE_BYTES_MAX = TILE_WIDTH * HASH_BYTES
+
+
+def tile_path(level: int | str, index: int, width: int = TILE_WIDTH) -> str:
+    """The relative path of tile `index` at `level` (`entries` for bundles), full or of `width` elements."""
+    groups = [f"{index % 1000:03d}"]
+    while index >= 1000:
+        index //= 1000
+        groups.insert(0, f"x{index % 1000:03d}")
+    suffix = "" if width == TILE_WIDTH else f".p/{width}"
+    return f"tile/{level}/{'/'.join(groups)}{suffix}"
+
+
+def tiles_of(count: int) -> Iterable[tuple[int, int]]:
+    """Index and width of each tile that holds `count` elements."""
+    for index in range(count // TILE_WIDTH):
+        yield index, TILE_WIDTH
+    if count % TILE_WIDTH:
+        yield count // TILE_WIDTH, count % TILE_WIDTH
+
+
+def width_of(index: int, count: int) -> int:
+    """The width of tile `index` when its level holds `count` elements. Raises ValueError if it has none."""
+    width = min(TILE_WIDTH, count - index * TILE_WIDTH)
+    if index < 0 or width <= 0:
+        raise ValueError(f"tile {index} does not exist among {count} elements")
+    return width
+
+
+def encode_bundle(entries: Sequence[bytes]) -> bytes:
+    """Entries with a two-byte big-endian length before each. Raises ValueError on one that is too long."""
+    parts: list[bytes] = []
+    for entry in entries:
+        if len(entry) > ENTRY_BYTES_MAX:
+            raise ValueError(f"an entry of {len(entry)} bytes does not fit, at most {ENTRY_BYTES_MAX} do")
+        parts += (struct.pack(">H", len(entry)), entry)
+    return b"".join(parts)
+
+
+def decode_bundle(data: bytes, width: int, *, what: str) -> list[bytes]:
+    """The `width` entries of a bundle. Raises FormatError, naming `what`, if it holds fewer, more, or half a one."""
+    entries: list[bytes] = []
+    position = 0
+    for _ in range(width):
+        if position + 2 > len(data):
+            raise FormatError(f"{what} ends after {len(entries)} entries, {width} were expected")
+        length = int.from_bytes(data[position : position + 2], "big")
+        position += 2 + length
+        if position > len(data):
+            raise FormatError(f"{what} ends inside entry {len(entries)} of {width}")
+        entries.append(data[position - length : position])
+    if position != len(data):
+        raise FormatError(f"{what} goes on after its {width} entries")
+    return entries
+
+
+def decode_hashes(data: bytes, width: int, *, what: str) -> list[bytes]:
+    """The `width` hashes of a tile. Raises FormatError, naming `what`, if there is another number of bytes."""
+    if len(data) != width * HASH_BYTES:
+        raise FormatError(f"{what} has {len(data)} bytes, {width * HASH_BYTES} were expected")
+    return [data[position : position + HASH_BYTES] for position in range(0, len(data), HASH_BYTES)]

@@ -1,0 +1,247 @@
+"""Appends to a ledger. Only one process writes: it holds the lock as long as the `Ledger` is open.
+
+An entry's life: `append` writes it to the journal and syncs (group commit: one sync for the whole batch), then it is
+acknowledged with a receipt; `checkpoint` writes tiles and bundles, syncs them, replaces the signed checkpoint in one
+step, and empties the journal. A crash between any two of these loses nothing that was acknowledged.
+"""
+
+import os
+import shutil
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from palladion import files
+from palladion.errors import ConflictError, StorageError, TamperError
+from palladion.keys import Signer
+from palladion.ledger import merkle
+from palladion.ledger.checkpoint import Checkpoint, VerifierKey, sign_checkpoint, valid_origin
+from palladion.ledger.journal import JournalWriter, read_journal, start_journal
+from palladion.ledger.reader import CHECKPOINT_FILE, LedgerReader
+from palladion.ledger.record import Record, encode_record
+from palladion.ledger.tiles import TILE_LEVELS, TILE_WIDTH, encode_bundle, tile_path
+
+JOURNAL_FILE = "journal"
+LOCK_FILE = "lock"
+UNPUBLISHED_MAX = 65_536  # entries between two checkpoints: they are held in memory, 64 KiB each at worst
+BATCH_MAX = 1024  # records in one append; with 64 KiB each they fill one journal batch
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """The promise that an entry is in the log: which log, which entry, and its leaf hash."""
+
+    origin: str
+    index: int
+    leaf_hash: bytes
+
+    def __str__(self) -> str:
+        return f"{self.origin}/{self.index}"
+
+
+class Ledger:
+    """An open, locked ledger. After a failed write it refuses everything: open it again to recover."""
+
+    def __init__(self, directory: Path, origin: str, signer: Signer) -> None:
+        """Lock and recover the ledger in `directory`.
+
+        Raises BusyError if another process holds it, TamperError if what is there does not fit together.
+        """
+        self.directory = directory
+        self.origin = origin
+        self._signer = signer
+        self._failed = False
+        with ExitStack() as stack:
+            stack.enter_context(files.exclusive_lock(directory / LOCK_FILE, what=f"the ledger in {directory}"))
+            self._recover()
+            self._lock = stack.pop_all()
+
+    @classmethod
+    def create(cls, directory: Path, origin: str, signer: Signer) -> "Ledger":
+        """Make an empty ledger in `directory` and open it. Raises ConflictError if there is one already."""
+        if not valid_origin(origin):
+            raise ValueError(f"{origin!r} cannot be a log's origin")
+        files.make_private_directory(directory)
+        if (directory / CHECKPOINT_FILE).exists():
+            raise ConflictError(f"there is a ledger in {directory} already")
+        with files.exclusive_lock(directory / LOCK_FILE, what=f"the ledger in {directory}"):
+            start_journal(directory / JOURNAL_FILE, 0).close()
+            note = sign_checkpoint(Checkpoint(origin, 0, merkle.EMPTY_ROOT), signer)
+            files.write_atomically(directory / CHECKPOINT_FILE, note)
+        return cls(directory, origin, signer)
+
+    @property
+    def size(self) -> int:
+        """How many entries are acknowledged."""
+        return self._size
+
+    def append(self, records: Sequence[Record]) -> list[Receipt]:
+        """Append `records`, at most `BATCH_MAX`; they are on the disk when this returns, all of them.
+
+        Raises StorageError if they cannot be written: then none is acknowledged, though a later recovery may find them.
+        """
+        self._require_sound()
+        if len(records) > BATCH_MAX:
+            raise ValueError(f"{len(records)} records in one batch, at most {BATCH_MAX} are allowed")
+        entries = [encode_record(record) for record in records]
+        if not entries:
+            return []
+        self._failed = True  # unless the write below succeeds
+        self._journal.append(entries)
+        self._failed = False
+        receipts = []
+        for entry in entries:
+            receipts.append(Receipt(self.origin, self._size, merkle.leaf_hash(entry)))
+            self._grow(entry, receipts[-1].leaf_hash)
+        if self._size - self._published >= UNPUBLISHED_MAX:
+            self.checkpoint()
+        return receipts
+
+    def checkpoint(self) -> bytes:
+        """Publish everything acknowledged so far; returns the signed note. Raises StorageError if that fails."""
+        self._require_sound()
+        if self._size == self._published:
+            return self._note
+        self._failed = True  # unless everything below succeeds
+        with files.storage_errors(self.directory):
+            self._publish()
+        self._failed = False
+        return self._note
+
+    def close(self) -> None:
+        """Publish a checkpoint if there is something new, and give the lock back."""
+        try:
+            if not self._failed:
+                self.checkpoint()
+        finally:
+            self._journal.close()
+            self._lock.close()
+
+    def __enter__(self) -> "Ledger":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _require_sound(self) -> None:
+        if self._failed:
+            raise StorageError(
+                "the ledger refuses to go on after a failed write", "mend the disk, then start again: nothing is lost"
+            )
+
+    def _recover(self) -> None:
+        # 1. the published part: the signed checkpoint, and the rightmost tile of each level
+        reader = LedgerReader(self.directory, VerifierKey(self.origin, self._signer.public_key))
+        self._note = reader.note
+        self._size = self._published = reader.size
+        self._rows: list[list[bytes]] = []
+        level = 0
+        while count := reader.size >> (TILE_LEVELS * level):
+            self._rows.append(reader.hashes(level, count // TILE_WIDTH) if count % TILE_WIDTH else [])
+            level += 1
+        self._bundle = reader.bundle(reader.size // TILE_WIDTH) if reader.size % TILE_WIDTH else []
+        self._full: list[tuple[str, bytes]] = []
+        if self._root() != reader.checkpoint.root:
+            raise TamperError(
+                f"the ledger's tiles do not lead to its signed root of {reader.size} entries",
+                "palladion ledger verify names the first entry that was changed",
+            )
+        # 2. the journal: entries that were acknowledged after that checkpoint
+        path = self.directory / JOURNAL_FILE
+        content = read_journal(path)
+        if not content.first <= self._size <= content.first + len(content.entries):
+            raise TamperError(
+                f"the journal holds entries {content.first} to {content.first + len(content.entries)}, which does not "
+                f"continue the checkpoint of {self._size}: one of the two was replaced"
+            )
+        for entry in content.entries[self._size - content.first :]:
+            self._grow(entry, merkle.leaf_hash(entry))
+        self._journal = JournalWriter(path, content)
+
+    def _grow(self, entry: bytes, leaf: bytes) -> None:
+        """Put one entry into the tree in memory; what becomes full is kept for the next checkpoint."""
+        self._bundle.append(entry)
+        if len(self._bundle) == TILE_WIDTH:
+            self._full.append((tile_path("entries", self._size // TILE_WIDTH), encode_bundle(self._bundle)))
+            self._bundle = []
+        self._size += 1
+        level, carried = 0, leaf
+        while True:
+            if level == len(self._rows):
+                self._rows.append([])
+            row = self._rows[level]
+            row.append(carried)
+            if len(row) < TILE_WIDTH:
+                return
+            index = (self._size >> (TILE_LEVELS * (level + 1))) - 1
+            self._full.append((tile_path(level, index), b"".join(row)))
+            carried = merkle.list_root(row)
+            self._rows[level] = []
+            level += 1
+
+    def _root(self) -> bytes:
+        below: list[bytes] = []
+        for row in self._rows:
+            below = [merkle.list_root([*row, *below])] if row or below else []
+        return below[0] if below else merkle.EMPTY_ROOT
+
+    def _publish(self) -> None:
+        # 1. tiles and bundles, on the disk before anything signed speaks of them
+        written = list(self._full)
+        for level, row in enumerate(self._rows):
+            if row:
+                index = self._size >> (TILE_LEVELS * (level + 1))
+                written.append((tile_path(level, index, len(row)), b"".join(row)))
+        if self._bundle:
+            path = tile_path("entries", self._size // TILE_WIDTH, len(self._bundle))
+            written.append((path, encode_bundle(self._bundle)))
+        _write_durably(self.directory, written)
+        # 2. the checkpoint
+        note = sign_checkpoint(Checkpoint(self.origin, self._size, self._root()), self._signer)
+        files.write_atomically(self.directory / CHECKPOINT_FILE, note)
+        self._note, self._published = note, self._size
+        # 3. the journal begins anew; until then recovery skips what the checkpoint covers
+        self._journal.close()
+        self._journal = start_journal(self.directory / JOURNAL_FILE, self._size)
+        # 4. partial tiles that are full now (tlog-tiles allows it only then)
+        for path, _ in self._full:
+            shutil.rmtree(self.directory / f"{path}.p", ignore_errors=True)
+        self._full = []
+
+
+def _write_durably(directory: Path, contents: Sequence[tuple[str, bytes]]) -> None:
+    """Write files that nothing refers to yet, then sync them and every folder on the way.
+
+    They need no atomic replacement: a reader follows only the checkpoint, and a crash before it means that they are
+    written again.
+    """
+    folders = {directory}
+    descriptors = []
+    try:
+        for path, data in contents:
+            target = directory / path
+            with files.storage_errors(target):
+                target.parent.mkdir(mode=files.PRIVATE_DIRECTORY, parents=True, exist_ok=True)
+                flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+                descriptor = os.open(target, flags, files.PRIVATE_FILE)
+                descriptors.append(descriptor)
+                written = 0
+                while written < len(data):
+                    written += os.write(descriptor, data[written:])
+            folder = target.parent
+            while folder not in folders:
+                folders.add(folder)
+                folder = folder.parent
+        # all writes first, then all syncs: the first sync carries most of the others along
+        with files.storage_errors(directory):
+            for descriptor in descriptors:
+                os.fsync(descriptor)
+            for folder in sorted(folders):
+                files.sync_directory(folder)
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)

@@ -1,0 +1,71 @@
+"""Reading without the lock: entries, proofs, and a log that grows meanwhile."""
+
+from pathlib import Path
+
+import pytest
+
+from palladion.errors import NotFoundError, TamperError
+from palladion.ledger import merkle
+from palladion.ledger.reader import LedgerReader
+from palladion.ledger.record import encode_record
+from palladion.ledger.writer import Ledger
+
+from .ledgers import KEY, ORIGIN, SIGNER, make, record
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("reader") / "ledger"
+    make(directory, 600)
+    return directory
+
+
+def test_entries_are_the_records_in_order(directory: Path) -> None:
+    reader = LedgerReader(directory, KEY)
+    assert reader.entry(300) == encode_record(record(300))
+    assert [entry for _, entry in reader.entries(250, 262)] == [encode_record(record(n)) for n in range(250, 262)]
+    assert [index for index, _ in reader.tail(3)] == [597, 598, 599]
+    assert len(list(reader.entries())) == 600
+    assert len(reader.tail(10_000)) == 600
+
+
+def test_proofs_from_tiles_verify(directory: Path) -> None:
+    reader = LedgerReader(directory, KEY)
+    for index in (0, 1, 255, 256, 511, 512, 599):
+        leaf = merkle.leaf_hash(encode_record(record(index)))
+        merkle.verify_inclusion(leaf, index, 600, reader.inclusion_proof(index), reader.checkpoint.root)
+    for old in (1, 100, 256, 512, 599):
+        old_root = merkle.list_root([merkle.leaf_hash(encode_record(record(n))) for n in range(old)])
+        assert reader.root_at(old) == old_root
+        merkle.verify_consistency(old, 600, old_root, reader.checkpoint.root, reader.consistency_proof(old))
+
+
+def test_an_entry_beyond_the_checkpoint_is_not_found(directory: Path) -> None:
+    reader = LedgerReader(directory, KEY)
+    for index in (600, -1):
+        with pytest.raises(NotFoundError, match="covers entries 0 to 599"):
+            reader.entry(index)
+        with pytest.raises(NotFoundError):
+            reader.inclusion_proof(index)
+
+
+def test_a_reader_with_an_older_checkpoint_goes_on_while_the_log_grows(tmp_path: Path) -> None:
+    directory = tmp_path / "ledger"
+    make(directory, 200)
+    reader = LedgerReader(directory, KEY)
+    with Ledger(directory, ORIGIN, SIGNER) as ledger:
+        ledger.append([record(n) for n in range(200, 400)])
+    assert not (directory / "tile" / "0" / "000.p").exists()
+    assert reader.size == 200
+    assert reader.entry(199) == encode_record(record(199))
+    merkle.verify_inclusion(
+        merkle.leaf_hash(reader.entry(7)), 7, 200, reader.inclusion_proof(7), reader.checkpoint.root
+    )
+
+
+def test_a_missing_tile_is_told(tmp_path: Path) -> None:
+    directory = tmp_path / "ledger"
+    make(directory, 3)
+    (directory / "tile" / "entries" / "000.p" / "3").unlink()
+    with pytest.raises(TamperError, match=r"lacks tile/entries/000\.p/3"):
+        LedgerReader(directory, KEY).entry(0)

@@ -1,0 +1,232 @@
+"""Appending: what was acknowledged stays, whatever fails; and there is one writer."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from palladion.errors import BusyError, ConflictError, PalladionError, StorageError, TamperError
+from palladion.keys import Ed25519Signer
+from palladion.ledger import merkle, writer
+from palladion.ledger.audit import verify_ledger
+from palladion.ledger.reader import LedgerReader
+from palladion.ledger.record import encode_record
+from palladion.ledger.writer import BATCH_MAX, Ledger
+
+from .ledgers import KEY, ORIGIN, SIGNER, make, record
+
+
+def _open(directory: Path) -> Ledger:
+    return Ledger(directory, ORIGIN, SIGNER)
+
+
+@pytest.mark.parametrize("sizes", [[1], [3, 5], [255, 1, 1], [256], [300, 212, 1], [700]])
+def test_a_ledger_written_in_any_portions_has_the_root_of_its_records(tmp_path: Path, sizes: list[int]) -> None:
+    directory = tmp_path / "ledger"
+    Ledger.create(directory, ORIGIN, SIGNER).close()
+    number = 0
+    for size in sizes:
+        with _open(directory) as ledger:
+            ledger.append([record(n) for n in range(number, number + size)])
+            number += size
+    leaves = [merkle.leaf_hash(encode_record(record(n))) for n in range(number)]
+    report = verify_ledger(directory, KEY)
+    assert (report.size, report.root) == (number, merkle.list_root(leaves))
+
+
+def test_a_large_ledger_has_tiles_on_three_levels_and_no_stale_partial_ones(tmp_path: Path) -> None:
+    directory = tmp_path / "ledger"
+    make(directory, 66_000)
+    assert verify_ledger(directory, KEY).size == 66_000
+    assert {path.name for path in (directory / "tile").iterdir()} == {"0", "1", "2", "entries"}
+    with _open(directory) as ledger:
+        for number in range(66_000, 66_200):
+            ledger.append([record(number)])
+            if number % 50 == 0:
+                ledger.checkpoint()
+    assert verify_ledger(directory, KEY).size == 66_200
+    # 66,048 = 258 * 256: the tile that was partial at 66,000 is full now
+    assert not (directory / "tile" / "0" / "257.p").exists()
+    assert (directory / "tile" / "0" / "258.p").is_dir()
+
+
+def test_receipts_name_the_log_the_index_and_the_leaf(tmp_path: Path) -> None:
+    with Ledger.create(tmp_path / "ledger", ORIGIN, SIGNER) as ledger:
+        ledger.append([record(0)])
+        (receipt,) = ledger.append([record(1)])
+    assert str(receipt) == f"{ORIGIN}/1"
+    assert receipt.leaf_hash == merkle.leaf_hash(encode_record(record(1)))
+
+
+def test_acknowledged_records_survive_a_writer_that_never_closed(tmp_path: Path) -> None:
+    directory = tmp_path / "ledger"
+    make(directory, 300)
+    script = (
+        "import os, sys, pathlib\nfrom tests.ledger.ledgers import *\n"
+        "ledger = Ledger(pathlib.Path(sys.argv[1]), ORIGIN, SIGNER)\n"
+        "ledger.append([record(300), record(301)]); os._exit(9)\n"
+    )
+    root = Path(__file__).parents[2]
+    assert subprocess.run([sys.executable, "-c", script, str(directory)], check=False, cwd=root).returncode == 9
+    assert LedgerReader(directory, KEY).size == 300
+    with _open(directory) as ledger:
+        assert ledger.size == 302
+    assert [index for index, _ in LedgerReader(directory, KEY).tail(2)] == [300, 301]
+    assert verify_ledger(directory, KEY).size == 302
+
+
+class InjectedError(Exception):
+    """The n-th operation failed, or the process was stopped before it."""
+
+
+def _failing(n: int, failure: Callable[[], BaseException]) -> Callable[[Any], Any]:
+    """A wrapper for os functions; the n-th call of any of them fails instead."""
+    state = {"calls": 0}
+
+    def wrap(function: Any) -> Any:
+        def wrapped(*arguments: Any, **options: Any) -> Any:
+            state["calls"] += 1
+            if state["calls"] == n:
+                raise failure()
+            return function(*arguments, **options)
+
+        return wrapped
+
+    return wrap
+
+
+@pytest.mark.parametrize(
+    "failure", [lambda: OSError(28, "No space left on device"), InjectedError], ids=["disk-full", "stopped"]
+)
+def test_whichever_operation_fails_no_acknowledged_record_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: Callable[[], BaseException]
+) -> None:
+    finished = False
+    n = 0
+    while not finished:
+        n += 1
+        directory = tmp_path / str(n)
+        make(directory, 254)
+        acknowledged = 254
+        ledger = _open(directory)
+        with monkeypatch.context() as patch:
+            wrap = _failing(n, failure)
+            for name in ("write", "fsync", "fdatasync", "open"):
+                patch.setattr(os, name, wrap(getattr(os, name)))
+            patch.setattr(Path, "replace", wrap(Path.replace))
+            try:
+                for _ in range(3):
+                    ledger.append([record(acknowledged), record(acknowledged + 1)])
+                    acknowledged += 2
+                    ledger.checkpoint()
+                finished = True
+            except (StorageError, InjectedError):
+                with pytest.raises(StorageError, match="refuses to go on"):
+                    ledger.append([record(0)])
+        ledger._lock.close()
+        with _open(directory) as recovered:
+            # a record may have reached the disk without its acknowledgement, never the other way round
+            assert acknowledged <= recovered.size <= acknowledged + 2
+        assert verify_ledger(directory, KEY).size >= acknowledged
+        kept = [entry for _, entry in LedgerReader(directory, KEY).entries(254)]
+        assert kept == [encode_record(record(254 + i)) for i in range(len(kept))]
+    assert n > 30
+
+
+@pytest.mark.slow
+def test_a_killed_writer_keeps_every_record_that_it_acknowledged(tmp_path: Path) -> None:
+    directory = tmp_path / "ledger"
+    Ledger.create(directory, ORIGIN, SIGNER).close()
+    script = (
+        "import sys, pathlib\nfrom tests.ledger.ledgers import *\n"
+        "ledger = Ledger(pathlib.Path(sys.argv[1]), ORIGIN, SIGNER)\n"
+        "while True:\n"
+        "    ledger.append([record(ledger.size)]); print(ledger.size, flush=True)\n"
+        "    if ledger.size % 7 == 0: ledger.checkpoint()\n"
+    )
+    root = Path(__file__).parents[2]
+    acknowledged = 0
+    for rounds in range(8):
+        with subprocess.Popen(
+            [sys.executable, "-c", script, str(directory)], stdout=subprocess.PIPE, text=True, cwd=root
+        ) as process:
+            assert process.stdout is not None
+            for _ in range(40 + 13 * rounds):
+                acknowledged = int(process.stdout.readline())
+            process.send_signal(signal.SIGKILL)
+            acknowledged = max([acknowledged, *(int(line) for line in process.stdout if line.endswith("\n"))])
+        with _open(directory) as ledger:
+            assert ledger.size >= acknowledged
+        entries = [entry for _, entry in LedgerReader(directory, KEY).entries()]
+        assert entries == [encode_record(record(number)) for number in range(len(entries))]
+        verify_ledger(directory, KEY)
+
+
+def test_a_second_writer_is_refused(tmp_path: Path) -> None:
+    with Ledger.create(tmp_path / "ledger", ORIGIN, SIGNER), pytest.raises(BusyError, match="another process"):
+        _open(tmp_path / "ledger")
+    _open(tmp_path / "ledger").close()
+
+
+def test_a_ledger_is_not_made_over_another(tmp_path: Path) -> None:
+    make(tmp_path / "ledger", 3)
+    with pytest.raises(ConflictError, match="already"):
+        Ledger.create(tmp_path / "ledger", ORIGIN, SIGNER)
+    assert verify_ledger(tmp_path / "ledger", KEY).size == 3
+
+
+def test_a_batch_over_the_limit_is_refused_whole(tmp_path: Path) -> None:
+    with Ledger.create(tmp_path / "ledger", ORIGIN, SIGNER) as ledger:
+        with pytest.raises(ValueError, match="at most 1024"):
+            ledger.append([record(0)] * (BATCH_MAX + 1))
+        with pytest.raises(ValueError, match="at most 65535"):
+            ledger.append([record(0), record(1, "x" * 66_000)])
+        assert ledger.size == 0
+        assert ledger.append([]) == []
+
+
+def test_a_checkpoint_is_published_before_memory_fills_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "UNPUBLISHED_MAX", 10)
+    with Ledger.create(tmp_path / "ledger", ORIGIN, SIGNER) as ledger:
+        ledger.append([record(n) for n in range(9)])
+        assert LedgerReader(tmp_path / "ledger", KEY).size == 0
+        ledger.append([record(9)])
+        assert LedgerReader(tmp_path / "ledger", KEY).size == 10
+
+
+def test_another_key_cannot_go_on_with_a_ledger(tmp_path: Path) -> None:
+    make(tmp_path / "ledger", 3)
+    with pytest.raises(TamperError, match="no signature by the key"):
+        Ledger(tmp_path / "ledger", ORIGIN, Ed25519Signer(b"\x09" * 32))
+
+
+def test_an_older_checkpoint_put_back_is_noticed_on_opening(tmp_path: Path) -> None:
+    directory = tmp_path / "ledger"
+    make(directory, 3)
+    old = (directory / "checkpoint").read_bytes()
+    with _open(directory) as ledger:
+        ledger.append([record(3)])
+    (directory / "checkpoint").write_bytes(old)
+    with pytest.raises(TamperError, match="one of the two was replaced"):
+        _open(directory)
+
+
+def test_an_edited_tile_is_noticed_on_opening(tmp_path: Path) -> None:
+    directory = tmp_path / "ledger"
+    make(directory, 3)
+    tile = directory / "tile" / "0" / "000.p" / "3"
+    data = bytearray(tile.read_bytes())
+    data[40] ^= 1
+    tile.write_bytes(data)
+    with pytest.raises(TamperError, match="do not lead to its signed root"):
+        _open(directory)
+
+
+def test_a_ledger_that_is_not_there_is_an_error_not_a_new_one(tmp_path: Path) -> None:
+    with pytest.raises(PalladionError):
+        _open(tmp_path / "nowhere")
