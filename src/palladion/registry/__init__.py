@@ -1,0 +1,41 @@
+"""What exists: models, versions, recipients, clients, operators and incidents, in one SQL database.
+
+Knows nothing of how a model is sealed, whose key opens what, or who may ask: those rooms hand in digests and texts.
+"""
+
+from palladion.registry.diff import VersionDiff
+from palladion.registry.registry import Records, Registry
+from palladion.registry.rows import (
+    Client,
+    ClientKey,
+    Incident,
+    IncidentEvent,
+    ModelRow,
+    NewVersion,
+    Operator,
+    Promotion,
+    Recipient,
+    SealedFile,
+    StandingChange,
+    Version,
+    VersionTensor,
+)
+
+__all__ = [
+    "Client",
+    "ClientKey",
+    "Incident",
+    "IncidentEvent",
+    "ModelRow",
+    "NewVersion",
+    "Operator",
+    "Promotion",
+    "Recipient",
+    "Records",
+    "Registry",
+    "SealedFile",
+    "StandingChange",
+    "Version",
+    "VersionDiff",
+    "VersionTensor",
+]

@@ -1,0 +1,182 @@
+"""Clients of the API and their keys. A key comes as keyed hash and showable prefix; the key itself never gets here."""
+
+import secrets
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, get_args
+
+from sqlalchemy import insert, select, update
+
+from palladion.errors import ConflictError, KeysError, NotFoundError, PalladionError
+from palladion.registry import names, tables
+from palladion.registry.rows import Client, ClientKey, Standing
+from palladion.registry.transaction import Transaction
+
+ID_BYTES = 8  # random: with a million clients, two share an id with probability 3e-8, and the database refuses that
+HASH_BYTES = 32
+PREFIX_CHARACTERS_MAX = 64
+SCOPES_MAX = 64  # a scope names an action and a model; whoever needs more may ask for all models
+SCOPE_CHARACTERS_MAX = 128
+
+_CLIENT = tables.client.c
+_KEY = tables.client_key.c
+_STANDING = tables.standing_change.c
+_KEY_COLUMNS = (_KEY.prefix, _KEY.client, _KEY.created, _KEY.expires, _KEY.revoked_at)
+
+
+class Clients:
+    """The clients of one transaction."""
+
+    def __init__(self, transaction: Transaction) -> None:
+        self._transaction = transaction
+
+    def add(
+        self,
+        name: str,
+        *,
+        organisation: str,
+        actor: str,
+        scopes: Sequence[str] = (),
+        standing: Standing = "trusted",
+    ) -> Client:
+        """Register a client without a key yet. Raises ConflictError if the organisation has one of that name."""
+        names.slug(name, what="the name of a client")
+        names.slug(organisation, what="the organisation of a client")
+        names.label(actor, what="the actor")
+        names.one_of(standing, get_args(Standing), what="the standing of a client")
+        _check_scopes(scopes)
+        if self.find(organisation, name) is not None:
+            raise ConflictError(f"there is a client {organisation}/{name} already", "take another name")
+        client, now = secrets.token_hex(ID_BYTES), self._transaction.now()
+        self._transaction.change(
+            insert(tables.client).values(
+                id=client, organisation=organisation, name=name, scopes=list(scopes), created=now
+            )
+        )
+        self._transaction.change(
+            insert(tables.standing_change).values(
+                client=client, standing=standing, reason="registered", actor=actor, at=now
+            )
+        )
+        return self.get(client)
+
+    def find(self, organisation: str, name: str) -> Client | None:
+        """The client of that name in that organisation, or None."""
+        found = self._select(_CLIENT.organisation == organisation, _CLIENT.name == name)
+        return found[0] if found else None
+
+    def get(self, client: str) -> Client:
+        """The client of that id. Raises NotFoundError."""
+        found = self._select(_CLIENT.id == client)
+        if not found:
+            raise NotFoundError(f"no client with the id {client!r}", "palladion client list shows them all")
+        return found[0]
+
+    def named(self, organisation: str, name: str) -> Client:
+        """The client of that name. Raises NotFoundError with the names that look like it."""
+        client = self.find(organisation, name)
+        if client is None:
+            known = (f"{client.organisation}/{client.name}" for client in self.all())
+            raise names.not_found("client", f"{organisation}/{name}", known)
+        return client
+
+    def all(self) -> list[Client]:
+        """Every client, by organisation and name, revoked ones included."""
+        return self._select()
+
+    def revoke(self, client: str) -> Client:
+        """Let this client in no more, with whatever key. Raises NotFoundError, ConflictError if it is revoked."""
+        revoked_at = self.get(client).revoked_at
+        if revoked_at is not None:
+            raise ConflictError(f"client {client} was revoked on {revoked_at:%Y-%m-%d}")
+        now = self._transaction.now()
+        self._transaction.change(update(tables.client).where(_CLIENT.id == client).values(revoked_at=now))
+        return self.get(client)
+
+    def add_key(self, client: str, *, prefix: str, key_hash: bytes, expires: datetime | None = None) -> ClientKey:
+        """Give a client a key. Raises ConflictError if prefix or hash is taken, or the client is revoked."""
+        if len(key_hash) != HASH_BYTES:
+            raise ValueError(f"a key's hash has {HASH_BYTES} bytes, got {len(key_hash)}")
+        names.token(prefix, what="the prefix of a key", characters_max=PREFIX_CHARACTERS_MAX)
+        if self.get(client).revoked_at is not None:
+            raise ConflictError(f"client {client} is revoked and gets no key")
+        now = self._transaction.now()
+        if expires is not None and expires <= now:
+            raise ConflictError(f"the key would have expired on {expires:%Y-%m-%d %H:%M} UTC already")
+        taken = select(_KEY.prefix).where((_KEY.prefix == prefix) | (_KEY.hash == key_hash))
+        if self._transaction.first(taken) is not None:
+            raise ConflictError(f"there is a key that begins with {prefix} already", "make another one")
+        self._transaction.change(
+            insert(tables.client_key).values(prefix=prefix, client=client, hash=key_hash, created=now, expires=expires)
+        )
+        return self._key(prefix)
+
+    def keys(self, client: str) -> list[ClientKey]:
+        """The keys of a client, oldest first, dead ones included. Raises NotFoundError."""
+        self.get(client)
+        query = select(*_KEY_COLUMNS).where(_KEY.client == client).order_by(_KEY.created, _KEY.prefix)
+        return [ClientKey(*row) for row in self._transaction.all(query)]
+
+    def revoke_key(self, prefix: str) -> ClientKey:
+        """Accept this key no more. Raises NotFoundError, ConflictError if it was revoked already."""
+        key = self._key(prefix)
+        if key.revoked_at is not None:
+            raise ConflictError(f"the key {prefix}… was revoked on {key.revoked_at:%Y-%m-%d}")
+        now = self._transaction.now()
+        self._transaction.change(update(tables.client_key).where(_KEY.prefix == prefix).values(revoked_at=now))
+        return self._key(prefix)
+
+    def authenticate(self, key_hash: bytes) -> Client:
+        """The client whose live key has this keyed hash. Raises KeysError: unknown, revoked or expired.
+
+        The look-up may take a different time for different hashes: without the pepper nobody can choose one.
+        """
+        row = self._transaction.first(select(*_KEY_COLUMNS).where(_KEY.hash == key_hash))
+        if row is None:
+            raise KeysError("the API key is not known here")
+        key = ClientKey(*row)
+        client = self.get(key.client)
+        if key.revoked_at is not None or client.revoked_at is not None:
+            raise KeysError(f"the API key {key.prefix}… is revoked")
+        if key.expires is not None and key.expires <= self._transaction.now():
+            raise KeysError(f"the API key {key.prefix}… expired on {key.expires:%Y-%m-%d %H:%M} UTC")
+        return client
+
+    def _key(self, prefix: str) -> ClientKey:
+        row = self._transaction.first(select(*_KEY_COLUMNS).where(_KEY.prefix == prefix))
+        if row is None:
+            raise NotFoundError(f"no API key begins with {prefix!r}", "palladion client show lists a client's keys")
+        return ClientKey(*row)
+
+    def _select(self, *conditions: Any) -> list[Client]:
+        standing = (
+            select(_STANDING.standing)
+            .where(_STANDING.client == _CLIENT.id)
+            .order_by(_STANDING.id.desc())
+            .limit(1)
+            .scalar_subquery()
+        )
+        query = (
+            select(
+                _CLIENT.id,
+                _CLIENT.organisation,
+                _CLIENT.name,
+                _CLIENT.scopes,
+                standing.label("standing"),
+                _CLIENT.created,
+                _CLIENT.revoked_at,
+            )
+            .where(*conditions)
+            .order_by(_CLIENT.organisation, _CLIENT.name)
+        )
+        return [
+            Client(row.id, row.organisation, row.name, tuple(row.scopes), row.standing, row.created, row.revoked_at)
+            for row in self._transaction.all(query)
+        ]
+
+
+def _check_scopes(scopes: Sequence[str]) -> None:
+    if len(scopes) > SCOPES_MAX:
+        raise PalladionError(f"a client can have {SCOPES_MAX} scopes, got {len(scopes)}")
+    for scope in scopes:
+        names.token(scope, what="a scope", characters_max=SCOPE_CHARACTERS_MAX)

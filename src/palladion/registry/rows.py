@@ -1,0 +1,177 @@
+"""What the registry holds, as frozen values: models, versions, recipients, clients, operators, incidents.
+
+No SQL and no checks here: `tables` says how they are stored, the module of each noun what may be written.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+SealedKind = Literal["served", "original"]
+PromotionKind = Literal["promote", "rollback"]
+Role = Literal["viewer", "analyst", "approver", "admin", "auditor"]
+Standing = Literal["trusted", "watched", "throttled", "degraded", "suspended"]
+IncidentState = Literal["open", "acknowledged", "closed"]
+IncidentEventKind = Literal["opened", "acknowledged", "noted", "acted", "closed"]
+
+
+@dataclass(frozen=True)
+class ModelRow:
+    """A model by name: who owns it, since when it is here, and the format of its first version."""
+
+    name: str
+    owner: str
+    format: str
+    created: datetime
+
+
+@dataclass(frozen=True)
+class SealedFile:
+    """Where a sealed file lies (relative to the installation's folder of sealed files) and what it must be.
+
+    Digests in lower-case hexadecimal: `digest` is the BLAKE3 root of the encrypted body, which the publisher signed and
+    which stays when the file is wrapped to others; `header_digest` is SHA-256 of the header.
+    """
+
+    path: str
+    digest: str
+    header_digest: str
+
+
+@dataclass(frozen=True)
+class VersionTensor:
+    """One tensor of a version: enough to compare versions without opening them."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    digest: str
+    byte_count: int
+
+
+@dataclass(frozen=True)
+class NewVersion:
+    """What the caller knows of a version before it has a number. `publisher` is the key id of who signed it."""
+
+    model: str
+    content_digest: str
+    graph_digest: str | None
+    format: str
+    publisher: str
+    served: SealedFile
+    tensors: tuple[VersionTensor, ...]
+    original: SealedFile | None = None
+    parent: int | None = None
+    marks: tuple[dict[str, Any], ...] = ()
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Version:
+    """One immutable version, with the places where its sealed files lie now (those can move, see `Versions.reseal`)."""
+
+    model: str
+    number: int
+    parent: int | None
+    content_digest: str
+    graph_digest: str | None
+    format: str
+    publisher: str
+    marks: tuple[dict[str, Any], ...]
+    note: str
+    created: datetime
+    served: SealedFile
+    original: SealedFile | None
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """A version became the one that is served: by whom, when, forwards or back."""
+
+    model: str
+    number: int
+    kind: PromotionKind
+    actor: str
+    at: datetime
+
+
+@dataclass(frozen=True)
+class Recipient:
+    """Somebody who may unseal: a name for a public key. A revoked one stays listed: its copies stay traceable."""
+
+    name: str
+    kind: str
+    public_key: str
+    note: str
+    created: datetime
+    revoked_at: datetime | None
+
+
+@dataclass(frozen=True)
+class Client:
+    """An authenticated caller of the API. `id` is random, so that it is never given twice, also not after a restore."""
+
+    id: str
+    organisation: str
+    name: str
+    scopes: tuple[str, ...]
+    standing: Standing
+    created: datetime
+    revoked_at: datetime | None
+
+
+@dataclass(frozen=True)
+class ClientKey:
+    """One API key of a client: the prefix that may be shown, never the key; a client can hold two while it changes."""
+
+    prefix: str
+    client: str
+    created: datetime
+    expires: datetime | None
+    revoked_at: datetime | None
+
+
+@dataclass(frozen=True)
+class StandingChange:
+    """A client's standing from `at` on, why, and who or what decided it."""
+
+    client: str
+    standing: Standing
+    reason: str
+    actor: str
+    at: datetime
+
+
+@dataclass(frozen=True)
+class Operator:
+    """A person who runs Palladion: role, and the public key or account that proves who it is."""
+
+    name: str
+    role: Role
+    identity: str
+    created: datetime
+    revoked_at: datetime | None
+
+
+@dataclass(frozen=True)
+class Incident:
+    """A case: what it is called, whom it concerns, how far it is, and what was found when it was closed."""
+
+    id: str
+    title: str
+    state: IncidentState
+    clients: tuple[str, ...]
+    opened_at: datetime
+    closed_at: datetime | None
+    finding: str | None
+
+
+@dataclass(frozen=True)
+class IncidentEvent:
+    """One line of an incident's timeline."""
+
+    incident: str
+    kind: IncidentEventKind
+    text: str
+    actor: str
+    at: datetime
