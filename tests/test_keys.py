@@ -164,6 +164,8 @@ def test_a_body_from_another_wrap_of_the_same_root_is_caught() -> None:
         ("wraps", [{"kind": "box", "key_id": "a", "parameters": {"x": []}, "blob": ""}]),
         ("public", {"publisher": "00"}),
         ("body", "xyz"),
+        ("body", "AB"),
+        ("id", "0123456789abcdef\n"),
         ("extra", 1),
     ],
 )

@@ -58,7 +58,8 @@ class Identity(Protocol):
     def unwrap(self, wrap: Wrap, context: bytes) -> bytes | None:
         """The secret, or None if the wrap is not for this identity.
 
-        Raises KeysError when it is for this identity and does not open: wrong passphrase, wrong context, damage.
+        Raises KeysError when it is for this identity and does not open (wrong passphrase, wrong context, damage), and
+        FormatError, before anything is spent, when its parameters cannot be accepted.
         """
         ...
 
@@ -333,9 +334,12 @@ def _parse(data: bytes, what: str) -> dict[str, Any]:
     document = canonical.decode(data, size_max=KEYRING_BYTES_MAX, what=what)
     try:
         parsed = msgspec.convert(document, _Keyring, strict=True)
-        bytes.fromhex(parsed.body)
-        if any(len(bytes.fromhex(key)) != 32 for key in parsed.public.values()):
-            raise ValueError("a public key is not 32 bytes")
+        # hex has two cases and tolerates blanks, and a wrap could carry fields that nobody reads
+        wraps = [wrap_document(parse_wrap(item, what)) for item in parsed.wraps]
+        if bytes.fromhex(parsed.body).hex() != parsed.body or wraps != parsed.wraps:
+            raise ValueError("its hex is not canonical, or a wrap has unknown fields")
+        if any(len(bytes.fromhex(key)) != 32 or bytes.fromhex(key).hex() != key for key in parsed.public.values()):
+            raise ValueError("a public key is not 32 bytes of canonical hex")
     except (msgspec.ValidationError, ValueError) as error:
         raise FormatError(f"{what} is not a keyring file: {error}") from None
     return cast("dict[str, Any]", document)
@@ -344,7 +348,7 @@ def _parse(data: bytes, what: str) -> dict[str, Any]:
 class _Keyring(msgspec.Struct, forbid_unknown_fields=True):
     v: Literal[1]
     root: RootName
-    id: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{16}$")]
+    id: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{16}\Z")]
     created: str
     public: dict[str, str]
     wraps: Annotated[list[dict[str, Any]], msgspec.Meta(min_length=1, max_length=WRAPS_MAX)]

@@ -1,0 +1,84 @@
+"""Text forms of keys: BIP-350's own examples, round trips, and typing mistakes."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from palladion.errors import FormatError
+from palladion.seal.bech32 import decode_groups, decode_key, encode_key
+
+# BIP-350, "Test vectors for Bech32m", valid strings; the text form here is stricter only in what `decode_key` adds
+VALID = [
+    "A1LQFN3A",
+    "a1lqfn3a",
+    "an83characterlonghumanreadablepartthatcontainsthetheexcludedcharactersbioandnumber11sg7hg6",
+    "abcdef1l7aum6echk45nj3s0wdvt2fg8x9yrzpqzd3ryx",
+    "11llllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllludsr8",
+    "split1checkupstagehandshakeupstreamerranterredcaperredlc445v",
+    "?1v759aa",
+]
+# from the same list of invalid strings: character outside the prefix's range, too long, no prefix, wrong checksum
+INVALID = [
+    "\x201xj0phk",
+    "\x7f1g6xzxy",
+    "1qyrz8wqd2c9m",
+    "qyrz8wqd2c9m",
+    "y1b0jsk6g",
+    "lt1igcx5c0",
+    "in1muywd",
+    "mm1crxm3i",
+]
+
+
+@pytest.mark.parametrize("text", VALID)
+def test_published_texts_hold(text: str) -> None:
+    prefix, _ = decode_groups(text, what="it")
+    assert prefix == text.lower().rpartition("1")[0]
+
+
+@pytest.mark.parametrize("text", [*INVALID, "a1LQFN3A", "", "1", VALID[2] + "q"])
+def test_broken_texts_are_refused(text: str) -> None:
+    with pytest.raises(FormatError, match=r"^it "):
+        decode_groups(text, what="it")
+
+
+@given(key=st.binary(min_size=32, max_size=32), tag=st.sampled_from(["", "x", "e"]))
+def test_keys_survive_the_round_trip_in_both_cases(key: bytes, tag: str) -> None:
+    text = encode_key("pallr", key, tag=tag)
+    assert text.startswith(f"pallr1{tag}")
+    assert decode_key(text, "pallr", tag=tag, what="it") == decode_key(text.upper(), "pallr", tag=tag, what="it") == key
+
+
+@given(key=st.binary(min_size=32, max_size=32), place=st.integers(0), character=st.sampled_from("qpzry9x8gf2tvdw0s3jn"))
+def test_one_wrong_character_is_found(key: bytes, place: int, character: str) -> None:
+    text = encode_key("pallr", key, tag="x")
+    place %= len(text)
+    mistyped = text[:place] + character + text[place + 1 :]
+    if mistyped != text:
+        with pytest.raises(FormatError):
+            decode_key(mistyped, "pallr", tag="x", what="it")
+
+
+@pytest.mark.parametrize(
+    ("prefix", "tag", "key_bytes"), [("pallp", "x", 32), ("pallr", "e", 32), ("pallr", "x", 31), ("pallr", "", 32)]
+)
+def test_a_key_of_another_kind_or_length_is_refused(prefix: str, tag: str, key_bytes: int) -> None:
+    text = encode_key("pallr", bytes(32), tag="x")
+    with pytest.raises(FormatError):
+        decode_key(text, prefix, tag=tag, key_bytes=key_bytes, what="it")
+
+
+def test_spare_bits_must_be_zero() -> None:
+    # one byte takes two groups, of which two bits are spare; a tag puts any groups there
+    assert decode_groups(encode_key("a", b"\x01"), what="it") == ("a", [0, 4])
+    assert decode_key(encode_key("a", b"", tag="qy"), "a", key_bytes=1, what="it") == b"\x01"
+    for groups in ("qx", "q9", "qyq"):
+        with pytest.raises(FormatError, match="does not hold 1 bytes"):
+            decode_key(encode_key("a", b"", tag=groups), "a", key_bytes=1, what="it")
+
+
+def test_refusals_do_not_quote_the_text() -> None:
+    text = encode_key("palladion-identity-x25519-", b"\x07" * 32).upper()
+    with pytest.raises(FormatError) as refusal:
+        decode_key(text[:-1] + ("Q" if text[-1] != "Q" else "P"), "palladion-identity-x25519-", what="it")
+    assert text[30:50] not in str(refusal.value)
