@@ -24,6 +24,7 @@ def test_findings_exit_with_one_usage_with_two_and_doubt_with_three() -> None:
     codes = {kind.__name__: kind.exit_code for kind in _tree()}
     assert {name for name, code in codes.items() if code == errors.FINDING} == {
         "FormatError",
+        "UnsupportedFormatError",
         "TamperError",
         "ScanRefusedError",
     }

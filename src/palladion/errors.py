@@ -65,6 +65,14 @@ class FormatError(PalladionError):
     exit_code = FINDING
 
 
+class UnsupportedFormatError(FormatError):
+    """A file is of a format that cannot be read here, or of one that can hold code; `found` names it."""
+
+    def __init__(self, message: str, *hints: str, found: str = "unknown") -> None:
+        super().__init__(message, *hints)
+        self.found = found
+
+
 class TamperError(PalladionError):
     """A signature, tag, digest or proof does not hold: what is here is not what was made."""
 

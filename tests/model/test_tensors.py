@@ -1,0 +1,84 @@
+import numpy as np
+import pytest
+
+from palladion.errors import FormatError
+from palladion.model.tensors import DTYPES, RANK_MAX, Tensor, tensor_from_array, tensor_from_bytes
+
+
+def test_a_tensor_is_a_view_of_the_bytes_it_was_made_from() -> None:
+    data = np.arange(6, dtype="<f4").tobytes()
+
+    tensor = tensor_from_bytes("w", DTYPES["float32"], (2, 3), memoryview(data), what="w")
+
+    assert tensor.data.tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert np.shares_memory(tensor.data, np.frombuffer(data, np.uint8))
+
+
+def test_a_tensor_cannot_be_written_to() -> None:
+    tensor = Tensor("w", DTYPES["float32"], (3,), np.zeros(3, np.float32))
+
+    with pytest.raises(ValueError, match="read-only"):
+        tensor.data[0] = 1
+
+
+def test_the_callers_array_stays_writable() -> None:
+    array = np.zeros(3, np.float32)
+
+    Tensor("w", DTYPES["float32"], (3,), array)
+
+    array[0] = 1
+    assert array[0] == 1
+
+
+@pytest.mark.parametrize("name", sorted(DTYPES))
+def test_every_type_can_be_read_at_an_odd_address(name: str) -> None:
+    dtype = DTYPES[name]
+    shape = (4, 3)
+    data = memoryview(bytes(1 + dtype.byte_count(shape)))[1:]
+
+    tensor = tensor_from_bytes("w", dtype, shape, data, what="w")
+
+    assert tensor.byte_count == 12 * dtype.bits // 8
+    assert tensor.element_count == 12
+    assert tensor.data.tobytes() == bytes(data)
+
+
+def test_packed_types_fill_up_their_last_byte() -> None:
+    assert DTYPES["int4"].byte_count((3,)) == 2
+    assert DTYPES["uint2"].byte_count((5,)) == 2
+    assert DTYPES["float6_e2m3fn"].byte_count((3,)) == 3
+
+
+def test_a_scalar_has_one_element_and_an_empty_tensor_none() -> None:
+    scalar = tensor_from_bytes("s", DTYPES["float64"], (), memoryview(bytes(8)), what="s")
+    empty = tensor_from_bytes("e", DTYPES["float64"], (0, 7), memoryview(b""), what="e")
+
+    assert (scalar.element_count, empty.element_count) == (1, 0)
+    assert empty.data.shape == (0, 7)
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((2, 2), "holds 12 bytes, expected 16"),
+        ((-1, 3), "negative dimension"),
+        ((2**62, 4), "no memory can hold"),
+        ((0, 2**62, 2), "no memory can hold"),
+        ((1,) * (RANK_MAX + 1), "65 dimensions"),
+    ],
+)
+def test_a_shape_that_does_not_fit_is_refused(shape: tuple[int, ...], message: str) -> None:
+    with pytest.raises(FormatError, match=message):
+        tensor_from_bytes("w", DTYPES["float32"], shape, memoryview(bytes(12)), what="tensor 'w'")
+
+
+def test_a_bool_is_0_or_1() -> None:
+    with pytest.raises(FormatError, match="bool"):
+        tensor_from_array("m", DTYPES["bool"], (2,), np.array([1, 2], np.uint8), what="m")
+
+
+def test_data_of_another_type_or_shape_is_the_callers_mistake() -> None:
+    with pytest.raises(ValueError, match="carried by"):
+        Tensor("w", DTYPES["float32"], (2,), np.zeros(2, np.float64))
+    with pytest.raises(ValueError, match="expected"):
+        Tensor("w", DTYPES["float32"], (2,), np.zeros(3, np.float32))
