@@ -92,6 +92,8 @@ def test_a_second_process_is_refused_the_lock_and_gets_it_after_a_crash(tmp_path
         pass
 
 
-def test_a_private_directory_is_for_its_owner_only(tmp_path: Path) -> None:
+def test_every_folder_that_is_made_is_for_its_owner_only(tmp_path: Path) -> None:
     files.make_private_directory(tmp_path / "a" / "b")
+    files.make_private_directory(tmp_path / "a" / "b")
+    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o700
     assert stat.S_IMODE((tmp_path / "a" / "b").stat().st_mode) == 0o700

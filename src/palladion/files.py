@@ -19,9 +19,12 @@ PRIVATE_FILE = 0o600
 
 
 def make_private_directory(path: Path) -> None:
-    """Make `path` and its parents; `path` itself is readable by its owner only."""
+    """Make `path` and whatever of its parents is missing, each readable by its owner only."""
     with storage_errors(path):
-        path.mkdir(mode=PRIVATE_DIRECTORY, parents=True, exist_ok=True)
+        # mkdir gives its mode to the last folder alone
+        for folder in reversed([path, *path.parents]):
+            if not folder.is_dir():
+                folder.mkdir(mode=PRIVATE_DIRECTORY, exist_ok=True)
 
 
 def write_atomically(path: Path, data: bytes, *, mode: int = PRIVATE_FILE) -> None:

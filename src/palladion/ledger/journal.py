@@ -110,8 +110,10 @@ class JournalWriter:
             os.fdatasync(self._descriptor)
 
     def close(self) -> None:
-        """Close the file; what was appended stays."""
-        os.close(self._descriptor)
+        """Close the file; what was appended stays. Closing twice is harmless."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
 
 def start_journal(path: Path, first: int) -> JournalWriter:

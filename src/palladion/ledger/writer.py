@@ -224,8 +224,8 @@ def _write_durably(directory: Path, contents: Sequence[tuple[str, bytes]]) -> No
     try:
         for path, data in contents:
             target = directory / path
+            files.make_private_directory(target.parent)
             with files.storage_errors(target):
-                target.parent.mkdir(mode=files.PRIVATE_DIRECTORY, parents=True, exist_ok=True)
                 flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
                 descriptor = os.open(target, flags, files.PRIVATE_FILE)
                 descriptors.append(descriptor)

@@ -69,7 +69,7 @@ class Clients:
         """The client of that id. Raises NotFoundError."""
         found = self._select(_CLIENT.id == client)
         if not found:
-            raise NotFoundError(f"no client with the id {client!r}", "palladion client list shows them all")
+            raise NotFoundError(f"no client with the id {client!r}")
         return found[0]
 
     def named(self, organisation: str, name: str) -> Client:
@@ -145,7 +145,7 @@ class Clients:
     def _key(self, prefix: str) -> ClientKey:
         row = self._transaction.first(select(*_KEY_COLUMNS).where(_KEY.prefix == prefix))
         if row is None:
-            raise NotFoundError(f"no API key begins with {prefix!r}", "palladion client show lists a client's keys")
+            raise NotFoundError(f"no API key begins with {prefix!r}")
         return ClientKey(*row)
 
     def _select(self, *conditions: Any) -> list[Client]:

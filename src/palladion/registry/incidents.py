@@ -40,7 +40,7 @@ class Incidents:
         """The case of that id. Raises NotFoundError."""
         found = self._select(_INCIDENT.id == incident)
         if not found:
-            raise NotFoundError(f"no incident with the id {incident!r}", "palladion incident list shows them all")
+            raise NotFoundError(f"no incident with the id {incident!r}")
         return found[0]
 
     def all(self, *, state: IncidentState | None = None) -> list[Incident]:

@@ -1,0 +1,34 @@
+"""Registers and revokes recipients, each recorded before it takes effect."""
+
+from palladion.ledger.record import Record
+from palladion.ledger.writer import Receipt
+from palladion.lifecycle.installation import Installation
+from palladion.registry import Recipient
+from palladion.seal.recipients import parse_recipient
+
+
+def add_recipient(
+    installation: Installation, name: str, public_key: str, *, note: str, actor: str
+) -> tuple[Recipient, Receipt]:
+    """Register a recipient. Raises FormatError on a key that is none, ConflictError if name or key is taken."""
+    kind = parse_recipient(public_key).kind
+    with (
+        installation.open_ledger(installation.open_gate_root()) as ledger,
+        installation.open_registry() as registry,
+        registry.write() as records,
+    ):
+        row = records.recipients.add(name, kind=kind, public_key=public_key, note=note)
+        record = Record("recipient.added", row.created, actor, name, {"public_key": public_key})
+        return row, ledger.append([record])[0]
+
+
+def revoke_recipient(installation: Installation, name: str, *, actor: str) -> tuple[Recipient, Receipt]:
+    """Deliver nothing to this recipient any more. Raises NotFoundError, ConflictError if that is so already."""
+    with (
+        installation.open_ledger(installation.open_gate_root()) as ledger,
+        installation.open_registry() as registry,
+        registry.write() as records,
+    ):
+        row = records.recipients.revoke(name)
+        record = Record("recipient.revoked", row.revoked_at or installation.clock.now(), actor, name)
+        return row, ledger.append([record])[0]

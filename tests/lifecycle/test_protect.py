@@ -1,0 +1,163 @@
+"""Protecting a model: what comes out, what is refused, and what is left when a step fails."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from palladion.errors import BusyError, ConflictError, KeysError, ScanRefusedError, StorageError
+from palladion.ledger.record import decode_record
+from palladion.ledger.writer import Ledger
+from palladion.lifecycle import protect as life
+from palladion.lifecycle.installation import gate_identity, owner_identity
+from palladion.lifecycle.open import open_version
+from palladion.model.digest import model_digest
+from palladion.model.read import read_memory
+from palladion.registry import Registry
+from palladion.seal.reader import inspect_file, open_sealed
+from tests.models import onnx_bytes, safetensors_bytes, write
+
+from .installations import ACTOR, ESCROW, Made, kinds, make
+
+
+def _protect(made: Made, path: Path, name: str = "fraud", **options: Any) -> life.Protected:
+    return life.protect(made.installation, made.owner, path, name, actor=ACTOR, **options)
+
+
+def test_a_model_becomes_version_one_sealed_signed_recorded_and_promoted(tmp_path: Path) -> None:
+    made = make(tmp_path, escrow=True)
+    data = onnx_bytes()
+    done = _protect(made, write(tmp_path / "model.onnx", data), note="first")
+    assert (done.version.number, done.version.parent, done.promoted, done.escrowed) == (1, None, True, True)
+    assert done.version.content_digest == model_digest(read_memory({"model.onnx": data})).hex()
+    assert kinds(made.installation)[3:] == ["model.protected", "model.promoted"]
+    record = decode_record(made.installation.read_ledger().entry(done.receipt.index), what="it")
+    assert record.subject == "fraud@1"
+    assert record.details["content"] == done.version.content_digest
+
+
+def test_the_served_file_opens_for_the_gate_and_the_original_for_owner_and_escrow(tmp_path: Path) -> None:
+    made = make(tmp_path, escrow=True)
+    data = onnx_bytes()
+    done = _protect(made, write(tmp_path / "model.onnx", data))
+    gate = gate_identity(made.installation.open_gate_root())
+    owner = owner_identity(made.owner)
+    publishers = made.installation.publishers()
+    for path, right, wrong in ((done.served, [gate], [owner, ESCROW]), (done.original, [owner, ESCROW], [gate])):
+        for identity in right:
+            with open_sealed(path, [identity], publishers) as opened:
+                assert bytes(opened.files["model.onnx"]) == data
+        for identity in wrong:
+            with pytest.raises(KeysError):
+                open_sealed(path, [identity], publishers)
+
+
+def test_no_file_of_the_installation_holds_a_piece_of_the_plaintext(tmp_path: Path) -> None:
+    made = make(tmp_path)
+    data = safetensors_bytes(size=512)
+    _protect(made, write(tmp_path / "model.safetensors", data))
+    pieces = [data[start : start + 24] for start in range(0, len(data) - 24, 997)]
+    for path in made.installation.paths.directory.rglob("*"):
+        content = path.read_bytes() if path.is_file() else b""
+        assert not [piece for piece in pieces if piece in content], path
+
+
+def test_versions_follow_each_other_and_wait_for_promotion(tmp_path: Path) -> None:
+    made = make(tmp_path)
+    first = _protect(made, write(tmp_path / "1.onnx", onnx_bytes(1)))
+    second = _protect(made, write(tmp_path / "2.onnx", onnx_bytes(2)))
+    assert (second.version.number, second.version.parent, second.promoted) == (2, 1, False)
+    assert inspect_file(second.served).header.previous == inspect_file(first.served).header_digest
+    assert inspect_file(first.served).header.previous == ""
+
+
+def test_the_first_version_waits_too_if_the_policy_says_so(tmp_path: Path) -> None:
+    made = make(tmp_path)
+    policy = made.installation.paths.policy
+    policy.write_text(policy.read_text().replace("# promote_first = true", "promote_first = false"))
+    made = Made(type(made.installation).find(made.home, made.clock), made.owner, made.clock)
+    assert not _protect(made, write(tmp_path / "1.onnx", onnx_bytes())).promoted
+    with pytest.raises(ConflictError, match="no version of fraud is promoted"):
+        open_version(made.installation, "fraud")
+
+
+def test_the_same_content_is_refused_before_anything_is_sealed(tmp_path: Path) -> None:
+    made = make(tmp_path)
+    path = write(tmp_path / "model.onnx", onnx_bytes())
+    _protect(made, path)
+    before = sorted(made.installation.paths.sealed.rglob("*"))
+    with pytest.raises(ConflictError, match="this is version 1 of fraud already"):
+        _protect(made, path)
+    assert sorted(made.installation.paths.sealed.rglob("*")) == before
+    _protect(made, path, "another-name")
+
+
+@pytest.mark.parametrize("data", [b"\x80\x04N.", b"PK\x03\x04", onnx_bytes()[:-9], onnx_bytes(domain="evil.ops")])
+def test_a_refused_file_leaves_nothing_behind(tmp_path: Path, data: bytes) -> None:
+    made = make(tmp_path)
+    with pytest.raises(ScanRefusedError, match="is refused"):
+        _protect(made, write(tmp_path / "model.onnx", data))
+    assert list(made.installation.paths.sealed.rglob("*")) == []
+    assert len(kinds(made.installation)) == 3
+
+
+def test_a_model_over_the_size_of_the_policy_is_refused(tmp_path: Path) -> None:
+    made = make(tmp_path)
+    policy = made.installation.paths.policy
+    policy.write_text(policy.read_text().replace("# file_bytes_max = 17179869184", "file_bytes_max = 100"))
+    made = Made(type(made.installation).find(made.home, made.clock), made.owner, made.clock)
+    with pytest.raises(ScanRefusedError, match="larger than the 100 bytes allowed"):
+        _protect(made, write(tmp_path / "model.onnx", onnx_bytes()))
+
+
+def test_a_version_is_registered_only_with_its_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = make(tmp_path)
+    path = write(tmp_path / "model.onnx", onnx_bytes())
+
+    def fail(*_: Any) -> None:
+        raise StorageError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "append", fail)
+        with pytest.raises(StorageError):
+            _protect(made, path)
+    with made.installation.open_registry() as registry, registry.read() as records:
+        assert records.models.all() == []
+    assert _protect(made, path).version.number == 1
+
+
+def test_a_failed_registration_can_be_tried_again_with_the_same_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = make(tmp_path)
+    path = write(tmp_path / "model.onnx", onnx_bytes())
+
+    def fail(*_: Any) -> None:
+        raise StorageError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Registry, "write", fail)
+        with pytest.raises(StorageError):
+            _protect(made, path)
+    assert [file.name for file in made.installation.paths.sealed.rglob("*.sealed")] != []
+    assert _protect(made, path).version.number == 1
+    with open_version(made.installation, "fraud@1") as opened:
+        assert opened.version.number == 1
+
+
+def test_a_second_process_has_to_wait(tmp_path: Path) -> None:
+    made = make(tmp_path)
+    path = write(tmp_path / "model.onnx", onnx_bytes())
+    with made.installation.open_ledger(made.installation.open_gate_root()), pytest.raises(BusyError):
+        _protect(made, path)
+
+
+def test_progress_names_the_stages(tmp_path: Path) -> None:
+    made = make(tmp_path)
+    stages: list[str] = []
+    _protect(
+        made,
+        write(tmp_path / "model.safetensors", safetensors_bytes()),
+        progress=lambda stage, done, total: stages.append(stage) if done == total else None,
+    )
+    assert list(dict.fromkeys(stages)) == ["digest", "seal served", "seal original"]

@@ -1,0 +1,32 @@
+"""Recipients come and go on record."""
+
+from pathlib import Path
+
+import pytest
+
+from palladion.errors import ConflictError, FormatError
+from palladion.lifecycle.recipients import add_recipient, revoke_recipient
+from palladion.seal.recipients import FileIdentity
+
+from .installations import ACTOR, kinds, make
+
+
+def test_a_recipient_is_added_and_revoked_with_a_record_each(tmp_path: Path) -> None:
+    made = make(tmp_path)
+    key = str(FileIdentity.generate().recipient)
+    row, _ = add_recipient(made.installation, "acme", key, note="customer", actor=ACTOR)
+    assert (row.name, row.kind, row.public_key) == ("acme", "x25519", key)
+    row, _ = revoke_recipient(made.installation, "acme", actor=ACTOR)
+    assert row.revoked_at is not None
+    assert kinds(made.installation)[3:] == ["recipient.added", "recipient.revoked"]
+
+
+def test_a_key_that_is_none_or_taken_is_refused_without_a_record(tmp_path: Path) -> None:
+    made = make(tmp_path)
+    key = str(FileIdentity.generate().recipient)
+    add_recipient(made.installation, "acme", key, note="", actor=ACTOR)
+    with pytest.raises(FormatError):
+        add_recipient(made.installation, "other", key[:-1] + "x", note="", actor=ACTOR)
+    with pytest.raises(ConflictError, match="is that of recipient 'acme'"):
+        add_recipient(made.installation, "other", key, note="", actor=ACTOR)
+    assert kinds(made.installation)[3:] == ["recipient.added"]
