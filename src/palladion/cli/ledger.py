@@ -1,0 +1,189 @@
+"""`palladion ledger …`: verify the log, prove an entry, check a proof."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+from palladion import files
+from palladion.cli.output import find_installation, json_option, print_fields, print_json, print_table, progress
+from palladion.clock import timestamp
+from palladion.ledger.checkpoint import NOTE_BYTES_MAX, VerifierKey, parse_verifier_key
+from palladion.ledger.tiles import ENTRY_BYTES_MAX
+
+if TYPE_CHECKING:
+    from palladion.ledger.reader import LedgerReader
+
+key_option = click.option(
+    "--key",
+    metavar="KEY",
+    help="The log's verifier key (palladion key list), for a log that is not this installation's.",
+)
+ledger_option = click.option(
+    "--ledger",
+    "directory",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="FOLDER",
+    help="A ledger's folder, for example a copy; without it, this installation's.",
+)
+
+
+@click.group()
+def ledger() -> None:
+    """The tamper-evident log of everything that happened."""
+
+
+@ledger.command(epilog="Example: palladion ledger verify --against checkpoint-of-monday.txt")
+@click.option(
+    "--against",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="A checkpoint saved earlier: finds a cut tail and a rewritten history.",
+)
+@ledger_option
+@key_option
+@json_option
+@click.pass_context
+def verify(ctx: click.Context, against: Path | None, directory: Path | None, key: str | None, as_json: bool) -> None:
+    """Recompute the whole log from its entries. Exit code 1, naming the entry, if anything was changed."""
+    from palladion.ledger.audit import verify_ledger
+
+    saved = files.read_limited(against, size_max=NOTE_BYTES_MAX, what="the checkpoint") if against else None
+    with progress("verify") as bar:
+        report = verify_ledger(_directory(ctx, directory), _key(ctx, key), against=saved, progress=bar)
+    if as_json:
+        print_json(
+            {
+                "ok": True,
+                "origin": report.origin,
+                "entries": report.size,
+                "root": report.root.hex(),
+                "first": timestamp(report.first) if report.first else None,
+                "last": timestamp(report.last) if report.last else None,
+                "kinds": report.kinds,
+                "against": report.against.size if report.against else None,
+            }
+        )
+        return
+    click.echo(f"the ledger is whole: {report.size} entries of {report.origin}")
+    against_text = f"the checkpoint of {report.against.size} entries fits" if report.against else None
+    print_fields(
+        [
+            ("root", report.root.hex()),
+            ("from", timestamp(report.first) if report.first else None),
+            ("to", timestamp(report.last) if report.last else None),
+            ("against", against_text),
+            ("entries", ", ".join(f"{count} {kind}" for kind, count in report.kinds.items())),
+        ]
+    )
+
+
+@ledger.command(epilog="Example: palladion ledger tail -n 20")
+@click.option(
+    "-n", "--entries", "count", type=click.IntRange(1, 100_000), default=10, show_default=True, help="How many."
+)
+@ledger_option
+@key_option
+@json_option
+@click.pass_context
+def tail(ctx: click.Context, count: int, directory: Path | None, key: str | None, as_json: bool) -> None:
+    """Show the last entries."""
+    from palladion.ledger.record import decode_record
+
+    entries = _reader(ctx, directory, key).tail(count)
+    if as_json:
+        print_json({"entries": [{"index": index, **msgspec.json.decode(data)} for index, data in entries]})
+        return
+    rows = []
+    for index, data in entries:
+        record = decode_record(data, what=f"entry {index}")
+        rows.append((index, timestamp(record.time), record.kind, record.subject, record.actor))
+    print_table(("entry", "time", "kind", "subject", "actor"), rows)
+
+
+@ledger.command(epilog="Example: palladion ledger show 12")
+@click.argument("index", type=click.IntRange(min=0))
+@ledger_option
+@key_option
+@click.pass_context
+def show(ctx: click.Context, index: int, directory: Path | None, key: str | None) -> None:
+    """Print entry INDEX, all of it, as JSON."""
+    entry: dict[str, Any] = msgspec.json.decode(_reader(ctx, directory, key).entry(index))
+    print_json(entry)
+
+
+@ledger.command(epilog="Example: palladion ledger prove 12 --out evidence")
+@click.argument("index", type=click.IntRange(min=0))
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path(),
+    metavar="FOLDER",
+    help="Where the two files go. Default: here.",
+)
+@ledger_option
+@key_option
+@json_option
+@click.pass_context
+def prove(ctx: click.Context, index: int, out: Path, directory: Path | None, key: str | None, as_json: bool) -> None:
+    """Write entry INDEX and the proof that it is in the log; both together convince a stranger.
+
+    The proof is a c2sp.org/tlog-proof: whoever has the log's verifier key checks it without us.
+    """
+    from palladion.ledger.proof import encode_proof
+
+    reader = _reader(ctx, directory, key)
+    entry = reader.entry(index)
+    proof = encode_proof(index, reader.inclusion_proof(index), reader.note)
+    with files.storage_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+    entry_path, proof_path = out / f"entry-{index}.json", out / f"entry-{index}.tlog-proof"
+    files.write_atomically(entry_path, entry, mode=0o644)
+    files.write_atomically(proof_path, proof, mode=0o644)
+    if as_json:
+        print_json({"entry": str(entry_path), "proof": str(proof_path), "size": reader.size})
+    else:
+        click.echo(f"wrote {entry_path} and {proof_path}, proved in a log of {reader.size} entries")
+
+
+@ledger.command(epilog="Example: palladion ledger check entry-12.tlog-proof entry-12.json --key ledger.example+…")
+@click.argument("proof", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("entry", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@key_option
+@json_option
+@click.pass_context
+def check(ctx: click.Context, proof: Path, entry: Path, key: str | None, as_json: bool) -> None:
+    """Check that PROOF shows ENTRY to be in the log. Exit code 1 if it does not. Needs no log and no network."""
+    from palladion.ledger.proof import PROOF_BYTES_MAX, verify_proof
+
+    proof_bytes = files.read_limited(proof, size_max=PROOF_BYTES_MAX, what="the proof")
+    entry_bytes = files.read_limited(entry, size_max=ENTRY_BYTES_MAX, what="the entry")
+    parsed, checkpoint = verify_proof(proof_bytes, entry_bytes, _key(ctx, key))
+    if as_json:
+        print_json({"ok": True, "origin": checkpoint.origin, "index": parsed.index, "size": checkpoint.size})
+    else:
+        click.echo(f"{entry} is entry {parsed.index} of {checkpoint.origin}, as signed at {checkpoint.size} entries")
+
+
+@ledger.command(epilog="Example: palladion ledger checkpoint > another-machine/checkpoint.txt")
+@ledger_option
+@key_option
+@click.pass_context
+def checkpoint(ctx: click.Context, directory: Path | None, key: str | None) -> None:
+    """Print the signed checkpoint. Saved elsewhere, it shows later if the tail was cut or the log rewritten."""
+    click.echo(_reader(ctx, directory, key).note.decode(), nl=False)
+
+
+def _directory(ctx: click.Context, directory: Path | None) -> Path:
+    return directory if directory is not None else find_installation(ctx).paths.ledger
+
+
+def _key(ctx: click.Context, key: str | None) -> VerifierKey:
+    return parse_verifier_key(key) if key is not None else find_installation(ctx).ledger_key()
+
+
+def _reader(ctx: click.Context, directory: Path | None, key: str | None) -> "LedgerReader":
+    from palladion.ledger.reader import LedgerReader
+
+    return LedgerReader(_directory(ctx, directory), _key(ctx, key))

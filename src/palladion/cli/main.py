@@ -1,0 +1,106 @@
+"""The `palladion` command: finds the command group, runs it, and turns errors into sentences and exit codes.
+
+Groups are imported when they are used, so that `palladion --help` does not load onnxruntime or SQLAlchemy.
+"""
+
+import importlib
+import sys
+from pathlib import Path
+
+import click
+
+from palladion import __version__
+from palladion.errors import USAGE, PalladionError
+
+# Where each command lives, in the order in which help shows them.
+COMMANDS = {
+    "init": "palladion.cli.init:init",
+    "protect": "palladion.cli.protect:protect",
+    "scan": "palladion.cli.scan:scan",
+    "inspect": "palladion.cli.inspect:inspect",
+    "verify": "palladion.cli.verify:verify",
+    "model": "palladion.cli.model:model",
+    "recipient": "palladion.cli.recipient:recipient",
+    "key": "palladion.cli.key:key",
+    "ledger": "palladion.cli.ledger:ledger",
+    "doctor": "palladion.cli.doctor:doctor",
+    "backup": "palladion.cli.backup:backup",
+    "restore": "palladion.cli.backup:restore",
+    "demo": "palladion.cli.demo:demo",
+}
+INTERRUPTED = 130
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported by name when they are asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The commands in the order of `COMMANDS`."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name, imported now."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name].partition(":")
+        command = getattr(importlib.import_module(module), attribute)
+        if not isinstance(command, click.Command):
+            raise TypeError(f"{COMMANDS[cmd_name]} is not a command")
+        return command
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="palladion", message="%(prog)s %(version)s")
+@click.option(
+    "--home",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path(),
+    metavar="FOLDER",
+    help="Folder of the installation; without it, the current one or the nearest above it with a palladion.toml.",
+)
+@click.pass_context
+def palladion(ctx: click.Context, home: Path) -> None:
+    """Protect AI models from theft over their whole life.
+
+    Exit codes: 0 fine, 1 a check found something, 2 the request could not be carried out, 3 a check could not decide.
+    """
+    ctx.obj = home
+
+
+def run() -> None:
+    """Entry point of the console script: runs one command and exits with its code."""
+    sys.exit(main(sys.argv[1:]))
+
+
+def main(arguments: list[str]) -> int:
+    """Run one command; prints errors and hints to standard error, never a traceback for them. Returns the exit code."""
+    try:
+        code = palladion.main(arguments, prog_name="palladion", standalone_mode=False)
+    except PalladionError as error:
+        _complain(error.message, error.hints)
+        return error.exit_code
+    except click.UsageError as error:
+        hint = f"try: {error.ctx.command_path} --help" if error.ctx else "try: palladion --help"
+        _complain(_lowered(error.format_message()), [hint])
+        return USAGE
+    except click.ClickException as error:
+        _complain(_lowered(error.format_message()), [])
+        return USAGE
+    except (click.Abort, KeyboardInterrupt):
+        _complain("interrupted", [])
+        return INTERRUPTED
+    except BrokenPipeError:
+        # the reader of our output (head, less) is gone: not our failure, and nothing more to say
+        sys.stderr.close()
+        return 0
+    return code if isinstance(code, int) else 0
+
+
+def _complain(message: str, hints: tuple[str, ...] | list[str]) -> None:
+    click.echo(f"palladion: error: {message}", err=True)
+    for hint in hints:
+        click.echo(f"palladion: hint: {hint}", err=True)
+
+
+def _lowered(message: str) -> str:
+    return f"{message[:1].lower()}{message[1:]}".rstrip(".")

@@ -1,0 +1,169 @@
+"""`palladion model …`: what models and versions there are, what changed, and which one is served."""
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from palladion.cli.output import actor, find_installation, json_option, print_fields, print_json, print_table
+from palladion.clock import timestamp
+
+if TYPE_CHECKING:
+    from palladion.registry import Version, VersionTensor
+
+
+@click.group()
+def model() -> None:
+    """Models and their versions."""
+
+
+@model.command("list", epilog="Example: palladion model list")
+@json_option
+@click.pass_context
+def list_models(ctx: click.Context, as_json: bool) -> None:
+    """List the models, with the version that is served."""
+    with find_installation(ctx).open_registry() as registry, registry.read() as records:
+        found: list[dict[str, Any]] = []
+        for item in records.models.all():
+            versions = records.versions.all(item.name)
+            current = records.promotions.current(item.name)
+            found.append(
+                {
+                    "model": item.name,
+                    "format": item.format,
+                    "versions": len(versions),
+                    "promoted": current.number if current else None,
+                    "newest": timestamp(versions[-1].created) if versions else None,
+                    "owner": item.owner,
+                }
+            )
+    if as_json:
+        print_json({"models": found})
+    elif found:
+        columns = ("model", "format", "versions", "promoted", "newest", "owner")
+        print_table(columns, [[item[column] for column in columns] for item in found])
+    else:
+        click.echo("no models yet: palladion protect MODEL --name NAME")
+
+
+@model.command("show", epilog="Example: palladion model show fraud@2")
+@click.argument("version")
+@click.option("--tensors", is_flag=True, help="List the tensors, each with its digest.")
+@json_option
+@click.pass_context
+def show(ctx: click.Context, version: str, tensors: bool, as_json: bool) -> None:
+    """Show a model with its versions, or one VERSION such as fraud@2."""
+    from palladion.lifecycle.open import parse_version
+
+    name, number = parse_version(version)
+    with find_installation(ctx).open_registry() as registry, registry.read() as records:
+        model_row = records.models.get(name)
+        versions = [records.versions.get(name, number)] if number else records.versions.all(name)
+        current = records.promotions.current(name)
+        listed = records.versions.tensors(name, versions[-1].number) if versions else []
+    documents = [_document(item, promoted=current is not None and item.number == current.number) for item in versions]
+    if as_json:
+        extra = {"tensors": [_tensor(item) for item in listed]} if tensors else {}
+        print_json({"model": name, "owner": model_row.owner, "versions": documents, **extra})
+        return
+    click.echo(f"{name}, owned by {model_row.owner}")
+    for document in documents:
+        click.echo(f" version {document['version']}{', promoted' if document['promoted'] else ''}")
+        shown = ("created", "format", "content", "graph", "parent", "publisher", "served", "original", "note")
+        print_fields([(key, document[key] or None) for key in shown])
+    if tensors:
+        rows = [(t.name, t.dtype, "×".join(map(str, t.shape)) or "scalar", t.digest) for t in listed]
+        print_table(("tensor", "type", "shape", "sha-256"), rows)
+
+
+@model.command("diff", epilog="Example: palladion model diff fraud 1 2")
+@click.argument("name")
+@click.argument("old", type=click.IntRange(min=1))
+@click.argument("new", type=click.IntRange(min=1))
+@json_option
+@click.pass_context
+def diff(ctx: click.Context, name: str, old: int, new: int, as_json: bool) -> None:
+    """Say which tensors changed from version OLD of a model to version NEW."""
+    with find_installation(ctx).open_registry() as registry, registry.read() as records:
+        found = records.versions.diff(name, old, new)
+    if as_json:
+        print_json(
+            {
+                "model": name,
+                "old": old,
+                "new": new,
+                "graph_changed": found.graph_changed,
+                "changed": [{"old": _tensor(before), "new": _tensor(after)} for before, after in found.changed],
+                "added": [_tensor(item) for item in found.added],
+                "removed": [_tensor(item) for item in found.removed],
+                "same": len(found.same),
+            }
+        )
+        return
+    graph = "changed" if found.graph_changed else "the same"
+    click.echo(f"{name}: version {old} → {new}: graph {graph}, {len(found.same)} tensors the same")
+    rows = [("changed", after, _shape_change(before, after)) for before, after in found.changed]
+    rows += [("added", item, _shape(item)) for item in found.added]
+    rows += [("removed", item, _shape(item)) for item in found.removed]
+    if rows:
+        print_table(("", "tensor", "type and shape"), [(what, item.name, shape) for what, item, shape in rows])
+
+
+@model.command("promote", epilog="Example: palladion model promote fraud 2")
+@click.argument("name")
+@click.argument("number", type=click.IntRange(min=1))
+@json_option
+@click.pass_context
+def promote(ctx: click.Context, name: str, number: int, as_json: bool) -> None:
+    """Serve version NUMBER of a model from now on."""
+    from palladion.lifecycle.promote import promote as promote_version
+
+    event, receipt = promote_version(find_installation(ctx), name, number, actor=actor())
+    _print_event(as_json, name, event.number, str(receipt), f"{name} version {event.number} is promoted")
+
+
+@model.command("rollback", epilog="Example: palladion model rollback fraud")
+@click.argument("name")
+@json_option
+@click.pass_context
+def rollback(ctx: click.Context, name: str, as_json: bool) -> None:
+    """Serve again the version that was promoted before."""
+    from palladion.lifecycle.promote import roll_back
+
+    event, receipt = roll_back(find_installation(ctx), name, actor=actor())
+    _print_event(as_json, name, event.number, str(receipt), f"{name} is rolled back to version {event.number}")
+
+
+def _print_event(as_json: bool, name: str, number: int, receipt: str, sentence: str) -> None:
+    if as_json:
+        print_json({"model": name, "promoted": number, "receipt": receipt})
+    else:
+        click.echo(f"{sentence} (ledger {receipt})")
+
+
+def _document(version: "Version", *, promoted: bool) -> dict[str, Any]:
+    return {
+        "version": version.number,
+        "promoted": promoted,
+        "created": timestamp(version.created),
+        "format": version.format,
+        "content": version.content_digest,
+        "graph": version.graph_digest,
+        "parent": version.parent,
+        "publisher": version.publisher,
+        "served": version.served.path,
+        "original": version.original.path if version.original else None,
+        "marks": list(version.marks),
+        "note": version.note,
+    }
+
+
+def _tensor(item: "VersionTensor") -> dict[str, Any]:
+    return {"name": item.name, "dtype": item.dtype, "shape": list(item.shape), "digest": item.digest}
+
+
+def _shape(item: "VersionTensor") -> str:
+    return f"{item.dtype} {'×'.join(map(str, item.shape)) or 'scalar'}"
+
+
+def _shape_change(before: "VersionTensor", after: "VersionTensor") -> str:
+    return _shape(after) if _shape(before) == _shape(after) else f"{_shape(before)} → {_shape(after)}"

@@ -1,0 +1,144 @@
+"""What the house asks of every file and a linter cannot see."""
+
+import ast
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import palladion
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCE = ROOT / "src" / "palladion"
+
+FILE_LINES_MAX = 400
+FUNCTION_LINES_MAX = 70
+# Where the limits do not fit, and why.
+LONG_FILES: dict[str, str] = {}
+LONG_FUNCTIONS: dict[str, str] = {}
+# Modules without a test file of the same name, and what tests them instead.
+TESTED_ELSEWHERE = {
+    "__main__.py": "one line; tests/cli/test_main.py runs it",
+    "registry/rows.py": "values without logic",
+    "registry/migrations/env.py": "runs inside alembic; tests/registry/test_schema.py",
+    "registry/migrations/versions/0001_first_tables.py": "tests/registry/test_schema.py",
+    "seal/memory.py": "tests/seal/test_reader.py",
+    "model/model.py": "values without logic",
+    "model/graph.py": "values without logic",
+    "model/onnx_schema.py": "tables; tests/model/test_onnx.py compares what they read with the reference package",
+    "model/onnx_tensors.py": "tests/model/test_onnx.py, which reads them inside whole files",
+    "model/onnx_types.py": "tests/model/test_onnx.py, which reads them inside whole files",
+    "scan/verdict.py": "tests/scan/test_scanner.py",
+}
+
+
+def _modules() -> Iterator[Path]:
+    yield from sorted(SOURCE.rglob("*.py"))
+
+
+def _name(path: Path) -> str:
+    return path.relative_to(SOURCE).as_posix()
+
+
+def _tracked() -> list[Path]:
+    """The files git knows or would add; all of them where there is no git."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    try:
+        listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("this needs git and a checkout")
+    return [ROOT / line for line in listed if (ROOT / line).is_file()]
+
+
+def test_files_are_as_long_as_one_idea() -> None:
+    long = {_name(path) for path in _modules() if len(path.read_text().splitlines()) > FILE_LINES_MAX}
+    assert long == set(LONG_FILES)
+
+
+def test_functions_can_be_read_at_a_glance() -> None:
+    long = {
+        f"{_name(path)}:{node.name}"
+        for path in _modules()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (node.end_lineno or node.lineno) - node.lineno + 1 > FUNCTION_LINES_MAX
+    }
+    assert long == set(LONG_FUNCTIONS)
+
+
+def test_the_product_asserts_nothing_since_python_can_be_told_to_skip_it() -> None:
+    found = [
+        f"{_name(path)}:{node.lineno}"
+        for path in _modules()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Assert)
+    ]
+    assert found == []
+
+
+def test_every_module_says_what_it_owns() -> None:
+    assert [_name(path) for path in _modules() if not ast.get_docstring(ast.parse(path.read_text()))] == []
+
+
+def test_tests_mirror_the_source() -> None:
+    missing = []
+    for path in _modules():
+        relative = path.relative_to(SOURCE)
+        if path.name == "__init__.py" or relative.as_posix() in TESTED_ELSEWHERE:
+            continue
+        if relative.parts[0] == "cli":
+            continue  # tests/cli/sessions runs every command; test_docs checks that none is left out
+        test = ROOT / "tests" / relative.parent / f"test_{path.name}"
+        if not test.is_file():
+            missing.append(relative.as_posix())
+    assert missing == []
+    assert [name for name in TESTED_ELSEWHERE if not (SOURCE / name).is_file()] == []
+
+
+def test_nothing_is_left_to_do_in_the_code() -> None:
+    marks = re.compile(r"\b(TO" + r"DO|FIX" + r"ME|XX" + r"X|HA" + r"CK)\b")
+    found = [path.name for path in _tracked() if path.suffix == ".py" and marks.search(path.read_text())]
+    assert found == []
+
+
+def test_no_file_names_a_registry_or_this_machine() -> None:
+    # spelt in pieces, so that this file does not name them either
+    forbidden = [
+        "pypi" + ".org",
+        "files.python" + "hosted",
+        "registry.npm" + "js",
+        "deb.debian" + ".org",
+        "/wo" + "rk/",
+    ]
+    found = []
+    for path in _tracked():
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue
+        found += [f"{path.relative_to(ROOT)}: {word}" for word in forbidden if word in text]
+    assert found == []
+
+
+def test_the_changelog_has_an_unreleased_section_or_this_version_on_top() -> None:
+    headings = re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert headings[0] == "Unreleased" or headings[0].startswith(palladion.__version__)
+
+
+def test_decisions_are_numbered_without_gaps_and_name_their_price() -> None:
+    pages = sorted((ROOT / "docs" / "adr").glob("[0-9]*.md"))
+    assert [int(page.name[:4]) for page in pages] == list(range(1, len(pages) + 1))
+    for page in pages:
+        sections = re.findall(r"^## (.+)$", page.read_text(), re.MULTILINE)
+        assert sections == ["Status", "Context", "Decision", "Consequences"], page.name
+
+
+def test_links_between_our_pages_lead_somewhere() -> None:
+    broken = []
+    for page in [path for path in _tracked() if path.suffix == ".md"]:
+        targets = re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8"))
+        ours = [target for target in targets if not target.startswith(("http:", "https:", "mailto:"))]
+        broken += [f"{page.relative_to(ROOT)} → {target}" for target in ours if not (page.parent / target).exists()]
+    assert broken == []
