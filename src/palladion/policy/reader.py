@@ -1,0 +1,88 @@
+"""`palladion.toml` → a frozen `Policy`, or an error that names file, line, key, what was got and what was expected."""
+
+import difflib
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from palladion import files
+from palladion.errors import PolicyError
+from palladion.policy.sections import Policy
+from palladion.policy.template import section_types, settings
+
+POLICY_FILE = "palladion.toml"
+POLICY_BYTES_MAX = 1024 * 1024  # a policy is a few KiB; the parser must not be fed a disk image
+
+
+def load_policy(path: Path) -> Policy:
+    """Read and check the policy file. Raises PolicyError naming file, line, key, what was got and what was expected."""
+    data = files.read_limited(path, size_max=POLICY_BYTES_MAX, what="the policy")
+    return parse_policy(data, str(path))
+
+
+def parse_policy(data: bytes, source: str) -> Policy:
+    """The policy of TOML bytes; `source` is the file name for messages. Raises PolicyError."""
+    try:
+        text = data.decode("utf-8")
+        document = tomllib.loads(text)
+    except UnicodeDecodeError:
+        raise PolicyError(f"{source} is not UTF-8 text") from None
+    except (ValueError, RecursionError) as error:  # ValueError also for a number of thousands of digits
+        raise PolicyError(f"{source}: not TOML: {str(error).lower()}") from None
+    try:
+        return msgspec.convert(document, Policy, strict=True)
+    except msgspec.ValidationError as error:
+        raise _located(str(error), text, document, source) from None
+
+
+def _located(message: str, text: str, document: dict[str, Any], source: str) -> PolicyError:
+    """Give a validation error its line and what was got."""
+    reason, _, path = message.partition(" - at `$")
+    path = path.rstrip("`")
+    keys = re.findall(r"[^.\[\]`]+", re.sub(r"\[[^\]]*\]", "", path))
+    place = re.match(r"\.\w+\[(\d+)\]\.", path + ".")
+    index = int(place.group(1)) if place and section_types().get(keys[0], (None, False))[1] else 0
+    unknown = re.search(r"unknown field `([^`]*)`", reason)
+    hints = []
+    if unknown:
+        keys.append(unknown.group(1))
+        section = keys[0] if len(keys) > 1 else None
+        known = [s.key for s in settings() if s.section == section] if section else list(section_types())
+        reason = "unknown setting" if section else "unknown section"
+        close = difflib.get_close_matches(unknown.group(1), known, n=1)
+        hints.append(f"did you mean {close[0]}?" if close else f"known here: {', '.join(known)}")
+    elif reason.startswith("Object missing"):
+        reason = f"it has no {reason.rpartition(' ')[2].strip('`')}, which is required"
+    else:
+        value: Any = document
+        for key in keys:
+            value = value[index] if isinstance(value, list) and index < len(value) else value
+            value = value.get(key) if isinstance(value, dict) else value
+        expected = reason.partition(", got ")[0].replace("`", "")
+        reason = f"{expected[0].lower()}{expected[1:]}, got {value!r}"
+    return PolicyError(f"{source}:{_line_of(text, keys, index)}: {'.'.join(keys)}: {reason}", *hints)
+
+
+def _line_of(text: str, keys: list[str], index: int) -> int:
+    """The line on which the setting stands, in the table number `index` of that name: tomllib does not keep it."""
+    section, key = (keys[0], keys[1]) if len(keys) > 1 else (None, keys[0] if keys else "")
+    current = None
+    section_line, tables = 1, -1
+    for number, line in enumerate(text.splitlines(), 1):
+        header = re.match(r"\s*\[+\s*([^\]]+?)\s*\]", line)
+        if header:
+            current = header.group(1).strip("\"'")
+            if current in (section, key):
+                tables += 1
+                if tables <= index:
+                    section_line = number
+        dotted = re.match(r"\s*([\w.\-\"' ]+?)\s*=", line)
+        if dotted:
+            name = dotted.group(1).replace('"', "").replace("'", "").replace(" ", "")
+            here = current == section and name == key and max(tables, 0) == index
+            if here or (current is None and name in (f"{section}.{key}", section)):
+                return number
+    return section_line

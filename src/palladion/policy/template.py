@@ -1,0 +1,95 @@
+"""The text of a new `palladion.toml`: every setting with its reason, commented out."""
+
+from typing import Any, get_args, get_origin, get_type_hints
+
+import msgspec
+from msgspec import Meta
+
+from palladion.policy.sections import Policy, Section
+
+EXAMPLE = "fraud"  # shown for a setting that has no default: a model's name
+
+
+class Setting(msgspec.Struct, frozen=True):
+    """One setting as the template and the docs show it."""
+
+    section: str
+    key: str
+    default: Any
+    description: str
+
+    @property
+    def name(self) -> str:
+        """Section and key, as errors name it."""
+        return f"{self.section}.{self.key}"
+
+
+def section_types() -> dict[str, tuple[type[Section], bool]]:
+    """The sections by name: what they hold, and whether there can be several (`[[name]]`)."""
+    found = {}
+    for name, hint in get_type_hints(Policy).items():
+        several = get_origin(hint) is tuple
+        found[name] = (get_args(hint)[0] if several else hint, several)
+    return found
+
+
+def settings() -> list[Setting]:
+    """Every setting, in the order of the template."""
+    found = []
+    for section, (section_type, _) in section_types().items():
+        fields = {field.name: field for field in msgspec.structs.fields(section_type)}
+        for key, hint in get_type_hints(section_type, include_extras=True).items():
+            description = next(meta.description for meta in get_args(hint)[1:] if isinstance(meta, Meta))
+            default = EXAMPLE if fields[key].required else fields[key].default
+            found.append(Setting(section, key, default, description or ""))
+    return found
+
+
+def template(values: dict[str, Any] | None = None) -> str:
+    """The text of a new `palladion.toml`: each setting with its reason, commented out unless in `values`."""
+    values = values or {}
+    unknown = set(values) - {setting.name for setting in settings()}
+    if unknown:
+        raise ValueError(f"no such setting: {', '.join(sorted(unknown))}")
+    lines = ["# Policy of this Palladion installation. A line that starts with `#` and a key shows the default."]
+    section = ""
+    for setting in settings():
+        if setting.section != section:
+            section = setting.section
+            section_type, several = section_types()[section]
+            # a table that may stand several times has no default: it is shown, and not there
+            lines += ["", f"# [[{section}]]" if several else f"[{section}]"]
+            lines += _wrapped_comment((section_type.__doc__ or "").strip())
+        lines.append("")
+        lines += _wrapped_comment(setting.description)
+        if setting.name in values:
+            lines.append(f"{setting.key} = {_toml(values[setting.name])}")
+        else:
+            lines.append(f"# {setting.key} = {_toml(setting.default)}")
+    return "\n".join(lines) + "\n"
+
+
+def toml_string(text: str) -> str:
+    """`text` as a TOML basic string, which takes JSON's escapes."""
+    return msgspec.json.encode(text).decode()
+
+
+def _wrapped_comment(text: str) -> list[str]:
+    lines, line = [], "#"
+    for word in text.split():
+        if len(line) + len(word) > 98:
+            lines.append(line)
+            line = "#"
+        line += f" {word}"
+    return [*lines, line]
+
+
+def _toml(value: Any) -> str:
+    """A TOML literal of the types that settings have."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return str(value)
+    if isinstance(value, str):
+        return toml_string(value)
+    return "[" + ", ".join(_toml(item) for item in value) + "]"
