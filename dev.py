@@ -90,8 +90,7 @@ def test(*, everything: bool, pytest_arguments: list[str]) -> int:
     """Run the default suite, or all of it."""
     # two workers: the suite is written for two cores, and files stay together so that session fixtures are made once
     command = ["-m", "pytest", "-n", "2", "--dist", "loadfile"]
-    if not everything:
-        command += ["-m", FAST]
+    command += ["--hypothesis-profile", "thorough"] if everything else ["-m", FAST]
     return _run([*command, *pytest_arguments])
 
 

@@ -1,1 +1,1 @@
-"""Benchmarks: one script per question; see README.md."""
+"""Benchmarks: one script per question; docs/performance.md has what they found."""

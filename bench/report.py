@@ -1,4 +1,4 @@
-"""What every benchmark shares: rows beside a reference, CPU time of interleaved runs, one table, one JSON document."""
+"""What every benchmark shares: rows beside a reference, CPU time of interleaved runs, peak memory, table and JSON."""
 
 import argparse
 import json
@@ -6,7 +6,10 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
 
 SEED = 20261124
 
@@ -38,23 +41,27 @@ class Report:
 
     def at_most(self, name: str, value: float, unit: str, bar: float, *, reference: str = "") -> None:
         """A figure that should not exceed `bar`."""
-        self.rows.append(Row(name, value, unit, reference, f"<= {bar:g} {unit}", value <= bar))
+        self.rows.append(Row(name, value, unit, reference, f"<= {_figure(bar)} {unit}", value <= bar))
 
     def at_least(self, name: str, value: float, unit: str, bar: float, *, reference: str = "") -> None:
         """A figure that should reach `bar`."""
-        self.rows.append(Row(name, value, unit, reference, f">= {bar:g} {unit}", value >= bar))
+        self.rows.append(Row(name, value, unit, reference, f">= {_figure(bar)} {unit}", value >= bar))
 
     def table(self) -> str:
         """The rows as a Markdown table, ready to be pasted into docs/performance.md."""
         lines = ["| what | value | reference | bar | holds |", "|---|---|---|---|---|"]
         for row in self.rows:
             holds = {True: "yes", False: "**no**", None: ""}[row.holds]
-            lines.append(f"| {row.name} | {row.value:.4g} {row.unit} | {row.reference} | {row.bar} | {holds} |")
+            lines.append(f"| {row.name} | {_figure(row.value)} {row.unit} | {row.reference} | {row.bar} | {holds} |")
         return "\n".join(lines)
 
     def document(self, seconds: float) -> dict[str, object]:
         """The rows as the JSON document that all scripts print."""
         return {"rows": [asdict(row) for row in self.rows], "seed": self.seed, "seconds": round(seconds, 1)}
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 @dataclass(frozen=True)
@@ -64,6 +71,15 @@ class Timing:
     median: float
     spread: float
     best: float
+
+    @property
+    def noise(self) -> str:
+        """How far the runs lie apart."""
+        return f"spread {self.spread / self.median:.0%}"
+
+    def beside(self, reference: "Timing", what: str) -> str:
+        """The reference column: how many times as long as `what` this took, and the noise."""
+        return f"{self.median / reference.median:.3g}x as long as {what}; {self.noise}"
 
 
 def interleaved(runs: dict[str, Callable[[], object]], *, repeats: int, wall: bool = False) -> dict[str, Timing]:
@@ -81,6 +97,30 @@ def interleaved(runs: dict[str, Callable[[], object]], *, repeats: int, wall: bo
             run()
             taken[name].append(clock() - started)
     return {name: Timing(statistics.median(t), max(t) - min(t), min(t)) for name, t in taken.items()}
+
+
+def peak_bytes(run: Callable[[Path], object], path: Path, *, warm: Path) -> int:
+    """Resident memory that `run(path)` adds at its peak, pages of mapped files included, in a process of its own.
+
+    That process has run `warm`, a small file, before, so that imported modules do not count. `run` is a function of a
+    module, because it is sent there by name.
+    """
+    # not a fork: it would share this process's pages, and count them
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(_peak_bytes, run, path, warm).result()
+
+
+def _peak_bytes(run: Callable[[Path], object], path: Path, warm: Path) -> int:
+    run(warm)
+    Path("/proc/self/clear_refs").write_text("5")  # begins the high-water mark anew (proc_pid_clear_refs(5))
+    before = _status_bytes("VmRSS")
+    run(path)
+    return _status_bytes("VmHWM") - before
+
+
+def _status_bytes(name: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
 
 
 def main(name: str, question: str, measure: Callable[[Report], None], arguments: Sequence[str] | None = None) -> None:
