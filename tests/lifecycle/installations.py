@@ -1,5 +1,7 @@
 """Installations for tests: a file identity as owner, so that nothing waits for Argon2, and a manual clock."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,6 +11,7 @@ from palladion.keys import Root
 from palladion.lifecycle.create import Plan, create_installation
 from palladion.lifecycle.installation import Installation
 from palladion.seal.recipients import FileIdentity
+from tests.gate.serving import Serving, serving
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 ACTOR = "user:test"
@@ -39,6 +42,14 @@ def make(folder: Path, *, escrow: bool = False) -> Made:
     plan = Plan(home, str(folder / "host.identity"), tuple(str(r) for r in recipients))
     installation = create_installation(plan, [OWNER.recipient], recipients, actor=ACTOR, clock=clock)
     return Made(installation, installation.open_owner_root([OWNER]), clock)
+
+
+@contextmanager
+def served(installation: Installation) -> Iterator[Serving]:
+    """The installation while a process serves it: that one holds the ledger."""
+    gate = installation.open_gate_root()
+    with installation.lock_ledger(gate) as ledger, serving(installation.paths.admin, ledger) as running:
+        yield running
 
 
 def kinds(installation: Installation) -> list[str]:

@@ -1,6 +1,7 @@
 """Making an installation: all of it, or nothing."""
 
 import stat
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +9,20 @@ import pytest
 
 from palladion import files
 from palladion.clock import ManualClock
-from palladion.errors import InstallationError, KeysError, StorageError
-from palladion.lifecycle.create import Plan, create_installation
-from palladion.lifecycle.installation import Installation, gate_identity
+from palladion.errors import BusyError, InstallationError, KeysError, StorageError
+from palladion.lifecycle.create import PENDING_POLICY, Plan, create_installation, new_installation
+from palladion.lifecycle.installation import Installation
+from palladion.policy import template
 from palladion.seal.recipients import read_identity
 from palladion.seal.sign import publisher_text
 
+from .deaths import killed_at
 from .installations import ACTOR, ESCROW, NOW, OWNER, kinds, make
+
+
+def _create(home: Path, host_identity: str) -> Installation:
+    plan = Plan(home, host_identity)
+    return create_installation(plan, [OWNER.recipient], [], actor=ACTOR, clock=ManualClock(NOW))
 
 
 def test_a_new_installation_has_everything_and_records_its_keys(tmp_path: Path) -> None:
@@ -24,7 +32,7 @@ def test_a_new_installation_has_everything_and_records_its_keys(tmp_path: Path) 
     assert found.policy.trust.publishers == (publisher_text(made.owner.public().keys["publisher"]),)
     with found.open_registry() as registry, registry.read() as records:
         assert records.models.all() == []
-    assert gate_identity(found.open_gate_root()).recipient == found.gate_recipient()
+    assert found.open_gate_root().public() == found.public_keys("gate")
 
 
 def test_everything_but_the_policy_is_private(tmp_path: Path) -> None:
@@ -113,6 +121,54 @@ def test_whichever_write_fails_no_half_made_installation_is_found(
                 create_installation(plan, [OWNER.recipient], [], actor=ACTOR, clock=ManualClock(NOW))
                 finished = True
             except StorageError:
-                assert not (home / "palladion.toml").exists()
-                assert not [path for path in home.iterdir() if path.name.endswith(".tmp")]
+                assert {path.name for path in home.iterdir()} <= {"host.identity"}
     assert n > 4
+
+
+def test_whenever_init_is_killed_the_next_one_makes_the_installation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def attempt(step: int) -> Installation:
+        return _create(tmp_path / str(step), str(tmp_path / f"{step}.identity"))
+
+    step = 1
+    while killed_at(step, partial(attempt, step), monkeypatch):
+        home = tmp_path / str(step)
+        if not (home / "palladion.toml").exists():
+            attempt(step)
+        assert {path.name for path in home.iterdir()} == {"palladion.toml", ".palladion"}, step
+        assert not (home / ".palladion" / PENDING_POLICY).exists()
+        Installation.find(home, ManualClock(NOW)).open_gate_root()
+        step += 1
+    assert step > 5
+
+
+def test_a_folder_that_lost_its_policy_is_kept(tmp_path: Path) -> None:
+    made = make(tmp_path)
+    made.installation.paths.policy.unlink()
+    with pytest.raises(InstallationError, match=r"\.palladion exists already"):
+        _create(made.home, str(tmp_path / "host.identity"))
+    assert made.installation.paths.owner.exists()
+
+
+def test_a_policy_that_somebody_writes_meanwhile_is_kept_and_nothing_else_is_left(tmp_path: Path) -> None:
+    text = template({"keys.host_identity": str(tmp_path / "host.identity")})
+    with (
+        pytest.raises(InstallationError, match=r"palladion\.toml exists already"),
+        new_installation(tmp_path, text, ManualClock(NOW)),
+    ):
+        (tmp_path / "palladion.toml").write_text("mine")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"palladion.toml": "mine"}
+
+
+def test_two_installations_are_not_made_in_one_folder_at_once(tmp_path: Path) -> None:
+    with files.exclusive_lock(tmp_path, what="it"), pytest.raises(BusyError):
+        _create(tmp_path, str(tmp_path / "host.identity"))
+    _create(tmp_path, str(tmp_path / "host.identity"))
+
+
+@pytest.mark.parametrize("place", [".palladion/host.identity", ".palladion/../.palladion/keys/host.identity"])
+def test_a_host_identity_in_the_installation_folder_is_refused(tmp_path: Path, place: str) -> None:
+    with pytest.raises(InstallationError, match="would lie in the installation folder"):
+        _create(tmp_path, place)
+    assert list(tmp_path.iterdir()) == []

@@ -1,20 +1,24 @@
 """Opening a version: the right one, verified, or nothing."""
 
 import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from palladion.errors import NotFoundError, PalladionError, TamperError
+from palladion.ledger.record import encode_record
 from palladion.lifecycle.installation import owner_identity
-from palladion.lifecycle.open import find_version, open_version, parse_version, verify_version
+from palladion.lifecycle.open import find_version, open_version, parse_version, record_opened, verify_version
 from palladion.lifecycle.promote import promote
 from palladion.lifecycle.protect import protect
 from palladion.model.run import open_session
+from palladion.registry import Version
 from tests.models import onnx_bytes, write
 
-from .installations import ACTOR, Made, make
+from .installations import ACTOR, NOW, Made, make
 
 
 @pytest.fixture
@@ -90,3 +94,39 @@ def test_whole_versions_verify_without_a_key(made: Made) -> None:
     for kind in ("served", "original"):
         info = verify_version(made.installation, find_version(made.installation, "fraud@2"), kind)
         assert info.header.version == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda first, second: replace(second, served=first.served), "signed with version 1, the registry lists it"),
+        (lambda _, second: replace(second, model="other"), "signed with model 'fraud', the registry lists it"),
+        (lambda _, second: replace(second, served=second.original), "signed with purpose 'original'"),
+        (lambda first, second: replace(second, content_digest=first.content_digest), "signed with content"),
+        (lambda _, second: replace(second, publisher="0" * 16), "signed with publisher"),
+    ],
+    ids=["version", "model", "purpose", "content", "publisher"],
+)
+def test_a_registry_that_lists_what_the_signed_header_does_not_say_is_caught(
+    made: Made, change: Callable[[Version, Version], Version], message: str
+) -> None:
+    first, second = (find_version(made.installation, f"fraud@{number}") for number in (1, 2))
+    with pytest.raises(TamperError, match=message):
+        verify_version(made.installation, change(first, second), "served")
+
+
+def test_a_publisher_that_is_named_counts_instead_of_those_of_the_policy(made: Made) -> None:
+    version = find_version(made.installation, "fraud@1")
+    ours = made.owner.public().keys["publisher"]
+    verify_version(made.installation, version, "served", publishers=[ours])
+    with pytest.raises(TamperError, match="none of the 1 that are trusted"):
+        verify_version(made.installation, version, "served", publishers=[b"\x01" * 32])
+
+
+def test_the_record_of_an_opening_says_what_was_opened_by_whom_and_why(made: Made) -> None:
+    with open_version(made.installation, "fraud@2") as opened:
+        record = record_opened(opened.info, at=NOW, actor=ACTOR, reason="to serve it")
+        header = opened.info.header_digest
+    assert (record.kind, record.subject, record.actor) == ("model.opened", "fraud@2", ACTOR)
+    assert record.details == {"purpose": "served", "header": header, "reason": "to serve it"}
+    encode_record(record)

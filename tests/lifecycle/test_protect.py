@@ -5,16 +5,19 @@ from typing import Any
 
 import pytest
 
-from palladion.errors import BusyError, ConflictError, KeysError, ScanRefusedError, StorageError
+from palladion import canonical
+from palladion.errors import BusyError, ConflictError, KeysError, ScanRefusedError, StorageError, TamperError
+from palladion.keys import Root
 from palladion.ledger.record import decode_record
 from palladion.ledger.writer import Ledger
 from palladion.lifecycle import protect as life
-from palladion.lifecycle.installation import gate_identity, owner_identity
+from palladion.lifecycle.installation import Installation, gate_identity, owner_identity
 from palladion.lifecycle.open import open_version
 from palladion.model.digest import model_digest
 from palladion.model.read import read_memory
 from palladion.registry import Registry
 from palladion.seal.reader import inspect_file, open_sealed
+from palladion.seal.recipients import FileIdentity
 from tests.models import onnx_bytes, safetensors_bytes, write
 
 from .installations import ACTOR, ESCROW, Made, kinds, make
@@ -161,3 +164,90 @@ def test_progress_names_the_stages(tmp_path: Path) -> None:
         progress=lambda stage, done, total: stages.append(stage) if done == total else None,
     )
     assert list(dict.fromkeys(stages)) == ["digest", "seal served", "seal original"]
+
+
+def _state_another_key(path: Path, purpose: str) -> FileIdentity:
+    """Make a keyring file state another key of a recipient than the root has: a thief's."""
+    thief = FileIdentity.generate()
+    document = canonical.decode(path.read_bytes(), size_max=10**6, what="it")
+    document["public"][purpose] = thief.recipient.public_key.hex()
+    path.write_bytes(canonical.encode(document))
+    return thief
+
+
+def test_a_key_that_a_file_states_after_its_root_was_opened_gets_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = make(tmp_path)
+    open_gate_root = Installation.open_gate_root
+    thieves = [_state_another_key(made.installation.paths.owner, "owner")]
+
+    def open_and_exchange(installation: Installation) -> Root:
+        gate = open_gate_root(installation)
+        thieves.append(_state_another_key(installation.paths.gate, "gate"))
+        return gate
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Installation, "open_gate_root", open_and_exchange)
+        done = _protect(made, write(tmp_path / "model.onnx", onnx_bytes()))
+    wraps = {wrap.key_id for path in (done.served, done.original) for wrap in inspect_file(path).wraps}
+    assert len(thieves) == 2
+    assert wraps & {thief.recipient.key_id for thief in thieves} == set()
+
+
+def test_plaintext_goes_only_after_what_was_sealed_has_verified(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = make(tmp_path)
+    path = write(tmp_path / "1.onnx", onnx_bytes(1))
+    assert _protect(made, path, delete=True).deleted == (path,)
+    assert not path.exists()
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise TamperError("a byte was changed")
+
+    path = write(tmp_path / "2.onnx", onnx_bytes(2))
+    with monkeypatch.context() as patch:
+        patch.setattr(life, "verify_version", fail)
+        done = _protect(made, path, delete=True)
+    assert (done.version.number, done.deleted) == (2, ())
+    assert [(item.path, item.reason) for item in done.stayed] == [
+        (path, "what was sealed does not verify: a byte was changed")
+    ]
+    assert path.exists()
+
+
+def test_a_failure_after_the_registration_says_that_the_version_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = make(tmp_path)
+    path = write(tmp_path / "model.onnx", onnx_bytes())
+
+    def fail(*_: Any) -> None:
+        raise StorageError("the disk is full", "free some space")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "checkpoint", fail)
+        with pytest.raises(StorageError) as caught:
+            _protect(made, path, delete=True)
+    assert caught.value.message == "fraud@1 is sealed, registered and recorded, but then: the disk is full"
+    assert caught.value.hints[0] == "free some space"
+    assert f"{path} is still there, delete it yourself once palladion verify finds nothing" in caught.value.hints[1]
+    with open_version(made.installation, "fraud@1") as opened:
+        assert opened.version.number == 1
+    with pytest.raises(ConflictError, match="this is version 1 of fraud already") as again:
+        _protect(made, path)
+    assert "delete it yourself once palladion verify finds nothing" in again.value.hints[-1]
+
+
+def test_a_failure_before_the_registration_does_not_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = make(tmp_path)
+
+    def fail(*_: Any) -> None:
+        raise StorageError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "append", fail)
+        with pytest.raises(StorageError) as caught:
+            _protect(made, write(tmp_path / "model.onnx", onnx_bytes()))
+    assert caught.value.message == "the disk is full"

@@ -1,37 +1,42 @@
-"""Backups: everything that an installation cannot make again, in one folder that may lie anywhere; and back from it.
+"""Backups: everything that an installation cannot make again, in one folder that may lie anywhere.
 
 The folder holds the sealed versions as they are (they are encrypted already, and copied once), and for each backup one
-sealed file with the rest: both keyrings, host identity, policy, registry and ledger. That file is sealed to the owner
-passphrase and the escrow recipients, and signed by the owner.
+sealed file with the rest: both keyrings, host identity, policy, registry, ledger and the calibrations of the watch.
+That file is sealed to the owner passphrase and the escrow recipients, and signed by the owner. A backup is recorded
+once it is there, so it does not hold its own record. The way back is in `restore`.
 """
 
-import shutil
+import re
 import tarfile
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from io import BytesIO
+from hashlib import sha256
 from pathlib import Path
 
 from palladion import files
-from palladion.clock import Clock
-from palladion.errors import ConflictError, FormatError, InstallationError, NotFoundError, TamperError
-from palladion.keys import Identity, Recipient, Root
-from palladion.ledger.audit import LedgerReport, verify_ledger
+from palladion.errors import ConflictError, PalladionError
+from palladion.keys import Recipient, Root
+from palladion.ledger.checkpoint import NOTE_BYTES_MAX
+from palladion.ledger.journal import JOURNAL_BYTES_MAX
+from palladion.ledger.reader import CHECKPOINT_FILE
 from palladion.ledger.record import Record
-from palladion.ledger.writer import LOCK_FILE
-from palladion.lifecycle.installation import Installation, paths_of
+from palladion.ledger.remote import LedgerWriter
+from palladion.ledger.tiles import BUNDLE_BYTES_MAX, TILE_BYTES_MAX
+from palladion.ledger.writer import JOURNAL_FILE
+from palladion.lifecycle.installation import Installation
 from palladion.lifecycle.open import verify_version
-from palladion.policy import POLICY_FILE, parse_policy, toml_string
-from palladion.registry import Records, SealedFile
+from palladion.policy import POLICY_FILE
+from palladion.registry import Registry, SealedFile, Version, names
+from palladion.registry.rows import SealedKind
 from palladion.seal.header import new_header
-from palladion.seal.reader import open_sealed
+from palladion.seal.reader import verify_file
 from palladion.seal.sign import parse_publisher, publisher_id, publisher_text
 from palladion.seal.structure import Progress
 from palladion.seal.writer import seal_files
 
 PUBLISHER_FILE = "publisher.txt"
 SEALED_FOLDER = "sealed"
+SCRATCH_FOLDER = ".backup.unfinished"
 HOST_IDENTITY, OWNER, GATE, REGISTRY, LEDGER = (
     "host.identity",
     "owner.json",
@@ -39,7 +44,17 @@ HOST_IDENTITY, OWNER, GATE, REGISTRY, LEDGER = (
     "registry.sqlite",
     "ledger.tar",
 )
+CALIBRATION_PREFIX = "calibrations/"  # of the names of further files of a state
 STATE_FILES = (POLICY_FILE, HOST_IDENTITY, OWNER, GATE, REGISTRY, LEDGER)
+
+# docs/ledger.md; an index has 64 bits, in groups of three digits
+_TILE = r"(x[0-9]{3}/){0,6}[0-9]{3}(\.p/[1-9][0-9]{0,2})?"
+_LEDGER_FILES = (
+    (re.compile(CHECKPOINT_FILE), NOTE_BYTES_MAX),
+    (re.compile(JOURNAL_FILE), JOURNAL_BYTES_MAX),
+    (re.compile(rf"tile/[0-7]/{_TILE}"), TILE_BYTES_MAX),
+    (re.compile(rf"tile/entries/{_TILE}"), BUNDLE_BYTES_MAX),
+)
 
 
 @dataclass(frozen=True)
@@ -49,17 +64,6 @@ class BackedUp:
     state: Path
     copied: int
     present: int
-
-
-@dataclass(frozen=True)
-class Restored:
-    """What `restore` put back, all of it verified."""
-
-    installation: Installation
-    state: Path
-    publisher: bytes
-    ledger: LedgerReport
-    versions: int
 
 
 def back_up(
@@ -73,8 +77,10 @@ def back_up(
 ) -> BackedUp:
     """Add a backup to `folder`, sealed to `wraps` and the escrow recipients, and record it in the ledger.
 
-    Holds the ledger's lock, so that all of it is of one moment. Raises BusyError while another process writes,
-    ConflictError if the folder holds the backups of another owner.
+    Nobody else registers or protects meanwhile, so that the state speaks of nothing that was not copied. Reads every
+    sealed file, here or there. Raises TamperError if one is damaged and was not copied before, BusyError while another
+    command writes, or if the process that serves could not hold still long enough; ConflictError if the folder holds
+    the backups of another owner.
     """
     signer = owner.signer("publisher")
     _claim(folder, signer.public_key)
@@ -83,35 +89,32 @@ def back_up(
     recipients = [*wraps, *installation.escrow_recipients()]
     state = folder / f"state-{now:%Y%m%dT%H%M%S.%f}-{header.file_id[:8]}.sealed"
     with installation.open_ledger(installation.open_gate_root()) as ledger, installation.open_registry() as registry:
-        # 1. the record first, so that the backup itself says that it was made
-        details = {"file_id": header.file_id, "sealed_to": [f"{r.kind} {r.key_id}" for r in recipients]}
-        ledger.append([Record("backup.made", now, actor, state.name, details)])
-        ledger.checkpoint()
-        # 2. the sealed versions, before the state that speaks of them
-        with registry.read() as records:
-            copied, present = _copy_versions(installation.paths.sealed, folder / SEALED_FOLDER, _sealed_files(records))
-        # 3. the state, under one signature
-        with tempfile.TemporaryDirectory(dir=installation.paths.directory, prefix=".backup-") as temporary:
-            registry.copy_to(Path(temporary) / REGISTRY)
-            _pack(installation.paths.ledger, Path(temporary) / LEDGER)
+        # 1. the sealed versions, before the state that speaks of them
+        copied, present = _copy_versions(installation, all_versions(registry), folder / SEALED_FOLDER, progress)
+        # 2. the state, under one signature
+        with files.scratch_directory(installation.paths.directory / SCRATCH_FOLDER) as scratch:
+            registry.copy_to(scratch / REGISTRY)
+            ledger.checkpoint()
+            _pack(ledger, installation.paths.ledger, scratch / LEDGER)
             sources = {
                 POLICY_FILE: installation.paths.policy,
                 HOST_IDENTITY: installation.paths.host_identity,
                 OWNER: installation.paths.owner,
                 GATE: installation.paths.gate,
-                REGISTRY: Path(temporary) / REGISTRY,
-                LEDGER: Path(temporary) / LEDGER,
+                REGISTRY: scratch / REGISTRY,
+                LEDGER: scratch / LEDGER,
+                **_calibrations(installation, registry),
             }
-            seal_files(list(sources.items()), header, recipients, signer, state, progress=progress)
+            info = seal_files(list(sources.items()), header, recipients, signer, state, progress=progress)
+        # 3. the record, once there is a backup to speak of
+        details = {
+            "file_id": header.file_id,
+            "root": info.root,
+            "header": info.header_digest,
+            "sealed_to": [f"{r.kind} {r.key_id}" for r in recipients],
+        }
+        ledger.append([Record("backup.made", installation.clock.now(), actor, state.name, details)])
     return BackedUp(state, copied, present)
-
-
-def newest_state(folder: Path) -> Path:
-    """The newest backup in `folder`. Raises NotFoundError if it holds none."""
-    states = sorted(folder.glob("state-*.sealed"))
-    if not states:
-        raise NotFoundError(f"no backup in {folder}", "a folder written by palladion backup was expected")
-    return states[-1]
 
 
 def read_publisher(folder: Path) -> bytes:
@@ -120,56 +123,51 @@ def read_publisher(folder: Path) -> bytes:
     return parse_publisher(text.decode("ascii", errors="replace").strip())
 
 
-def restore(
-    state: Path,
-    home: Path,
-    identities: Sequence[Identity],
-    *,
-    publisher: bytes,
-    actor: str,
-    clock: Clock,
-    host_identity: str | None = None,
-    progress: Progress | None = None,
-) -> Restored:
-    """Put the installation of a backup back into the folder `home`, which must not hold one, and verify all of it.
+def all_versions(registry: Registry) -> list[Version]:
+    """Every version of every model."""
+    with registry.read() as records:
+        return [version for model in records.models.all() for version in records.versions.all(model.name)]
 
-    `publisher` is the raw public key that must have signed. `host_identity` puts that file elsewhere than the policy
-    says. Raises InstallationError if there is an installation already, TamperError if anything does not fit together.
-    """
-    # 1. open the state: signature, passphrase, every byte
-    with open_sealed(state, identities, [publisher], progress=progress) as opened:
-        if opened.info.header.kind != "backup" or tuple(opened.files) != STATE_FILES:
-            raise FormatError(f"{state} is a sealed {opened.info.header.kind}, a backup was expected")
-        file_id = opened.info.header.file_id
-        # 2. write it, and the sealed versions beside it
-        installation = _write(opened.files, home, host_identity, clock)
-    sealed = state.parent / SEALED_FOLDER
-    if sealed.is_dir():
-        shutil.copytree(sealed, installation.paths.sealed, dirs_exist_ok=True)
-    # 3. check what was written: a restore that was not verified is a hope
-    owner = installation.open_owner_root(identities)
-    if owner.public().keys["publisher"] != publisher:
-        raise TamperError(f"{state} is signed by another publisher than the owner whose keys it holds")
-    report = verify_ledger(installation.paths.ledger, installation.ledger_key())
-    with installation.open_registry() as registry:
-        registry.verify()
-        with registry.read() as records:
-            versions = [version for model in records.models.all() for version in records.versions.all(model.name)]
+
+def sealed_files(versions: Iterable[Version]) -> Iterator[tuple[Version, SealedKind, SealedFile]]:
+    """The sealed files of `versions`, each with its version and kind."""
     for version in versions:
-        verify_version(installation, version, "served")
+        yield version, "served", version.served
         if version.original is not None:
-            verify_version(installation, version, "original")
-    # 4. record it
-    with installation.open_ledger(installation.open_gate_root()) as ledger:
-        details = {"file_id": file_id, "entries": report.size}
-        ledger.append([Record("backup.restored", clock.now(), actor, state.name, details)])
-    return Restored(installation, state, publisher, report, len(versions))
+            yield version, "original", version.original
+
+
+def copy_name(sealed: SealedFile) -> str:
+    """The name of a sealed file's copy: no two have the same header, so no other one can take its place."""
+    return f"{names.digest(sealed.header_digest, what='the digest of a sealed file')}.sealed"
+
+
+def ledger_bytes_max(name: str) -> int | None:
+    """The most bytes that the file `name` of a ledger can have; None if a ledger has no such file."""
+    return next((size for pattern, size in _LEDGER_FILES if pattern.fullmatch(name)), None)
+
+
+def _calibrations(installation: Installation, registry: Registry) -> dict[str, Path]:
+    """The calibration files that are still what was registered, by their names in a state.
+
+    One that is lost or damaged does not stop a backup: it can be made again.
+    """
+    with registry.read() as records:
+        rows = records.calibrations.all()
+    paths = {row.path: (installation.paths.calibrations / row.path, row.digest) for row in rows}
+    return {
+        f"{CALIBRATION_PREFIX}{name}": path
+        for name, (path, digest) in paths.items()
+        if path.is_file() and sha256(path.read_bytes()).hexdigest() == digest
+    }
 
 
 def _claim(folder: Path, publisher: bytes) -> None:
     """Make `folder` this owner's, or see that it is."""
     path = folder / PUBLISHER_FILE
-    if path.exists():
+    with files.storage_errors(path):
+        exists = path.exists()
+    if exists:
         if read_publisher(folder) != publisher:
             raise ConflictError(f"{folder} holds the backups of another owner", "choose another folder")
         return
@@ -177,77 +175,54 @@ def _claim(folder: Path, publisher: bytes) -> None:
     files.write_atomically(path, f"{publisher_text(publisher)}\n".encode(), mode=0o644)
 
 
-def _sealed_files(records: Records) -> Iterator[SealedFile]:
-    for model in records.models.all():
-        for version in records.versions.all(model.name):
-            yield version.served
-            if version.original is not None:
-                yield version.original
-
-
-def _copy_versions(source: Path, target: Path, sealed: Iterator[SealedFile]) -> tuple[int, int]:
-    """Copy the sealed files that are not there yet, or that were wrapped anew; returns how many, and how many were."""
+def _copy_versions(
+    installation: Installation, versions: Sequence[Version], folder: Path, progress: Progress | None
+) -> tuple[int, int]:
+    """Copy the sealed files of which no whole copy is there yet; returns how many, and of how many there was one."""
     copied = present = 0
-    for file in sealed:
-        data, copy = source / file.path, target / file.path
-        with files.storage_errors(data):
-            status = data.stat()
-            if copy.exists() and (copy.stat().st_size, copy.stat().st_mtime_ns) == (status.st_size, status.st_mtime_ns):
-                present += 1
-                continue
-            files.make_private_directory(copy.parent)
-            temporary = copy.with_name(f".{copy.name}.tmp")
-            shutil.copy2(data, temporary)
-            temporary.replace(copy)
+    files.make_private_directory(folder)
+    for version, kind, sealed in sealed_files(versions):
+        copy = folder / copy_name(sealed)
+        if _is_whole(copy, sealed, installation.publishers(), progress):
+            present += 1
+            continue
+        # a damaged file must not replace what may be left of its copy
+        verify_version(installation, version, kind, progress=progress)
+        files.copy_file(installation.paths.sealed / sealed.path, copy, replace=True)
         copied += 1
     return copied, present
 
 
-def _pack(folder: Path, target: Path) -> None:
-    """A ledger is thousands of small files: one archive, without its lock."""
-    with files.storage_errors(target), tarfile.open(target, "w") as archive:
-        for path in sorted(folder.rglob("*")):
-            if path.is_file() and path.name != LOCK_FILE:
-                archive.add(path, path.relative_to(folder).as_posix())
+def _is_whole(copy: Path, sealed: SealedFile, publishers: Sequence[bytes], progress: Progress | None) -> bool:
+    """Whether `copy` is that sealed file, every byte: media forget bytes and keep size and time."""
+    if copy.is_symlink():
+        return False
+    try:
+        info = verify_file(copy, publishers, progress=progress)
+    except PalladionError:
+        return False  # then it is copied, or the backup fails
+    return (info.header_digest, info.root) == (sealed.header_digest, sealed.digest)
 
 
-def _write(contents: Mapping[str, memoryview], home: Path, host_identity: str | None, clock: Clock) -> Installation:
-    text = bytes(contents[POLICY_FILE]).decode("utf-8")
-    if host_identity is not None:
-        text = _with_host_identity(text, host_identity)
-    policy = parse_policy(text.encode(), POLICY_FILE)
-    paths = paths_of(home, policy)
-    for path in (paths.policy, paths.directory):
-        if path.exists():
-            raise InstallationError(f"{path} exists already", "restore into a folder without an installation")
-    identity = bytes(contents[HOST_IDENTITY])
-    if paths.host_identity.exists() and paths.host_identity.read_bytes() != identity:
-        raise ConflictError(
-            f"{paths.host_identity} is another host's identity", "put the restored one elsewhere: --host-identity FILE"
-        )
-    files.make_private_directory(paths.directory / "keys")
-    files.make_private_directory(paths.sealed)
-    for path, name in ((paths.gate, GATE), (paths.owner, OWNER), (paths.registry, REGISTRY)):
-        files.make_private_directory(path.parent)
-        files.write_atomically(path, bytes(contents[name]))
-    with files.storage_errors(paths.ledger), tarfile.open(fileobj=BytesIO(contents[LEDGER])) as archive:
-        files.make_private_directory(paths.ledger)
-        archive.extractall(paths.ledger, filter="data")
-        for folder in paths.ledger.rglob("*/"):
-            # the archive holds files alone, and folders on the way get the process's default mode
-            folder.chmod(files.PRIVATE_DIRECTORY)
-    if not paths.host_identity.exists():
-        files.make_private_directory(paths.host_identity.parent)
-        files.write_atomically(paths.host_identity, identity)
-    files.write_atomically(paths.policy, text.encode(), mode=0o644)
-    return Installation(paths, policy, clock)
+def _pack(ledger: LedgerWriter, folder: Path, target: Path) -> None:
+    """A ledger is thousands of small files: one archive of them, without its lock and what a crash left there.
+
+    Only what a checkpoint replaces has to be of one moment. Full tiles, nearly all of the ledger, never change again:
+    they are packed afterwards, so that a process that serves need not hold its checkpoints back for so long.
+    """
+    # dereference: else two names of one file, as hard-linking copies make them, become a file and a link to it
+    with files.storage_errors(target), tarfile.open(target, "w", dereference=True) as archive:
+        with ledger.frozen():
+            found = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+            parts = sorted(name for name in found if ledger_bytes_max(name) is not None)
+            _add(archive, found, [name for name in parts if not _is_full_tile(found[name])])
+        _add(archive, found, [name for name in parts if _is_full_tile(found[name])])
 
 
-def _with_host_identity(text: str, path: str) -> str:
-    """The policy text with that setting replaced."""
-    lines = text.splitlines()
-    place = next((i for i, line in enumerate(lines) if line.startswith("host_identity =")), None)
-    if place is None:
-        raise FormatError("the policy of the backup does not set keys.host_identity", "restore without --host-identity")
-    lines[place] = f"host_identity = {toml_string(path)}"
-    return "\n".join(lines) + "\n"
+def _is_full_tile(path: Path) -> bool:
+    return path.parent.suffix != ".p" and path.name.isdecimal()
+
+
+def _add(archive: tarfile.TarFile, found: dict[str, Path], parts: Sequence[str]) -> None:
+    for name in parts:
+        archive.add(found[name], name)

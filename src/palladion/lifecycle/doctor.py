@@ -1,17 +1,32 @@
-"""Looks an installation over: is everything there, private, sound, and recoverable. Changes nothing."""
+"""Looks an installation over: is everything there, private, sound, and recoverable. Changes nothing.
+
+What it says is fine it has looked at; what it has not looked at, it says.
+"""
 
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Literal
+from pathlib import Path
+from typing import Literal, get_args
 
+from palladion import keys
 from palladion.errors import PalladionError
+from palladion.keys import Recipient, Wrap
+from palladion.ledger.audit import verify_ledger
+from palladion.ledger.checkpoint import VerifierKey
 from palladion.ledger.record import decode_record
 from palladion.lifecycle.installation import Installation
+from palladion.lifecycle.open import require_registered
+from palladion.lifecycle.reconcile import recorded, registered, unrecorded, unregistered, unserved
+from palladion.registry import SealedFile, Version
+from palladion.registry.rows import SealedKind
+from palladion.seal.reader import inspect_file
 
 BACKUP_AGE_MAX = timedelta(days=30)  # a month of versions and records is what one would lose
 LOOKED_BACK_MAX = 100_000  # ledger entries searched for the last backup; a second of reading
+AUDITED_MAX = 300_000  # ledger entries that are all recomputed; some two seconds
+DIFFERENCES_MAX = 5  # an old registry differs in everything, and says so in one line as well as in a thousand
 
 Status = Literal["ok", "warning", "problem"]
 
@@ -33,35 +48,57 @@ def examine(installation: Installation) -> list[Check]:
         try:
             checks += look(installation)
         except PalladionError as error:
-            checks.append(Check(name, "problem", error.message, error.hints[0] if error.hints else ""))
+            # two looks can meet with the same damage
+            if error.message not in {check.message for check in checks}:
+                checks.append(Check(name, "problem", error.message, error.hints[0] if error.hints else ""))
     return checks
 
 
 def _permissions(installation: Installation) -> Iterator[Check]:
     paths = installation.paths
-    exposed = [
-        path
-        for path in (paths.directory, paths.gate.parent, paths.gate, paths.owner, paths.host_identity, paths.registry)
-        if path.exists() and stat.S_IMODE(path.stat().st_mode) & 0o077
-    ]
-    for path in exposed:
-        mode = stat.S_IMODE(path.stat().st_mode)
-        right = "700" if path.is_dir() else "600"
-        yield Check(
-            "permissions", "problem", f"{path} has mode {mode:04o}: others may read it", f"chmod {right} {path}"
-        )
+    private = (
+        paths.directory,
+        paths.gate.parent,
+        paths.gate,
+        paths.owner,
+        paths.host_identity,
+        paths.registry,
+        paths.sealed,
+        paths.ledger,
+    )
+    exposed = list(_exposed(private, 0o077, "read it"))
+    # the policy holds no secret, and says whose signatures count
+    exposed += _exposed([paths.policy], 0o022, "change it")
+    yield from exposed
     if not exposed:
         yield Check("permissions", "ok", "folders and keys are readable by their owner only")
 
 
+def _exposed(paths: Iterable[Path], forbidden: int, what: str) -> Iterator[Check]:
+    for path in paths:
+        mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else 0
+        if mode & forbidden:
+            right = mode & ~forbidden
+            message = f"{path} has mode {mode:04o}: others may {what}"
+            yield Check("permissions", "problem", message, f"chmod {right:o} {path}")
+
+
 def _host_identity(installation: Installation) -> Iterator[Check]:
-    installation.open_gate_root()
+    gate = installation.open_gate_root()
     path = installation.paths.host_identity.resolve()
     if path.is_relative_to(installation.paths.directory.resolve()):
         hint = "move it elsewhere and set keys.host_identity: now a copy of the folder opens the served versions"
         yield Check("host identity", "problem", f"{path} lies in the installation folder", hint)
     else:
         yield Check("host identity", "ok", f"{path} unlocks the gate root")
+    if installation.pinned_ledger_key() is None:
+        key = VerifierKey(installation.policy.ledger.origin, gate.public().keys["checkpoint"])
+        yield Check(
+            "ledger key",
+            "warning",
+            "the policy does not name it: whoever rewrites the ledger can name his own key in keys/gate.json",
+            f'write into palladion.toml, under [ledger]: key = "{key}"',
+        )
 
 
 def _owner_root(installation: Installation) -> Iterator[Check]:
@@ -82,44 +119,138 @@ def _owner_root(installation: Installation) -> Iterator[Check]:
 
 
 def _escrow(installation: Installation) -> Iterator[Check]:
-    count = len(installation.escrow_recipients())
-    if count:
-        yield Check(
-            "escrow", "ok", f"{count} escrow recipient{'s' if count > 1 else ''} can recover what the owner can"
-        )
-    else:
+    escrow = installation.escrow_recipients()
+    owner_is_here = installation.paths.owner.is_file()
+    faults: list[Check] = []
+    # passphrase and host identity are beside the escrow recipients, and the owner where his key is not known here
+    wraps = keys.read_wraps(installation.keyring("gate"), what="the gate root")
+    faults += _wrapped("the gate root", wraps, _owner_and_escrow(installation), others_max=1 if owner_is_here else 2)
+    if owner_is_here:
+        wraps = keys.read_wraps(installation.keyring("owner"), what="the owner root")
+        faults += _wrapped("the owner root", wraps, escrow, others_max=None)
+    yield from faults
+    if not escrow:
         hint = "palladion recipient new on another machine, its key into keys.escrow, then palladion key rewrap"
         yield Check("escrow", "warning", "none: a forgotten owner passphrase loses every original", hint)
+    elif not faults:
+        roots = "both roots are" if owner_is_here else "the gate root is"
+        count = f"the {len(escrow)} escrow recipients" if len(escrow) > 1 else "the escrow recipient"
+        unseen = "" if owner_is_here else "; the owner root is not here to be looked at"
+        yield Check("escrow", "ok", f"{roots} wrapped to {count}{unseen}")
+
+
+def _owner_and_escrow(installation: Installation) -> list[Recipient]:
+    """Whoever opens every original and the gate root; without the owner, where his root is not on this host."""
+    escrow = installation.escrow_recipients()
+    if not installation.paths.owner.is_file():
+        return escrow
+    return [installation.stated_recipient("owner"), *escrow]
+
+
+def _wrapped(
+    what: str, wraps: Sequence[Wrap], expected: Sequence[Recipient], *, others_max: int | None
+) -> Iterator[Check]:
+    """Problems with who can open `what`: a recipient that cannot, or more than `others_max` that nobody named."""
+    hint = "palladion key rewrap"
+    found = {(wrap.kind, wrap.key_id) for wrap in wraps}
+    for recipient in expected:
+        if (recipient.kind, recipient.key_id) not in found:
+            yield Check("escrow", "problem", f"{what} is not wrapped to {recipient}", hint)
+    others = sorted(found - {(recipient.kind, recipient.key_id) for recipient in expected})
+    if others_max is not None and len(others) > others_max:
+        listed = ", ".join(f"{kind} {key_id}" for kind, key_id in others)
+        yield Check("escrow", "warning", f"{what} opens for others than the policy names, among {listed}", hint)
 
 
 def _registry(installation: Installation) -> Iterator[Check]:
     with installation.open_registry() as registry:
+        if registry.path != installation.paths.registry:
+            yield from _exposed([registry.path], 0o077, "read it")
         registry.verify()
         with registry.read() as records:
             models = records.models.all()
             versions = [version for model in models for version in records.versions.all(model.name)]
     yield Check("registry", "ok", f"{len(models)} models, {len(versions)} versions")
-    sealed = installation.paths.sealed
-    known = {file.path for version in versions for file in (version.served, version.original) if file}
-    missing = sorted(path for path in known if not (sealed / path).is_file())
+    yield from _sealed_files(installation, versions)
+
+
+def _sealed_files(installation: Installation, versions: Sequence[Version]) -> Iterator[Check]:
+    folder = installation.paths.sealed
+    recipients = _owner_and_escrow(installation)
+    others_max = 0 if installation.paths.owner.is_file() else 1
+    faults: list[Check] = []
+    missing: list[str] = []
+    known: set[str] = set()
+    for version, kind, file in _files(versions):
+        known.add(file.path)
+        if not (folder / file.path).is_file():
+            missing.append(file.path)
+            continue
+        try:
+            info = inspect_file(folder / file.path)
+            require_registered(info, version, kind, folder / file.path)
+        except PalladionError as error:
+            faults.append(Check("sealed files", "problem", error.message, "restore it from a backup"))
+            continue
+        if kind == "original":
+            faults += _wrapped(file.path, info.wraps, recipients, others_max=others_max)
     if missing:
-        message = f"{len(missing)} sealed files are missing, {missing[0]} first"
-        yield Check("sealed files", "problem", message, "restore them from a backup")
-    else:
-        yield Check("sealed files", "ok", f"{len(known)} sealed files are in their place")
+        message = f"{len(missing)} sealed files are missing, {min(missing)} first"
+        faults.append(Check("sealed files", "problem", message, "restore them from a backup"))
+    yield from faults
+    if not faults:
+        message = f"{len(known)} sealed files are in their place, of the right size and header"
+        yield Check("sealed files", "ok", f"{message}; palladion verify checks their content")
     stray = sorted(
-        path.relative_to(sealed).as_posix()
-        for path in sealed.rglob("*")
-        if path.is_file() and path.relative_to(sealed).as_posix() not in known
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.is_file() and path.relative_to(folder).as_posix() not in known
     )
     if stray:
         message = f"{len(stray)} files belong to no version, {stray[0]} first"
-        yield Check("sealed files", "warning", message, "left by an attempt that was interrupted: they can be removed")
+        hint = "unless a protect or key rewrap is running, one was interrupted, and they can be removed"
+        yield Check("sealed files", "warning", message, hint)
+
+
+def _files(versions: Iterable[Version]) -> Iterator[tuple[Version, SealedKind, SealedFile]]:
+    for version in versions:
+        for kind in get_args(SealedKind):
+            file = version.served if kind == "served" else version.original
+            if file is not None:
+                yield version, kind, file
 
 
 def _ledger(installation: Installation) -> Iterator[Check]:
     reader = installation.read_ledger()
-    yield Check("ledger", "ok", f"{reader.size} entries under a checkpoint that {reader.checkpoint.origin} signed")
+    size, origin = reader.size, reader.checkpoint.origin
+    if size > AUDITED_MAX:
+        message = f"{size} entries under a checkpoint that {origin} signed; more than {AUDITED_MAX} are not recomputed"
+        yield Check("ledger", "ok", f"{message} here: palladion ledger verify does it")
+    else:
+        size = verify_ledger(installation.paths.ledger, installation.ledger_key()).size
+        yield Check("ledger", "ok", f"{size} entries, all recomputed, under a checkpoint that {origin} signed")
+
+
+def _history(installation: Installation) -> Iterator[Check]:
+    with installation.open_registry() as registry:
+        # before and after the ledger is read, because commands may be at work meanwhile
+        with registry.read() as records:
+            before = registered(records)
+        ledger = recorded(installation, installation.open_gate_root())
+        with registry.read() as records:
+            after = registered(records)
+    found = [*unrecorded(before, ledger), *unregistered(ledger, after), *unserved(before, ledger, after)]
+    for difference in found[:DIFFERENCES_MAX]:
+        yield Check("history", "problem", difference.message, difference.hint)
+    if len(found) > DIFFERENCES_MAX:
+        message = f"registry and ledger differ in {len(found) - DIFFERENCES_MAX} further things"
+        yield Check("history", "problem", message, "restore the newest backup")
+    if not found:
+        yield Check("history", "ok", "registry and ledger tell the same of every version and promotion")
+
+
+def _backup(installation: Installation) -> Iterator[Check]:
+    reader = installation.read_ledger()
     start = max(0, reader.size - LOOKED_BACK_MAX)
     made = [
         record.time
@@ -141,4 +272,6 @@ _LOOKS: tuple[tuple[str, Callable[[Installation], Iterator[Check]]], ...] = (
     ("escrow", _escrow),
     ("registry", _registry),
     ("ledger", _ledger),
+    ("history", _history),
+    ("backup", _backup),
 )

@@ -1,11 +1,14 @@
 """Opens a sealed version into memory: nothing of it touches the disk, nothing is handed out before all is verified."""
 
+from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from palladion.errors import ConflictError, NotFoundError, TamperError
 from palladion.keys import Identity
+from palladion.ledger.record import Record
 from palladion.lifecycle.installation import Installation, gate_identity
 from palladion.model.digest import model_digest
 from palladion.model.model import Model
@@ -31,6 +34,11 @@ class OpenedModel:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    @property
+    def info(self) -> SealedInfo:
+        """What the sealed file says about itself, verified."""
+        return self._opened.info
 
     def close(self) -> None:
         """Wipe the memory."""
@@ -64,19 +72,20 @@ def open_version(
 ) -> OpenedModel:
     """Open the version that `text` names; with the gate's identity, unless another is given.
 
-    Raises TamperError if the file is not the one that was registered and signed.
+    Raises TamperError if the file is not the one that was registered and signed. That it was opened is for the caller
+    to record: `record_opened`.
     """
     version = find_version(installation, text)
-    path, sealed = _sealed(installation, version, kind)
+    path = _sealed(installation, version, kind)
     if identity is None:
         identity = gate_identity(installation.open_gate_root())
     opened = open_sealed(path, [identity], installation.publishers())
     try:
         # 1. the file of this version, not an older or another one that is just as well signed
-        _require_registered(opened.info, version, sealed, path)
+        require_registered(opened.info, version, kind, path)
         # 2. the content that was registered
         model = read_memory(opened.files)
-        if model_digest(model).hex() != version.content_digest:
+        if model_digest(model).hex() != content_of(version, kind):
             raise TamperError(f"{path} holds another model than version {version.number} of {version.model}")
         return OpenedModel(version, model, opened)
     except BaseException:
@@ -85,25 +94,70 @@ def open_version(
 
 
 def verify_version(
-    installation: Installation, version: Version, kind: SealedKind, *, progress: Progress | None = None
+    installation: Installation,
+    version: Version,
+    kind: SealedKind,
+    *,
+    publishers: Sequence[bytes] | None = None,
+    progress: Progress | None = None,
 ) -> SealedInfo:
-    """Check a version's sealed file, without a key: signed, whole, and the one that was registered."""
-    path, sealed = _sealed(installation, version, kind)
-    info = verify_file(path, installation.publishers(), progress=progress)
-    _require_registered(info, version, sealed, path)
+    """Check a version's sealed file, without a key: whole, the one that was registered, and signed by a publisher.
+
+    `publishers` are raw public keys; without them, those that the policy trusts.
+    """
+    path = _sealed(installation, version, kind)
+    info = verify_file(path, installation.publishers() if publishers is None else publishers, progress=progress)
+    require_registered(info, version, kind, path)
     return info
 
 
-def _sealed(installation: Installation, version: Version, kind: SealedKind) -> tuple[Path, SealedFile]:
-    sealed = version.served if kind == "served" else version.original
-    if sealed is None:
-        raise NotFoundError(f"version {version.number} of {version.model} has no sealed {kind}")
-    return installation.paths.sealed / sealed.path, sealed
+def require_registered(info: SealedInfo, version: Version, kind: SealedKind, path: Path) -> None:
+    """Raise TamperError unless the sealed file at `path` is the one, and says of itself all, that is registered.
 
-
-def _require_registered(info: SealedInfo, version: Version, sealed: SealedFile, path: Path) -> None:
+    Whoever can write to the registry can make a version point at another file that is just as well signed: its header,
+    which he cannot write, tells.
+    """
+    sealed = sealed_file(version, kind)
     if (info.header_digest, info.root) != (sealed.header_digest, sealed.digest):
         raise TamperError(
             f"{path} is not the file that was registered as version {version.number} of {version.model}",
             "it is signed, and of another version or attempt: restore the right one from a backup",
         )
+    header = info.header
+    for what, said, expected in (
+        ("model", header.model, version.model),
+        ("version", header.version, version.number),
+        ("purpose", header.purpose, kind),
+        ("content", header.content, content_of(version, kind)),
+        ("publisher", header.publisher, version.publisher),
+    ):
+        if said != expected:
+            raise TamperError(
+                f"{path} was signed with {what} {said!r}, the registry lists it with {expected!r}",
+                "the registry was changed: restore it from a backup",
+            )
+
+
+def content_of(version: Version, kind: SealedKind) -> str:
+    """The digest of what a version's sealed file holds: the marked model is what is served, the original is not."""
+    marked = (str(mark["original"]) for mark in version.marks if kind == "original" and "original" in mark)
+    return next(marked, version.content_digest)
+
+
+def sealed_file(version: Version, kind: SealedKind) -> SealedFile:
+    """A version's sealed file of one kind. Raises NotFoundError if it has none."""
+    sealed = version.served if kind == "served" else version.original
+    if sealed is None:
+        raise NotFoundError(f"version {version.number} of {version.model} has no sealed {kind}")
+    return sealed
+
+
+def record_opened(info: SealedInfo, *, at: datetime, actor: str, reason: str) -> Record:
+    """The ledger record of a sealed file that was opened, by whom and why; the caller appends it."""
+    header = info.header
+    details = {"purpose": header.purpose, "header": info.header_digest, "reason": reason}
+    return Record("model.opened", at, actor, f"{header.model}@{header.version}", details)
+
+
+def _sealed(installation: Installation, version: Version, kind: SealedKind) -> Path:
+    return installation.paths.sealed / sealed_file(version, kind).path

@@ -1,23 +1,31 @@
-"""The first half of a model's life: scan → read → version → seal → sign → ledger.
+"""The first half of a model's life: scan → read → mark → version → seal → sign → ledger.
 
-Marking, which stands between reading and version in ARCHITECTURE.md, comes with the room of the marks: until then the
-served copy carries none, and `Version.marks` is empty.
+What is served is marked; the original is not, and goes to owner and escrow only. A version is known by the digest of
+what is served. A model that has no place for a mark is served as it is, and `Version.marks` is empty.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from palladion import files
+from palladion.errors import ConflictError, PalladionError
 from palladion.keys import Recipient, Root, Signer
 from palladion.ledger.record import Record
-from palladion.ledger.writer import Ledger, Receipt
-from palladion.lifecycle.installation import Installation
+from palladion.ledger.remote import LedgerWriter
+from palladion.ledger.writer import Receipt
+from palladion.lifecycle.installation import Installation, gate_identity, owner_identity
+from palladion.lifecycle.marking import OwnershipMark, mark_ownership
+from palladion.lifecycle.open import verify_version
+from palladion.lifecycle.plaintext import Stayed, delete_plaintext
+from palladion.lifecycle.reconcile import registered, require_next, statement
 from palladion.model.digest import graph_digest, listing_digest, tensor_digest
-from palladion.model.model import Model
-from palladion.registry import NewVersion, Records, SealedFile, Version, VersionTensor, names
+from palladion.model.model import Model, ModelFile
+from palladion.model.run import unservable
+from palladion.registry import NewVersion, Records, Registry, SealedFile, Version, VersionTensor, names
+from palladion.registry.rows import SealedKind
 from palladion.scan import scan_file
-from palladion.seal.header import Header, Purpose, new_header
+from palladion.seal.header import Header, new_header
 from palladion.seal.sign import publisher_id
 from palladion.seal.structure import SealedInfo
 from palladion.seal.writer import seal_files
@@ -29,7 +37,8 @@ Progress = Callable[[str, int, int], None]  # stage, bytes done, bytes in all
 class Protected:
     """What `protect` made: the version, its two sealed files, its ledger receipt, and whether it is served now.
 
-    `plaintext` are the files that were read and are still there.
+    `unservable` says why the gate could not run an ONNX model, if it could not. `deleted` and `stayed` are the
+    plaintext files, where their deletion was asked for.
     """
 
     version: Version
@@ -38,9 +47,12 @@ class Protected:
     receipt: Receipt
     promoted: bool
     escrowed: bool
-    plaintext: tuple[Path, ...]
     tensors: int
     parameters: int
+    mark: OwnershipMark | None
+    unservable: str | None
+    deleted: tuple[Path, ...] = ()
+    stayed: tuple[Stayed, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -61,72 +73,70 @@ def protect(
     *,
     actor: str,
     note: str = "",
+    delete: bool = False,
     progress: Progress = lambda _stage, _done, _total: None,
 ) -> Protected:
     """Protect the model file at `path` as the next version of `name`, which is made if it is new.
 
-    Raises PalladionError on a name that cannot be one, ScanRefusedError, ConflictError if the content is a version
-    already, BusyError while another process writes. The plaintext file is left where it is. Holds the model in memory.
+    With `delete`, its plaintext files are deleted once the sealed ones have verified. Raises PalladionError on a name
+    that cannot be one, ScanRefusedError, ConflictError if the content is a version already or the registry is an old
+    one, TamperError if the ledger was cut back, BusyError while another process writes. Holds the model in memory,
+    marked and unmarked, and reads the ledger's entries once (`reconcile.recorded`).
     """
     names.slug(name, what="the name of a model")
     names.note(note, what="the note of a version")
     # 1. scan and read: one reading of the file, so that what is scanned is what is sealed
     read = _read(installation, path, progress)
-    gate = installation.open_gate_root()
-    with installation.open_ledger(gate) as ledger, installation.open_registry() as registry:
-        # 2. version: the ledger's lock makes us the only one who gives numbers, so that no transaction is open while
-        # gigabytes are sealed
-        with registry.read() as records:
-            number, parent, previous = _next(records, name)
-            records.versions.refuse_known(name, read.content)
-        # 3. seal and sign
-        sealing = _Sealing(installation, owner.signer("publisher"), name, number, previous, read, progress)
-        served = sealing.seal("served", [installation.gate_recipient()], installation.paths.served(name, number))
-        escrow = installation.escrow_recipients()
-        original = sealing.seal(
-            "original", [installation.owner_recipient(), *escrow], installation.paths.original(name, number)
-        )
-        # 4. register and record: the record is durable before the registration is
-        with registry.write() as records:
-            if records.models.find(name) is None:
-                records.models.add(name, owner=actor, model_format=read.model.format)
-            version = records.versions.add(
-                NewVersion(
-                    model=name,
-                    content_digest=read.content,
-                    graph_digest=read.graph,
-                    format=read.model.format,
-                    publisher=publisher_id(owner.signer("publisher").public_key),
-                    served=served,
-                    original=original,
-                    tensors=read.tensors,
-                    parent=parent,
-                    note=note,
-                ),
-                number=number,
+    # 2. mark
+    mark = mark_ownership(read.model, read.content, owner)
+    served = read if mark is None else _digested(mark.model, progress)
+    made: Protected | None = None
+    try:
+        gate = installation.open_gate_root()
+        with installation.open_ledger(gate) as ledger, installation.open_registry() as registry:
+            # 3. version: the ledger's lock makes us the only one who gives numbers, so that no transaction is open
+            # while gigabytes are sealed
+            with registry.read() as records:
+                number, parent, previous = _next(records, name)
+                _refuse_known(records, name, served.content, path)
+                listed = registered(records, [name] if parent else [])
+            require_next(installation, gate, listed, model=name, number=number, content=served.content)
+            # 4. seal and sign, to the keys of the roots that were opened and not to what a file says they are
+            signer = owner.signer("publisher")
+            sealing = _Sealing(installation, signer, name, number, previous, progress)
+            owners = [owner_identity(owner).recipient, *installation.escrow_recipients()]
+            served_file = sealing.seal("served", served, [gate_identity(gate).recipient])
+            original_file = sealing.seal("original", read, owners)
+            # 5. register and record: the record is durable before the registration is
+            new = NewVersion(
+                model=name,
+                content_digest=served.content,
+                graph_digest=served.graph,
+                format=served.model.format,
+                publisher=publisher_id(signer.public_key),
+                served=served_file,
+                original=original_file,
+                tensors=served.tensors,
+                parent=parent,
+                marks=(mark.description,) if mark else (),
+                note=note,
             )
-            promote = number == 1 and installation.policy.protect.promote_first
-            if promote:
-                records.promotions.promote(name, number, actor=actor)
-            receipt = _record(ledger, installation, version, actor, promoted=promote)
-    paths = installation.paths
-    return Protected(
-        version,
-        served=paths.served(name, number),
-        original=paths.original(name, number),
-        receipt=receipt,
-        promoted=promote,
-        escrowed=bool(escrow),
-        plaintext=tuple(path.parent / file.name for file in read.model.files),
-        tensors=len(read.tensors),
-        parameters=read.model.parameter_count,
-    )
+            made = _register(installation, ledger, registry, new, number=number, actor=actor, read=read, mark=mark)
+    except PalladionError as error:
+        if made is None:
+            raise
+        raise _too_late(error, made, path) from error
+    # 6. the plaintext, while what was sealed is still in memory to be compared with it
+    return _without_plaintext(installation, made, path.parent, read.model.files) if delete else made
 
 
 def _read(installation: Installation, path: Path, progress: Progress) -> _Read:
     limits = installation.policy.scan
     scanned = scan_file(path, operator_domains=limits.operator_domains, bytes_max=limits.file_bytes_max)
-    model = scanned.accepted_model()
+    return _digested(scanned.accepted_model(), progress)
+
+
+def _digested(model: Model, progress: Progress) -> _Read:
     digests: dict[str, bytes] = {}
     total = sum(tensor.byte_count for tensor in model.tensors.values())
     done = 0
@@ -140,6 +150,14 @@ def _read(installation: Installation, path: Path, progress: Progress) -> _Read:
         for name, tensor in sorted(model.tensors.items())
     )
     return _Read(model, tensors, graph.hex() if graph else None, listing_digest(digests, graph).hex())
+
+
+def _refuse_known(records: Records, name: str, content: str, path: Path) -> None:
+    try:
+        records.versions.refuse_known(name, content)
+    except ConflictError as error:
+        hint = f"if {path} is to go, delete it yourself once palladion verify finds nothing"
+        raise ConflictError(error.message, *error.hints, hint) from None
 
 
 def _next(records: Records, name: str) -> tuple[int, int | None, str]:
@@ -159,14 +177,16 @@ class _Sealing:
     model: str
     number: int
     previous: str
-    read: _Read
     progress: Progress
 
-    def seal(self, purpose: Purpose, recipients: list[Recipient], path: Path) -> SealedFile:
+    def seal(self, purpose: SealedKind, read: _Read, recipients: list[Recipient]) -> SealedFile:
+        paths = self.installation.paths
+        place = paths.served if purpose == "served" else paths.original
+        path = place(self.model, self.number)
         files.make_private_directory(path.parent)
         info = seal_files(
-            [(file.name, file.data) for file in self.read.model.files],
-            self._header(purpose),
+            [(file.name, file.data) for file in read.model.files],
+            self._header(purpose, read),
             recipients,
             self.signer,
             path,
@@ -176,16 +196,16 @@ class _Sealing:
         )
         return _sealed_file(info, path.relative_to(self.installation.paths.sealed))
 
-    def _header(self, purpose: Purpose) -> Header:
+    def _header(self, purpose: SealedKind, read: _Read) -> Header:
         return new_header(
-            kind=self.read.model.format,
+            kind=read.model.format,
             purpose=purpose,
             publisher=publisher_id(self.signer.public_key),
             created=self.installation.clock.now(),
             model=self.model,
             version=self.number,
             previous=self.previous,
-            content=self.read.content,
+            content=read.content,
         )
 
 
@@ -193,19 +213,62 @@ def _sealed_file(info: SealedInfo, path: Path) -> SealedFile:
     return SealedFile(path.as_posix(), info.root, info.header_digest)
 
 
-def _record(ledger: Ledger, installation: Installation, version: Version, actor: str, *, promoted: bool) -> Receipt:
-    subject = f"{version.model}@{version.number}"
-    now = installation.clock.now()
-    sealed = {"served": version.served, "original": version.original}
-    details = {
-        "content": version.content_digest,
-        "graph": version.graph_digest,
-        "format": version.format,
-        "parent": version.parent,
-        "publisher": version.publisher,
-        "sealed": {kind: {"root": file.digest, "header": file.header_digest} for kind, file in sealed.items() if file},
-    }
-    records = [Record("model.protected", now, actor, subject, details)]
-    if promoted:
-        records.append(Record("model.promoted", now, actor, subject, {"reason": "first version"}))
-    return ledger.append(records)[0]
+def _register(
+    installation: Installation,
+    ledger: LedgerWriter,
+    registry: Registry,
+    new: NewVersion,
+    *,
+    number: int,
+    actor: str,
+    read: _Read,
+    mark: OwnershipMark | None,
+) -> Protected:
+    with registry.write() as records:
+        if records.models.find(new.model) is None:
+            records.models.add(new.model, owner=actor, model_format=new.format)
+        version = records.versions.add(new, number=number)
+        subject = f"{version.model}@{version.number}"
+        now = installation.clock.now()
+        lines = [Record("model.protected", now, actor, subject, statement(version))]
+        promoted = number == 1 and installation.policy.protect.promote_first
+        if promoted:
+            records.promotions.promote(new.model, number, actor=actor)
+            lines.append(Record("model.promoted", now, actor, subject, {"reason": "first version"}))
+        receipt = ledger.append(lines)[0]
+    return Protected(
+        version,
+        served=installation.paths.served(new.model, number),
+        original=installation.paths.original(new.model, number),
+        receipt=receipt,
+        promoted=promoted,
+        escrowed=bool(installation.policy.keys.escrow),
+        tensors=len(read.tensors),
+        parameters=read.model.parameter_count,
+        mark=mark,
+        unservable=unservable(read.model) if read.model.graph is not None else None,
+    )
+
+
+def _too_late(error: PalladionError, made: Protected, path: Path) -> PalladionError:
+    """What to say of a failure after which the version is there all the same."""
+    subject = f"{made.version.model}@{made.version.number}"
+    return type(error)(
+        f"{subject} is sealed, registered and recorded, but then: {error.message}",
+        *error.hints,
+        f"do not protect it again: {path} is still there, delete it yourself once palladion verify finds nothing",
+    )
+
+
+def _without_plaintext(
+    installation: Installation, made: Protected, folder: Path, model_files: Sequence[ModelFile]
+) -> Protected:
+    kinds: tuple[SealedKind, ...] = ("served", "original")
+    try:
+        for kind in kinds:
+            verify_version(installation, made.version, kind)
+    except PalladionError as error:
+        reason = f"what was sealed does not verify: {error.message}"
+        return replace(made, stayed=tuple(Stayed(folder / file.name, reason) for file in model_files))
+    deleted, stayed = delete_plaintext(folder, model_files)
+    return replace(made, deleted=tuple(deleted), stayed=tuple(stayed))

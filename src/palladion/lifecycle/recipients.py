@@ -10,15 +10,18 @@ from palladion.seal.recipients import parse_recipient
 def add_recipient(
     installation: Installation, name: str, public_key: str, *, note: str, actor: str
 ) -> tuple[Recipient, Receipt]:
-    """Register a recipient. Raises FormatError on a key that is none, ConflictError if name or key is taken."""
-    kind = parse_recipient(public_key).kind
+    """Register a recipient. Raises FormatError on a key that is none, ConflictError if name or key is taken.
+
+    The key is kept in the one way of writing it: bech32 reads capitals too, and one key must not have two names.
+    """
+    recipient = parse_recipient(public_key)
     with (
         installation.open_ledger(installation.open_gate_root()) as ledger,
         installation.open_registry() as registry,
         registry.write() as records,
     ):
-        row = records.recipients.add(name, kind=kind, public_key=public_key, note=note)
-        record = Record("recipient.added", row.created, actor, name, {"public_key": public_key})
+        row = records.recipients.add(name, kind=recipient.kind, public_key=str(recipient), note=note)
+        record = Record("recipient.added", row.created, actor, name, {"public_key": row.public_key})
         return row, ledger.append([record])[0]
 
 

@@ -2,35 +2,39 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from palladion import files, keys
 from palladion.keys import Recipient, Root
 from palladion.ledger.record import Record
 from palladion.lifecycle.installation import Installation, owner_identity
-from palladion.seal.recipients import read_identity
+from palladion.seal.recipients import FileIdentity, read_identity, write_identity
 from palladion.seal.rewrap import rewrap_file
 
 
 @dataclass(frozen=True)
 class Rewrapped:
-    """What was wrapped anew, and to whom: key kinds and ids of the owner root's wraps."""
+    """What was wrapped anew, and to whom: key kinds and ids of the owner root's wraps; a host identity if it is new."""
 
     owner_wraps: tuple[str, ...]
     originals: int
+    new_host_identity: Path | None
 
 
 def rewrap(installation: Installation, owner: Root, owner_wraps: Sequence[Recipient], *, actor: str) -> Rewrapped:
     """Wrap the owner root to `owner_wraps` and the escrow recipients of the policy; gate root and originals likewise.
 
-    Old copies of the files still open for whoever could open them. Raises BusyError while another process writes.
+    The gate root is wrapped to the host identity that is there now; where there is none, one is made. Old copies of the
+    files still open for whoever could open them. Raises BusyError while another process writes.
     """
     escrow = installation.escrow_recipients()
-    gate = installation.open_gate_root()
     now = installation.clock.now()
-    host = read_identity(installation.paths.host_identity).recipient
-    owner_recipient = installation.owner_recipient()
+    # the owner opens the gate root too, so that a host identity that was lost or replaced does not stand in the way
+    gate = installation.open_gate_root([owner_identity(owner)])
+    host, is_new = _host_identity(installation.paths.host_identity)
+    owner_recipient = owner_identity(owner).recipient
+    wrapped_to = tuple(f"{r.kind} {r.key_id}" for r in [*owner_wraps, *escrow])
     with installation.open_ledger(gate) as ledger, installation.open_registry() as registry:
-        # 1. originals first: if this is interrupted, the owner still opens everything, and it can be run again
         with registry.read() as records:
             originals = [
                 version.original.path
@@ -38,6 +42,14 @@ def rewrap(installation: Installation, owner: Root, owner_wraps: Sequence[Recipi
                 for version in records.versions.all(model.name)
                 if version.original is not None
             ]
+        # 1. the record: what is done from here on can be run again if it is interrupted, and has to be on record
+        details = {
+            "owner": list(wrapped_to),
+            "gate": [f"{host.recipient.kind} {host.recipient.key_id}"],
+            "originals": len(originals),
+        }
+        ledger.append([Record("keys.rewrapped", now, actor, "both roots", details)])
+        # 2. the originals, while the owner still opens everything as before
         for path in originals:
             rewrap_file(
                 installation.paths.sealed / path,
@@ -46,13 +58,19 @@ def rewrap(installation: Installation, owner: Root, owner_wraps: Sequence[Recipi
                 add=[owner_recipient, *escrow],
                 keep=lambda _wrap: False,
             )
-        # 2. the roots
-        gate_file = keys.wrap_root(gate, [host, owner_recipient, *escrow], created=now)
+        # 3. the roots
+        if is_new:
+            files.make_private_directory(installation.paths.host_identity.parent)
+            write_identity(installation.paths.host_identity, host, created=now)
+        gate_file = keys.wrap_root(gate, [host.recipient, owner_recipient, *escrow], created=now)
         owner_file = keys.wrap_root(owner, [*owner_wraps, *escrow], created=now)
         files.write_atomically(installation.paths.gate, gate_file)
         files.write_atomically(installation.paths.owner, owner_file)
-        # 3. the record
-        wrapped_to = tuple(f"{r.kind} {r.key_id}" for r in [*owner_wraps, *escrow])
-        details = {"owner": list(wrapped_to), "gate": [f"{host.kind} {host.key_id}"], "originals": len(originals)}
-        ledger.append([Record("keys.rewrapped", now, actor, "both roots", details)])
-    return Rewrapped(wrapped_to, len(originals))
+    return Rewrapped(wrapped_to, len(originals), installation.paths.host_identity if is_new else None)
+
+
+def _host_identity(path: Path) -> tuple[FileIdentity, bool]:
+    """The identity at `path`, or a new one that is not written yet, and whether it is new."""
+    with files.storage_errors(path):
+        is_new = not path.exists()
+    return (FileIdentity.generate(), True) if is_new else (read_identity(path), False)

@@ -1,0 +1,142 @@
+"""Registers clients of the API, their keys and their standing, each recorded before it takes effect.
+
+The ledger knows clients by pseudonym; the registry holds the names. A key is handed back once and kept nowhere.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from palladion.access.identity import ApiKey, hash_api_key, key_prefix, new_api_key
+from palladion.access.pseudonyms import pseudonym
+from palladion.keys import Root
+from palladion.ledger.record import Record
+from palladion.ledger.writer import Receipt
+from palladion.lifecycle.installation import Installation
+from palladion.registry import Client, ClientKey, Records, StandingChange
+from palladion.registry.rows import Standing
+
+PREDICT = "predict"
+
+
+def scope(model: str) -> str:
+    """The scope that lets a client ask a model."""
+    return f"{PREDICT}:{model}"
+
+
+def add_client(
+    installation: Installation,
+    organisation: str,
+    name: str,
+    *,
+    models: Sequence[str],
+    environment: str,
+    expires: datetime | None,
+    actor: str,
+) -> tuple[Client, ApiKey, Receipt]:
+    """Register a client with its first key; `models` it may ask, or every model if empty.
+
+    Raises ConflictError if the organisation has one of that name, NotFoundError for a model that does not exist.
+    """
+    gate = installation.open_gate_root()
+    with (
+        installation.open_ledger(gate) as ledger,
+        installation.open_registry() as registry,
+        registry.write() as records,
+    ):
+        scopes = [scope(records.models.get(model).name) for model in models]
+        client = records.clients.add(name, organisation=organisation, actor=actor, scopes=scopes)
+        key, row = _new_key(records, gate, client, environment, expires)
+        subject = pseudonym(gate.derive("pseudonyms"), client.id)
+        receipt = ledger.append(
+            [
+                Record("client.added", client.created, actor, subject, {"scopes": scopes}),
+                _key_record("client.key-added", row, subject, actor, row.created),
+            ]
+        )[0]
+        return client, key, receipt
+
+
+def add_key(
+    installation: Installation,
+    organisation: str,
+    name: str,
+    *,
+    environment: str,
+    expires: datetime | None,
+    actor: str,
+) -> tuple[ClientKey, ApiKey, Receipt]:
+    """Give a client a further key, for example to change keys without a gap."""
+    gate = installation.open_gate_root()
+    with (
+        installation.open_ledger(gate) as ledger,
+        installation.open_registry() as registry,
+        registry.write() as records,
+    ):
+        client = records.clients.named(organisation, name)
+        key, row = _new_key(records, gate, client, environment, expires)
+        subject = pseudonym(gate.derive("pseudonyms"), client.id)
+        return row, key, ledger.append([_key_record("client.key-added", row, subject, actor, row.created)])[0]
+
+
+def revoke_key(installation: Installation, prefix: str, *, actor: str) -> tuple[ClientKey, Receipt]:
+    """Accept a key no more. Raises NotFoundError, ConflictError if that is so already."""
+    gate = installation.open_gate_root()
+    with (
+        installation.open_ledger(gate) as ledger,
+        installation.open_registry() as registry,
+        registry.write() as records,
+    ):
+        row = records.clients.revoke_key(prefix)
+        subject = pseudonym(gate.derive("pseudonyms"), row.client)
+        moment = row.revoked_at or installation.clock.now()
+        return row, ledger.append([_key_record("client.key-revoked", row, subject, actor, moment)])[0]
+
+
+def revoke_client(installation: Installation, organisation: str, name: str, *, actor: str) -> tuple[Client, Receipt]:
+    """Let a client in no more, with whatever key. Raises NotFoundError, ConflictError if that is so already."""
+    gate = installation.open_gate_root()
+    with (
+        installation.open_ledger(gate) as ledger,
+        installation.open_registry() as registry,
+        registry.write() as records,
+    ):
+        client = records.clients.revoke(records.clients.named(organisation, name).id)
+        subject = pseudonym(gate.derive("pseudonyms"), client.id)
+        record = Record("client.revoked", client.revoked_at or installation.clock.now(), actor, subject)
+        return client, ledger.append([record])[0]
+
+
+def set_standing(
+    installation: Installation, organisation: str, name: str, standing: Standing, *, reason: str, actor: str
+) -> tuple[StandingChange, Receipt]:
+    """Put a client into another standing, as a person decided. Raises NotFoundError, ConflictError if it has it."""
+    gate = installation.open_gate_root()
+    with (
+        installation.open_ledger(gate) as ledger,
+        installation.open_registry() as registry,
+        registry.write() as records,
+    ):
+        client = records.clients.named(organisation, name)
+        change = records.standings.change(client.id, standing, reason=reason, actor=actor)
+        subject = pseudonym(gate.derive("pseudonyms"), client.id)
+        return change, ledger.append([standing_record(change, before=client.standing, subject=subject)])[0]
+
+
+def standing_record(change: StandingChange, *, before: Standing, subject: str, route: str = "") -> Record:
+    """The ledger record of a change of standing; `subject` is the client's pseudonym, `route` what brought it."""
+    details = {"from": before, "to": change.standing, "reason": change.reason}
+    return Record(
+        "standing.changed", change.at, change.actor, subject, {**details, "route": route} if route else details
+    )
+
+
+def _new_key(
+    records: Records, gate: Root, client: Client, environment: str, expires: datetime | None
+) -> tuple[ApiKey, ClientKey]:
+    key = new_api_key(environment)
+    hashed = hash_api_key(gate.derive("client-key-pepper"), key)
+    return key, records.clients.add_key(client.id, prefix=key_prefix(key), key_hash=hashed, expires=expires)
+
+
+def _key_record(kind: str, row: ClientKey, subject: str, actor: str, moment: datetime) -> Record:
+    return Record(kind, moment, actor, subject, {"prefix": row.prefix})

@@ -1,0 +1,121 @@
+"""A copy for one recipient: stamped with its fingerprint on the way, sealed to it alone, signed, recorded.
+
+Whoever opens it holds a stamped copy and never an unstamped one: unsealing stamps nothing, so there is nothing to skip.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from palladion import files
+from palladion.errors import ConflictError, StorageError
+from palladion.keys import Root
+from palladion.ledger.record import Record
+from palladion.ledger.writer import Receipt
+from palladion.lifecycle.installation import Installation
+from palladion.lifecycle.marking import fingerprint, unmarked
+from palladion.model.digest import model_digest
+from palladion.model.read import read_memory
+from palladion.registry import Delivery, Recipient, SealedFile
+from palladion.seal.header import new_header
+from palladion.seal.recipients import parse_recipient
+from palladion.seal.sign import publisher_id
+from palladion.seal.structure import Progress, SealedInfo
+from palladion.seal.writer import seal_files
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """What `deliver` wrote: the sealed file, its row, its receipt, and how sure a copy of it can be traced.
+
+    `predicted_log10_p` is what a test of an unchanged copy would find, before it pays for the number of recipients.
+    """
+
+    path: Path
+    delivery: Delivery
+    receipt: Receipt
+    predicted_log10_p: float
+
+
+def deliver(
+    installation: Installation,
+    owner: Root,
+    version: str,
+    recipient: str,
+    out: Path,
+    *,
+    actor: str,
+    without_fingerprint: bool = False,
+    progress: Progress | None = None,
+) -> Delivered:
+    """Write the copy of `version` (`fraud@2`, or `fraud` for the promoted one) for `recipient` to the new file `out`.
+
+    Raises ConflictError for a revoked recipient, and for a model too small to carry a fingerprint unless that is asked
+    for; StorageError if `out` exists. What cannot be recorded is not left behind. Holds the model in memory twice.
+    """
+    if out.exists():
+        raise StorageError(f"{out} exists already", "name a new file: nothing is overwritten")
+    row = _recipient(installation, recipient)
+    with unmarked(installation, owner, version) as (original, found):
+        stamped, predicted = fingerprint(original.model, found, owner, row.public_key)
+        if stamped is None and not without_fingerprint:
+            raise ConflictError(
+                f"version {found.number} of {found.model} is too small for a fingerprint: a leak could not be traced",
+                "--without-fingerprint delivers it all the same",
+            )
+        contents = stamped if stamped is not None else {file.name: file.data for file in original.model.files}
+        content = model_digest(read_memory(contents)).hex()
+        signer = owner.signer("publisher")
+        header = new_header(
+            kind=original.model.format,
+            purpose="delivery",
+            publisher=publisher_id(signer.public_key),
+            created=installation.clock.now(),
+            model=found.model,
+            version=found.number,
+            content=content,
+            recipient=recipient,
+        )
+        files.make_private_directory(out.parent)
+        parts = [(name, memoryview(data)) for name, data in contents.items()]
+        info = seal_files(parts, header, [parse_recipient(row.public_key)], signer, out, progress=progress)
+    try:
+        delivery, receipt = _register(installation, info, row, fingerprinted=stamped is not None, actor=actor)
+    except BaseException:
+        # nobody would look for the fingerprint of a copy that is not on record
+        out.unlink(missing_ok=True)
+        raise
+    return Delivered(out, delivery, receipt, predicted)
+
+
+def _register(
+    installation: Installation, info: SealedInfo, recipient: Recipient, *, fingerprinted: bool, actor: str
+) -> tuple[Delivery, Receipt]:
+    header = info.header
+    with (
+        installation.open_ledger(installation.open_gate_root()) as ledger,
+        installation.open_registry() as registry,
+        registry.write() as records,
+    ):
+        sealed = SealedFile("", info.root, info.header_digest)
+        delivery = records.deliveries.add(
+            header.model, header.version, recipient.name, sealed=sealed, fingerprinted=fingerprinted, actor=actor
+        )
+        details = {
+            "recipient": recipient.name,
+            "public_key": recipient.public_key,
+            "fingerprinted": fingerprinted,
+            "file_id": header.file_id,
+            "content": header.content,
+            "root": info.root,
+            "header": info.header_digest,
+        }
+        record = Record("model.delivered", delivery.at, actor, f"{header.model}@{header.version}", details)
+        return delivery, ledger.append([record])[0]
+
+
+def _recipient(installation: Installation, name: str) -> Recipient:
+    with installation.open_registry() as registry, registry.read() as records:
+        row = records.recipients.get(name)
+    if row.revoked_at is not None:
+        raise ConflictError(f"recipient {name} was revoked on {row.revoked_at:%Y-%m-%d} and gets nothing")
+    return row

@@ -1,0 +1,134 @@
+"""Is a suspect ours, and whose copy is it: tested against the sealed originals, with the owner's keys, and recorded."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from palladion.errors import ConflictError
+from palladion.keys import Root
+from palladion.ledger.record import Record
+from palladion.lifecycle.installation import Installation
+from palladion.lifecycle.marking import ownership_of, unmarked
+from palladion.lifecycle.open import find_version
+from palladion.mark.fingerprints import Accusation, fingerprint_key, trace
+from palladion.mark.stats import best_of
+from palladion.mark.weights import Finding, find_ownership, ownership_key
+from palladion.model.digest import model_digest
+from palladion.model.model import Model
+from palladion.registry import Version
+
+# A verdict is "ours", or a recipient's name, only from here on: one mistake in a billion tests of strangers' models.
+LOG10_P_MAX = -9.0
+KEY_LOG10_P = -77.0  # no evidence is better than that nobody guessed 256 bits
+RECORDED_MAX = 20  # versions in a record, and recipients of each, the strongest first: an entry has 64 KiB
+
+
+@dataclass(frozen=True)
+class Tested:
+    """The outcome for one version: the strength of the ownership mark, and recipients accused, strongest first.
+
+    p-values are corrected for every version and recipient that was tested. `comparable` is whether any tensor of the
+    suspect could be set beside one of ours at all.
+    """
+
+    version: Version
+    ownership: Finding
+    log10_p: float
+    accusations: tuple[Accusation, ...]
+    recipients: int
+    comparable: bool
+
+    @property
+    def ours(self) -> bool:
+        """Whether the suspect carries the version's mark."""
+        return self.log10_p <= LOG10_P_MAX
+
+    @property
+    def accused(self) -> tuple[Accusation, ...]:
+        """The recipients whose fingerprint the suspect carries; several for a mixture of copies."""
+        return tuple(item for item in self.accusations if item.log10_p <= LOG10_P_MAX)
+
+
+def prove(
+    installation: Installation, owner: Root, suspect: Model, versions: Sequence[str], *, copies: bool, actor: str
+) -> list[Tested]:
+    """Test `suspect` against `versions` (all marked ones if empty) for our mark and, if `copies`, for fingerprints.
+
+    The outcome is recorded. Raises NotFoundError for a version that does not exist, ConflictError for one without a
+    mark. Opens each original in memory, one after the other.
+    """
+    chosen = _chosen(installation, versions)
+    outcomes = [
+        _test(installation, owner, suspect, version, original, tests=len(chosen), copies=copies)
+        for version, original in chosen
+    ]
+    outcomes.sort(key=lambda item: (item.log10_p, -item.version.number))
+    _record(installation, suspect, outcomes, copies=copies, actor=actor)
+    return outcomes
+
+
+def _chosen(installation: Installation, named: Sequence[str]) -> list[tuple[Version, str]]:
+    """The versions to test against, each once, with the digests of their unmarked originals."""
+    if named:
+        versions = [find_version(installation, name) for name in named]
+    else:
+        with installation.open_registry() as registry, registry.read() as records:
+            versions = [version for model in records.models.all() for version in records.versions.all(model.name)]
+    chosen = {}
+    for version in versions:
+        mark = ownership_of(version)
+        if mark is not None:
+            chosen[version.model, version.number] = version, str(mark["original"])
+        elif named:
+            raise ConflictError(
+                f"version {version.number} of {version.model} carries no mark: there is nothing to look for",
+                "it has no tensor that could carry one",
+            )
+    return list(chosen.values())
+
+
+def _test(
+    installation: Installation,
+    owner: Root,
+    suspect: Model,
+    version: Version,
+    digest: str,
+    *,
+    tests: int,
+    copies: bool,
+) -> Tested:
+    with installation.open_registry() as registry, registry.read() as records:
+        deliveries = records.deliveries.all(model=version.model, number=version.number)
+    # one key for each recipient, however often it was sent the version
+    recipients = {item.recipient: item.public_key for item in deliveries if item.fingerprinted} if copies else {}
+    ownership = ownership_key(owner.derive("mark"), digest)
+    root = owner.derive("fingerprint")
+    keys = [(name, fingerprint_key(root, digest, public_key)) for name, public_key in recipients.items()]
+    with unmarked(installation, owner, f"{version.model}@{version.number}") as (original, _):
+        finding = find_ownership(original.model, suspect, ownership)
+        found = trace(original.model, suspect, ownership, keys).accusations if keys else ()
+    corrected = tuple(Accusation(item.recipient, best_of([item.log10_p], tests), item.statistic) for item in found)
+    log10_p = best_of([finding.log10_p], tests)
+    return Tested(version, finding, log10_p, corrected, len(recipients), comparable=finding.comparable > 0)
+
+
+def _record(
+    installation: Installation, suspect: Model, outcomes: Sequence[Tested], *, copies: bool, actor: str
+) -> None:
+    details = {
+        "suspect": model_digest(suspect).hex(),
+        "looked_for": "copy" if copies else "mine",
+        "tested": len(outcomes),
+        "versions": [
+            {
+                "version": f"{item.version.model}@{item.version.number}",
+                "log10_p": f"{item.log10_p:.1f}",
+                "recipients": item.recipients,
+                "accused": [
+                    {"recipient": who.recipient, "log10_p": f"{who.log10_p:.1f}"} for who in item.accused[:RECORDED_MAX]
+                ],
+            }
+            for item in outcomes[:RECORDED_MAX]
+        ],
+    }
+    with installation.open_ledger(installation.open_gate_root()) as ledger:
+        ledger.append([Record("mark.tested", installation.clock.now(), actor, suspect.files[0].name[:200], details)])

@@ -1,0 +1,177 @@
+"""Marks in the life of a model: what is put in, what the version says of it, and from what it follows."""
+
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save
+
+from palladion import canonical
+from palladion.errors import KeysError, TamperError
+from palladion.keys import Root
+from palladion.lifecycle import open as opening
+from palladion.lifecycle.marking import fingerprint, mark_ownership, ownership_of, unmarked
+from palladion.lifecycle.protect import protect
+from palladion.mark.fingerprints import fingerprint_key, trace
+from palladion.mark.weights import SCHEME, find_ownership, ownership_key
+from palladion.model.digest import graph_digest, model_digest
+from palladion.model.model import Model
+from palladion.model.read import read_memory
+from palladion.registry import Version
+from tests.model import factories
+from tests.models import onnx_bytes, safetensors_bytes, write
+
+from .installations import ACTOR, Made, make
+
+WEIGHTS = 2 * 64 * 8
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """An installation, shared: nothing here writes to it, but for versions of models of their own."""
+    return make(tmp_path_factory.mktemp("marking"))
+
+
+def _model(seed: int = 0) -> Model:
+    return read_memory({"m.safetensors": safetensors_bytes(seed)})
+
+
+def _digest(model: Model) -> str:
+    return model_digest(model).hex()
+
+
+def _protect(made: Made, folder: Path, data: bytes, name: str) -> Version:
+    path = write(folder / "m.bin", data)
+    return protect(made.installation, made.owner, path, name, actor=ACTOR).version
+
+
+def test_the_mark_that_is_put_in_is_the_one_that_is_found(made: Made) -> None:
+    original = _model()
+    mark = mark_ownership(original, _digest(original), made.owner)
+    assert mark is not None
+    found = find_ownership(original, mark.model, ownership_key(made.owner.derive("mark"), _digest(original)))
+    assert len(found.tensors) == 2
+    assert found.log10_p == pytest.approx(mark.predicted["exact copy"], rel=0.2)
+    assert mark.weights == WEIGHTS
+
+
+def test_the_version_says_what_was_marked_and_binds_the_owner_to_the_key(made: Made) -> None:
+    original = _model()
+    mark = mark_ownership(original, _digest(original), made.owner)
+    assert mark is not None
+    key = ownership_key(made.owner.derive("mark"), _digest(original))
+    committed = canonical.encode({"key": key.hex(), "original": _digest(original), "scheme": SCHEME})
+    assert mark.description == {
+        "kind": "ownership",
+        "scheme": "weights-1",
+        "original": _digest(original),
+        "amplitude": "0.01",
+        "places": 2,
+        "weights": WEIGHTS,
+        "commitment": sha256(committed).hexdigest(),
+    }
+    assert key.hex() not in str(mark.description)
+
+
+def test_the_same_model_gets_the_same_mark_and_another_one_another(made: Made) -> None:
+    first, again, other = (mark_ownership(_model(seed), _digest(_model(seed)), made.owner) for seed in (0, 0, 1))
+    assert first is not None
+    assert again is not None
+    assert other is not None
+    assert _digest(first.model) == _digest(again.model)
+    assert first.description["commitment"] != other.description["commitment"]
+
+
+def test_what_is_predicted_falls_with_what_is_done_to_a_copy(made: Made) -> None:
+    mark = mark_ownership(_model(), _digest(_model()), made.owner)
+    assert mark is not None
+    assert list(mark.predicted) == ["exact copy", "int8", "int4"]
+    assert mark.predicted["exact copy"] < mark.predicted["int8"] < mark.predicted["int4"] <= 0
+
+
+def test_the_original_stays_as_it_was_and_the_marked_model_computes_the_same_graph(made: Made) -> None:
+    weights = np.random.default_rng(1).standard_normal((32, 32)).astype(np.float32)
+    original = read_memory({"m.onnx": factories.with_constants(factories.weights("w", weights)).SerializeToString()})
+    before = bytes(original.files[0].data)
+    mark = mark_ownership(original, _digest(original), made.owner)
+    assert mark is not None
+    assert bytes(original.files[0].data) == before
+    assert mark.model.files[0].name == "m.onnx"
+    assert mark.model.graph is not None
+    assert original.graph is not None
+    assert graph_digest(mark.model.graph) == graph_digest(original.graph)
+    assert mark.model.tensors.keys() == original.tensors.keys()
+    assert np.abs(mark.model.tensors["w"].data - weights).max() < 0.02 * np.abs(weights).max()
+
+
+def test_external_data_is_marked_in_its_own_file(made: Made) -> None:
+    weights = np.random.default_rng(1).standard_normal((32, 32)).astype(np.float32)
+    main, data = factories.externalise(factories.with_constants(factories.weights("w", weights)))
+    mark = mark_ownership(read_memory({"m.onnx": main, "weights.bin": data}), "00" * 32, made.owner)
+    assert mark is not None
+    assert [bytes(file.data) == part for file, part in zip(mark.model.files, (main, data), strict=True)] == [
+        True,
+        False,
+    ]
+
+
+def test_a_model_without_a_place_gets_no_mark(made: Made) -> None:
+    half = factories.helper.make_tensor("w", factories.onnx.TensorProto.FLOAT16, [32, 32], [0.5] * 1023 + [0.25])
+    for data in (
+        {"m.onnx": onnx_bytes()},
+        {"m.safetensors": save({"b": np.linspace(0, 1, 4096, dtype=np.float32)})},
+        # in a list of integers, where it cannot be changed in place
+        {"m.onnx": factories.with_constants(half).SerializeToString()},
+    ):
+        assert mark_ownership(read_memory(data), "00" * 32, made.owner) is None
+
+
+def test_a_copy_carries_the_owners_mark_and_the_fingerprint_of_its_recipient(made: Made, tmp_path: Path) -> None:
+    original = _model(5)
+    version = _protect(made, tmp_path, safetensors_bytes(5), "house")
+    files, predicted = fingerprint(original, version, made.owner, "a public key")
+    assert files is not None
+    copy = read_memory(files)
+    ownership = ownership_key(made.owner.derive("mark"), _digest(original))
+    key = fingerprint_key(made.owner.derive("fingerprint"), _digest(original), "a public key")
+    found = trace(original, copy, ownership, [("it", key)]).accusations[0].log10_p
+    assert predicted < -200
+    assert predicted < found < 0.7 * predicted
+    assert find_ownership(original, copy, ownership).log10_p < -50
+    assert fingerprint(original, version, made.owner, "a public key")[0] == files
+    assert fingerprint(original, version, made.owner, "another")[0] != files
+
+
+def test_a_version_without_a_mark_has_no_fingerprints(made: Made, tmp_path: Path) -> None:
+    version = _protect(made, tmp_path, onnx_bytes(5), "small")
+    assert ownership_of(version) is None
+    assert fingerprint(read_memory({"m.onnx": onnx_bytes(5)}), version, made.owner, "a public key") == (None, 0.0)
+
+
+def test_the_unmarked_original_is_opened_in_memory(made: Made, tmp_path: Path) -> None:
+    version = _protect(made, tmp_path, safetensors_bytes(6), "opened")
+    with unmarked(made.installation, made.owner, "opened@1") as (opened, row):
+        assert _digest(opened.model) == _digest(_model(6))
+        assert row == version
+    mark = ownership_of(version)
+    assert mark is not None
+    assert mark["original"] == _digest(_model(6)) != version.content_digest
+
+
+def test_another_owner_cannot_open_it(made: Made, tmp_path: Path) -> None:
+    _protect(made, tmp_path, safetensors_bytes(7), "closed")
+    stranger: Root = make(tmp_path / "stranger").owner
+    with pytest.raises(KeysError), unmarked(made.installation, stranger, "closed@1"):
+        pass
+
+
+def test_a_registry_that_names_another_original_is_found_out(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = _protect(made, tmp_path, safetensors_bytes(8), "forged")
+    forged = replace(version, marks=({**version.marks[0], "original": "ab" * 32},))
+    monkeypatch.setattr(opening, "find_version", lambda *_: forged)
+    with pytest.raises(TamperError), unmarked(made.installation, made.owner, "forged@1"):
+        pass
