@@ -1,0 +1,1 @@
+"""Attacks run on purpose: simulated clients and thieves (docs/traffic.md)."""

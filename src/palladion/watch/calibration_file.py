@@ -1,0 +1,153 @@
+"""Calibrations as files: safetensors, with what they are of as canonical JSON in the metadata (docs/watch.md).
+
+The same calibration always gives the same bytes, so that the registry and the ledger can name it by its SHA-256.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from palladion import canonical
+from palladion.clock import parse_timestamp, timestamp
+from palladion.errors import FormatError
+from palladion.model import safetensors
+from palladion.model.tensors import DTYPES, Tensor
+from palladion.watch.calibration import HORIZON_MAX, MEMBER_SIZES, About, Calibration
+from palladion.watch.conformal import Conformal
+from palladion.watch.coverage import BITS, Coverage
+from palladion.watch.features import DIRECTIONS_MAX, FEATURES, Features
+from palladion.watch.instruments import Instruments
+from palladion.watch.scores import KNOTS, NormalScores
+from palladion.watch.suspicion import RandomEffects
+
+CALIBRATION_BYTES_MAX = 512 * 1024 * 1024  # 32 directions of a megapixel in doubles are 256 MiB
+METADATA_BYTES_MAX = 16 * 1024
+_KEY = "palladion"
+_FORMAT = "calibration-1"
+
+
+def encode_calibration(calibration: Calibration) -> bytes:
+    """The file's bytes."""
+    fitted, effects = calibration.instruments.features, calibration.instruments.effects
+    arrays: dict[str, NDArray[np.float64]] = {
+        **{f"features.{name}": getattr(fitted, name) for name in _FEATURE_ARRAYS},
+        **{f"effects.{name}": getattr(effects, name) for name in _EFFECT_ARRAYS},
+        "scores.quantiles": calibration.instruments.scores.quantiles,
+        "coverage.planes": calibration.instruments.coverage.planes,
+        "clients": calibration.clients.suprema,
+        **{f"groups.{size}": conformal.suprema for size, conformal in calibration.groups.items()},
+    }
+    about = calibration.about
+    document = {
+        "format": _FORMAT,
+        "features": list(FEATURES),
+        **{name: getattr(about, name) for name in About.__dataclass_fields__ if name != "created"},
+        "created": timestamp(about.created),
+    }
+    tensors = [
+        Tensor(name, DTYPES["float64"], array.shape, np.ascontiguousarray(array, "<f8"))
+        for name, array in arrays.items()
+    ]
+    return safetensors.serialise(tensors, {_KEY: canonical.encode(document).decode()})
+
+
+def decode_calibration(data: bytes, *, what: str) -> Calibration:
+    """The calibration of `encode_calibration`. Raises FormatError, naming `what`, where anything does not fit."""
+    if len(data) > CALIBRATION_BYTES_MAX:
+        raise FormatError(f"{what} has {len(data)} bytes, more than the {CALIBRATION_BYTES_MAX} allowed")
+    tensors, metadata = safetensors.parse(memoryview(data), what=what)
+    about = _about(metadata, what)
+    arrays = _Arrays(tensors, what)
+    inputs = arrays.take("features.centre", (None,)).shape[0]
+    kept = arrays.take("features.deviations", (None,)).shape[0]
+    if kept > DIRECTIONS_MAX:
+        raise FormatError(f"{what} keeps {kept} directions, more than the {DIRECTIONS_MAX} allowed")
+    size = len(FEATURES)
+    features = Features(
+        arrays.take("features.centre", (inputs,)),
+        arrays.take("features.scale", (inputs,)),
+        arrays.take("features.low", (inputs,)),
+        arrays.take("features.high", (inputs,)),
+        arrays.take("features.directions", (inputs, kept)),
+        arrays.take("features.deviations", (kept,)),
+        arrays.take("features.class_means", (None, kept)),
+    )
+    counts = arrays.take("effects.centre", (None,)).shape[0]
+    effects = RandomEffects(
+        arrays.take("effects.mean", (size,)),
+        arrays.take("effects.basis", (size, size)),
+        arrays.take("effects.between", (size,)),
+        arrays.take("effects.spread", (size,)),
+        arrays.take("effects.centre", (counts,)),
+        arrays.take("effects.width", (counts,)),
+    )
+    scores = NormalScores(arrays.take("scores.quantiles", (size, KNOTS)))
+    positive = (features.scale, features.deviations, effects.spread, effects.width)
+    if any((array <= 0).any() for array in positive) or (effects.between < 0).any():
+        raise FormatError(f"{what} has a scale that is not positive")
+    if (np.diff(scores.quantiles) < 0).any():
+        raise FormatError(f"{what} has quantiles that do not ascend")
+    clients = Conformal(arrays.suprema("clients"))
+    if len(clients.suprema) != about.clients:
+        raise FormatError(f"{what} claims {about.clients} clients, and holds {len(clients.suprema)}")
+    groups = {size: Conformal(arrays.suprema(f"groups.{size}")) for size in MEMBER_SIZES if f"groups.{size}" in tensors}
+    instruments = Instruments(features, scores, effects, Coverage(arrays.take("coverage.planes", (kept, BITS))))
+    calibration = Calibration(about, instruments, clients, groups)
+    if encode_calibration(calibration) != data:
+        raise FormatError(f"{what} is not written the way calibrations are")
+    return calibration
+
+
+_FEATURE_ARRAYS = ("centre", "scale", "low", "high", "directions", "deviations", "class_means")
+_EFFECT_ARRAYS = ("mean", "basis", "between", "spread", "centre", "width")
+
+
+class _Arrays:
+    """The arrays of a file by name, checked as they are taken."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], what: str) -> None:
+        self._tensors = tensors
+        self._what = what
+
+    def take(self, name: str, shape: tuple[int | None, ...]) -> NDArray[np.float64]:
+        """The array of that name, not empty, finite and of that shape; None stands for any size."""
+        tensor = self._tensors.get(name)
+        if tensor is None or tensor.dtype.name != "float64":
+            raise FormatError(f"{self._what} has no float64 tensor {name!r}")
+        fits = len(tensor.shape) == len(shape) and all(
+            want in {None, got} for want, got in zip(shape, tensor.shape, strict=True)
+        )
+        if not fits or not tensor.data.size:
+            raise FormatError(f"{self._what}: {name!r} has the shape {tensor.shape}, which does not fit")
+        array = np.array(tensor.data, np.float64)
+        if not np.isfinite(array).all():
+            raise FormatError(f"{self._what}: {name!r} has a value that is not finite")
+        return array
+
+    def suprema(self, name: str) -> NDArray[np.float64]:
+        """The largest statistics of honest clients or groups, ascending."""
+        values = self.take(name, (None,))
+        if (np.diff(values) < 0).any():
+            raise FormatError(f"{self._what}: {name!r} does not ascend")
+        return values
+
+
+def _about(metadata: Mapping[str, str], what: str) -> About:
+    if metadata.keys() != {_KEY}:
+        raise FormatError(f"{what} is not a calibration of Palladion")
+    document = canonical.decode(metadata[_KEY].encode(errors="surrogatepass"), size_max=METADATA_BYTES_MAX, what=what)
+    if not isinstance(document, dict) or document.pop("format", None) != _FORMAT:
+        raise FormatError(f"{what} is not a calibration of a format that is known here")
+    if document.pop("features", None) != list(FEATURES):
+        raise FormatError(f"{what} was made for other features", "calibrate again: palladion watch calibrate")
+    try:
+        created: Any = parse_timestamp(str(document.pop("created", "")))
+        about = msgspec.convert({**document, "created": created}, About, strict=True)
+    except (msgspec.ValidationError, ValueError) as error:
+        raise FormatError(f"{what} does not say what it is of: {error}") from None
+    if not (0 < about.horizon <= HORIZON_MAX and 0 < about.group_horizon <= HORIZON_MAX):
+        raise FormatError(f"{what} has a horizon outside 1 to {HORIZON_MAX}")
+    return about

@@ -1,0 +1,186 @@
+"""What is looked at in a query: a dozen numbers from its input and its output, whatever the model computes.
+
+Fitted on rows that honest clients sent, so that every number says how far a query is from what honest rows look like.
+Needs no access to the model's inside. Source: the score list of docs/watch.md.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from types import MappingProxyType
+
+import numpy as np
+
+from palladion.watch.rows import Rows, product
+
+# Names in the order of the columns, and what a high or low value means to a person who asks why.
+FEATURES: Mapping[str, str] = MappingProxyType(
+    {
+        "level": "the inputs are brighter or larger on average than honest ones",
+        "outside": "inputs hold values that honest rows never take",
+        "contrast": "the inputs vary more or less within themselves than honest ones",
+        "roughness": "neighbouring values jump more or less than in honest rows",
+        "energy": "inputs lie far out along directions in which honest rows vary",
+        "residual": "inputs vary in directions in which honest rows do not",
+        "spectrum": "the last directions in which honest rows vary are used more than usual",
+        "confidence": "the model is surer or less sure than on honest rows",
+        "margin": "the two best classes are closer or further apart than on honest rows",
+        "entropy": "the answers are spread over more or fewer classes than on honest rows",
+        "fit": "inputs lie far from the honest rows of the class that the model names",
+        "agreement": "the class named is not the one whose honest rows are nearest",
+        "repeats": "inputs lie closer to, or further from, the client's own earlier ones than honest ones",
+        "component-1": "the mix of inputs is shifted (first direction of honest variation)",
+        "component-2": "the mix of inputs is shifted (second direction of honest variation)",
+        "component-3": "the mix of inputs is shifted (third direction of honest variation)",
+        "component-4": "the mix of inputs is shifted (fourth direction of honest variation)",
+    }
+)
+COMPONENTS = 4  # shown as features of their own; more of them cost power and told nothing new on digits
+REPEATS = list(FEATURES).index("repeats")  # filled in per client: it needs the client's earlier queries
+_SCALES = slice(list(FEATURES).index("contrast"), list(FEATURES).index("spectrum") + 1)  # compared in logarithms
+_ANSWERS = slice(list(FEATURES).index("confidence"), list(FEATURES).index("agreement") + 1)  # need the model's scores
+DIRECTIONS_MAX = 32  # principal directions kept; images of 8x8 to 32x32 hold 90 % of their variance in fewer
+VARIANCE_KEPT = 0.95
+ROWS_MIN = 32  # fewer rows than directions give covariances that mean nothing
+INPUTS_MAX = 4096  # 64x64 pixels: the covariance takes 128 MiB, and its directions half a minute
+VALUE_MAX = 1e12  # inputs are clipped here: a client that sends 1e300 must not turn a score into infinity
+_TINY = 1e-9
+_FLOORS = np.array([1e-9, 1e-9, 1e-9, 1e-6, 1e-9])  # of scales: what is smaller counts as nothing
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """The fitted reference: ranges, principal directions, and the honest rows of each class in those directions.
+
+    Arrays: `centre`, `scale`, `low`, `high` (inputs,), `directions` (inputs, kept), `deviations` (kept,), `class_means`
+    (classes, kept); a class without enough honest rows has the overall mean.
+    """
+
+    centre: Rows
+    scale: Rows
+    low: Rows
+    high: Rows
+    directions: Rows
+    deviations: Rows
+    class_means: Rows
+
+    @classmethod
+    def fit(cls, inputs: Rows, scores: Rows) -> "Features":
+        """Fit to honest rows: `inputs` (rows, inputs) and the model's class scores for them (rows, classes).
+
+        `scores` has no columns for a model that names no classes. Raises ValueError on fewer than `ROWS_MIN` rows, or
+        on rows without inputs or with more than `INPUTS_MAX`.
+        """
+        if len(inputs) < ROWS_MIN:
+            raise ValueError(f"{len(inputs)} rows cannot be a reference, at least {ROWS_MIN} are needed")
+        if not 1 <= inputs.shape[1] <= INPUTS_MAX:
+            raise ValueError(f"rows have {inputs.shape[1]} inputs, expected 1 to {INPUTS_MAX}")
+        inputs = clean(inputs)
+        centre, deviation = inputs.mean(axis=0), inputs.std(axis=0)
+        # a column that never varies must not make every later difference infinite
+        scale = np.maximum(deviation, max(float(np.median(deviation)) * 1e-2, _TINY))
+        standard = (inputs - centre) / scale
+        variances, directions = np.linalg.eigh(standard.T @ standard / len(standard))
+        variances, directions = variances[::-1], directions[:, ::-1]
+        kept = int(np.searchsorted(np.cumsum(variances) / max(variances.sum(), _TINY), VARIANCE_KEPT)) + 1
+        kept = min(max(kept, 1), DIRECTIONS_MAX, inputs.shape[1])
+        deviations = np.sqrt(np.maximum(variances[:kept], _TINY))
+        return cls(
+            centre,
+            scale,
+            inputs.min(axis=0),
+            inputs.max(axis=0),
+            np.ascontiguousarray(directions[:, :kept]),
+            deviations,
+            _class_means(standard @ directions[:, :kept] / deviations, scores),
+        )
+
+    def measure(self, inputs: Rows, scores: Rows) -> tuple[Rows, Rows]:
+        """The features (rows, features) of queries, and their coordinates (rows, kept) along the kept directions.
+
+        A coordinate of 1 is the standard deviation of honest rows. "repeats" is left at 0. Inputs of another size than
+        the honest ones count as unlike them in everything. Of scores that are not numbers, or not one for each class,
+        nothing is made: these features are NaN.
+        """
+        inputs, scores = self._comparable(inputs, scores)
+        size, kept = self.directions.shape
+        standard = (inputs - self.centre) / self.scale
+        # in single precision before anything is computed from them: what is saved is what was used
+        coordinates = (product(standard, self.directions) / self.deviations).astype(np.float32).astype(np.float64)
+        energies = np.square(coordinates)
+        energy, inside, tail = product(energies, self._weights).T
+        level = standard.sum(axis=1) / size
+        total = np.square(standard).sum(axis=1)
+        contrast = np.sqrt(np.maximum(total / size - np.square(level), 0))
+        residual = np.maximum(total - inside, 0) / size
+        found = np.zeros(
+            (len(FEATURES), len(inputs))
+        ).T  # column by column in memory: that is how it is read and written
+        found[:, 0] = level
+        found[:, 1] = ((inputs < self.low) | (inputs > self.high)).sum(axis=1) / size
+        scales = np.array([contrast, self._roughness(inputs), energy / kept, residual, tail])
+        found[:, _SCALES] = np.log(scales.T + _FLOORS)
+        if scores.shape[1] >= 2:
+            found[:, _ANSWERS] = self._answers(coordinates, energy, scores)
+        shown = min(COMPONENTS, kept)
+        found[:, -COMPONENTS : len(FEATURES) - COMPONENTS + shown] = coordinates[:, :shown]
+        return found, coordinates
+
+    def _comparable(self, inputs: Rows, scores: Rows) -> tuple[Rows, Rows]:
+        rows, size, classes = len(inputs), len(self.centre), len(self.class_means)
+        inputs = clean(inputs) if inputs.shape[1] == size else np.full((rows, size), VALUE_MAX)
+        if max(scores.shape[1], 1) != classes:
+            scores = np.full((rows, classes), np.nan)
+        return inputs, scores
+
+    def _roughness(self, inputs: Rows) -> Rows:
+        steps = np.abs(inputs[:, 1:] - inputs[:, :-1]).sum(axis=1)
+        return np.asarray(steps / (max(1, inputs.shape[1] - 1) * self._scale_mean))
+
+    def _answers(self, coordinates: Rows, energy: Rows, scores: Rows) -> Rows:
+        """What the model's scores say (rows, 5)."""
+        probabilities = np.sort(np.minimum(np.maximum(scores, _TINY), 1.0), axis=1)
+        logarithms = np.log(probabilities)
+        confidence = logarithms[:, -1] - np.log(np.maximum(1 - probabilities[:, -1], _TINY))
+        margin = logarithms[:, -1] - logarithms[:, -2]
+        entropy = np.log(_TINY - (probabilities * logarithms).sum(axis=1))
+        # distances to the honest rows of each class (rows, classes), without a (rows, classes, kept) array
+        squares = energy[:, None] - 2 * product(coordinates, self.class_means.T) + self._class_squares
+        distances = np.log(np.maximum(squares, 0) + 1e-3)
+        rows, named = np.arange(len(scores)), scores.argmax(axis=1)
+        fit = distances[rows, named]
+        distances[rows, named] = np.inf
+        answers = np.array([confidence, margin, entropy, fit, fit - distances.min(axis=1)]).T
+        answers[np.isnan(entropy)] = np.nan
+        return answers
+
+    @cached_property
+    def _weights(self) -> Rows:
+        """For sums of squared coordinates (kept, 3): of all, of all in units of inputs, mean of the last half."""
+        kept = len(self.deviations)
+        last = np.arange(kept) >= kept - max(1, kept // 2)
+        return np.stack([np.ones(kept), np.square(self.deviations), last / last.sum()], axis=1)
+
+    @cached_property
+    def _scale_mean(self) -> float:
+        return float(self.scale.mean())
+
+    @cached_property
+    def _class_squares(self) -> Rows:
+        return np.asarray(np.square(self.class_means).sum(axis=1))
+
+
+def clean(inputs: Rows) -> Rows:
+    """Inputs without what no statistic survives: not-a-number becomes 0, and huge values are clipped."""
+    cleaned: Rows = np.minimum(np.maximum(inputs, -VALUE_MAX), VALUE_MAX)
+    cleaned[np.isnan(cleaned)] = 0.0
+    return cleaned
+
+
+def _class_means(projected: Rows, scores: Rows) -> Rows:
+    means = np.zeros((max(scores.shape[1], 1), projected.shape[1]))
+    if scores.shape[1] >= 2:
+        named = scores.argmax(axis=1)
+        for label in np.unique(named):
+            means[label] = projected[named == label].mean(axis=0)
+    return means

@@ -1,0 +1,93 @@
+"""What is fitted on honest traffic to measure queries with: features, scores, random effects, coverage.
+
+An `Episode` is one client's queries in order of asking with the model's answers, however they were come by: recorded,
+simulated, or arriving now.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+import numpy as np
+from numpy.typing import NDArray
+
+from palladion.watch.coverage import Coverage
+from palladion.watch.features import REPEATS, Features
+from palladion.watch.memory import Memory
+from palladion.watch.rows import Rows
+from palladion.watch.scores import NormalScores
+from palladion.watch.suspicion import RandomEffects
+
+REFERENCE_ROWS_MAX = 20_000  # drawn for features and quantiles: more rows move a quantile by less than its noise
+
+
+@dataclass(frozen=True, eq=False)
+class Episode:
+    """One client's queries: `inputs` (queries, inputs) and the model's class scores for them (queries, classes).
+
+    `scores` has no columns for a model that names no classes.
+    """
+
+    inputs: NDArray[np.float64]
+    scores: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        if self.inputs.ndim != 2 or self.scores.ndim != 2 or len(self.inputs) != len(self.scores):
+            raise ValueError(f"inputs {self.inputs.shape} and scores {self.scores.shape} are not an episode")
+
+
+@dataclass(frozen=True, eq=False)
+class Instruments:
+    """The fitted measuring chain of one model version."""
+
+    features: Features
+    scores: NormalScores
+    effects: RandomEffects
+    coverage: Coverage
+
+    @classmethod
+    def fit(cls, clients: Sequence[Episode], generator: np.random.Generator) -> "Instruments":
+        """Fit to whole honest clients. Raises ValueError where they are too few (`features`, `suspicion`)."""
+        rows = np.concatenate([client.inputs for client in clients])
+        answers = np.concatenate([client.scores for client in clients])
+        chosen = _some(len(rows), generator)
+        features = Features.fit(rows[chosen], answers[chosen])
+        measured = [_measure(features, [client])[0] for client in clients]
+        every = np.concatenate(measured)
+        scores = NormalScores.fit(every[_some(len(every), generator)])
+        effects = RandomEffects.fit([scores.score(found) for found in measured])
+        return cls(features, scores, effects, Coverage.draw(features.directions.shape[1], generator))
+
+    def score(self, clients: Sequence[Episode]) -> list[Rows]:
+        """For each of some clients the scores (distinct, features) of its distinct queries, as the watch sees them."""
+        measured = _measure(self.features, clients)
+        scores = self.scores.score(np.concatenate(measured))
+        return _parts(scores, [len(found) for found in measured])
+
+
+def _measure(features: Features, clients: Sequence[Episode]) -> list[Rows]:
+    """The features (distinct, features) of the distinct queries of each client: what `Memory.measure` finds, at once.
+
+    A hundred clients with few queries take as long as ten with many otherwise.
+    """
+    memories = [Memory() for _ in clients]
+    fresh = [memory.fresh(client.inputs) for memory, client in zip(memories, clients, strict=True)]
+    inputs = np.concatenate([client.inputs[new] for client, new in zip(clients, fresh, strict=True)])
+    scores = np.concatenate([client.scores[new] for client, new in zip(clients, fresh, strict=True)])
+    every, coordinates = features.measure(inputs, scores)
+    sizes = [int(new.sum()) for new in fresh]
+    measured = _parts(every, sizes)
+    for memory, found, own in zip(memories, measured, _parts(coordinates, sizes), strict=True):
+        found[:, REPEATS] = memory.nearness(own)
+    return measured
+
+
+def _parts(rows: Rows, sizes: Sequence[int]) -> list[Rows]:
+    ends = list(accumulate(sizes))
+    return [rows[end - size : end] for end, size in zip(ends, sizes, strict=True)]
+
+
+def _some(count: int, generator: np.random.Generator) -> NDArray[np.int64]:
+    if count <= REFERENCE_ROWS_MAX:
+        return np.arange(count)
+    return np.sort(generator.choice(count, REFERENCE_ROWS_MAX, replace=False))

@@ -1,0 +1,101 @@
+"""What follows from suspicion: the standing of a client, decided by a pure function of evidence and policy.
+
+Trusted → watched → throttled → degraded → suspended. Suspicion only ever lowers a standing; time, or a person, raises
+it; a suspension is lifted by a person alone. What each standing discloses is decided in the gate (docs/gate.md).
+"""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from palladion.policy import WatchPolicy
+from palladion.registry.rows import Standing
+
+STANDINGS: tuple[Standing, ...] = get_args(Standing)
+Cause = Literal["client", "campaign", "budget"]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What speaks against a client now.
+
+    `p_value` is that of its own queries, `campaign_p_value` that of its group's. `suspected` counts the distinct
+    queries that left the own statistic above the threshold of `alpha_suspected`, `campaign_suspected` those of the
+    group. `simulated` says that thresholds come from simulated clients.
+    """
+
+    p_value: float = 1.0
+    suspected: int = 0
+    campaign_p_value: float = 1.0
+    campaign_suspected: int = 0
+    budget_spent: bool = False
+    simulated: bool = True
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The standing that the evidence asks for, and what it rests on; `cause` is None for trusted."""
+
+    standing: Standing
+    cause: Cause | None
+    reason: str
+
+
+_NOTHING = Verdict("trusted", None, "nothing unusual")
+
+
+def judge(evidence: Evidence, policy: WatchPolicy) -> Verdict:
+    """The standing that `evidence` alone asks for.
+
+    Everything beyond watched needs a p-value of at most `alpha_suspected` (`alpha_campaign` for a group), so that the
+    share of honest clients that ever get there is bounded by these, however many steps there are below.
+    """
+    client = _by_suspicion("client", evidence.p_value, policy.alpha_suspected, evidence.suspected, policy)
+    campaign = _by_suspicion(
+        "campaign", evidence.campaign_p_value, policy.alpha_campaign, evidence.campaign_suspected, policy
+    )
+    if evidence.simulated and not policy.simulated_may_enforce:
+        client, campaign = (_at_most(item, "watched", "the calibration is simulated") for item in (client, campaign))
+    if not policy.suspend_campaigns:
+        campaign = _at_most(campaign, "degraded", "suspending a campaign needs a person")
+    spent = Verdict("throttled", "budget", "the information budget is spent")
+    # where two ask for the same, the first counts: the budget, because time does not undo that
+    return max([spent if evidence.budget_spent else _NOTHING, client, campaign], key=lambda item: rank(item.standing))
+
+
+def rank(standing: Standing) -> int:
+    """0 for trusted, 4 for suspended."""
+    return STANDINGS.index(standing)
+
+
+def next_standing(current: Standing, verdict: Verdict, *, quiet_hours: float, policy: WatchPolicy) -> Standing:
+    """The standing that follows: lower at once, higher by one step after quiet hours.
+
+    A suspension stays. Where the budget is spent, nothing is raised beyond what that asks for.
+    """
+    if rank(verdict.standing) > rank(current):
+        return verdict.standing
+    if current in {"trusted", "suspended"} or quiet_hours < policy.recover_hours:
+        return current
+    if verdict.cause == "budget" and verdict.standing == current:
+        return current
+    return STANDINGS[rank(current) - 1]
+
+
+def _by_suspicion(cause: Cause, p_value: float, alpha: float, suspected: int, policy: WatchPolicy) -> Verdict:
+    who = "the account's queries" if cause == "client" else "the linked accounts' queries together"
+    reason = f"{who} are unlike those of honest clients (p = {p_value:.2g})"
+    if p_value > alpha:
+        if p_value > policy.alpha_watched:
+            return _NOTHING
+        return Verdict("watched", cause, reason)
+    if suspected >= policy.suspend_after:
+        return Verdict("suspended", cause, f"{reason}, and went on for {suspected} queries")
+    if suspected >= policy.degrade_after:
+        return Verdict("degraded", cause, f"{reason}, and went on for {suspected} queries")
+    return Verdict("throttled", cause, reason)
+
+
+def _at_most(verdict: Verdict, standing: Standing, why: str) -> Verdict:
+    if rank(verdict.standing) <= rank(standing):
+        return verdict
+    return Verdict(standing, verdict.cause, f"{verdict.reason}; no further than {standing}: {why}")

@@ -1,0 +1,236 @@
+"""The watch as the gate uses it: one call for the queries of a request, and what is remembered over a restart.
+
+Holds the state of every client that asked, by model, and of the groups they form. Decides nothing about answers: it
+says what the evidence is and which standing it asks for.
+"""
+
+from collections.abc import Iterable, KeysView, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from palladion.errors import FormatError
+from palladion.policy import WatchPolicy
+from palladion.watch import coverage
+from palladion.watch.calibration import Calibration
+from palladion.watch.campaigns import Group, Links
+from palladion.watch.client import ClientState
+from palladion.watch.features import FEATURES
+from palladion.watch.response import Evidence, Verdict, judge
+from palladion.watch.rows import Rows
+
+REASONS_SHOWN = 3
+NOTEWORTHY = 2.0  # standard deviations of an honest client's mean; below, a feature explains nothing
+
+
+@dataclass(frozen=True)
+class Asker:
+    """Who asks: the client's id, its organisation, and its network address where it can be believed."""
+
+    client: str
+    organisation: str
+    address: str | None = None
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What the watch says after a request: the evidence, the verdict on it, and how many queries told something new.
+
+    `quiet_hours` is the time since the client last looked suspicious, infinite if it never did. An uncalibrated model
+    has no evidence.
+    """
+
+    evidence: Evidence
+    verdict: Verdict
+    distinct: int
+    new_buckets: int
+    quiet_hours: float
+    calibrated: bool
+
+    @property
+    def p_value(self) -> float | None:
+        """The smaller of the client's and its group's p-value; None where nothing is calibrated."""
+        return min(self.evidence.p_value, self.evidence.campaign_p_value) if self.calibrated else None
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Where a client stands on one model, for people: figures, and the features that are most unlike honest ones."""
+
+    model: str
+    queries: int
+    statistic: float
+    p_value: float
+    campaign_p_value: float
+    group: tuple[str, ...]
+    buckets: int
+    group_buckets: int
+    reasons: tuple[str, ...]
+
+
+@dataclass(eq=False)
+class _Model:
+    """What is known about one model's clients."""
+
+    calibration: Calibration
+    states: dict[str, ClientState] = field(default_factory=dict)
+    groups: dict[str, Group] = field(default_factory=dict)
+    changed: set[str] = field(default_factory=set)
+
+
+class Watch:
+    """Everything the watch knows. Not to be used from several threads at once."""
+
+    def __init__(self, policy: WatchPolicy) -> None:
+        self.policy = policy
+        self._models: dict[str, _Model] = {}
+        self._links = Links()
+
+    def watch_model(self, model: str, calibration: Calibration | None, saved: Mapping[str, bytes]) -> None:
+        """Watch a model by this calibration from now on; `saved` are the clients' states under the same calibration.
+
+        Without a calibration the model is not watched: only limits and budgets of requests act. Raises FormatError on
+        a state that cannot be read.
+        """
+        if calibration is None:
+            self._models.pop(model, None)
+            return
+        known = _Model(calibration)
+        kept = calibration.instruments.features.directions.shape[1]
+        for client, data in saved.items():
+            state = ClientState.from_bytes(data)
+            if state.memory.ring.size and state.memory.ring.shape[1] != kept:
+                raise FormatError(f"the saved state of client {client} belongs to another calibration of {model}")
+            known.states[client] = state
+        self._models[model] = known
+        for client in known.states:
+            self._group(known, client)
+
+    def calibrated(self, model: str) -> bool:
+        """Whether a model is watched."""
+        return model in self._models
+
+    def link(self, asker: Asker) -> None:
+        """Take note of what a client shows of itself; clients that turn out to be linked are judged together."""
+        changed = self._links.organisation(asker.client, asker.organisation)
+        if asker.address is not None:
+            changed = changed + self._links.address(asker.client, asker.address)
+        if changed:
+            for known in self._models.values():
+                self._regroup(known, changed)
+
+    def observe(self, asker: Asker, model: str, inputs: Rows, scores: Rows, *, now: float) -> Observation:
+        """Take in the queries of one request, in order: `inputs` (queries, inputs), class scores (queries, classes).
+
+        `now` in seconds since 1970.
+        """
+        known = self._models.get(model)
+        if known is None:
+            nothing = Evidence()
+            return Observation(nothing, judge(nothing, self.policy), len(inputs), 0, float("inf"), calibrated=False)
+        self.link(asker)
+        calibration = known.calibration
+        state = known.states.get(asker.client)
+        if state is None:
+            state = known.states[asker.client] = ClientState()
+        threshold = calibration.clients.threshold(self.policy.alpha_suspected)
+        reading = state.read(
+            calibration.instruments, inputs, scores, horizon=calibration.about.horizon, threshold=threshold
+        )
+        group = self._group(known, asker.client)
+        group.read(asker.client, reading, calibration, rate=self.policy.alpha_campaign)
+        distinct = len(reading.scores)
+        # when a group begins a new epoch, it takes their parts from all its members
+        known.changed.update(group.states if group.count <= distinct else {asker.client})
+        evidence = self._evidence(known, state, group)
+        if min(calibration.clients.p_value(state.statistic), group.latest) <= self.policy.alpha_watched:
+            state.alarmed_at = now
+        quiet = (now - state.alarmed_at) / 3600 if state.alarmed_at else float("inf")
+        verdict = judge(evidence, self.policy)
+        return Observation(evidence, verdict, distinct, len(reading.new_buckets), quiet, calibrated=True)
+
+    def members(self, client: str, model: str) -> KeysView[str]:
+        """The clients that are judged together with one on a model, itself included if it has asked."""
+        known = self._models.get(model)
+        if known is None or client not in known.states:
+            return {}.keys()
+        return self._group(known, client).states.keys()
+
+    def forgive(self, client: str) -> None:
+        """Begin anew with a client whose standing was raised: its old evidence must not lower it again at once."""
+        for known in self._models.values():
+            if client in known.states:
+                known.states[client].forgive()
+                group = self._group(known, client)
+                group.forgive()
+                known.changed |= group.states.keys()
+
+    def explain(self, client: str) -> list[Explanation]:
+        """Where a client stands on every model that it asked."""
+        return [
+            self._explanation(model, known, client) for model, known in self._models.items() if client in known.states
+        ]
+
+    def changes(self, model: str) -> dict[str, bytes]:
+        """The states, by client, that changed since this was last asked: to be saved."""
+        known = self._models.get(model)
+        if known is None:
+            return {}
+        saved = {client: known.states[client].to_bytes() for client in known.changed}
+        known.changed.clear()
+        return saved
+
+    def _evidence(self, known: _Model, state: ClientState, group: Group) -> Evidence:
+        budget = self.policy.information_budget
+        return Evidence(
+            known.calibration.clients.p_value(state.supremum),
+            state.suspected,
+            group.p_value,
+            group.suspected,
+            budget_spent=0 < budget < coverage.count(group.bitmap),
+            simulated=known.calibration.about.simulated,
+        )
+
+    def _group(self, known: _Model, client: str) -> Group:
+        root = self._links.root(client)
+        group = known.groups.get(root)
+        if group is None:
+            group = known.groups[root] = Group()
+        if client not in group.states:
+            group.join(client, known.states[client])
+        return group
+
+    def _regroup(self, known: _Model, changed: Iterable[str]) -> None:
+        """Give the members of groups of which the names stand for others now to the groups that they belong to."""
+        dissolved = [known.groups.pop(name) for name in changed if name in known.groups]
+        for group in dissolved:
+            for client in group.states:
+                self._group(known, client)
+
+    def _explanation(self, model: str, known: _Model, client: str) -> Explanation:
+        state, group = known.states[client], self._group(known, client)
+        evidence = self._evidence(known, state, group)
+        reasons: list[str] = []
+        sums, count = (
+            (state.sums, state.count) if evidence.p_value <= evidence.campaign_p_value else (group.sums, group.count)
+        )
+        if count:
+            deviations = known.calibration.instruments.effects.deviations(sums, count)
+            order = np.argsort(-np.abs(deviations))[:REASONS_SHOWN]
+            names = list(FEATURES)
+            reasons = [
+                f"{names[index]} {deviations[index]:+.1f}: {FEATURES[names[index]]}"
+                for index in order
+                if abs(deviations[index]) >= NOTEWORTHY
+            ]
+        return Explanation(
+            model,
+            state.queries,
+            state.statistic,
+            evidence.p_value,
+            evidence.campaign_p_value,
+            tuple(sorted(group.states)),
+            coverage.count(state.bitmap),
+            coverage.count(group.bitmap),
+            tuple(reasons),
+        )

@@ -1,0 +1,253 @@
+"""Calibrating a version: registered, recorded, the same for the same seed, and told where its clients are from."""
+
+from dataclasses import replace
+from datetime import timedelta
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from palladion.errors import NotFoundError, PalladionError, StorageError
+from palladion.ledger.record import Record, decode_record
+from palladion.ledger.writer import Ledger
+from palladion.lifecycle.open import find_version
+from palladion.lifecycle.protect import protect
+from palladion.policy import RoutePolicy
+from palladion.redteam import calibrate as module
+from palladion.redteam.calibrate import Plan, calibrate_version
+from palladion.redteam.validation import Validation
+from palladion.registry import CalibrationRow
+from palladion.watch import features
+from palladion.watch.calibration import Calibration
+from palladion.watch.calibration_file import decode_calibration, encode_calibration
+from tests.lifecycle.installations import ACTOR, NOW, Made, kinds, make
+from tests.models import onnx_bytes, write
+
+SEED = 19
+PLAN = Plan(clients=44, organisations=4, horizon=16, group_horizon=6, seed=3)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """An installation with one version of a model of four inputs and three classes; all tests add to it."""
+    folder = tmp_path_factory.mktemp("calibrated")
+    made = make(folder)
+    protect(made.installation, made.owner, write(folder / "model.onnx", onnx_bytes(1)), "fraud", actor=ACTOR)
+    return made
+
+
+def validation(count: int = 300, *, clients: int | None = None, **arrays: Any) -> Validation:
+    generator = np.random.default_rng(SEED)
+    rows = (generator.standard_normal((count, 4)) @ generator.standard_normal((4, 4))).astype(np.float32)
+    who = None if clients is None else np.arange(count) % clients
+    return replace(Validation(rows, None, who, None, False), **arrays)
+
+
+def quiet(done: int, total: int, stage: str = "") -> None:
+    """Progress that nobody watches."""
+
+
+def run(made: Made, data: Validation | None = None, plan: Plan = PLAN, **arguments: Any) -> Calibration:
+    made.clock.advance(timedelta(seconds=1))  # no two are made at the same moment
+    settings: dict[str, Any] = {"route": RoutePolicy(model="fraud"), "actor": ACTOR, "progress": quiet, **arguments}
+    return calibrate_version(made.installation, "fraud", data or validation(), plan, **settings)[0]
+
+
+def record(made: Made, index: int) -> Record:
+    return decode_record(dict(made.installation.read_ledger().entries())[index], what="it")
+
+
+def registered(made: Made) -> list[CalibrationRow]:
+    """All calibrations in the registry, oldest first."""
+    with made.installation.open_registry() as registry, registry.read() as records:
+        return records.calibrations.all()
+
+
+def test_a_calibration_is_a_file_a_row_in_the_registry_and_a_record_in_the_ledger(made: Made) -> None:
+    version = find_version(made.installation, "fraud")
+
+    calibration, row, receipt = calibrate_version(
+        made.installation, "fraud", validation(), PLAN, route=RoutePolicy(model="fraud"), actor=ACTOR, progress=quiet
+    )
+
+    data = (made.installation.paths.calibrations / row.path).read_bytes()
+    assert row.digest == sha256(data).hexdigest()
+    assert row.path == f"fraud/1-{row.digest[:12]}.safetensors"
+    assert (row.model, row.number, row.simulated, row.clients) == ("fraud", 1, True, 24)
+    assert registered(made)[-1] == row
+    written = record(made, receipt.index)
+    assert (written.kind, written.actor, written.subject) == ("watch.calibrated", ACTOR, "fraud@1")
+    assert written.details == {
+        "digest": row.digest,
+        "content": version.content_digest,
+        "simulated": True,
+        "fitted": 20,
+        "clients": 24,
+        "organisations": 4,
+        "seed": 3,
+    }
+    assert decode_calibration(data, what="it").about == calibration.about
+
+
+def test_a_calibration_says_what_it_is_of(made: Made) -> None:
+    about = run(made).about
+
+    assert about.created == made.clock.now()
+    assert (about.model, about.version) == ("fraud", 1)
+    assert about.content == find_version(made.installation, "fraud").content_digest
+    assert (about.horizon, about.group_horizon, about.seed) == (16, 6, 3)
+    assert (about.fitted, about.clients, about.organisations) == (20, 24, 4)
+
+
+def test_the_seed_decides_every_byte(made: Made) -> None:
+    made_at_once = []
+    for plan in (PLAN, PLAN, replace(PLAN, seed=4)):
+        calibration = run(made, plan=plan)
+        made_at_once.append(encode_calibration(replace(calibration, about=replace(calibration.about, created=NOW))))
+
+    first, again, other = made_at_once
+    assert first == again != other
+
+
+def test_a_version_that_is_not_promoted_can_be_calibrated_by_its_number(made: Made, tmp_path: Path) -> None:
+    protect(made.installation, made.owner, write(tmp_path / "2.onnx", onnx_bytes(2)), "fraud", actor=ACTOR)
+
+    calibration, row, _ = calibrate_version(
+        made.installation, "fraud@2", validation(), PLAN, route=RoutePolicy(model="fraud"), actor=ACTOR, progress=quiet
+    )
+
+    assert calibration.about.version == row.number == 2
+    assert calibration.about.content == find_version(made.installation, "fraud@2").content_digest
+
+
+def test_recorded_clients_are_used_where_they_support_the_promise(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "REAL_CLIENTS_MIN", 20)
+
+    few, enough = run(made, validation(390, clients=39)), run(made, validation(400, clients=40))
+
+    assert (few.about.simulated, few.about.clients) == (True, 24)
+    assert (enough.about.simulated, enough.about.fitted, enough.about.clients) == (False, 20, 20)
+    assert enough.about.organisations == 4
+
+
+def test_recorded_clients_who_ask_the_same_over_and_over_do_not_count(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "REAL_CLIENTS_MIN", 20)
+    data = validation(480, clients=48)
+    monitored = data.rows.copy()
+    for client in range(9):
+        monitored[client::48] = monitored[client]  # a health check
+
+    assert not run(made, data).about.simulated
+    assert run(made, replace(data, rows=monitored)).about.simulated
+
+
+def test_of_recorded_clients_only_the_first_epoch_counts(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "REAL_CLIENTS_MIN", 20)
+    data = validation(40 * 20, clients=40)
+    later = data.rows.copy()
+    later[40 * 16 :] = 100
+
+    first, second = run(made, data), run(made, replace(data, rows=later))
+
+    np.testing.assert_array_equal(first.instruments.features.centre, second.instruments.features.centre)
+    assert not first.about.simulated
+
+
+def test_simulated_clients_who_hardly_ask_anything_distinct_are_left_out(made: Made) -> None:
+    # all rows of one class are the same: whoever asks for little else repeats itself
+    rows = np.random.default_rng(SEED).integers(-40, 40, (300, 4)).astype(np.float32)
+    labels = np.arange(300) % 2
+    rows[labels == 0] = 7
+
+    calibration = run(made, validation(rows=rows, labels=labels), replace(PLAN, clients=100))
+
+    assert 0 < calibration.about.clients < 75
+    assert len(calibration.clients.suprema) == calibration.about.clients
+
+
+def test_progress_is_told_stage_by_stage(made: Made) -> None:
+    told: list[tuple[int, int, str]] = []
+
+    run(made, progress=lambda done, total, stage="": told.append((done, total, stage)))
+
+    assert [item for item in told if item[2] == "simulated clients"] == [
+        (done, 44, "simulated clients") for done in range(44)
+    ]
+    assert [item for item in told if item[2] == "simulated organisations"] == [
+        (done, 4, "simulated organisations") for done in range(4)
+    ]
+
+
+def test_labels_of_the_data_decide_which_rows_a_client_asks(made: Made) -> None:
+    data = validation()
+    labelled = replace(data, labels=(np.arange(300) % 2).astype(np.int64))
+
+    assert (run(made, data).clients.suprema != run(made, labelled).clients.suprema).any()
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (validation(rows=np.zeros((300, 5), np.float32)), r"a row of the data has the shape \(5,\)"),
+        (
+            validation(rows=np.full((300, 4), np.nan, np.float32)),
+            "cannot be calibrated on: the rows of a pool are finite",
+        ),
+        (validation(image=(2, 3)), "cannot be calibrated on"),
+    ],
+    ids=["other inputs", "not numbers", "no such pictures"],
+)
+def test_data_that_do_not_fit_leave_nothing_behind(made: Made, data: Validation, message: str) -> None:
+    before = kinds(made.installation), registered(made), list(made.installation.paths.calibrations.rglob("*"))
+
+    with pytest.raises(PalladionError, match=message):
+        run(made, data)
+
+    after = kinds(made.installation), registered(made), list(made.installation.paths.calibrations.rglob("*"))
+    assert after == before
+
+
+@pytest.mark.parametrize(
+    "plan", [replace(PLAN, clients=20), replace(PLAN, clients=5), replace(PLAN, horizon=2)], ids=str
+)
+def test_too_few_clients_or_queries_are_refused(made: Made, plan: Plan) -> None:
+    with pytest.raises(PalladionError, match="these data cannot be calibrated on: "):
+        run(made, plan=plan)
+
+
+def test_rows_that_are_too_wide_are_refused_before_anything_is_simulated(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "INPUTS_MAX", 3)
+    told: list[int] = []
+
+    with pytest.raises(PalladionError, match="rows of 4 numbers, at most 3 can be calibrated on so far"):
+        run(made, progress=lambda done, _total, _stage="": told.append(done))
+
+    assert told == []
+    assert features.INPUTS_MAX == 4096
+
+
+@pytest.mark.parametrize(("model", "error"), [("fraud@7", NotFoundError), ("nothing", NotFoundError)])
+def test_a_version_that_is_not_there_cannot_be_calibrated(made: Made, model: str, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        calibrate_version(
+            made.installation, model, validation(), PLAN, route=RoutePolicy(model="fraud"), actor=ACTOR, progress=quiet
+        )
+
+
+def test_without_its_record_a_calibration_is_not_registered(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise StorageError("the disk is full")
+
+    before = registered(made)
+    monkeypatch.setattr(Ledger, "append", fail)
+
+    with pytest.raises(StorageError):
+        run(made)
+
+    assert registered(made) == before

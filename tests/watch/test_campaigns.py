@@ -1,0 +1,376 @@
+"""Campaigns: who is linked with whom in whatever order it shows, and what linked accounts give away together."""
+
+from itertools import combinations
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from palladion.watch import coverage
+from palladion.watch.campaigns import ACCOUNTS_PER_ADDRESS_MAX, TOKENS_PER_ACCOUNT_MAX, Group, Links
+from palladion.watch.client import ClientState
+from palladion.watch.instruments import Episode
+
+from . import factories
+from .factories import GROUP_HORIZON, HORIZON
+
+SEED = 83
+CALIBRATION = factories.calibration()
+RATE = 0.01
+
+
+def members(share: float, count: int = 10, queries: int = GROUP_HORIZON, seed: int = SEED) -> list[Episode]:
+    generator = np.random.default_rng(seed)
+    return [factories.mixing(generator, queries, share) for _ in range(count)]
+
+
+def group_of(count: int) -> Group:
+    group = Group()
+    for name in range(count):
+        group.join(str(name), ClientState())
+    return group
+
+
+def ask(group: Group, name: str, episode: Episode, part: slice = slice(None)) -> None:
+    state = group.states[name]
+    reading = state.read(CALIBRATION.instruments, episode.inputs[part], episode.scores[part], horizon=HORIZON)
+    group.read(name, reading, CALIBRATION, rate=RATE)
+
+
+def ask_in_turns(episodes: list[Episode], at_once: int = 1) -> Group:
+    group = group_of(len(episodes))
+    for turn in range(0, len(episodes[0].inputs), at_once):
+        for name, episode in enumerate(episodes):
+            ask(group, str(name), episode, slice(turn, turn + at_once))
+    return group
+
+
+def figures(group: Group) -> tuple[object, ...]:
+    return (group.sums.tolist(), group.count, group.squares, group.suspected, group.bitmap.tobytes())
+
+
+def rejoined(group: Group) -> Group:
+    """The group made anew from its members' saved states, as after a restart."""
+    again = Group()
+    for name, state in group.states.items():
+        again.join(name, ClientState.from_bytes(state.to_bytes()))
+    return again
+
+
+def test_a_ring_is_caught_together_where_its_members_are_not() -> None:
+    rings = [ask_in_turns(members(0.4, seed=SEED + index), at_once=3) for index in range(8)]
+
+    together = [ring.p_value for ring in rings]
+    alone = [CALIBRATION.clients.p_value(state.supremum) for ring in rings for state in ring.states.values()]
+    assert np.mean(np.array(together) <= RATE) >= 0.75, f"seed {SEED}: {together}"
+    assert np.mean(np.array(alone) <= CALIBRATION.clients.rate_min) <= 0.1, f"seed {SEED}"
+
+
+def test_a_ring_can_be_caught_though_every_member_stays_below() -> None:
+    ring = ask_in_turns(members(0.4, seed=SEED + 4), at_once=3)
+
+    alone = [CALIBRATION.clients.p_value(state.supremum) for state in ring.states.values()]
+    assert ring.p_value <= RATE < min(alone), f"seed {SEED + 4}: {alone}"
+
+
+def test_honest_organisations_are_rarely_caught() -> None:
+    generator = np.random.default_rng(SEED)
+
+    p_values = [ask_in_turns(factories.organisation(generator), at_once=3).p_value for _ in range(20)]
+
+    assert np.mean(np.array(p_values) <= RATE) <= 0.1, f"seed {SEED}"
+
+
+def test_a_group_of_which_one_member_asks_is_judged_as_that_member_alone() -> None:
+    group = group_of(5)
+    ask(group, "0", factories.noise(np.random.default_rng(SEED), 30))
+
+    assert group.p_value == group.latest == 1
+    assert group.suspected == 0
+
+
+@settings(max_examples=25, deadline=None)
+@given(cuts=st.lists(st.integers(1, 59), max_size=6), seed=st.integers(0, 99))
+def test_cutting_a_members_queries_differently_changes_nothing_for_the_group(cuts: list[int], seed: int) -> None:
+    first, second = members(0.4, count=2, queries=60, seed=seed)  # two epochs and a half
+    whole, cut = group_of(2), group_of(2)
+
+    for group, parts in ((whole, [slice(None)]), (cut, factories.pieces(60, cuts))):
+        ask(group, "0", first, slice(0, 9))
+        for part in parts:
+            ask(group, "1", second, part)
+
+    assert figures(cut) == figures(whole)
+    assert (cut.p_value, cut.latest) == (whole.p_value, whole.latest)
+
+
+def test_a_group_is_weighed_after_every_query_and_its_smallest_p_value_kept() -> None:
+    episodes = members(0.5, count=3)
+    group, seen = group_of(3), []
+    for turn in range(GROUP_HORIZON):
+        for name, episode in enumerate(episodes):
+            ask(group, str(name), episode, slice(turn, turn + 1))
+            seen.append(group.latest)
+
+    assert group.p_value == min(seen) < seen[0] == 1
+    assert group.suspected == sum(value <= RATE for value in seen)
+
+
+def test_the_union_of_groups_keeps_sums() -> None:
+    one, other = ask_in_turns(members(0.3, count=3)), ask_in_turns(members(0.0, count=2, seed=SEED + 1))
+    union = Group()
+    for prefix, group in (("a", one), ("b", other)):
+        for name, state in group.states.items():
+            union.join(prefix + name, state)
+
+    assert union.sums.tolist() == (one.sums + other.sums).tolist()
+    assert union.count == one.count + other.count
+    assert union.squares == sum(state.pooled_count**2 for state in union.states.values())
+    assert union.suspected == one.suspected + other.suspected
+    np.testing.assert_array_equal(union.bitmap, one.bitmap | other.bitmap)
+
+
+def test_a_group_made_anew_from_saved_states_continues_exactly() -> None:
+    group = ask_in_turns(members(0.4, count=4))
+    again = rejoined(group)
+    more = members(0.4, count=4, seed=SEED + 1)
+
+    assert figures(again) == figures(group)
+    for name, episode in enumerate(more):
+        ask(group, str(name), episode)
+        ask(again, str(name), episode)
+    assert figures(again) == figures(group)
+    assert again.latest == group.latest
+
+
+def test_members_join_in_any_order() -> None:
+    group = ask_in_turns(members(0.3, count=4))
+    backwards = Group()
+    for name, state in reversed(group.states.items()):
+        backwards.join(name, state)
+
+    assert figures(backwards) == figures(group)
+
+
+def test_who_joins_brings_no_verdict_along() -> None:
+    group = ask_in_turns(members(0.8, count=3))
+    assert group.p_value <= RATE
+
+    group.join("new", ClientState())
+
+    assert group.p_value == group.latest == 1
+
+
+def test_a_full_epoch_begins_evidence_anew_and_forgets_nothing_else() -> None:
+    group = ask_in_turns(members(0.8, count=3))
+    suspected, buckets = group.suspected, coverage.count(group.bitmap)
+    assert group.count == 3 * GROUP_HORIZON
+
+    ask(group, "1", factories.honest(np.random.default_rng(SEED), 1))
+
+    assert (group.count, group.squares) == (1, 1)
+    assert [state.pooled_count for state in group.states.values()] == [0, 1, 0]
+    assert not group.states["0"].pooled_sums.any()
+    np.testing.assert_array_equal(group.sums, group.states["1"].pooled_sums)
+    assert group.p_value == group.latest == 1
+    assert group.suspected == suspected > 0
+    assert coverage.count(group.bitmap) >= buckets
+
+
+def test_no_batch_carries_a_group_beyond_its_epoch() -> None:
+    group = group_of(2)
+
+    ask(group, "0", factories.honest(np.random.default_rng(SEED), 7))
+    ask(group, "1", factories.honest(np.random.default_rng(SEED + 1), 200))
+
+    assert group.count == (7 + 200) % (2 * GROUP_HORIZON)
+
+
+def test_forgiving_begins_anew_for_all_members() -> None:
+    group = ask_in_turns(members(0.8, count=3))
+
+    group.forgive()
+
+    assert (group.count, group.squares, group.suspected, group.p_value) == (0, 0, 0, 1)
+    assert not group.sums.any()
+    assert figures(rejoined(group)) == figures(group)
+
+
+def test_coverage_of_a_group_is_that_of_all_its_members() -> None:
+    group = ask_in_turns(members(0.5, count=3))
+
+    union = coverage.empty_bitmap()
+    for state in group.states.values():
+        union |= state.bitmap
+    np.testing.assert_array_equal(group.bitmap, union)
+
+
+def linked(links: Links, first: str, second: str) -> bool:
+    return links.root(first) == links.root(second)
+
+
+def show(links: Links, shown: list[tuple[str, str]]) -> None:
+    """Show tokens: addresses are those that begin with a digit."""
+    for client, token in shown:
+        if token[0].isdigit():
+            links.address(client, token)
+        else:
+            links.organisation(client, token)
+
+
+def test_accounts_of_one_organisation_are_linked() -> None:
+    links = Links()
+    show(links, [("a", "acme"), ("b", "acme"), ("c", "other")])
+
+    assert linked(links, "a", "b")
+    assert not linked(links, "a", "c")
+    assert links.root("unheard of") == "unheard of"
+
+
+def test_an_address_and_an_organisation_of_one_name_are_two_things() -> None:
+    links = Links()
+    links.organisation("a", "10.0.0.1")
+    links.address("b", "10.0.0.1")
+
+    assert not linked(links, "a", "b")
+
+
+def test_links_reach_over_common_acquaintances() -> None:
+    links = Links()
+    show(
+        links,
+        [("a", "acme"), ("b", "acme"), ("b", "10.0.0.1"), ("c", "10.0.0.1"), ("c", "10.0.0.2"), ("d", "10.0.0.2")],
+    )
+
+    assert all(linked(links, *pair) for pair in combinations("abcd", 2))
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    shown=st.lists(
+        st.tuples(st.sampled_from("abcdefgh"), st.sampled_from(["acme", "bank", "10.0.0.1", "10.0.0.2", "10.0.0.3"])),
+        max_size=25,
+    ),
+    order=st.randoms(use_true_random=False),
+)
+def test_the_order_in_which_tokens_are_shown_makes_no_difference(shown: list[tuple[str, str]], order: object) -> None:
+    # a crowd at one of the addresses, so that links are taken back in between
+    shown = [*shown, *((f"crowd-{index}", "10.0.0.3") for index in range(ACCOUNTS_PER_ADDRESS_MAX - 2))]
+    shuffled = list(shown)
+    order.shuffle(shuffled)  # type: ignore[attr-defined]
+    first, second = Links(), Links()
+
+    show(first, shown)
+    show(second, shuffled)
+
+    clients = sorted({client for client, _ in shown})
+    for pair in combinations(clients, 2):
+        assert linked(first, *pair) == linked(second, *pair), pair
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    shown=st.lists(
+        st.tuples(st.sampled_from([f"c{n}" for n in range(30)]), st.sampled_from(["acme", "10.0.0.1", "10.0.0.2"])),
+        max_size=120,
+    )
+)
+def test_linked_are_those_whom_tokens_that_few_share_connect(shown: list[tuple[str, str]]) -> None:
+    holders: dict[str, set[str]] = {}
+    for client, token in shown:
+        holders.setdefault(token, set()).add(client)
+    groups = [{client} for client, _ in shown]
+    for token, found in holders.items():
+        if token == "acme" or len(found) <= ACCOUNTS_PER_ADDRESS_MAX:
+            touched = [group for group in groups if group & found]
+            groups = [group for group in groups if not group & found] + [set().union(*touched)]
+    links = Links()
+
+    show(links, shown)
+
+    for first, second in combinations({client for client, _ in shown}, 2):
+        assert linked(links, first, second) == any({first, second} <= group for group in groups)
+
+
+def test_an_address_that_more_than_20_accounts_share_is_no_link() -> None:
+    links = Links()
+    everybody = [f"c{index}" for index in range(ACCOUNTS_PER_ADDRESS_MAX)]
+    show(links, [(client, "10.0.0.1") for client in everybody])
+    assert all(linked(links, "c0", client) for client in everybody)
+
+    parted = links.address("one too many", "10.0.0.1")
+
+    assert len(parted) == 1
+    assert not any(linked(links, *pair) for pair in combinations([*everybody, "one too many"], 2))
+    assert links.address("later", "10.0.0.1") == []
+
+
+def test_parting_a_crowd_leaves_what_else_links() -> None:
+    links = Links()
+    show(links, [("c0", "acme"), ("c1", "acme"), ("c2", "10.9.9.9"), ("c3", "10.9.9.9")])
+
+    show(links, [(f"c{index}", "10.0.0.1") for index in range(ACCOUNTS_PER_ADDRESS_MAX + 1)])
+
+    assert linked(links, "c0", "c1")
+    assert linked(links, "c2", "c3")
+    assert not linked(links, "c1", "c2")
+    assert not linked(links, "c3", "c4")
+
+
+def test_what_changed_is_told_by_the_names_of_groups_that_are_no_more() -> None:
+    links = Links()
+    assert links.organisation("a", "acme") == []
+    assert links.organisation("b", "acme") in (["a"], ["b"])
+    assert links.organisation("b", "acme") == []
+    kept = links.root("a")
+
+    assert links.organisation("c", "acme") == ["c"]  # the smaller one
+    assert links.root("c") == kept
+
+
+def test_addresses_of_one_ipv6_subscriber_are_one_address() -> None:
+    links = Links()
+    show(links, [("a", "2001:db8:0:1::17"), ("b", "2001:db8:0:1:ffff::1"), ("c", "2001:db8:0:2::17")])
+
+    assert linked(links, "a", "b")
+    assert not linked(links, "a", "c")
+
+
+def test_an_ipv4_address_is_the_same_inside_ipv6() -> None:
+    links = Links()
+    show(links, [("a", "203.0.113.7")])
+    links.address("b", "::ffff:203.0.113.7")
+    links.address("c", "::ffff:203.0.113.8")
+
+    assert linked(links, "a", "b")
+    assert not linked(links, "a", "c")
+
+
+def test_what_is_no_address_links_as_it_stands() -> None:
+    links = Links()
+    links.address("a", "unix socket")
+    links.address("b", "unix socket")
+
+    assert linked(links, "a", "b")
+
+
+def test_an_account_cannot_link_itself_with_ever_more_addresses() -> None:
+    links = Links()
+    links.organisation("wanderer", "own")
+    for index in range(2 * TOKENS_PER_ACCOUNT_MAX):
+        links.address("wanderer", f"10.0.{index}.1")
+
+    links.address("early", "10.0.5.1")
+    links.address("late", f"10.0.{TOKENS_PER_ACCOUNT_MAX + 5}.1")
+
+    assert linked(links, "wanderer", "early")
+    assert not linked(links, "wanderer", "late")
+
+
+def test_of_a_large_organisation_nobody_but_the_newcomer_ever_changes_its_group() -> None:
+    links = Links()
+
+    told = [links.organisation(f"c{index}", "acme") for index in range(300)]
+
+    assert told[2:] == [[f"c{index}"] for index in range(2, 300)]
+    assert len({links.root(f"c{index}") for index in range(300)}) == 1

@@ -1,0 +1,241 @@
+"""A client's state: evidence that no way of asking changes and a restart continues, whatever was sent."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from palladion.errors import FormatError
+from palladion.watch import coverage
+from palladion.watch.client import QUERIES_MIN, STATE_BYTES_MAX, ClientState
+from palladion.watch.features import DIRECTIONS_MAX, FEATURES
+from palladion.watch.instruments import Episode, Instruments
+from palladion.watch.memory import DIGESTS, RING, Memory
+from palladion.watch.rows import Rows
+from palladion.watch.scores import CLIP
+
+from . import factories
+from .factories import HORIZON, read
+
+SEED = 59
+CALIBRATION = factories.calibration()
+INSTRUMENTS = CALIBRATION.instruments
+THRESHOLD = CALIBRATION.clients.threshold(0.02)
+
+
+def traffic(seed: int, queries: int = 100) -> Episode:
+    """Honest queries, foreign ones and repeats, in random order."""
+    generator = np.random.default_rng(seed)
+    rows = np.concatenate([factories.honest_rows(generator, queries), factories.foreign(generator, queries).inputs])
+    return factories.asked(rows[generator.integers(0, len(rows), queries)])
+
+
+def statistics(episode: Episode) -> list[float]:
+    """The statistic after each query of a client's first epoch."""
+    state, found = ClientState(), []
+    for index in range(len(episode.inputs)):
+        state.read(INSTRUMENTS, episode.inputs[index : index + 1], episode.scores[index : index + 1], horizon=10**6)
+        found.append(state.statistic)
+    return found
+
+
+@settings(max_examples=30, deadline=None)
+@given(cuts=st.lists(st.integers(1, 99), max_size=8), seed=st.integers(0, 999), horizon=st.sampled_from([1, 17, 40]))
+def test_cutting_queries_into_requests_differently_changes_nothing(cuts: list[int], seed: int, horizon: int) -> None:
+    episode = traffic(seed)
+
+    whole = read(ClientState(), episode, horizon=horizon, threshold=THRESHOLD)
+    cut = read(ClientState(), episode, cuts, horizon=horizon, threshold=THRESHOLD)
+
+    assert cut.to_bytes() == whole.to_bytes()
+
+
+@settings(max_examples=30, deadline=None)
+@given(cut=st.integers(0, 100), seed=st.integers(0, 999))
+def test_a_saved_and_restored_state_continues_exactly(cut: int, seed: int) -> None:
+    episode = traffic(seed)
+    before = Episode(episode.inputs[:cut], episode.scores[:cut])
+    after = Episode(episode.inputs[cut:], episode.scores[cut:])
+    state = read(ClientState(), before)
+
+    restored = ClientState.from_bytes(state.to_bytes())
+
+    assert restored.to_bytes() == state.to_bytes()
+    assert read(restored, after).to_bytes() == read(state, after).to_bytes()
+
+
+def test_exact_repeats_count_once() -> None:
+    episode = factories.foreign(np.random.default_rng(SEED), 10)
+    often = factories.asked(np.tile(episode.inputs, (20, 1)))
+
+    once, repeated = read(ClientState(), episode), read(ClientState(), often)
+
+    assert repeated.queries == 200
+    assert (repeated.count, repeated.statistic) == (once.count, once.statistic) == (10, once.statistic)
+    np.testing.assert_array_equal(repeated.sums, once.sums)
+
+
+def test_nobody_is_weighed_by_a_few_odd_queries() -> None:
+    found = statistics(factories.noise(np.random.default_rng(SEED), QUERIES_MIN))
+
+    assert found[:-1] == [float("-inf")] * (QUERIES_MIN - 1)
+    assert found[-1] > THRESHOLD
+
+
+def test_every_query_that_leaves_the_statistic_above_the_threshold_is_counted() -> None:
+    episode = factories.mixing(np.random.default_rng(SEED), HORIZON, 0.6)
+    found = np.array(statistics(episode))
+    threshold = float(np.median(found))
+
+    state = read(ClientState(), episode, threshold=threshold)
+
+    assert state.suspected == (found > threshold).sum() > 0
+    assert (state.supremum, state.statistic) == (found.max(), found[-1])
+
+
+def test_a_full_epoch_begins_evidence_anew_and_forgets_nothing_else() -> None:
+    episode = factories.foreign(np.random.default_rng(SEED), HORIZON)
+    state = read(ClientState(), episode, threshold=THRESHOLD)
+    suspected, buckets = state.suspected, coverage.count(state.bitmap)
+
+    read(state, factories.honest(np.random.default_rng(SEED + 1), 1), threshold=THRESHOLD)
+
+    assert (state.epoch, state.count) == (1, 1)
+    assert state.supremum == state.statistic == float("-inf")
+    assert state.suspected == suspected > 0
+    assert coverage.count(state.bitmap) >= buckets
+    assert len(state.memory.digests) == len(state.memory.ring) == HORIZON + 1
+
+
+def test_an_epoch_lasts_for_as_many_distinct_queries_as_its_horizon() -> None:
+    episode = traffic(SEED, 200)
+    distinct = len(np.unique(episode.inputs, axis=0))
+
+    state = read(ClientState(), episode, horizon=25)
+
+    assert state.epoch * 25 + state.count == distinct
+    assert 1 <= state.count <= 25
+
+
+def test_forgiving_begins_anew() -> None:
+    state = read(ClientState(), factories.foreign(np.random.default_rng(SEED)), threshold=THRESHOLD)
+    buckets = coverage.count(state.bitmap)
+
+    state.forgive()
+
+    assert (state.count, state.supremum, state.suspected) == (0, float("-inf"), 0)
+    assert not state.sums.any()
+    assert coverage.count(state.bitmap) == buckets
+
+
+def test_new_buckets_are_told_once() -> None:
+    episode, state = factories.honest(np.random.default_rng(SEED)), ClientState()
+
+    first = state.read(INSTRUMENTS, episode.inputs, episode.scores, horizon=HORIZON)
+    again = state.read(INSTRUMENTS, episode.inputs + 1e-9, episode.scores, horizon=HORIZON)
+
+    assert len(first.new_buckets) == coverage.count(state.bitmap) > 1
+    assert len(again.scores) == HORIZON
+    assert again.new_buckets == []
+
+
+@pytest.mark.parametrize("defect", factories.hostile())
+def test_hostile_rows_leave_a_state_that_can_be_weighed_and_saved(defect: str) -> None:
+    rows = factories.hostile()[defect]
+    state = ClientState()
+
+    for scores in (np.full((6, factories.CLASSES), 0.25), np.full((6, factories.CLASSES), np.nan), np.ones((6, 0))):
+        state.read(INSTRUMENTS, rows, scores, horizon=HORIZON)
+    read(state, factories.honest(np.random.default_rng(SEED), 10))
+
+    assert np.isfinite(state.statistic)
+    assert (np.abs(state.sums) <= CLIP * state.count).all()
+    assert ClientState.from_bytes(state.to_bytes()).to_bytes() == state.to_bytes()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    inputs=arrays(np.float64, (7, 8), elements=st.floats(allow_nan=True, allow_infinity=True)),
+    scores=arrays(np.float64, (7, 4), elements=st.floats(allow_nan=True, allow_infinity=True)),
+)
+def test_whatever_is_sent_each_query_has_bounded_influence(inputs: Rows, scores: Rows) -> None:
+    state = ClientState()
+
+    state.read(INSTRUMENTS, inputs, scores, horizon=HORIZON)
+
+    assert (np.abs(state.sums) <= CLIP * state.count).all()
+    assert not np.isnan([state.statistic, state.supremum]).any()
+
+
+def test_what_one_client_sends_changes_nothing_for_another() -> None:
+    episode = traffic(SEED)
+    alone = read(ClientState(), episode).to_bytes()
+
+    poisoner = ClientState()
+    for rows in factories.hostile().values():
+        poisoner.read(INSTRUMENTS, rows, np.full((6, factories.CLASSES), np.inf), horizon=HORIZON)
+
+    assert read(ClientState(), episode).to_bytes() == alone
+
+
+def test_the_largest_state_has_at_most_16_kib() -> None:
+    generator = np.random.default_rng(SEED)
+    wide = [
+        Episode(generator.standard_normal((40, 60)), generator.dirichlet(np.ones(3), 40)) for _ in range(25)
+    ]  # white rows need every direction that there is
+    instruments, state = Instruments.fit(wide, generator), ClientState()
+
+    rows = generator.standard_normal((2 * DIGESTS, 60))
+    state.read(instruments, rows, generator.dirichlet(np.ones(3), len(rows)), horizon=10**6)
+
+    assert state.memory.ring.shape == (RING, DIRECTIONS_MAX)
+    assert len(state.memory.digests) == DIGESTS
+    assert len(state.to_bytes()) <= STATE_BYTES_MAX == 16 * 1024
+    assert ClientState.from_bytes(state.to_bytes()).to_bytes() == state.to_bytes()
+
+
+@settings(max_examples=200, deadline=None)
+@given(place=st.integers(0, 10**6), bit=st.integers(0, 7))
+def test_a_flipped_bit_is_refused_or_is_another_state(place: int, bit: int) -> None:
+    data = bytearray(read(ClientState(), factories.honest(np.random.default_rng(SEED), 8)).to_bytes())
+    data[place % len(data)] ^= 1 << bit
+
+    try:
+        state = ClientState.from_bytes(bytes(data))
+    except FormatError:
+        return
+
+    assert state.to_bytes() == bytes(data)
+
+
+@pytest.mark.parametrize("length", [0, 3, 50, 100, 2000, -1])
+def test_a_state_of_another_length_is_refused(length: int) -> None:
+    data = read(ClientState(), factories.honest(np.random.default_rng(SEED), 8)).to_bytes()
+    changed = data + b"\0" if length == -1 else data[:length]
+
+    with pytest.raises(FormatError, match=r"not one that the watch wrote|sizes that do not fit together"):
+        ClientState.from_bytes(changed)
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        ClientState(sums=np.full(len(FEATURES), np.nan)),
+        ClientState(pooled_sums=np.full(len(FEATURES), np.inf)),
+        ClientState(supremum=float("nan")),
+        ClientState(alarmed_at=float("nan")),
+        ClientState(memory=Memory(ring=np.full((1, 3), np.nan, np.float32))),
+    ],
+    ids=["sums", "pooled sums", "supremum", "time", "ring"],
+)
+def test_a_state_that_holds_no_numbers_is_refused(state: ClientState) -> None:
+    with pytest.raises(FormatError, match="a figure that is not a number"):
+        ClientState.from_bytes(state.to_bytes())
+
+
+def test_a_state_that_claims_more_than_memory_holds_is_refused() -> None:
+    state = ClientState(memory=Memory(digests=np.zeros(DIGESTS + 1, np.uint64)))
+
+    with pytest.raises(FormatError, match="sizes that do not fit"):
+        ClientState.from_bytes(state.to_bytes())
