@@ -1,0 +1,74 @@
+"""What the gate answers when it does not answer: problem details (RFC 9457), one kind for each reason.
+
+A problem says what is wrong with the request and where, never anything about the model, the policy or other clients.
+"""
+
+import math
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import msgspec
+
+MEDIA_TYPE = "application/problem+json"
+
+# Kind → HTTP status and title.
+PROBLEMS: Mapping[str, tuple[int, str]] = MappingProxyType(
+    {
+        "bad-request": (400, "The request is not one that this route understands"),
+        "bad-input": (422, "The inputs are not what the model takes"),
+        "unauthenticated": (401, "An API key is needed"),
+        "suspended": (403, "The client is suspended"),
+        "forbidden": (403, "The client may not use this route"),
+        "not-found": (404, "There is no such route"),
+        "method-not-allowed": (405, "The route does not take this method"),
+        "timeout": (408, "The request took too long to arrive"),
+        "too-large": (413, "The request is too large"),
+        "unsupported-media-type": (415, "The body is not JSON"),
+        "rate-limited": (429, "Too many queries"),
+        "model-failed": (500, "The model fails on these inputs"),
+        "internal": (500, "The request could not be answered"),
+        "busy": (503, "Too many requests are being worked on"),
+        "unrecorded": (503, "The answer could not be recorded, so it is withheld"),
+    }
+)
+
+
+class Problem(Exception):  # noqa: N818 (RFC 9457 calls it so)
+    """A request that is not answered: the kind (a key of `PROBLEMS`), a sentence, and the field at fault if one is."""
+
+    def __init__(
+        self, kind: str, detail: str = "", *, field: str = "", retry_after_seconds: float = 0, allow: str = ""
+    ) -> None:
+        super().__init__(kind, detail)
+        self.kind = kind
+        self.status, self.title = PROBLEMS[kind]
+        self.detail = detail
+        self.field = field
+        self.retry_after_seconds = retry_after_seconds
+        self.allow = allow
+
+    def body(self) -> bytes:
+        """The problem as JSON."""
+        document: dict[str, Any] = {
+            "type": f"urn:palladion:problem:{self.kind}",
+            "title": self.title,
+            "status": self.status,
+        }
+        if self.detail:
+            document["detail"] = self.detail
+        if self.field:
+            document["field"] = self.field
+        return msgspec.json.encode(document)
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """Headers that go with it, besides type and length."""
+        headers = []
+        if self.status == 401:
+            headers.append((b"www-authenticate", b"Bearer"))
+        if self.retry_after_seconds:
+            # whole seconds, rounded up: coming back earlier would be refused again
+            headers.append((b"retry-after", str(math.ceil(self.retry_after_seconds)).encode()))
+        if self.allow:
+            headers.append((b"allow", self.allow.encode()))
+        return headers

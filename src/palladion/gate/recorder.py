@@ -1,0 +1,209 @@
+"""Group commit: one thread owns the ledger, and whatever waits is written and synced together.
+
+An answer waits for its record here; while one batch is being synced, the next one gathers. Publishes a checkpoint at
+least every second, unless a command holds that back to copy the folder.
+"""
+
+import asyncio
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from palladion.errors import BusyError
+from palladion.ledger.record import Record
+from palladion.ledger.writer import BATCH_MAX, Ledger, Receipt
+
+CHECKPOINT_SECONDS = 1.0  # a reader, or a witness, is at most so far behind
+FREEZE_SECONDS_MAX = 60.0  # a copy of what checkpoints replace takes far less; a command that hangs must not stop them
+WAITING_MAX = 16_384  # records that wait for the disk: at 10 ms a sync that is minutes, and answers are late anyway
+
+_Result = TypeVar("_Result")
+
+log = logging.getLogger("palladion.gate")
+
+
+@dataclass
+class _Batch:
+    """Records that belong together, and who waits for them."""
+
+    records: Sequence[Record]
+    done: "Future[list[Receipt]]" = field(default_factory=Future)
+
+
+class Recorder:
+    """Appends to a ledger that it owns from now on. Satisfies `admin.LedgerPort`."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._waiting: deque[_Batch] = deque()
+        self._jobs: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
+        self._count = 0
+        self._wake = threading.Condition()
+        self._closing = False
+        self._sound = True
+        self._frozen_until: float | None = None
+        self._published_at_freeze = 0
+        self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
+        self._thread.start()
+
+    @property
+    def origin(self) -> str:
+        """The log's name."""
+        return self._ledger.origin
+
+    @property
+    def size(self) -> int:
+        """How many entries are acknowledged."""
+        return self._ledger.size
+
+    @property
+    def sound(self) -> bool:
+        """Whether the last write succeeded: after one that failed, the ledger takes nothing more."""
+        return self._sound and not self._closing
+
+    async def append(self, records: Sequence[Record]) -> list[Receipt]:
+        """Append `records`, at most `BATCH_MAX`, in one piece; they are on the disk when this returns.
+
+        Raises StorageError, BusyError, and ValueError on a record that cannot be one.
+        """
+        if len(records) > BATCH_MAX:
+            raise ValueError(f"{len(records)} records in one piece, at most {BATCH_MAX} are allowed")
+        batch = _Batch(records)
+        with self._wake:
+            if self._closing:
+                raise BusyError("the ledger is closed")
+            if self._count + len(records) > WAITING_MAX:
+                raise BusyError("too many records wait for the disk")
+            self._count += len(records)
+            self._waiting.append(batch)
+            self._wake.notify()
+        return await asyncio.wrap_future(batch.done)
+
+    async def checkpoint(self) -> bytes:
+        """Publish everything acknowledged so far; returns the signed note."""
+        return await self._call(self._ledger.checkpoint)
+
+    async def freeze(self) -> None:
+        """Publish what there is, and then nothing until `thaw`, a minute has passed, or the ledger must."""
+        await self._call(self._freeze)
+
+    async def thaw(self) -> bool:
+        """Publish again; returns whether nothing was published since `freeze`."""
+        return await self._call(self._thaw)
+
+    async def close(self) -> None:
+        """Write what waits, publish, and give the ledger back."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        await asyncio.get_running_loop().run_in_executor(None, self._thread.join)
+
+    async def _call(self, function: Callable[[], _Result]) -> _Result:
+        done: Future[_Result] = Future()
+        with self._wake:
+            if self._closing:
+                raise BusyError("the ledger is closed")
+            self._jobs.append((function, done))
+            self._wake.notify()
+        return await asyncio.wrap_future(done)
+
+    def _run(self) -> None:
+        next_checkpoint = _now() + CHECKPOINT_SECONDS
+        while True:
+            with self._wake:
+                if not (self._waiting or self._jobs or self._closing):
+                    self._wake.wait(max(0.0, next_checkpoint - _now()))
+                batches, jobs, closing = self._gather(), list(self._jobs), self._closing
+                self._jobs.clear()
+                closing = closing and not self._waiting
+            self._write(batches)
+            for function, done in jobs:
+                _fulfil(done, function)
+            if _now() >= next_checkpoint:
+                next_checkpoint = _now() + CHECKPOINT_SECONDS
+                self._publish()
+            if closing:
+                break
+        try:
+            self._ledger.close()
+        except Exception as error:  # noqa: BLE001 (nothing that was acknowledged is lost: the journal holds it)
+            self._fail(error)
+
+    def _gather(self) -> list[_Batch]:
+        """The batches that fit into one append, in order."""
+        taken: list[_Batch] = []
+        count = 0
+        while self._waiting and count + len(self._waiting[0].records) <= BATCH_MAX:
+            batch = self._waiting.popleft()
+            self._count -= len(batch.records)
+            # whoever gave up waiting gets no answer, and needs no record; from here on it cannot give up
+            if batch.done.set_running_or_notify_cancel():
+                taken.append(batch)
+                count += len(batch.records)
+        return taken
+
+    def _write(self, batches: list[_Batch]) -> None:
+        if not batches:
+            return
+        try:
+            receipts = self._ledger.append([record for batch in batches for record in batch.records])
+        except ValueError as error:
+            # nothing was written, and the ledger is sound: one of them is no record, which is its sender's affair alone
+            if len(batches) == 1:
+                batches[0].done.set_exception(error)
+                return
+            for batch in batches:
+                self._write([batch])
+            return
+        except Exception as error:  # noqa: BLE001 (whoever waits gets it; this thread must live on to tell the next)
+            self._fail(error)
+            for batch in batches:
+                batch.done.set_exception(error)
+            return
+        start = 0
+        for batch in batches:
+            batch.done.set_result(receipts[start : start + len(batch.records)])
+            start += len(batch.records)
+
+    def _publish(self) -> None:
+        if self._frozen_until is not None and _now() < self._frozen_until:
+            return
+        try:
+            self._ledger.checkpoint()
+        except Exception as error:  # noqa: BLE001 (as above)
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        """The ledger takes nothing more: say so once, to whoever asks whether we are ready and to the operator."""
+        if self._sound:
+            self._sound = False
+            log.error("the ledger cannot be written, so nothing is answered any more: %s", error)
+
+    def _freeze(self) -> None:
+        self._ledger.checkpoint()
+        self._published_at_freeze = self._ledger.published
+        self._frozen_until = _now() + FREEZE_SECONDS_MAX
+
+    def _thaw(self) -> bool:
+        held = self._frozen_until is not None and self._ledger.published == self._published_at_freeze
+        self._frozen_until = None
+        return held
+
+
+def _fulfil(done: "Future[Any]", function: Callable[[], Any]) -> None:
+    if not done.set_running_or_notify_cancel():
+        return
+    try:
+        done.set_result(function())
+    except Exception as error:  # noqa: BLE001 (the caller gets it; a ledger that is broken tells `_publish` as well)
+        done.set_exception(error)
+
+
+def _now() -> float:
+    # intervals only; wall time comes from the Clock
+    return time.monotonic()

@@ -1,0 +1,63 @@
+"""What the data path takes and gives: a request without its transport, a response, and salted digests of both."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from hashlib import blake2b
+
+from palladion.gate.problems import MEDIA_TYPE, Problem
+
+JSON = b"application/json"
+_SALT_PERSON = b"pall/ledger-salt"
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request: headers in lower case, the body on demand (it raises Problem), and the peer if it can be believed."""
+
+    method: str
+    path: str
+    headers: Mapping[bytes, bytes]
+    body: Callable[[], Awaitable[bytes]]
+    address: str | None = None
+
+
+@dataclass(frozen=True)
+class Response:
+    """A response: status, headers and body."""
+
+    status: int
+    body: bytes
+    headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+
+    @classmethod
+    def of_problem(cls, problem: Problem) -> "Response":
+        """What a problem looks like to the client."""
+        headers = [(b"content-type", MEDIA_TYPE.encode()), *problem.headers()]
+        return cls(problem.status, problem.body(), headers)
+
+
+@dataclass(frozen=True)
+class Digests:
+    """Salted digests of a request's and an answer's body, as the ledger holds them.
+
+    From the ledger alone nobody can confirm a guess; with the salt of a request, whoever has the bodies can show that
+    they are the recorded ones.
+    """
+
+    request: str
+    answer: str
+
+    @classmethod
+    def of(cls, key: bytes, request_id: str, request: bytes, answer: bytes) -> "Digests":
+        """The digests of a request; `key` is the gate root's "ledger-salts"."""
+        salt = request_salt(key, request_id)
+        return cls(_digest(salt, request), _digest(salt, answer))
+
+
+def request_salt(key: bytes, request_id: str) -> bytes:
+    """The salt of one request, 32 bytes; telling it to somebody tells nothing of any other request."""
+    return blake2b(request_id.encode(), digest_size=32, key=key, person=_SALT_PERSON).digest()
+
+
+def _digest(salt: bytes, body: bytes) -> str:
+    return blake2b(body, digest_size=32, key=salt).hexdigest()

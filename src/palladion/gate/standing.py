@@ -1,0 +1,94 @@
+"""Puts what the watch asks for into effect: a standing changes for one client, or for a whole campaign, once.
+
+On a route that only observes, the change is proposed in the ledger and nothing else happens.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from palladion.gate.directory import WATCH, Caller, Directory
+from palladion.policy import RoutePolicy, WatchPolicy
+from palladion.registry import StandingChange
+from palladion.registry.rows import Standing
+from palladion.watch.response import Verdict, next_standing, rank
+from palladion.watch.watch import Observation
+
+
+@dataclass(frozen=True)
+class Step:
+    """A change of standing, how the client stood before, and the route on which it was only proposed, if it was."""
+
+    before: Caller
+    change: StandingChange
+    proposed_on: str | None = None
+
+    @property
+    def raised(self) -> bool:
+        """Whether the client stands better than before."""
+        return rank(self.change.standing) < rank(self.before.standing)
+
+
+class Standings:
+    """Decides which clients change, and remembers what was proposed already. Changes the directory, writes nothing."""
+
+    def __init__(self, directory: Directory, policy: WatchPolicy) -> None:
+        self._directory = directory
+        self._policy = policy
+        self._proposed: dict[tuple[str, str], Standing] = {}
+
+    def settle(
+        self, caller: Caller, concerned: Iterable[str], route: RoutePolicy, observation: Observation, now: datetime
+    ) -> list[Step]:
+        """The changes that an observation brings: in effect in the directory when this returns, or only proposed.
+
+        `concerned` are the ids of those for whom the verdict counts: the caller, or everybody in its campaign.
+        """
+        steps = []
+        for client in sorted(concerned):
+            known = self._directory.callers.get(client)
+            if known is None:
+                continue
+            target = self._target(known, observation, caller, now)
+            if route.mode == "enforce" and target != known.standing:
+                steps.append(Step(known, self._change(known, target, observation.verdict, now)))
+            elif route.mode == "observe" and self._is_news(known, target, route):
+                proposal = StandingChange(client, target, observation.verdict.reason, WATCH, now)
+                steps.append(Step(known, proposal, route.route))
+        return steps
+
+    def revert(self, steps: Iterable[Step]) -> None:
+        """Take back what could not be recorded, unless more has happened since. The evidence will ask for it again."""
+        for step in steps:
+            client = step.change.client
+            if step.proposed_on is not None:
+                self._proposed.pop((client, step.proposed_on), None)
+            elif (known := self._directory.callers.get(client)) and known.since == step.change.at:
+                self._directory.put(step.before)
+
+    def forget(self, client: str) -> None:
+        """Propose anew what was proposed for a client before; for one whose standing a person raised."""
+        self._proposed = {place: standing for place, standing in self._proposed.items() if place[0] != client}
+
+    def _target(self, known: Caller, observation: Observation, caller: Caller, now: datetime) -> Standing:
+        quiet_hours = 0.0
+        if known is caller and known.decided_by == WATCH:
+            # what a person decided, time does not undo
+            since = (now - known.since).total_seconds() / 3600
+            quiet_hours = min(observation.quiet_hours, since)
+        return next_standing(known.standing, observation.verdict, quiet_hours=quiet_hours, policy=self._policy)
+
+    def _change(self, known: Caller, target: Standing, verdict: Verdict, now: datetime) -> StandingChange:
+        reason = verdict.reason
+        if rank(target) < rank(known.standing):
+            reason = f"nothing suspicious for {self._policy.recover_hours} hours"
+        change = StandingChange(known.id, target, reason, WATCH, now)
+        self._directory.change(change)
+        return change
+
+    def _is_news(self, known: Caller, target: Standing, route: RoutePolicy) -> bool:
+        place = (known.id, route.route)
+        if rank(target) <= max(rank(known.standing), rank(self._proposed.get(place, "trusted"))):
+            return False
+        self._proposed[place] = target
+        return True

@@ -1,0 +1,119 @@
+"""Contracts: which outputs are scores and which are labels, found without being told, or refused in a sentence."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from palladion.errors import FormatError, PolicyError
+from palladion.gate.contract import Contract, as_probabilities, make_contract
+from palladion.model.run import Port
+from palladion.policy import RoutePolicy
+
+PROBABILITIES = Port("probabilities", "float32", (None, 3))
+NUMBER = Port("price", "float32", ("n", 1))
+FLAT_NUMBER = Port("price", "float64", (None,))
+LABEL = Port("label", "int64", (None,))
+TEXT_LABEL = Port("class", "string", (None, 1))
+HIDDEN = Port("hidden", "float32", (None, 8, 8))
+FLAGS = Port("flags", "bool", (None,))
+
+
+def _route(**changes: Any) -> RoutePolicy:
+    return RoutePolicy(**{"model": "fraud", **changes})
+
+
+@pytest.mark.parametrize(
+    ("ports", "scores", "label", "kind"),
+    [
+        ((PROBABILITIES,), "probabilities", None, "classes"),
+        ((LABEL, PROBABILITIES), "probabilities", "label", "classes"),
+        ((TEXT_LABEL, PROBABILITIES), "probabilities", "class", "classes"),
+        ((LABEL,), None, "label", "classes"),
+        ((NUMBER,), "price", None, "numbers"),
+        ((FLAT_NUMBER,), "price", None, "numbers"),
+        ((HIDDEN, FLAGS, PROBABILITIES), "probabilities", None, "classes"),
+        ((Port("logits", "float16", (None, None)),), "logits", None, "classes"),
+    ],
+    ids=lambda value: "+".join(port.name for port in value) if isinstance(value, tuple) else None,
+)
+def test_outputs_are_found_by_their_type_and_shape(
+    ports: tuple[Port, ...], scores: str | None, label: str | None, kind: str
+) -> None:
+    found = make_contract(_route(), ports)
+    assert (found.scores, found.label, found.kind) == (scores, label, kind)
+
+
+def test_what_clients_were_promised_comes_from_the_route() -> None:
+    found = make_contract(_route(answer="label", decimals=3, top_k=2), (PROBABILITIES,))
+    assert (found.answer, found.decimals, found.top_k) == ("label", 3, 2)
+
+
+def test_the_route_can_name_the_outputs() -> None:
+    other = Port("second", "float32", (None, 5))
+    found = make_contract(_route(scores_output="second"), (PROBABILITIES, other, LABEL))
+    assert (found.scores, found.label) == ("second", "label")
+
+
+@pytest.mark.parametrize(
+    ("route", "ports", "message"),
+    [
+        ({"scores_output": "nothing"}, (PROBABILITIES,), "scores_output is 'nothing', which is no such output"),
+        ({"scores_output": "label"}, (PROBABILITIES, LABEL), "scores_output is 'label'"),
+        ({"label_output": "probabilities"}, (PROBABILITIES, LABEL), "label_output is 'probabilities'"),
+        ({"label_output": "flags"}, (FLAGS,), "label_output is 'flags'"),
+        ({}, (HIDDEN, FLAGS), r"none of the outputs \(hidden, flags\) is a score or a label"),
+        ({}, (), "none of the outputs"),
+        ({"answer": "label"}, (NUMBER,), "the model predicts numbers"),
+    ],
+)
+def test_a_route_that_does_not_fit_the_model_is_refused_by_name(
+    route: dict[str, str], ports: tuple[Port, ...], message: str
+) -> None:
+    with pytest.raises(PolicyError, match=f"route /v1/models/fraud/predict: .*{message}"):
+        make_contract(_route(**route), ports)
+
+
+def _contract(**changes: Any) -> Contract:
+    values = {"scores": "s", "label": "l", "kind": "classes", "answer": "scores", "decimals": 17, "top_k": 0}
+    return Contract(**{**values, **changes})
+
+
+def test_outputs_with_a_value_for_each_row_are_handed_on() -> None:
+    outputs = {"s": np.ones((2, 3)), "l": np.zeros(2), "other": np.zeros(7)}
+    assert _contract().verify_outputs(outputs, 2) is outputs
+
+
+@pytest.mark.parametrize(
+    ("scores", "label"),
+    [((1, 3), (2,)), ((3, 3), (2,)), ((2, 3), (1,)), ((6,), (2,)), ((2, 3, 1), (2,)), ((2, 3), ()), ((2, 0), (2,))],
+)
+def test_a_model_that_does_not_answer_each_row_is_refused(scores: tuple[int, ...], label: tuple[int, ...]) -> None:
+    outputs = {"s": np.zeros(scores), "l": np.zeros(label)}
+    with pytest.raises(FormatError, match="for 2 rows"):
+        _contract().verify_outputs(outputs, 2)
+
+
+def test_probabilities_are_taken_as_they_are_and_logits_become_some() -> None:
+    rows = np.array([[0.2, 0.8], [3.0, 1.0], [-1.0, 2.0]])
+    found = as_probabilities(rows)
+    assert found[0].tolist() == [0.2, 0.8]
+    assert found[1:] == pytest.approx(np.exp(rows[1:]) / np.exp(rows[1:]).sum(axis=1, keepdims=True))
+    assert as_probabilities(rows[:1]).tolist() == [[0.2, 0.8]]
+
+
+def test_huge_logits_overflow_nothing() -> None:
+    found = as_probabilities(np.array([[1e30, -1e30, 0.0]]))
+    assert found.tolist() == [[1.0, 0.0, 0.0]]
+
+
+@pytest.mark.parametrize("changes", [{"scores": None}, {"kind": "numbers"}])
+def test_where_there_are_no_class_scores_the_watch_gets_no_columns(changes: dict[str, Any]) -> None:
+    found = _contract(**changes).class_scores({"s": np.ones((4, 1)), "l": np.ones(4)}, 4)
+    assert found.shape == (4, 0)
+
+
+def test_class_scores_come_in_double_precision() -> None:
+    found = _contract().class_scores({"s": np.array([[0.25, 0.75]], np.float32)}, 1)
+    assert found.dtype == np.float64
+    assert found.tolist() == [[0.25, 0.75]]

@@ -1,0 +1,175 @@
+"""Disclosure: the table of docs/gate.md, for every standing and every kind of answer."""
+
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
+
+from palladion.gate import disclosure
+from palladion.gate.contract import Contract
+from palladion.gate.disclosure import LEVELS, Level, disclose, rate_divisor
+from palladion.registry.rows import Standing
+
+SCORES = np.array([[0.5812, 0.2437, 0.1218, 0.0433, 0.0100], [0.0512, 0.1637, 0.1218, 0.3433, 0.32]])
+NUMBERS = np.array([[1234.567], [-0.0987]])
+LABELS = np.array(["ham", "spam"], object)
+
+
+def _contract(**changes: Any) -> Contract:
+    values = {"scores": "p", "label": None, "kind": "classes", "answer": "scores", "decimals": 17, "top_k": 0}
+    return Contract(**{**values, **changes})
+
+
+def _disclose(contract: Contract, standing: Standing, scores: NDArray[Any] = SCORES) -> dict[str, Any]:
+    shown = disclose({"p": scores, "l": LABELS, "secret": SCORES}, contract, LEVELS[standing])
+    return {name: values.tolist() for name, values in shown.items()}
+
+
+def test_the_page_shows_the_table_that_stands_with_the_code() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "gate.md").read_text(encoding="utf-8")
+    table = page.partition("<!-- begin disclosure -->\n")[2].partition("<!-- end disclosure -->")[0]
+    assert table.strip() in (disclosure.__doc__ or "")
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.strip().splitlines()[2:]]
+    assert [row[0] for row in rows] == list(get_args(Standing))
+    rates = {1: "full", 4: "a quarter"}
+    assert [row[2] for row in rows] == [*(rates[rate_divisor(standing)] for standing in LEVELS), "none"]
+    digits = {1: "one", 2: "two", 3: "three"}
+    reduced = f"{digits[disclosure.REDUCED_DECIMALS]} decimal and the {digits[disclosure.REDUCED_TOP_K]} highest"
+    assert f"scores to {reduced}; numbers to {digits[disclosure.REDUCED_DIGITS]} significant" in rows[2][1]
+    assert f"numbers to {digits[disclosure.LABEL_DIGITS]} significant" in rows[3][1]
+
+
+def test_every_standing_but_suspended_discloses_something() -> None:
+    assert set(LEVELS) == set(get_args(Standing)) - {"suspended"}
+
+
+def test_a_quarter_of_the_rate_is_left_to_the_throttled_and_the_degraded() -> None:
+    divisors = {standing: rate_divisor(standing) for standing in LEVELS}
+    assert divisors == {"trusted": 1, "watched": 1, "throttled": 4, "degraded": 4}
+
+
+@pytest.mark.parametrize("contract", [_contract(), _contract(label="l"), _contract(kind="numbers", top_k=2)])
+def test_watched_discloses_exactly_what_trusted_does(contract: Contract) -> None:
+    assert LEVELS["watched"] == LEVELS["trusted"]
+    assert _disclose(contract, "watched") == _disclose(contract, "trusted")
+
+
+def test_trusted_gets_what_the_contract_says() -> None:
+    assert _disclose(_contract(), "trusted") == {"p": SCORES.tolist()}
+    assert _disclose(_contract(label="l"), "trusted") == {"p": SCORES.tolist(), "l": LABELS.tolist()}
+    assert _disclose(_contract(decimals=2, top_k=1), "trusted") == {"p": [[0.58, 0, 0, 0, 0], [0, 0, 0, 0.34, 0]]}
+
+
+def test_throttled_gets_one_decimal_of_the_three_highest() -> None:
+    reduced = {"p": [[0.6, 0.2, 0.1, 0.0, 0.0], [0.0, 0.2, 0.0, 0.3, 0.3]]}
+    assert _disclose(_contract(), "throttled") == reduced
+    assert _disclose(_contract(label="l"), "throttled") == {**reduced, "l": LABELS.tolist()}
+
+
+def test_throttled_never_gets_more_than_the_contract() -> None:
+    assert _disclose(_contract(decimals=0, top_k=1), "throttled") == {"p": [[1, 0, 0, 0, 0], [0, 0, 0, 1, 0]]}
+
+
+def test_degraded_gets_the_label_alone() -> None:
+    assert _disclose(_contract(), "degraded") == {"label": [0, 3]}
+    assert _disclose(_contract(label="l"), "degraded") == {"l": LABELS.tolist()}
+    assert _disclose(_contract(label="l", kind="numbers"), "degraded", NUMBERS) == {"l": LABELS.tolist()}
+
+
+def test_numbers_lose_digits() -> None:
+    contract = _contract(kind="numbers")
+    assert _disclose(contract, "trusted", NUMBERS) == {"p": [[1234.567], [-0.0987]]}
+    assert _disclose(contract, "throttled", NUMBERS) == {"p": [[1200.0], [-0.099]]}
+    assert _disclose(contract, "degraded", NUMBERS) == {"p": [[1000.0], [-0.1]]}
+    assert _disclose(contract, "throttled", NUMBERS[:, 0]) == {"p": [1200.0, -0.099]}
+
+
+@pytest.mark.parametrize("standing", LEVELS)
+@pytest.mark.parametrize("kind", ["classes", "numbers"])
+def test_a_route_that_promises_the_label_shows_nothing_else(standing: Standing, kind: str) -> None:
+    contract = _contract(label="l", kind=kind, answer="label")
+    assert _disclose(contract, standing, NUMBERS if kind == "numbers" else SCORES) == {"l": LABELS.tolist()}
+
+
+@pytest.mark.parametrize("standing", LEVELS)
+def test_a_label_is_made_where_the_model_has_none(standing: Standing) -> None:
+    assert _disclose(_contract(answer="label"), standing) == {"label": [0, 3]}
+
+
+@pytest.mark.parametrize("standing", LEVELS)
+def test_outputs_that_the_contract_does_not_name_stay_inside(standing: Standing) -> None:
+    for contract in (_contract(), _contract(label="l"), _contract(scores=None, label="l"), _contract(kind="numbers")):
+        assert _disclose(contract, standing).keys() <= {"p", "l", "label"}
+
+
+@pytest.mark.parametrize("standing", LEVELS)
+def test_labels_are_handed_on_untouched_at_every_standing(standing: Standing) -> None:
+    assert disclose({"p": SCORES, "l": LABELS}, _contract(label="l"), LEVELS[standing])["l"] is LABELS
+
+
+@pytest.mark.parametrize(
+    "scores",
+    [
+        pytest.param([0.33, 0.33, 0.34], id="a tie after rounding"),
+        pytest.param([0.25, 0.25, 0.25, 0.25], id="a real tie"),
+        pytest.param([-5.0, -1.0, -3.0, -2.0], id="logits"),
+        pytest.param([-0.31, -0.29, -0.33, -0.28], id="logits that tie"),
+        pytest.param([-1.0, 0.0, -2.0, -3.0], id="a highest score of zero"),
+        pytest.param([0.0, 0.0, 0.0, 0.0], id="nothing at all"),
+    ],
+)
+@pytest.mark.parametrize("decimals", [0, 1, 17])
+@pytest.mark.parametrize("top_k", [0, 1, 2])
+@pytest.mark.parametrize("level", ["contract", "reduced"])
+def test_the_highest_class_stays_the_highest(scores: list[float], decimals: int, top_k: int, level: Level) -> None:
+    rows = np.array([scores, scores[::-1]], np.float32)
+    shown = disclose({"p": rows}, _contract(decimals=decimals, top_k=top_k), level)["p"]
+    assert shown.argmax(axis=1).tolist() == rows.argmax(axis=1).tolist()
+
+
+_FLOATS = st.floats(-50, 50, width=32)
+
+
+@given(
+    arrays(np.float32, st.tuples(st.integers(1, 4), st.integers(2, 6)), elements=_FLOATS),
+    st.integers(0, 17),
+    st.integers(0, 7),
+    st.sampled_from(["contract", "reduced"]),
+)
+def test_no_scores_can_make_the_highest_class_change(
+    rows: NDArray[np.float32], decimals: int, top_k: int, level: Level
+) -> None:
+    before = rows.copy()
+    shown = disclose({"p": rows}, _contract(decimals=decimals, top_k=top_k), level)["p"]
+    assert shown.argmax(axis=1).tolist() == rows.argmax(axis=1).tolist()
+    # a step more than rounding, at most, for the class that is named; and the model's own array is left alone
+    named = np.take_along_axis(shown - rows, rows.argmax(axis=1)[:, None], axis=1)
+    places = min(decimals, 1) if level == "reduced" else decimals
+    assert np.abs(named).max() <= 1.5 * 10.0**-places + 1e-5
+    assert np.array_equal(rows, before)
+
+
+def test_of_many_equal_scores_the_first_ones_are_shown() -> None:
+    shown = _disclose(_contract(top_k=3), "trusted", np.tile([0.1, 0.2, 0.0], 200)[None])
+    assert shown == {"p": [[*[0.0, 0.2, 0.0] * 3, *[0.0] * 591]]}
+
+
+def test_what_is_hidden_of_logits_looks_lower_than_what_is_shown() -> None:
+    shown = _disclose(_contract(top_k=2), "trusted", np.array([[-5.0, -1.0, -3.0, -2.0]]))
+    assert shown == {"p": [[-2.0, -1.0, -2.0, -2.0]]}
+
+
+def test_rounding_leaves_no_negative_zero() -> None:
+    assert str(_disclose(_contract(decimals=1), "trusted", np.array([[0.9, -0.01]]))) == "{'p': [[0.9, 0.0]]}"
+
+
+def test_scores_that_are_no_numbers_break_nothing() -> None:
+    rows = np.array([[np.nan, 0.5, 0.5, 0.1], [np.inf, -np.inf, 0.0, 1.0]])
+    for standing in LEVELS:
+        for kind in ("classes", "numbers"):
+            assert set(_disclose(_contract(kind=kind), standing, rows)) <= {"p", "label"}

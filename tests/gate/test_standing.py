@@ -1,0 +1,176 @@
+"""Standings: a verdict changes a client or a campaign, or is proposed once; time raises what the watch lowered."""
+
+from dataclasses import replace
+
+import pytest
+
+from palladion.gate.directory import WATCH, Directory, read_roll
+from palladion.gate.standing import Standings, Step
+from palladion.policy import RoutePolicy, WatchPolicy
+from palladion.registry import StandingChange
+from palladion.registry.rows import Standing
+from palladion.watch.response import Cause, Evidence, Verdict
+from palladion.watch.watch import Observation
+
+from .gates import MODEL, House, at
+
+ENFORCE = RoutePolicy(model=MODEL, mode="enforce")
+OBSERVE = RoutePolicy(model=MODEL, mode="observe")
+
+
+class Table:
+    """Standings over a directory, and the calls that every test makes."""
+
+    def __init__(self, house: House) -> None:
+        self.ids = house.ids
+        self.directory = Directory(house.root.derive("client-key-pepper"))
+        with house.installation.open_registry() as registry, registry.read() as records:
+            self.directory.load(read_roll(records))
+        self.standings = Standings(self.directory, WatchPolicy(recover_hours=24))
+
+    def settle(
+        self,
+        standing: Standing,
+        *,
+        route: RoutePolicy = ENFORCE,
+        concerned: tuple[str, ...] = ("acme",),
+        cause: Cause | None = "client",
+        quiet_hours: float = 0.0,
+        hours: float = 0.0,
+    ) -> list[Step]:
+        """What a request of acme brings whose verdict asks for `standing`."""
+        verdict = Verdict(standing, cause, "they are odd")
+        observation = Observation(Evidence(), verdict, 1, 0, quiet_hours, calibrated=True)
+        caller = self.directory.callers[self.ids["acme"]]
+        clients = {self.ids[name] for name in concerned}
+        return self.standings.settle(caller, clients, route, observation, at(hours))
+
+    def put(self, standing: Standing, *, hours: float = 0.0, actor: str = WATCH) -> None:
+        self.directory.change(StandingChange(self.ids["acme"], standing, "", actor, at(hours)))
+
+    def standing(self, name: str = "acme") -> Standing:
+        return self.directory.callers[self.ids[name]].standing
+
+
+@pytest.fixture
+def table(house: House) -> Table:
+    return Table(house)
+
+
+def test_nothing_unusual_changes_nothing(table: Table) -> None:
+    assert table.settle("trusted", cause=None) == []
+    assert table.settle("trusted", cause=None, route=OBSERVE) == []
+
+
+def test_an_enforcing_route_lowers_a_client_at_once(table: Table) -> None:
+    before = table.directory.callers[table.ids["acme"]]
+    (step,) = table.settle("throttled")
+    assert step == Step(before, StandingChange(before.id, "throttled", "they are odd", WATCH, at(0)), None)
+    assert table.standing() == "throttled"
+    assert table.settle("throttled") == []
+
+
+def test_suspicion_alone_never_raises(table: Table) -> None:
+    table.put("degraded")
+    assert table.settle("watched") == []
+    assert table.standing() == "degraded"
+
+
+def test_a_campaigns_verdict_changes_every_member_that_stands_better(table: Table) -> None:
+    table.settle("degraded", concerned=("globex",))
+    steps = table.settle("throttled", concerned=("acme", "globex", "initech"), cause="campaign")
+    assert sorted(step.change.client for step in steps) == sorted([table.ids["acme"], table.ids["initech"]])
+    assert [table.standing(name) for name in ("acme", "globex", "initech", "brief")] == [
+        *("throttled", "degraded", "throttled", "trusted")
+    ]
+
+
+def test_a_member_that_was_revoked_is_left_out(table: Table) -> None:
+    verdict = Verdict("throttled", "campaign", "")
+    observation = Observation(Evidence(), verdict, 1, 0, 0.0, calibrated=True)
+    caller = table.directory.callers[table.ids["acme"]]
+    steps = table.standings.settle(caller, {"gone", caller.id}, ENFORCE, observation, at(0))
+    assert [step.change.client for step in steps] == [caller.id]
+
+
+def test_an_observing_route_only_proposes_and_does_it_once(table: Table) -> None:
+    (step,) = table.settle("throttled", route=OBSERVE)
+    assert (step.change.standing, step.proposed_on) == ("throttled", OBSERVE.route)
+    assert table.standing() == "trusted"
+    assert table.settle("throttled", route=OBSERVE) == []
+    assert table.settle("watched", route=OBSERVE) == []
+
+
+def test_what_is_worse_than_proposed_is_proposed_again(table: Table) -> None:
+    standings: list[Standing] = ["watched", "throttled", "throttled", "suspended"]
+    proposed = [[step.change.standing for step in table.settle(standing, route=OBSERVE)] for standing in standings]
+    assert proposed == [["watched"], ["throttled"], [], ["suspended"]]
+
+
+def test_each_observing_route_proposes_for_itself(table: Table) -> None:
+    other = RoutePolicy(model="other", mode="observe")
+    assert table.settle("throttled", route=OBSERVE) != []
+    assert table.settle("throttled", route=other) != []
+
+
+def test_what_a_client_is_already_is_not_proposed(table: Table) -> None:
+    table.put("degraded")
+    assert table.settle("throttled", route=OBSERVE) == []
+
+
+def test_after_a_person_forgave_a_client_proposals_begin_anew(table: Table) -> None:
+    table.settle("throttled", route=OBSERVE)
+    table.settle("throttled", route=OBSERVE, concerned=("globex",))
+    table.standings.forget(table.ids["acme"])
+    assert table.settle("throttled", route=OBSERVE) != []
+    assert table.settle("throttled", route=OBSERVE, concerned=("globex",)) == []
+
+
+def test_quiet_hours_raise_what_the_watch_lowered_by_one_step(table: Table) -> None:
+    table.put("degraded")
+    assert table.settle("trusted", cause=None, quiet_hours=23.9, hours=100) == []
+    (step,) = table.settle("trusted", cause=None, quiet_hours=24, hours=100)
+    assert (step.change.standing, step.raised) == ("throttled", True)
+    assert step.change.reason == "nothing suspicious for 24 hours"
+    # the next step up needs as many hours again
+    assert table.settle("trusted", cause=None, quiet_hours=1000, hours=123) == []
+    assert table.settle("trusted", cause=None, quiet_hours=1000, hours=124) != []
+
+
+def test_time_does_not_raise_what_a_person_lowered(table: Table) -> None:
+    table.put("throttled", actor="user:ada")
+    assert table.settle("trusted", cause=None, quiet_hours=1000, hours=1000) == []
+
+
+def test_time_lifts_no_suspension(table: Table) -> None:
+    table.put("suspended")
+    assert table.settle("trusted", cause=None, quiet_hours=1000, hours=1000) == []
+
+
+def test_time_raises_the_one_who_asks_and_no_other_member(table: Table) -> None:
+    for name in ("acme", "globex"):
+        table.directory.change(StandingChange(table.ids[name], "throttled", "", WATCH, at(0)))
+    table.settle("trusted", cause="campaign", concerned=("acme", "globex"), quiet_hours=1000, hours=1000)
+    assert (table.standing("acme"), table.standing("globex")) == ("watched", "throttled")
+
+
+def test_what_could_not_be_recorded_is_taken_back_and_asked_for_again(table: Table) -> None:
+    before = table.directory.callers[table.ids["acme"]]
+    steps = table.settle("throttled")
+    table.standings.revert(steps)
+    assert table.directory.callers[before.id] == before
+    assert table.settle("throttled", hours=1) != []
+
+
+def test_a_proposal_that_could_not_be_recorded_is_made_again(table: Table) -> None:
+    steps = table.settle("throttled", route=OBSERVE)
+    table.standings.revert(steps)
+    assert table.settle("throttled", route=OBSERVE) != []
+
+
+def test_taking_back_does_not_undo_what_came_later(table: Table) -> None:
+    steps = table.settle("throttled")
+    table.put("suspended", hours=1, actor="user:ada")
+    table.standings.revert(steps)
+    assert table.standing() == "suspended"
+    table.standings.revert([replace(steps[0], change=replace(steps[0].change, client="gone"))])
