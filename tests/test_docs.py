@@ -56,7 +56,8 @@ def test_every_command_explains_itself_with_an_example() -> None:
 
 
 def test_every_command_that_reports_can_print_json() -> None:
-    silent = {"palladion ledger checkpoint", "palladion ledger show", "palladion demo"}  # a note, JSON anyway, a show
+    # a note, JSON anyway, a show, and one that speaks as long as it runs
+    silent = {"palladion ledger checkpoint", "palladion ledger show", "palladion demo", "palladion serve"}
     for name, command in ALL.items():
         if not isinstance(command, click.Group) and name not in silent:
             assert any("--json" in parameter.opts for parameter in command.params), name

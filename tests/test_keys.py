@@ -2,6 +2,7 @@
 
 import hmac
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime
 from hashlib import sha256
 
@@ -175,6 +176,16 @@ def test_a_keyring_of_another_shape_is_refused(field: str, value: object) -> Non
     document[field] = value
     with pytest.raises(FormatError, match="the keyring"):
         _open(canonical.encode(document), Box("a"))
+
+
+@pytest.mark.parametrize("change", [dict.clear, lambda public: public.pop("gate"), lambda public: public.update(x="")])
+def test_public_keys_that_are_not_one_for_each_purpose_are_not_read(change: Callable[[dict[str, str]], None]) -> None:
+    _, data = create_root("gate", [Box("a")], created=CREATED)
+    document = json.loads(data)
+    change(document["public"])
+    document["public"] = {name: key or "00" * 32 for name, key in document["public"].items()}
+    with pytest.raises(FormatError, match="the keyring does not state exactly the public keys checkpoint, gate"):
+        read_public(canonical.encode(document), what="the keyring")
 
 
 def test_a_keyring_with_too_many_wraps_is_refused_before_any_is_tried() -> None:

@@ -171,6 +171,14 @@ PURPOSES: tuple[Purpose, ...] = (
     ),
     Purpose(
         "gate",
+        "journal",
+        "derived",
+        "authenticates what the ledger has acknowledged and not published yet",
+        "the ledger does not open: what stands behind its last checkpoint can no longer be told from a forgery",
+        "a thief who can also write to this host's disk can have records of his own signed by the next checkpoint",
+    ),
+    Purpose(
+        "gate",
         "checkpoint",
         "signing",
         "signs the ledger's checkpoints",
@@ -291,11 +299,16 @@ def open_root(data: bytes, identities: Sequence[Identity], *, what: str) -> Root
 
 
 def read_public(data: bytes, *, what: str) -> PublicKeys:
-    """The public keys that a keyring file states; authenticated only when the root is opened."""
+    """The public keys that a keyring file states, one for each purpose; authenticated only when the root is opened.
+
+    Raises FormatError.
+    """
     document = _parse(data, what)
-    return PublicKeys(
-        document["root"], document["id"], {name: bytes.fromhex(key) for name, key in document["public"].items()}
-    )
+    stated = {name: bytes.fromhex(key) for name, key in document["public"].items()}
+    expected = {p.name for p in PURPOSES if p.root == document["root"] and p.source != "derived"}
+    if stated.keys() != expected:
+        raise FormatError(f"{what} does not state exactly the public keys {', '.join(sorted(expected))}")
+    return PublicKeys(document["root"], document["id"], stated)
 
 
 def read_wraps(data: bytes, *, what: str) -> list[Wrap]:

@@ -3,7 +3,12 @@
 import re
 from pathlib import Path
 
+import pytest
+
+from palladion.seal.recipients import FileIdentity, write_identity
 from tests.cli import session
+from tests.lifecycle.installations import NOW
+from tests.models import onnx_bytes, write
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 
@@ -12,16 +17,23 @@ def _blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
 
 
-def test_the_commands_of_the_readme_print_what_it_shows(folder: Path) -> None:
+@pytest.fixture
+def reader(folder: Path) -> Path:
+    """The folder of somebody who follows the README: two models, a passphrase, and a recipient's identity."""
+    write(folder / "fraud.onnx", onnx_bytes(1, inputs=64, classes=32))
+    write(folder / "fraud-v2.onnx", onnx_bytes(2, inputs=64, classes=32))
+    write_identity(folder / "acme.identity", FileIdentity(b"\x33" * 32), created=NOW)
+    return folder
+
+
+def test_the_commands_of_the_readme_print_what_it_shows(reader: Path) -> None:
     steps = [step for block in _blocks("console") for step in session.parse(block)]
     assert len(steps) > 8
-    (folder / "v1.onnx").rename(folder / "fraud.onnx")
-    (folder / "v2.onnx").rename(folder / "fraud-v2.onnx")
-    session.run(steps, folder)
+    session.run(steps, reader)
 
 
-def test_the_python_of_the_readme_opens_a_session(folder: Path) -> None:
-    (folder / "v1.onnx").rename(folder / "fraud.onnx")
+def test_the_python_of_the_readme_opens_a_session(reader: Path) -> None:
+    folder = reader
     session.run(
         session.parse(
             "$ palladion init --passphrase-file pass\n…\n"

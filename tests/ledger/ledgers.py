@@ -10,6 +10,7 @@ from palladion.ledger.writer import Ledger
 
 ORIGIN = "ledger.example/test"
 SIGNER = Ed25519Signer(bytes(range(32)))
+JOURNAL_KEY = bytes(range(32, 64))
 KEY = VerifierKey(ORIGIN, SIGNER.public_key)
 START = datetime(2026, 5, 1, tzinfo=UTC)
 
@@ -23,6 +24,6 @@ def record(number: int, text: str = "") -> Record:
 
 def make(directory: Path, size: int) -> None:
     """A closed ledger with `size` records in one checkpoint."""
-    with Ledger.create(directory, ORIGIN, SIGNER) as ledger:
+    with Ledger.create(directory, ORIGIN, SIGNER, JOURNAL_KEY) as ledger:
         for start in range(0, size, 500):
             ledger.append([record(number) for number in range(start, min(size, start + 500))])

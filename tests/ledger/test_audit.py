@@ -13,7 +13,7 @@ from palladion.ledger.record import encode_record
 from palladion.ledger.tiles import decode_bundle, encode_bundle
 from palladion.ledger.writer import Ledger
 
-from .ledgers import KEY, ORIGIN, SIGNER, START, make, record
+from .ledgers import JOURNAL_KEY, KEY, ORIGIN, SIGNER, START, make, record
 
 SIZE = 600
 
@@ -51,7 +51,7 @@ def test_an_untouched_ledger_verifies_and_is_summed_up(original: Path) -> None:
 
 
 def test_an_empty_ledger_verifies(tmp_path: Path) -> None:
-    Ledger.create(tmp_path / "ledger", ORIGIN, SIGNER).close()
+    Ledger.create(tmp_path / "ledger", ORIGIN, SIGNER, JOURNAL_KEY).close()
     assert _verify(tmp_path / "ledger").size == 0
 
 
@@ -65,15 +65,22 @@ def test_an_edited_entry_is_named(copy: Path, index: int) -> None:
         _verify(copy)
 
 
-def test_a_deleted_entry_is_told(copy: Path) -> None:
-    _edit_bundle(copy, 0, lambda entries: entries[:100] + entries[101:])
-    with pytest.raises(TamperError, match="an entry from 0 on was added, removed or cut"):
+@pytest.mark.parametrize("index", [0, 100, 255])
+def test_a_deleted_entry_is_named(copy: Path, index: int) -> None:
+    _edit_bundle(copy, 1, lambda entries: entries[:index] + entries[index + 1 :])
+    with pytest.raises(TamperError, match=f"entry {256 + index} was removed"):
         _verify(copy)
 
 
-def test_an_inserted_entry_is_told(copy: Path) -> None:
+def test_an_inserted_entry_is_named(copy: Path) -> None:
     _edit_bundle(copy, 1, lambda entries: [*entries[:5], encode_record(record(9999)), *entries[5:]])
-    with pytest.raises(TamperError, match="an entry from 256 on was added, removed or cut"):
+    with pytest.raises(TamperError, match="entry 261 was removed, cut, or another was put in before it"):
+        _verify(copy)
+
+
+def test_an_entry_behind_the_last_of_its_bundle_is_told(copy: Path) -> None:
+    _edit_bundle(copy, 1, lambda entries: [*entries, encode_record(record(9999))])
+    with pytest.raises(TamperError, match=r"bundle tile/entries/001 goes on after its 256 entries$"):
         _verify(copy)
 
 
@@ -121,7 +128,7 @@ def test_a_cut_tail_is_told_against_a_saved_checkpoint(copy: Path) -> None:
 def test_a_complete_rewrite_is_told_against_a_saved_checkpoint(copy: Path) -> None:
     saved = (copy / "checkpoint").read_bytes()
     shutil.rmtree(copy)
-    with Ledger.create(copy, ORIGIN, SIGNER) as ledger:
+    with Ledger.create(copy, ORIGIN, SIGNER, JOURNAL_KEY) as ledger:
         ledger.append([record(n + 1) for n in range(700)])
     assert _verify(copy).size == 700
     with pytest.raises(TamperError, match="its first 600 entries are not those of the saved checkpoint"):
@@ -130,7 +137,7 @@ def test_a_complete_rewrite_is_told_against_a_saved_checkpoint(copy: Path) -> No
 
 def test_a_ledger_that_only_grew_fits_its_saved_checkpoint(copy: Path) -> None:
     saved = (copy / "checkpoint").read_bytes()
-    with Ledger(copy, ORIGIN, SIGNER) as ledger:
+    with Ledger(copy, ORIGIN, SIGNER, JOURNAL_KEY) as ledger:
         ledger.append([record(SIZE)])
     report = _verify(copy, against=saved)
     assert report.against is not None

@@ -1,5 +1,7 @@
 """Reading without the lock: entries, proofs, and a log that grows meanwhile."""
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ from palladion.ledger.reader import LedgerReader
 from palladion.ledger.record import encode_record
 from palladion.ledger.writer import Ledger
 
-from .ledgers import KEY, ORIGIN, SIGNER, make, record
+from .ledgers import JOURNAL_KEY, KEY, ORIGIN, SIGNER, make, record
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +55,7 @@ def test_a_reader_with_an_older_checkpoint_goes_on_while_the_log_grows(tmp_path:
     directory = tmp_path / "ledger"
     make(directory, 200)
     reader = LedgerReader(directory, KEY)
-    with Ledger(directory, ORIGIN, SIGNER) as ledger:
+    with Ledger(directory, ORIGIN, SIGNER, JOURNAL_KEY) as ledger:
         ledger.append([record(n) for n in range(200, 400)])
     assert not (directory / "tile" / "0" / "000.p").exists()
     assert reader.size == 200
@@ -61,6 +63,57 @@ def test_a_reader_with_an_older_checkpoint_goes_on_while_the_log_grows(tmp_path:
     merkle.verify_inclusion(
         merkle.leaf_hash(reader.entry(7)), 7, 200, reader.inclusion_proof(7), reader.checkpoint.root
     )
+
+
+def _forge(directory: Path, index: int, *, with_hash: bool = False) -> None:
+    """Exchange entry `index` of a ledger of 600, and if asked its hash too."""
+    bundle = directory / "tile" / "entries" / f"{index // 256:03d}"
+    forged = encode_record(record(index)).replace(b"user:test", b"user:ceo!")
+    bundle.write_bytes(bundle.read_bytes().replace(encode_record(record(index)), forged))
+    if with_hash:
+        tile = directory / "tile" / "0" / bundle.name
+        old, new = merkle.leaf_hash(encode_record(record(index))), merkle.leaf_hash(forged)
+        tile.write_bytes(tile.read_bytes().replace(old, new))
+
+
+READS: list[Callable[[LedgerReader], object]] = [
+    lambda reader: reader.entry(300),
+    lambda reader: reader.tail(350),
+    lambda reader: list(reader.entries(299, 302)),
+]
+
+
+@pytest.mark.parametrize("read", READS, ids=["entry", "tail", "entries"])
+def test_an_edited_entry_is_named_and_never_handed_out(
+    directory: Path, tmp_path: Path, read: Callable[[LedgerReader], object]
+) -> None:
+    shutil.copytree(directory, tmp_path / "ledger")
+    _forge(tmp_path / "ledger", 300)
+    with pytest.raises(TamperError, match="entry 300 was changed"):
+        read(LedgerReader(tmp_path / "ledger", KEY))
+
+
+@pytest.mark.parametrize("read", READS, ids=["entry", "tail", "entries"])
+def test_an_entry_edited_together_with_its_hash_is_not_handed_out_either(
+    directory: Path, tmp_path: Path, read: Callable[[LedgerReader], object]
+) -> None:
+    shutil.copytree(directory, tmp_path / "ledger")
+    _forge(tmp_path / "ledger", 300, with_hash=True)
+    with pytest.raises(TamperError, match="entries 256 to 511 do not lead to the signed root"):
+        read(LedgerReader(tmp_path / "ledger", KEY))
+
+
+def test_entries_beside_an_edited_bundle_are_still_handed_out(directory: Path, tmp_path: Path) -> None:
+    shutil.copytree(directory, tmp_path / "ledger")
+    _forge(tmp_path / "ledger", 300)
+    assert LedgerReader(tmp_path / "ledger", KEY).entry(0) == encode_record(record(0))
+
+
+def test_a_ledger_without_its_checkpoint_is_a_finding(directory: Path, tmp_path: Path) -> None:
+    shutil.copytree(directory, tmp_path / "ledger")
+    (tmp_path / "ledger" / "checkpoint").unlink()
+    with pytest.raises(TamperError, match=r"there is no .*/ledger/checkpoint"):
+        LedgerReader(tmp_path / "ledger", KEY)
 
 
 def test_a_missing_tile_is_told(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from palladion.ledger.tiles import (
     decode_bundle,
     decode_hashes,
     encode_bundle,
+    split_entries,
     tile_path,
     tiles_of,
     width_of,
@@ -56,6 +57,14 @@ def test_whatever_is_read_as_a_bundle_encodes_to_the_same_bytes(data: bytes, wid
 def test_a_bundle_with_too_few_or_too_many_bytes_is_refused(data: bytes, width: int) -> None:
     with pytest.raises(FormatError, match="it "):
         decode_bundle(data, width, what="it")
+
+
+@given(st.lists(st.binary(max_size=50), max_size=20), st.integers(0, 25), st.binary(max_size=1))
+def test_the_whole_entries_of_a_cut_bundle_are_those_before_the_cut(
+    entries: list[bytes], count_max: int, rest: bytes
+) -> None:
+    kept = entries[:count_max]
+    assert split_entries(encode_bundle(entries) + rest, count_max) == (kept, len(encode_bundle(kept)))
 
 
 def test_an_entry_that_its_length_cannot_say_is_refused() -> None:

@@ -2,9 +2,12 @@
 
 import os
 import signal
+import struct
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +17,23 @@ from palladion.errors import BusyError, ConflictError, PalladionError, StorageEr
 from palladion.keys import Ed25519Signer
 from palladion.ledger import merkle, writer
 from palladion.ledger.audit import verify_ledger
+from palladion.ledger.journal import BATCH_BYTES_MAX, JOURNAL_BYTES_MAX, JournalWriter, read_journal
 from palladion.ledger.reader import LedgerReader
 from palladion.ledger.record import encode_record
-from palladion.ledger.writer import BATCH_MAX, Ledger
+from palladion.ledger.tiles import encode_bundle
+from palladion.ledger.writer import BATCH_MAX, JOURNAL_FILE, Ledger
 
-from .ledgers import KEY, ORIGIN, SIGNER, make, record
+from .ledgers import JOURNAL_KEY, KEY, ORIGIN, SIGNER, make, record
 
 
 def _open(directory: Path) -> Ledger:
-    return Ledger(directory, ORIGIN, SIGNER)
+    return Ledger(directory, ORIGIN, SIGNER, JOURNAL_KEY)
 
 
 @pytest.mark.parametrize("sizes", [[1], [3, 5], [255, 1, 1], [256], [300, 212, 1], [700]])
 def test_a_ledger_written_in_any_portions_has_the_root_of_its_records(tmp_path: Path, sizes: list[int]) -> None:
     directory = tmp_path / "ledger"
-    Ledger.create(directory, ORIGIN, SIGNER).close()
+    Ledger.create(directory, ORIGIN, SIGNER, JOURNAL_KEY).close()
     number = 0
     for size in sizes:
         with _open(directory) as ledger:
@@ -56,7 +61,7 @@ def test_a_large_ledger_has_tiles_on_three_levels_and_no_stale_partial_ones(tmp_
 
 
 def test_receipts_name_the_log_the_index_and_the_leaf(tmp_path: Path) -> None:
-    with Ledger.create(tmp_path / "ledger", ORIGIN, SIGNER) as ledger:
+    with Ledger.create(tmp_path / "ledger", ORIGIN, SIGNER, JOURNAL_KEY) as ledger:
         ledger.append([record(0)])
         (receipt,) = ledger.append([record(1)])
     assert str(receipt) == f"{ORIGIN}/1"
@@ -68,7 +73,7 @@ def test_acknowledged_records_survive_a_writer_that_never_closed(tmp_path: Path)
     make(directory, 300)
     script = (
         "import os, sys, pathlib\nfrom tests.ledger.ledgers import *\n"
-        "ledger = Ledger(pathlib.Path(sys.argv[1]), ORIGIN, SIGNER)\n"
+        "ledger = Ledger(pathlib.Path(sys.argv[1]), ORIGIN, SIGNER, JOURNAL_KEY)\n"
         "ledger.append([record(300), record(301)]); os._exit(9)\n"
     )
     root = Path(__file__).parents[2]
@@ -141,10 +146,10 @@ def test_whichever_operation_fails_no_acknowledged_record_is_lost(
 @pytest.mark.slow
 def test_a_killed_writer_keeps_every_record_that_it_acknowledged(tmp_path: Path) -> None:
     directory = tmp_path / "ledger"
-    Ledger.create(directory, ORIGIN, SIGNER).close()
+    Ledger.create(directory, ORIGIN, SIGNER, JOURNAL_KEY).close()
     script = (
         "import sys, pathlib\nfrom tests.ledger.ledgers import *\n"
-        "ledger = Ledger(pathlib.Path(sys.argv[1]), ORIGIN, SIGNER)\n"
+        "ledger = Ledger(pathlib.Path(sys.argv[1]), ORIGIN, SIGNER, JOURNAL_KEY)\n"
         "while True:\n"
         "    ledger.append([record(ledger.size)]); print(ledger.size, flush=True)\n"
         "    if ledger.size % 7 == 0: ledger.checkpoint()\n"
@@ -168,7 +173,8 @@ def test_a_killed_writer_keeps_every_record_that_it_acknowledged(tmp_path: Path)
 
 
 def test_a_second_writer_is_refused(tmp_path: Path) -> None:
-    with Ledger.create(tmp_path / "ledger", ORIGIN, SIGNER), pytest.raises(BusyError, match="another process"):
+    make(tmp_path / "ledger", 1)
+    with _open(tmp_path / "ledger"), pytest.raises(BusyError, match="another process"):
         _open(tmp_path / "ledger")
     _open(tmp_path / "ledger").close()
 
@@ -176,12 +182,12 @@ def test_a_second_writer_is_refused(tmp_path: Path) -> None:
 def test_a_ledger_is_not_made_over_another(tmp_path: Path) -> None:
     make(tmp_path / "ledger", 3)
     with pytest.raises(ConflictError, match="already"):
-        Ledger.create(tmp_path / "ledger", ORIGIN, SIGNER)
+        Ledger.create(tmp_path / "ledger", ORIGIN, SIGNER, JOURNAL_KEY)
     assert verify_ledger(tmp_path / "ledger", KEY).size == 3
 
 
 def test_a_batch_over_the_limit_is_refused_whole(tmp_path: Path) -> None:
-    with Ledger.create(tmp_path / "ledger", ORIGIN, SIGNER) as ledger:
+    with Ledger.create(tmp_path / "ledger", ORIGIN, SIGNER, JOURNAL_KEY) as ledger:
         with pytest.raises(ValueError, match="at most 1024"):
             ledger.append([record(0)] * (BATCH_MAX + 1))
         with pytest.raises(ValueError, match="at most 65535"):
@@ -192,17 +198,77 @@ def test_a_batch_over_the_limit_is_refused_whole(tmp_path: Path) -> None:
 
 def test_a_checkpoint_is_published_before_memory_fills_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer, "UNPUBLISHED_MAX", 10)
-    with Ledger.create(tmp_path / "ledger", ORIGIN, SIGNER) as ledger:
+    with Ledger.create(tmp_path / "ledger", ORIGIN, SIGNER, JOURNAL_KEY) as ledger:
         ledger.append([record(n) for n in range(9)])
         assert LedgerReader(tmp_path / "ledger", KEY).size == 0
         ledger.append([record(9)])
         assert LedgerReader(tmp_path / "ledger", KEY).size == 10
 
 
+def test_a_checkpoint_is_published_before_the_journal_is_too_large_to_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert writer.UNPUBLISHED_BYTES_MAX + BATCH_BYTES_MAX + 4096 < JOURNAL_BYTES_MAX
+    monkeypatch.setattr(writer, "UNPUBLISHED_BYTES_MAX", 100_000)
+    with Ledger.create(tmp_path / "ledger", ORIGIN, SIGNER, JOURNAL_KEY) as ledger:
+        ledger.append([record(0, "x" * 50_000)])
+        assert ledger.published == 0
+        ledger.append([record(1, "x" * 50_000)])
+        assert ledger.published == 2
+        ledger.append([record(2)])
+        assert ledger.published == 2
+
+
+def test_what_was_in_the_journal_before_counts_towards_its_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(tmp_path / "ledger", 1)
+    ledger = _open(tmp_path / "ledger")
+    ledger.append([record(1, "x" * 50_000)])
+    ledger._lock.close()
+    monkeypatch.setattr(writer, "UNPUBLISHED_BYTES_MAX", 50_000)
+    with _open(tmp_path / "ledger") as recovered:
+        recovered.append([record(2)])
+        assert recovered.published == 3
+
+
+def test_a_batch_that_somebody_without_the_key_puts_into_the_journal_is_never_signed(tmp_path: Path) -> None:
+    directory = tmp_path / "ledger"
+    make(directory, 3)
+    content = encode_bundle([encode_record(record(666))])
+    length = struct.pack("<I", len(content))
+    forged = length + struct.pack("<I", zlib.crc32(length)) + sha256(content).digest()[:16] + content
+    with (directory / "journal").open("ab") as stream:
+        stream.write(forged)
+    with _open(directory) as ledger:
+        ledger.append([record(3)])
+    assert verify_ledger(directory, KEY).size == 4
+    assert LedgerReader(directory, KEY).entry(3) == encode_record(record(3))
+
+
+@pytest.mark.parametrize("entry", [b"not json", b'{"v":1}', encode_record(record(3)).replace(b'"v":1', b'"v": 1')])
+def test_a_journal_entry_that_is_no_record_is_not_accepted(tmp_path: Path, entry: bytes) -> None:
+    directory = tmp_path / "ledger"
+    make(directory, 3)
+    path = directory / JOURNAL_FILE
+    journal = JournalWriter(path, JOURNAL_KEY, read_journal(path, JOURNAL_KEY))
+    journal.append([encode_record(record(3)), entry])
+    journal.close()
+    with pytest.raises(TamperError, match="entry 4, in the journal,"):
+        _open(directory)
+    assert verify_ledger(directory, KEY).size == 3
+
+
+def test_another_journal_key_does_not_open_a_ledger(tmp_path: Path) -> None:
+    make(tmp_path / "ledger", 3)
+    with pytest.raises(TamperError, match="does not authenticate"):
+        Ledger(tmp_path / "ledger", ORIGIN, SIGNER, bytes(32))
+
+
 def test_another_key_cannot_go_on_with_a_ledger(tmp_path: Path) -> None:
     make(tmp_path / "ledger", 3)
     with pytest.raises(TamperError, match="no signature by the key"):
-        Ledger(tmp_path / "ledger", ORIGIN, Ed25519Signer(b"\x09" * 32))
+        Ledger(tmp_path / "ledger", ORIGIN, Ed25519Signer(b"\x09" * 32), JOURNAL_KEY)
 
 
 def test_an_older_checkpoint_put_back_is_noticed_on_opening(tmp_path: Path) -> None:
@@ -218,12 +284,21 @@ def test_an_older_checkpoint_put_back_is_noticed_on_opening(tmp_path: Path) -> N
 
 def test_an_edited_tile_is_noticed_on_opening(tmp_path: Path) -> None:
     directory = tmp_path / "ledger"
-    make(directory, 3)
-    tile = directory / "tile" / "0" / "000.p" / "3"
+    make(directory, 300)
+    tile = directory / "tile" / "1" / "000.p" / "1"
     data = bytearray(tile.read_bytes())
-    data[40] ^= 1
+    data[20] ^= 1
     tile.write_bytes(data)
     with pytest.raises(TamperError, match="do not lead to its signed root"):
+        _open(directory)
+
+
+def test_an_edited_entry_of_the_unfinished_bundle_is_named_on_opening(tmp_path: Path) -> None:
+    directory = tmp_path / "ledger"
+    make(directory, 260)
+    bundle = directory / "tile" / "entries" / "001.p" / "4"
+    bundle.write_bytes(bundle.read_bytes().replace(b"fraud@258", b"fraud@666"))
+    with pytest.raises(TamperError, match="entry 258 was changed"):
         _open(directory)
 
 

@@ -8,6 +8,7 @@ import pytest
 from palladion.errors import ConflictError, KeysError, NotFoundError, StorageError
 from palladion.ledger.record import decode_record
 from palladion.ledger.writer import Ledger
+from palladion.lifecycle import deliver as module
 from palladion.lifecycle.deliver import Delivered, deliver
 from palladion.lifecycle.installation import gate_identity, owner_identity
 from palladion.lifecycle.protect import protect
@@ -148,7 +149,10 @@ def test_a_dangling_link_is_not_written_through(tmp_path: Path, made: Made) -> N
     assert _deliveries(made) == before
 
 
-def test_a_revoked_recipient_gets_nothing(tmp_path: Path, made: Made) -> None:
+def test_a_revoked_recipient_gets_nothing_and_nothing_is_opened_for_it(
+    tmp_path: Path, made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "unmarked", None)
     add_recipient(made.installation, "gone", str(FileIdentity.generate().recipient), note="", actor=ACTOR)
     revoke_recipient(made.installation, "gone", actor=ACTOR)
     with pytest.raises(ConflictError, match="was revoked on 2026-06-01 and gets nothing"):

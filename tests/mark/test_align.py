@@ -107,6 +107,11 @@ def test_pruned_weights_say_nothing_and_the_others_are_not_stretched(share: floa
     assert _error(aligned) < 1e-5
 
 
+def test_the_spread_is_that_of_the_weights_that_are_left() -> None:
+    assert _sample(pruned(0.9)(OURS)).spread > 2 * _sample(OURS).spread
+    assert _sample(np.eye(64, dtype=np.float32) * 7).spread == 7
+
+
 @pytest.mark.parametrize("bits", [8, 4])
 def test_the_zeros_of_a_grid_say_as_much_as_its_other_numbers(bits: int) -> None:
     theirs = rounded(bits, 32)(OURS)

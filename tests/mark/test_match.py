@@ -105,9 +105,12 @@ def test_the_nearest_of_alike_layers_is_found() -> None:
 
 def test_equal_tensors_are_told_apart_by_name() -> None:
     # tied weights that an exporter stored twice, once transposed: each copy carries a mark of its own
-    weights = matrix(96, 64)
-    model = saved({"embedding": weights, "head": np.ascontiguousarray(weights.T)})
-    assert _names(model, saved(marked(model))) == {"embedding": "embedding", "head": "head"}
+    tensors: dict[str, Array] = {}
+    for index in range(6):
+        weights = matrix(40, 20, seed=index)
+        tensors |= {f"a{index}": weights, f"b{index}": weights.T.copy(), f"c{index}": weights.copy()}
+    model = saved(tensors)
+    assert _names(model, saved(marked(model))) == {name: name for name in tensors}
 
 
 HOSTILE: dict[str, Array] = {
@@ -218,7 +221,7 @@ def test_weights_that_were_changed_a_lot_do_not_drown_the_others(share: float, c
 
 def test_what_is_too_unlike_is_no_match() -> None:
     model = one_matrix()
-    for share, expected in ((0.5, True), (0.1, False)):
+    for share, expected in ((0.5, True), (0.22, False), (0.1, False)):
         mixed = share * marked(model)["w"] + np.sqrt(1 - share**2) * matrix(seed=77)
         assert ("w" in _found(model, saved({"w": mixed.astype(np.float32)}))) == expected
     assert 0.1 < CORRELATION_MIN < 0.5

@@ -187,6 +187,17 @@ def test_tensors_that_were_put_back_to_the_original_do_not_drown_the_others() ->
     assert found.statistic > 0.9 * math.sqrt(WEIGHTS - 96 * 64 - 64 * 132)
 
 
+def test_the_best_tensor_alone_counts_where_the_others_say_nothing() -> None:
+    original = saved({f"{index}": matrix(96, 64, seed=index) for index in range(9)})
+    # nothing but the first was stolen; the others are the public base, trained on a little
+    suspect = saved(each(numbers_of(original), noisy(0.01)) | {"0": marked(original)["0"]})
+    found = find_ownership(original, suspect, KEY)
+    best = next(item.log10_p for item in found.tensors if item.tensor == "0")
+    assert len(found.tensors) == 9
+    assert found.log10_p == pytest.approx(best + math.log10(9) + math.log10(2))
+    assert found.log10_p < 3 * log10_p_signs(found.statistic)
+
+
 def test_the_prediction_is_close_to_what_is_found() -> None:
     original = saved({"a": matrix(256, 256), "b": matrix(256, 128, seed=5)})
     copy = marked(original)

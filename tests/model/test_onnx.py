@@ -10,8 +10,11 @@ from hypothesis import strategies as st
 
 from palladion.errors import FormatError
 from palladion.model import onnx as onnx_format
+from palladion.model import onnx_tensors
 from palladion.model.graph import SparseRef, StringTensor, Subgraph, TensorRef
 from palladion.model.onnx import DEPTH_MAX, OnnxContent
+from palladion.model.onnx_tensors import PADDING_BYTES_MAX
+from palladion.seal.manifest import FILES_MAX
 from tests.model import factories, wire
 from tests.model.factories import TYPED, helper, onnx, value, weights
 
@@ -281,6 +284,11 @@ def external(**entries: str) -> bytes:
         "w\n.bin",
         "*/_ORT_MEM_ADDR_/*",
         "a" * 1025,
+        "a" * 256,
+        "a/" * 32 + "a",
+        "w\u200b.bin",
+        "w\u202e.bin",
+        "w\x9b.bin",
     ],
 )
 def test_a_location_outside_the_folder_is_refused_and_never_opened(location: str) -> None:
@@ -307,14 +315,77 @@ def test_external_data_that_lies_is_refused(entries: dict[str, str], message: st
         parse(external(**entries), {"w": bytes(16)})
 
 
-def test_external_tensors_that_share_bytes_are_refused() -> None:
+def at(*offsets: int, elements: int = 4) -> bytes:
+    """A model with tensors `t0`, `t1`, … of four float32 each at these offsets of the file `w`."""
+
     def item(name: str, offset: int) -> bytes:
         pairs = {"location": "w", "offset": str(offset)}.items()
         entries = b"".join(wire.blob(13, wire.blob(1, key) + wire.blob(2, text)) for key, text in pairs)
-        return wire.integer(1, 4) + wire.integer(2, 1) + wire.blob(8, name) + entries + wire.integer(14, 1)
+        return wire.integer(1, elements) + wire.integer(2, 1) + wire.blob(8, name) + entries + wire.integer(14, 1)
 
-    with pytest.raises(FormatError, match="initializer a and initializer b overlap in 'w'"):
-        parse(wire.model(wire.graph(item("a", 0), item("b", 12))), {"w": bytes(64)})
+    return wire.model(wire.graph(*(item(f"t{place}", offset) for place, offset in enumerate(offsets))))
+
+
+def test_external_tensors_that_share_bytes_are_refused() -> None:
+    with pytest.raises(FormatError, match="initializer t0 and initializer t1 overlap in 'w'"):
+        parse(at(0, 12), {"w": bytes(28)})
+
+
+PAGE = PADDING_BYTES_MAX
+
+
+@pytest.mark.parametrize(
+    ("offsets", "size"),
+    [((0, 16), 32), ((16, 0), 32), ((0, PAGE + 16), PAGE + 32), ((PAGE,), PAGE + 16), ((0,), PAGE + 16)],
+)
+def test_zeros_that_align_external_tensors_are_accepted(offsets: tuple[int, ...], size: int) -> None:
+    assert len(parse(at(*offsets), {"w": bytes(size)}).tensors) == len(offsets)
+
+
+@pytest.mark.parametrize(
+    ("offsets", "size", "message"),
+    [
+        (
+            (0, PAGE + 17),
+            PAGE + 33,
+            f"'w' has {PAGE + 1} bytes between initializer t0 and initializer t1 that",
+        ),
+        ((PAGE + 1,), PAGE + 17, f"'w' has {PAGE + 1} bytes between its beginning and initializer t0"),
+        ((0,), PAGE + 17, f"'w' has {PAGE + 1} bytes between initializer t0 and its end"),
+    ],
+)
+def test_more_zeros_than_align_are_refused(offsets: tuple[int, ...], size: int, message: str) -> None:
+    with pytest.raises(FormatError, match=message):
+        parse(at(*offsets), {"w": bytes(size)})
+
+
+@pytest.mark.parametrize(("place", "between"), [(3, "its beginning and"), (40, "t0 and .* t1"), (95, "t1 and its end")])
+def test_a_byte_that_no_external_tensor_uses_is_refused(place: int, between: str) -> None:
+    data = bytearray(96)
+    assert len(parse(at(16, 64), {"w": bytes(data)}).tensors) == 2
+    data[place] = 1
+    with pytest.raises(FormatError, match=f"bytes between .*{between}.* that no tensor uses"):
+        parse(at(16, 64), {"w": bytes(data)})
+
+
+def test_a_file_of_nothing_but_empty_tensors_hides_nothing() -> None:
+    assert parse(at(0, elements=0), {"w": b""}).tensors["t0"].byte_count == 0
+    with pytest.raises(FormatError, match="no tensor uses"):
+        parse(at(0, elements=0), {"w": b"x"})
+
+
+def test_more_external_files_than_a_sealed_file_can_hold_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert onnx_tensors.EXTERNAL_FILES_MAX + 1 == FILES_MAX
+    monkeypatch.setattr(onnx_tensors, "EXTERNAL_FILES_MAX", 2)
+    model = factories.perceptron()
+    for tensor in model.graph.initializer:
+        location = f"{tensor.name}.bin"
+        tensor.ClearField("raw_data")
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        tensor.external_data.add(key="location", value=location)
+    held = {"w1.bin": bytes(80), "b1.bin": bytes(20), "w2.bin": bytes(60)}
+    with pytest.raises(FormatError, match="initializer w2 is in one more than the 2 external-data files allowed"):
+        parse(model.SerializeToString(), held)
 
 
 T, INTEGER, BLOB = wire.tensor, wire.integer, wire.blob

@@ -10,9 +10,12 @@ from palladion.errors import FormatError, StorageError
 from palladion.model import read as read_module
 from palladion.model import safetensors
 from palladion.model.digest import model_digest
+from palladion.model.model import is_plain_name
 from palladion.model.read import read_file, read_memory, sniff
 from palladion.model.tensors import DTYPES, Tensor
+from palladion.seal.manifest import check_name
 from tests.model import factories, wire
+from tests.model.factories import onnx
 
 WEIGHTS = safetensors.serialise([Tensor("w", DTYPES["float32"], (3,), np.ones(3, np.float32))], {"format": "np"})
 
@@ -155,6 +158,63 @@ def test_missing_external_data_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(StorageError, match=r"weights/w\.bin: no such file"):
         read_file(path)
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_what_the_onnx_package_writes_is_read(tmp_path: Path, together: bool) -> None:
+    onnx.save_model(
+        factories.perceptron(),
+        str(tmp_path / "m.onnx"),
+        save_as_external_data=True,
+        all_tensors_to_one_file=together,
+        location="w.bin" if together else None,
+        size_threshold=0,
+    )
+
+    model = read_file(tmp_path / "m.onnx")
+
+    assert len(model.files) == (2 if together else 4)
+    assert model_digest(model) == model_digest(read_memory({"m": factories.perceptron().SerializeToString()}))
+
+
+def test_weights_of_an_older_model_that_a_writer_left_in_the_file_are_told(tmp_path: Path) -> None:
+    for seed in (1, 2):
+        # the package appends to a file that exists, so both models' weights lie in it
+        model = factories.perceptron(seed)
+        onnx.save_model(model, str(tmp_path / "m.onnx"), save_as_external_data=True, location="w.bin", size_threshold=0)
+
+    with pytest.raises(FormatError, match=r"'w\.bin' has 160 bytes between its beginning and") as caught:
+        read_file(tmp_path / "m.onnx")
+
+    assert "delete it, and save the model again" in caught.value.hints[0]
+
+
+@pytest.mark.parametrize(
+    "name", [b"a\\b.onnx", "a\u200bb.onnx".encode(), b"a\xffb.onnx", b"a\nb.onnx", b"a\x1b[2J.onnx"]
+)
+def test_a_file_whose_name_no_sealed_file_can_hold_is_refused(tmp_path: Path, name: bytes) -> None:
+    path = tmp_path / os.fsdecode(name)
+    path.write_bytes(WEIGHTS)
+
+    with pytest.raises(FormatError, match="a name that no sealed file can hold"):
+        read_file(path)
+
+
+def test_the_names_that_are_read_are_those_that_a_sealed_file_can_hold() -> None:
+    names = [
+        *("a", "a/b", "", ".", "..", "/a", "a/", "a//b", "a/../b", "a/./b", "\ud800", "\udcff"),
+        *("a" * 255, "a" * 256, "ä" * 128, "/".join(["a"] * 32), "/".join(["a"] * 33), "/".join(["a" * 250] * 5)),
+        *(f"a{chr(code)}b" for code in range(0x10000) if not 0xD800 <= code <= 0xDFFF),
+    ]
+
+    def can_hold(name: str) -> bool:
+        try:
+            check_name(name)
+        except ValueError:
+            return False
+        return True
+
+    assert [name for name in names if is_plain_name(name) != can_hold(name)] == []
 
 
 def test_external_data_in_the_model_file_itself_is_refused(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from palladion.errors import FormatError
 from palladion.model.model import Model
 from palladion.model.read import read_memory
-from palladion.model.run import Port, open_session
+from palladion.model.run import Port, open_session, unservable
 from palladion.model.safetensors import serialise
 from palladion.model.tensors import DTYPES, Tensor
 from tests.model import factories, wire
@@ -151,17 +151,71 @@ def test_a_model_that_does_not_load_is_refused_in_one_line(
     assert capfd.readouterr() == ("", "")
 
 
-def test_outputs_that_are_no_tensors_are_refused_with_what_to_do() -> None:
+def _zipmap(*, stated: bool = True) -> Model:
+    """What scikit-learn's classifiers become by default: an output that is a list of dictionaries."""
     node = helper.make_node("ZipMap", ["x"], ["maps"], domain="ai.onnx.ml", classlabels_int64s=[0, 1])
     inner = helper.make_map_type_proto(onnx.TensorProto.INT64, helper.make_tensor_type_proto(1, []))
     output = helper.make_value_info("maps", helper.make_sequence_type_proto(inner))
+    if not stated:
+        output.ClearField("type")
     graph = helper.make_graph([node], "g", [value("x", [1, 2])], [output])
     imports = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 3)]
+    return read(factories.make_model(graph, opset_imports=imports))
 
-    with pytest.raises(FormatError, match="'maps' is a seq") as caught:
-        open_session(read(factories.make_model(graph, opset_imports=imports)))
 
-    assert "zipmap" in caught.value.hints[0]
+@pytest.mark.parametrize("stated", [True, False])
+def test_outputs_that_are_no_tensors_are_refused_with_what_to_do(stated: bool) -> None:
+    with pytest.raises(FormatError, match=r"m\.onnx: 'maps' is a seq.*export it with options=\{'zipmap': False\}"):
+        open_session(_zipmap(stated=stated))
+
+
+@pytest.mark.parametrize("name", ["linear", "forest", "boosting", "network"])
+def test_a_model_that_runs_is_servable(name: str, fitted: dict[str, Fitted]) -> None:
+    assert unservable(read(fitted[name].onnx)) is None
+
+
+def _passing(*types: Any) -> Model:
+    """A model that gives back what it takes, one value of each type; None leaves the type open."""
+    nodes = [helper.make_node("Identity", [f"in{place}"], [f"out{place}"]) for place in range(len(types))]
+    inputs = [helper.make_value_info(f"in{place}", item or onnx.TypeProto()) for place, item in enumerate(types)]
+    outputs = [helper.make_value_info(f"out{place}", item or onnx.TypeProto()) for place, item in enumerate(types)]
+    return read(factories.make_model(helper.make_graph(nodes, "g", inputs, outputs)))
+
+
+def test_what_cannot_be_served_is_told_from_the_file_alone() -> None:
+    tensor = helper.make_tensor_type_proto
+    weights = read(serialise([Tensor("w", DTYPES["float32"], (3,), np.ones(3, np.float32))], {}))
+
+    assert "'maps' is a sequence" in str(unservable(_zipmap()))
+    assert "export the model to ONNX" in str(unservable(weights))
+    sequence = helper.make_sequence_type_proto(tensor(1, [1]))
+    assert "'in1' is a sequence, and only tensors" in str(unservable(_passing(tensor(1, [1]), sequence)))
+    assert "zipmap" not in str(unservable(_passing(sequence)))
+    bfloat16 = tensor(onnx.TensorProto.BFLOAT16, [1])
+    assert "'in0' is a tensor of bfloat16, and only tensors" in str(unservable(_passing(bfloat16)))
+
+
+def test_what_the_file_leaves_open_is_left_to_the_runtime() -> None:
+    tensor = helper.make_tensor_type_proto
+    assert unservable(_passing(tensor(onnx.TensorProto.STRING, None), None, tensor(0, [1]))) is None
+    assert unservable(_zipmap(stated=False)) is None
+
+
+def test_a_constant_of_an_old_file_is_no_input_that_has_to_be_fed() -> None:
+    graph = helper.make_graph(
+        [helper.make_node("Cast", ["w"], ["y"], to=1)],
+        "g",
+        [value("w", [2], onnx.TensorProto.BFLOAT16)],
+        [value("y", [2])],
+        [helper.make_tensor("w", onnx.TensorProto.BFLOAT16, [2], [1.0, 2.0])],
+    )
+    assert unservable(read(factories.make_model(graph))) is None
+
+
+def test_a_session_keeps_no_copy_of_the_file() -> None:
+    model = factories.perceptron().SerializeToString()
+    session = open_session(read(model))
+    assert model not in vars(session._session).values()
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
 
+from palladion import canonical
 from palladion.errors import FormatError
-from palladion.model.tensors import DTYPES, RANK_MAX, Tensor, tensor_from_array, tensor_from_bytes
+from palladion.model.tensors import DTYPES, NAME_BYTES_MAX, RANK_MAX, Tensor, tensor_from_array, tensor_from_bytes
+from palladion.registry.versions import TENSOR_NAME_BYTES_MAX
 
 
 def test_a_tensor_is_a_view_of_the_bytes_it_was_made_from() -> None:
@@ -64,12 +66,27 @@ def test_a_scalar_has_one_element_and_an_empty_tensor_none() -> None:
         ((-1, 3), "negative dimension"),
         ((2**62, 4), "no memory can hold"),
         ((0, 2**62, 2), "no memory can hold"),
+        ((0, 2**53), "no memory can hold"),
         ((1,) * (RANK_MAX + 1), "65 dimensions"),
     ],
 )
 def test_a_shape_that_does_not_fit_is_refused(shape: tuple[int, ...], message: str) -> None:
     with pytest.raises(FormatError, match=message):
         tensor_from_bytes("w", DTYPES["float32"], shape, memoryview(bytes(12)), what="tensor 'w'")
+
+
+def test_the_largest_sizes_that_are_read_can_be_registered() -> None:
+    empty = tensor_from_bytes("w", DTYPES["float32"], (0, 2**53 - 1), memoryview(b""), what="tensor 'w'")
+
+    assert canonical.decode(canonical.encode(list(empty.shape)), size_max=100, what="it") == [0, 2**53 - 1]
+    assert NAME_BYTES_MAX == TENSOR_NAME_BYTES_MAX
+
+
+def test_a_name_longer_than_the_registry_takes_is_refused() -> None:
+    flat = np.zeros(1, np.float32)
+    assert tensor_from_array("n" * NAME_BYTES_MAX, DTYPES["float32"], (1,), flat, what="w").element_count == 1
+    with pytest.raises(FormatError, match="of a tensor has 2050 bytes, at most 2048 allowed"):
+        tensor_from_array("ä" * 1025, DTYPES["float32"], (1,), flat, what="w")
 
 
 def test_a_bool_is_0_or_1() -> None:

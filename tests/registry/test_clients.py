@@ -101,6 +101,38 @@ def test_a_revoked_client_gets_in_with_no_key_and_gets_no_new_one(registry: Regi
             records.clients.revoke(client.id)
 
 
+def test_the_credentials_are_every_key_that_is_not_revoked(registry: Registry, clock: ManualClock) -> None:
+    with registry.write() as records:
+        one, other = add_client(records, "one").id, add_client(records, "other").id
+        expires = clock.now() + timedelta(hours=1)
+        records.clients.add_key(one, prefix="pall_live_b", key_hash=b"b" * 32, expires=expires)
+        records.clients.add_key(other, prefix="pall_live_a", key_hash=b"a" * 32)
+        records.clients.add_key(other, prefix="pall_live_c", key_hash=b"c" * 32)
+        records.clients.revoke_key("pall_live_c")
+    clock.advance(timedelta(hours=2))
+    with registry.read() as records:
+        found = records.clients.credentials()
+    # expired ones too: whoever looks them up has a clock of its own, and goes on long after this
+    assert [(key_hash, key.prefix, key.client, key.expires) for key_hash, key in found] == [
+        (b"a" * 32, "pall_live_a", other, None),
+        (b"b" * 32, "pall_live_b", one, expires),
+    ]
+
+
+def test_a_revoked_clients_keys_are_still_listed_as_credentials(registry: Registry) -> None:
+    with registry.write() as records:
+        client = add_client(records).id
+        records.clients.add_key(client, prefix="pall_live_a", key_hash=HASH)
+        records.clients.revoke(client)
+        assert [key.client for _, key in records.clients.credentials()] == [client]
+
+
+def test_without_keys_there_are_no_credentials(registry: Registry) -> None:
+    with registry.write() as records:
+        add_client(records)
+        assert records.clients.credentials() == []
+
+
 def test_a_taken_prefix_or_hash_is_refused(registry: Registry) -> None:
     with registry.write() as records:
         client = add_client(records)

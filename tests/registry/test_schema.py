@@ -15,10 +15,10 @@ from palladion.errors import FormatError, InstallationError, StorageError
 from palladion.registry import Registry, schema, tables
 from tests.registry.factories import add_model, dump
 
-SECOND = """
+NEXT = """
 from alembic import op
-revision = "0002"
-down_revision = "0001"
+revision = "9999"
+down_revision = "{newest}"
 def upgrade():
     op.execute("CREATE TABLE extra (id INTEGER)")
     op.execute("{statement}")
@@ -71,11 +71,13 @@ def test_the_known_revisions_are_the_files_in_order() -> None:
 
 
 def _next_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, statement: str) -> None:
-    """Pretend that the code has a second migration."""
+    """Pretend that the code has one more migration."""
     shutil.copytree(schema.MIGRATIONS, tmp_path / "100% new")
-    (tmp_path / "100% new" / "versions" / "0002_second.py").write_text(SECOND.format(statement=statement))
+    (tmp_path / "100% new" / "versions" / "9999_next.py").write_text(
+        NEXT.format(statement=statement, newest=schema.REVISIONS[-1])
+    )
     monkeypatch.setattr(schema, "MIGRATIONS", tmp_path / "100% new")
-    monkeypatch.setattr(schema, "REVISIONS", ("0001", "0002"))
+    monkeypatch.setattr(schema, "REVISIONS", (*schema.REVISIONS, "9999"))
 
 
 def test_an_older_registry_is_brought_up_and_keeps_its_rows(
@@ -89,7 +91,7 @@ def test_an_older_registry_is_brought_up_and_keeps_its_rows(
         with newer.read() as records:
             assert records.versions.get("digits", 1).number == 1
         with newer._engine.connect() as connection:
-            assert connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one() == "0002"
+            assert connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one() == "9999"
             assert connection.execute(text("SELECT site FROM model")).scalar_one() is None
 
 
@@ -110,7 +112,7 @@ def test_a_registry_of_a_newer_palladion_is_refused(registry: Registry, clock: M
     with connection:
         connection.execute("UPDATE alembic_version SET version_num = '0042'")
     connection.close()
-    with pytest.raises(InstallationError, match="schema revision '0042', newer than '0001'") as caught:
+    with pytest.raises(InstallationError, match="schema revision '0042', newer than '0003'") as caught:
         Registry.open(registry.path, clock)
     assert caught.value.hints == ("a newer palladion wrote it: upgrade this one",)
 

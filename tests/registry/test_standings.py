@@ -8,6 +8,7 @@ import pytest
 from palladion.clock import ManualClock
 from palladion.errors import ConflictError, NotFoundError, PalladionError
 from palladion.registry import Registry, StandingChange
+from palladion.registry.rows import Standing
 from tests.registry.factories import add_client
 
 
@@ -25,6 +26,26 @@ def test_a_standing_falls_and_rises_again_on_record(registry: Registry, clock: M
             StandingChange(client, "suspended", "extraction suspected", "watch", clock.now()),
             StandingChange(client, "watched", "false alarm", "ada", clock.now()),
         ]
+
+
+def test_the_current_standing_of_every_client_is_its_last(registry: Registry, clock: ManualClock) -> None:
+    start = clock.now()
+    with registry.write() as records:
+        one, other = add_client(records, "one").id, add_client(records, "other").id
+        standings: list[Standing] = ["suspended", "watched"]
+        for standing in standings:
+            clock.advance(timedelta(hours=1))
+            records.standings.change(one, standing, reason="as seen", actor="watch")
+    with registry.read() as records:
+        assert records.standings.current() == {
+            one: StandingChange(one, "watched", "as seen", "watch", start + timedelta(hours=2)),
+            other: StandingChange(other, "trusted", "registered", "ada", start),
+        }
+
+
+def test_without_clients_nobody_has_a_standing(registry: Registry) -> None:
+    with registry.read() as records:
+        assert records.standings.current() == {}
 
 
 def test_clients_have_standings_of_their_own(registry: Registry) -> None:

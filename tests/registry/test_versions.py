@@ -192,6 +192,10 @@ def test_history_cannot_be_changed_even_by_hand(registry: Registry, table: str, 
     with registry.write() as records:
         add_model(records, "digits", "a")
         records.promotions.promote("digits", 1, actor="ada")
+        records.calibrations.add("digits", 1, path="p", digest="0" * 64, simulated=True, clients=1)
+        records.recipients.add("bob", kind="x25519", public_key="k")
+        sent = SealedFile("p", "0" * 64, "1" * 64)
+        records.deliveries.add("digits", 1, "bob", sealed=sent, fingerprinted=True, actor="ada")
         client = records.clients.add("scoring", organisation="acme", actor="ada")
         records.incidents.open("a case", actor="ada", clients=[client.id])
     column = {"standing_change": "client", "incident_event": "incident"}.get(table, "model")

@@ -8,7 +8,7 @@ import pytest
 from onnx import helper
 
 from palladion.errors import ScanRefusedError
-from palladion.scan import RULES, scan_file
+from palladion.scan import RULES, Finding, Verdict, scan_file
 from palladion.scan.scanner import FINDINGS_MAX
 from tests.models import onnx_bytes, safetensors_bytes, write
 
@@ -90,6 +90,18 @@ def test_a_files_own_function_is_mere_data(tmp_path: Path) -> None:
 
 def test_a_function_in_place_of_a_standard_operator_is_refused(tmp_path: Path) -> None:
     assert _rules(write(tmp_path / "m.onnx", _with_function("ai.onnx.ml", "Scaler"))) == ["shadowed-operator"]
+
+
+def test_a_name_of_a_million_characters_is_not_quoted_whole(tmp_path: Path) -> None:
+    path = write(tmp_path / "m.onnx", onnx_bytes(domain="evil." * 10**5))
+    verdict = scan_file(path, operator_domains=DOMAINS, bytes_max=10**7).verdict
+    assert len(verdict.findings[0].message) < 600
+
+
+def test_an_error_lists_some_findings_and_counts_the_rest() -> None:
+    findings = tuple(Finding("operator-domain", f"Op{i}", f"operator Op{i}") for i in range(FINDINGS_MAX))
+    with pytest.raises(ScanRefusedError, match=r"operator Op9 \[operator-domain\]; and 90 more$"):
+        Verdict("m.onnx", "onnx", findings).require_accepted()
 
 
 def test_findings_are_capped(tmp_path: Path) -> None:

@@ -92,6 +92,17 @@ def test_a_client_counts_by_what_the_watch_would_have_found() -> None:
         assert client_supremum(INSTRUMENTS, INSTRUMENTS.score([episode])[0], HORIZON) == largest
 
 
+def test_what_a_client_asks_after_its_epoch_does_not_count() -> None:
+    generator = np.random.default_rng(SEED)
+    calm = factories.honest(generator)
+    then_stealing = factories.asked(np.concatenate([calm.inputs, factories.noise(generator, 200).inputs]))
+
+    first, both = (INSTRUMENTS.score([episode])[0] for episode in (calm, then_stealing))
+
+    assert client_supremum(INSTRUMENTS, both, HORIZON) == client_supremum(INSTRUMENTS, first, HORIZON)
+    assert client_supremum(INSTRUMENTS, both, 10 * HORIZON) > client_supremum(INSTRUMENTS, first, HORIZON)
+
+
 @pytest.mark.parametrize("share", [0.0, 0.5])
 @pytest.mark.parametrize("size", MEMBER_SIZES)
 def test_an_organisation_counts_by_what_the_watch_would_have_found(size: int, share: float) -> None:

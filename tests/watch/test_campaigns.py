@@ -116,6 +116,19 @@ def test_a_group_is_weighed_after_every_query_and_its_smallest_p_value_kept() ->
     assert group.suspected == sum(value <= RATE for value in seen)
 
 
+def test_a_group_is_weighed_after_every_query_of_a_batch_too() -> None:
+    generator = np.random.default_rng(SEED)
+    stolen, calm = factories.noise(generator, 5), factories.honest_rows(generator, 7)
+    first, second = stolen, factories.asked(np.concatenate([stolen.inputs + 0.1, calm]))
+    group = group_of(2)
+
+    ask(group, "0", first)
+    ask(group, "1", second)
+
+    assert group.p_value < group.latest
+    assert 0 < group.suspected < 12
+
+
 def test_the_union_of_groups_keeps_sums() -> None:
     one, other = ask_in_turns(members(0.3, count=3)), ask_in_turns(members(0.0, count=2, seed=SEED + 1))
     union = Group()

@@ -65,6 +65,7 @@ def test_the_covariances_that_were_put_in_are_found() -> None:
     expected[0, 1] = expected[1, 0] = 0.8
     np.testing.assert_allclose(within, expected + 0.1 * np.eye(SCORES), atol=0.05, err_msg=f"seed {SEED}")
     np.testing.assert_allclose(np.diag(between), np.square(_SPREAD), atol=0.06, err_msg=f"seed {SEED}")
+    assert between[2, 2] < 0.01, "means of finite clients spread by their own sampling error as well"
 
 
 def test_unseen_honest_clients_have_mean_0_and_deviation_1_after_every_number_of_queries() -> None:

@@ -5,7 +5,9 @@ from pathlib import Path
 import click
 
 from palladion.cli.output import (
+    PUBLISHER,
     actor,
+    echo,
     find_installation,
     identity_option,
     json_option,
@@ -19,6 +21,7 @@ from palladion.cli.output import (
     warn,
 )
 from palladion.clock import SystemClock
+from palladion.errors import KeysError
 
 
 @click.command(epilog="Example: palladion backup /mnt/safe/palladion")
@@ -29,10 +32,12 @@ from palladion.clock import SystemClock
 def backup(ctx: click.Context, folder: Path, passphrase_file: Path | None, as_json: bool) -> None:
     """Add a backup to FOLDER: keys, policy, registry and ledger in one sealed file, and the sealed versions beside it.
 
-    The owner passphrase or an escrow identity opens it again; FOLDER may lie anywhere. Sealed versions are copied once.
+    The owner passphrase or an escrow identity opens it again; FOLDER may lie anywhere. Sealed versions are copied once,
+    and the copies checked at every backup.
     """
     from palladion.lifecycle.backup import back_up
     from palladion.seal.recipients import PassphraseIdentity
+    from palladion.seal.sign import publisher_text
 
     installation = find_installation(ctx)
     passphrase = read_passphrase(passphrase_file)
@@ -40,18 +45,18 @@ def backup(ctx: click.Context, folder: Path, passphrase_file: Path | None, as_js
     wraps = [passphrase_recipient(passphrase, installation.policy.passphrase)]
     with progress("backup") as bar:
         made = back_up(installation, owner, wraps, folder, actor=actor(), progress=bar)
-    publisher = installation.policy.trust.publishers[0]
+    publisher = publisher_text(owner.public().keys["publisher"])
     if as_json:
         print_json({"state": str(made.state), "copied": made.copied, "present": made.present, "publisher": publisher})
     else:
-        click.echo(f"backed up to {made.state}")
+        echo(f"backed up to {made.state}")
         print_fields(
             [
                 ("sealed versions", f"{made.copied} copied, {made.present} were there already"),
                 ("publisher", publisher),
             ]
         )
-        click.echo("note the publisher's key elsewhere; restore can then check who made the backup")
+        echo("note the publisher's key elsewhere; restore can then check who made the backup")
 
 
 @click.command(epilog="Example: palladion --home /srv/palladion restore /mnt/safe/palladion")
@@ -64,8 +69,10 @@ def backup(ctx: click.Context, folder: Path, passphrase_file: Path | None, as_js
 )
 @click.option(
     "--publisher",
+    type=PUBLISHER,
     metavar="KEY",
-    help="The publisher's key that you noted (pallp1…); without it, the one that FOLDER names is believed.",
+    help="The publisher's key that you noted (pallp1…); --identity needs it. With the passphrase, which no forger "
+    "knows, the one that FOLDER names is believed without it.",
 )
 @click.option("--host-identity", metavar="FILE", help="Put the host identity here instead of where the policy says.")
 @passphrase_option
@@ -76,7 +83,7 @@ def restore(
     ctx: click.Context,
     folder: Path,
     state: Path | None,
-    publisher: str | None,
+    publisher: bytes | None,
     host_identity: str | None,
     passphrase_file: Path | None,
     identity_file: Path | None,
@@ -84,13 +91,26 @@ def restore(
 ) -> None:
     """Put an installation back from a backup in FOLDER, into this folder, and verify all of it.
 
-    Nothing that exists is overwritten. Try it once before you need it.
+    Nothing that exists is overwritten, and nothing outside this folder written but the host identity. Try it once
+    before you need it.
     """
-    from palladion.lifecycle import backup as life
-    from palladion.seal.sign import parse_publisher, publisher_text
+    from palladion.lifecycle import restore as life
+    from palladion.lifecycle.backup import read_publisher
+    from palladion.seal.sign import publisher_text
 
-    key = parse_publisher(publisher) if publisher is not None else life.read_publisher(folder)
-    state = state or life.newest_state(folder)
+    if identity_file is not None and publisher is None:
+        # anybody can seal to a public key, sign it with a key of his own, and name that in the folder
+        raise KeysError(
+            "--identity needs --publisher: it does not say by itself who made the backup",
+            "palladion backup printed the publisher's key to be noted; on a machine that is left, palladion key list "
+            "shows it, and trust.publishers in palladion.toml",
+        )
+    key = publisher if publisher is not None else read_publisher(folder)
+    if state is None:
+        newest = life.newest_state(folder, key)
+        state = newest.state
+        for path in newest.passed_over:
+            warn(f"{path} is damaged or not signed by this publisher: passed over")
     with progress("restore") as bar:
         done = life.restore(
             state,
@@ -102,6 +122,8 @@ def restore(
             host_identity=host_identity,
             progress=bar,
         )
+    for setting, place in done.moved.items():
+        warn(f"{setting} of the backup leads elsewhere and is set back in the new palladion.toml: {place}")
     if as_json:
         print_json(
             {
@@ -110,10 +132,11 @@ def restore(
                 "entries": done.ledger.size,
                 "versions": done.versions,
                 "publisher": publisher_text(done.publisher),
+                "moved": {setting: str(place) for setting, place in done.moved.items()},
             }
         )
     else:
-        click.echo(f"restored {done.state.name} into {done.installation.paths.home}")
+        echo(f"restored {done.state.name} into {done.installation.paths.home}")
         print_fields(
             [
                 ("ledger", f"{done.ledger.size} entries, whole"),

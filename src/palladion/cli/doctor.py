@@ -2,7 +2,7 @@
 
 import click
 
-from palladion.cli.output import find_installation, json_option, print_json
+from palladion.cli.output import echo, find_installation, json_option, print_json
 from palladion.errors import FINDING
 
 _SIGNS = {"ok": "ok      ", "warning": "warning ", "problem": "PROBLEM "}
@@ -32,7 +32,7 @@ def doctor(ctx: click.Context, as_json: bool) -> int:
         )
     else:
         for item in checks:
-            click.echo(f"{_SIGNS[item.status]}{item.name}: {item.message}")
+            echo(f"{_SIGNS[item.status]}{item.name}: {item.message}")
             if item.hint and item.status != "ok":
-                click.echo(f"        → {item.hint}")
+                echo(f"        → {item.hint}")
     return FINDING if problems else 0

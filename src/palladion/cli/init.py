@@ -5,7 +5,9 @@ from pathlib import Path
 import click
 
 from palladion.cli.output import (
+    RECIPIENT,
     actor,
+    echo,
     json_option,
     passphrase_option,
     passphrase_recipient,
@@ -15,6 +17,7 @@ from palladion.cli.output import (
     warn,
 )
 from palladion.clock import SystemClock
+from palladion.keys import Recipient
 from palladion.policy import KeysPolicy, PassphrasePolicy
 
 
@@ -29,6 +32,7 @@ from palladion.policy import KeysPolicy, PassphrasePolicy
 )
 @click.option(
     "--escrow",
+    type=RECIPIENT,
     multiple=True,
     metavar="RECIPIENT",
     help="Public key of somebody who can recover everything (see: palladion recipient new). May be repeated.",
@@ -40,7 +44,7 @@ def init(
     ctx: click.Context,
     passphrase_file: Path | None,
     host_identity: str,
-    escrow: tuple[str, ...],
+    escrow: tuple[Recipient, ...],
     origin: str,
     as_json: bool,
 ) -> None:
@@ -50,13 +54,12 @@ def init(
     exists is overwritten.
     """
     from palladion.lifecycle.create import Plan, create_installation
-    from palladion.seal.recipients import parse_recipient
 
-    recipients = [parse_recipient(text) for text in escrow]
     passphrase = read_passphrase(passphrase_file, new=True)
-    plan = Plan(ctx.find_root().obj.resolve(), host_identity, escrow, origin)
+    escrow_keys = tuple(str(recipient) for recipient in escrow)
+    plan = Plan(ctx.find_root().obj.resolve(), host_identity, escrow_keys, origin)
     owner_wraps = [passphrase_recipient(passphrase, PassphrasePolicy())]
-    made = create_installation(plan, owner_wraps, recipients, actor=actor(), clock=SystemClock())
+    made = create_installation(plan, owner_wraps, escrow, actor=actor(), clock=SystemClock())
     document = {
         "home": str(made.paths.home),
         "policy": str(made.paths.policy),
@@ -65,13 +68,13 @@ def init(
         "ledger": made.policy.ledger.origin,
         "ledger_key": str(made.ledger_key()),
         "publisher": made.policy.trust.publishers[0],
-        "escrow": list(escrow),
+        "escrow": list(escrow_keys),
     }
     if as_json:
         print_json(document)
     else:
-        click.echo(f"made an installation in {made.paths.home}")
+        echo(f"made an installation in {made.paths.home}")
         print_fields([(name.replace("_", " "), value) for name, value in document.items() if value and name != "home"])
-        click.echo("next: palladion protect MODEL --name NAME")
+        echo("next: palladion protect MODEL --name NAME")
     if not escrow:
         warn("no escrow recipient: if the owner passphrase is forgotten, the originals are lost (see palladion doctor)")

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from palladion.cli.output import json_option, print_fields, print_json, print_table, size_text
+from palladion.cli.output import echo, json_option, print_fields, print_json, print_table, size_text
+from palladion.errors import FormatError
 
 if TYPE_CHECKING:
     from palladion.model.model import Model
@@ -24,6 +25,9 @@ def inspect(file: Path, tensors: bool, as_json: bool) -> None:
     from palladion.model.read import read_file, sniff
     from palladion.seal.reader import inspect_file
 
+    if not file.is_file():
+        # opening a named pipe would wait for whoever writes to it
+        raise FormatError(f"{file} is not a regular file")
     with file.open("rb") as stream:
         start = stream.read(64)
     if sniff(start) == "sealed":
@@ -57,7 +61,7 @@ def _show_sealed(file: Path, info: "SealedInfo", as_json: bool) -> None:
             }
         )
         return
-    click.echo(f"{file}: sealed file, its signature not checked here")
+    echo(f"{file}: sealed file, its signature not checked here")
     name = f"{header.model} version {header.version}, {header.purpose}" if header.model else header.purpose
     print_fields(
         [
@@ -94,7 +98,7 @@ def _show_model(file: Path, model: "Model", tensors: bool, as_json: bool) -> Non
     if as_json:
         print_json(document)
         return
-    click.echo(f"{file}: {model.format}, in plaintext")
+    echo(f"{file}: {model.format}, in plaintext")
     print_fields(
         [
             (

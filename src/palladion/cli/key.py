@@ -7,6 +7,7 @@ import click
 from palladion import keys
 from palladion.cli.output import (
     actor,
+    echo,
     find_installation,
     identity_option,
     json_option,
@@ -31,7 +32,6 @@ def key() -> None:
 @click.pass_context
 def list_keys(ctx: click.Context, as_json: bool) -> None:
     """List every key: what it is for, and what its loss and its theft would cost. Shows public keys only."""
-    from palladion.seal.recipients import FileRecipient
     from palladion.seal.sign import publisher_text
 
     installation = find_installation(ctx)
@@ -42,7 +42,7 @@ def list_keys(ctx: click.Context, as_json: bool) -> None:
         except KeysError:
             continue  # the owner root may be on a disk that is not here
         for purpose, raw in found.items():
-            public[name, purpose] = str(FileRecipient(raw)) if purpose == name else raw.hex()
+            public[name, purpose] = str(installation.stated_recipient(name)) if purpose == name else raw.hex()
         if name == "owner":
             public[name, "publisher"] = publisher_text(found["publisher"])
         else:
@@ -63,7 +63,7 @@ def list_keys(ctx: click.Context, as_json: bool) -> None:
         print_json({"keys": documents, "escrow": list(installation.policy.keys.escrow)})
         return
     for document in documents:
-        click.echo(f"{document['root']} root, {document['key']} ({document['kind']}): {document['use']}")
+        echo(f"{document['root']} root, {document['key']} ({document['kind']}): {document['use']}")
         print_fields(
             [
                 ("public", document["public"]),
@@ -97,7 +97,8 @@ def rewrap(
     """Change the owner passphrase, the host identity, or who is escrow.
 
     Wraps both roots and every original anew: to the new passphrase, to the host identity and to the escrow recipients
-    that palladion.toml names now. Copies made before still open as they did: delete them.
+    that palladion.toml names now. A host identity that is not there is made. Copies made before still open as they
+    did: delete them.
     """
     from palladion.lifecycle.rewrap import rewrap as rewrap_everything
     from palladion.seal.recipients import PassphraseIdentity
@@ -114,7 +115,13 @@ def rewrap(
     owner_wraps = [passphrase_recipient(passphrase, installation.policy.passphrase)]
     done = rewrap_everything(installation, owner, owner_wraps, actor=actor())
     if as_json:
-        print_json({"owner_root": list(done.owner_wraps), "originals": done.originals})
+        made = str(done.new_host_identity) if done.new_host_identity else None
+        print_json({"owner_root": list(done.owner_wraps), "originals": done.originals, "new_host_identity": made})
     else:
-        click.echo(f"wrapped both roots and {done.originals} originals anew")
-        print_fields([("owner root opens for", ", ".join(done.owner_wraps))])
+        echo(f"wrapped both roots and {done.originals} originals anew")
+        print_fields(
+            [
+                ("owner root opens for", ", ".join(done.owner_wraps)),
+                ("new host identity", done.new_host_identity),
+            ]
+        )

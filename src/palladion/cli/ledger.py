@@ -7,9 +7,20 @@ import click
 import msgspec
 
 from palladion import files
-from palladion.cli.output import find_installation, json_option, print_fields, print_json, print_table, progress
+from palladion.cli.output import (
+    VERIFIER_KEY,
+    echo,
+    find_installation,
+    finding_as_json,
+    json_option,
+    print_fields,
+    print_json,
+    print_table,
+    progress,
+)
 from palladion.clock import timestamp
-from palladion.ledger.checkpoint import NOTE_BYTES_MAX, VerifierKey, parse_verifier_key
+from palladion.ledger.checkpoint import NOTE_BYTES_MAX, VerifierKey
+from palladion.ledger.record import decode_record
 from palladion.ledger.tiles import ENTRY_BYTES_MAX
 
 if TYPE_CHECKING:
@@ -17,6 +28,7 @@ if TYPE_CHECKING:
 
 key_option = click.option(
     "--key",
+    type=VERIFIER_KEY,
     metavar="KEY",
     help="The log's verifier key (palladion key list), for a log that is not this installation's.",
 )
@@ -45,12 +57,14 @@ def ledger() -> None:
 @key_option
 @json_option
 @click.pass_context
-def verify(ctx: click.Context, against: Path | None, directory: Path | None, key: str | None, as_json: bool) -> None:
+def verify(
+    ctx: click.Context, against: Path | None, directory: Path | None, key: VerifierKey | None, as_json: bool
+) -> None:
     """Recompute the whole log from its entries. Exit code 1, naming the entry, if anything was changed."""
     from palladion.ledger.audit import verify_ledger
 
-    saved = files.read_limited(against, size_max=NOTE_BYTES_MAX, what="the checkpoint") if against else None
-    with progress("verify") as bar:
+    with finding_as_json(as_json), progress("verify") as bar:
+        saved = files.read_limited(against, size_max=NOTE_BYTES_MAX, what="the checkpoint") if against else None
         report = verify_ledger(_directory(ctx, directory), _key(ctx, key), against=saved, progress=bar)
     if as_json:
         print_json(
@@ -66,7 +80,7 @@ def verify(ctx: click.Context, against: Path | None, directory: Path | None, key
             }
         )
         return
-    click.echo(f"the ledger is whole: {report.size} entries of {report.origin}")
+    echo(f"the ledger is whole: {report.size} entries of {report.origin}")
     against_text = f"the checkpoint of {report.against.size} entries fits" if report.against else None
     print_fields(
         [
@@ -87,19 +101,15 @@ def verify(ctx: click.Context, against: Path | None, directory: Path | None, key
 @key_option
 @json_option
 @click.pass_context
-def tail(ctx: click.Context, count: int, directory: Path | None, key: str | None, as_json: bool) -> None:
-    """Show the last entries."""
-    from palladion.ledger.record import decode_record
-
-    entries = _reader(ctx, directory, key).tail(count)
+def tail(ctx: click.Context, count: int, directory: Path | None, key: VerifierKey | None, as_json: bool) -> None:
+    """Show the last entries, once each is proved to be under the signed checkpoint."""
+    columns = ("time", "kind", "subject", "actor")
+    entries = [(index, _document(index, data)) for index, data in _reader(ctx, directory, key).tail(count)]
     if as_json:
-        print_json({"entries": [{"index": index, **msgspec.json.decode(data)} for index, data in entries]})
-        return
-    rows = []
-    for index, data in entries:
-        record = decode_record(data, what=f"entry {index}")
-        rows.append((index, timestamp(record.time), record.kind, record.subject, record.actor))
-    print_table(("entry", "time", "kind", "subject", "actor"), rows)
+        print_json({"entries": [{"index": index, **document} for index, document in entries]})
+    else:
+        rows = [(index, *(document[column] for column in columns)) for index, document in entries]
+        print_table(("entry", *columns), rows)
 
 
 @ledger.command(epilog="Example: palladion ledger show 12")
@@ -107,10 +117,9 @@ def tail(ctx: click.Context, count: int, directory: Path | None, key: str | None
 @ledger_option
 @key_option
 @click.pass_context
-def show(ctx: click.Context, index: int, directory: Path | None, key: str | None) -> None:
-    """Print entry INDEX, all of it, as JSON."""
-    entry: dict[str, Any] = msgspec.json.decode(_reader(ctx, directory, key).entry(index))
-    print_json(entry)
+def show(ctx: click.Context, index: int, directory: Path | None, key: VerifierKey | None) -> None:
+    """Print entry INDEX, all of it, as JSON, once it is proved to be under the signed checkpoint."""
+    print_json(_document(index, _reader(ctx, directory, key).entry(index)))
 
 
 @ledger.command(epilog="Example: palladion ledger prove 12 --out evidence")
@@ -126,16 +135,21 @@ def show(ctx: click.Context, index: int, directory: Path | None, key: str | None
 @key_option
 @json_option
 @click.pass_context
-def prove(ctx: click.Context, index: int, out: Path, directory: Path | None, key: str | None, as_json: bool) -> None:
+def prove(
+    ctx: click.Context, index: int, out: Path, directory: Path | None, key: VerifierKey | None, as_json: bool
+) -> None:
     """Write entry INDEX and the proof that it is in the log; both together convince a stranger.
 
     The proof is a c2sp.org/tlog-proof: whoever has the log's verifier key checks it without us.
     """
-    from palladion.ledger.proof import encode_proof
+    from palladion.ledger.proof import encode_proof, verify_proof
 
-    reader = _reader(ctx, directory, key)
+    log_key = _key(ctx, key)
+    reader = _reader(ctx, directory, log_key)
     entry = reader.entry(index)
     proof = encode_proof(index, reader.inclusion_proof(index), reader.note)
+    # as the stranger will: what is written convinces
+    verify_proof(proof, entry, log_key)
     with files.storage_errors(out):
         out.mkdir(parents=True, exist_ok=True)
     entry_path, proof_path = out / f"entry-{index}.json", out / f"entry-{index}.tlog-proof"
@@ -144,7 +158,7 @@ def prove(ctx: click.Context, index: int, out: Path, directory: Path | None, key
     if as_json:
         print_json({"entry": str(entry_path), "proof": str(proof_path), "size": reader.size})
     else:
-        click.echo(f"wrote {entry_path} and {proof_path}, proved in a log of {reader.size} entries")
+        echo(f"wrote {entry_path} and {proof_path}, proved in a log of {reader.size} entries")
 
 
 @ledger.command(epilog="Example: palladion ledger check entry-12.tlog-proof entry-12.json --key ledger.example+…")
@@ -153,37 +167,46 @@ def prove(ctx: click.Context, index: int, out: Path, directory: Path | None, key
 @key_option
 @json_option
 @click.pass_context
-def check(ctx: click.Context, proof: Path, entry: Path, key: str | None, as_json: bool) -> None:
+def check(ctx: click.Context, proof: Path, entry: Path, key: VerifierKey | None, as_json: bool) -> None:
     """Check that PROOF shows ENTRY to be in the log. Exit code 1 if it does not. Needs no log and no network."""
     from palladion.ledger.proof import PROOF_BYTES_MAX, verify_proof
 
-    proof_bytes = files.read_limited(proof, size_max=PROOF_BYTES_MAX, what="the proof")
-    entry_bytes = files.read_limited(entry, size_max=ENTRY_BYTES_MAX, what="the entry")
-    parsed, checkpoint = verify_proof(proof_bytes, entry_bytes, _key(ctx, key))
+    with finding_as_json(as_json):
+        proof_bytes = files.read_limited(proof, size_max=PROOF_BYTES_MAX, what="the proof")
+        entry_bytes = files.read_limited(entry, size_max=ENTRY_BYTES_MAX, what="the entry")
+        parsed, checkpoint = verify_proof(proof_bytes, entry_bytes, _key(ctx, key))
     if as_json:
         print_json({"ok": True, "origin": checkpoint.origin, "index": parsed.index, "size": checkpoint.size})
     else:
-        click.echo(f"{entry} is entry {parsed.index} of {checkpoint.origin}, as signed at {checkpoint.size} entries")
+        echo(f"{entry} is entry {parsed.index} of {checkpoint.origin}, as signed at {checkpoint.size} entries")
 
 
 @ledger.command(epilog="Example: palladion ledger checkpoint > another-machine/checkpoint.txt")
 @ledger_option
 @key_option
 @click.pass_context
-def checkpoint(ctx: click.Context, directory: Path | None, key: str | None) -> None:
+def checkpoint(ctx: click.Context, directory: Path | None, key: VerifierKey | None) -> None:
     """Print the signed checkpoint. Saved elsewhere, it shows later if the tail was cut or the log rewritten."""
-    click.echo(_reader(ctx, directory, key).note.decode(), nl=False)
+    for line in _reader(ctx, directory, key).note.decode().removesuffix("\n").split("\n"):
+        echo(line)
+
+
+def _document(index: int, data: bytes) -> dict[str, Any]:
+    """The record of an entry as JSON. Raises FormatError, naming the entry, if it is none."""
+    decode_record(data, what=f"entry {index}")
+    document: dict[str, Any] = msgspec.json.decode(data)
+    return document
 
 
 def _directory(ctx: click.Context, directory: Path | None) -> Path:
     return directory if directory is not None else find_installation(ctx).paths.ledger
 
 
-def _key(ctx: click.Context, key: str | None) -> VerifierKey:
-    return parse_verifier_key(key) if key is not None else find_installation(ctx).ledger_key()
+def _key(ctx: click.Context, key: VerifierKey | None) -> VerifierKey:
+    return key if key is not None else find_installation(ctx).ledger_key()
 
 
-def _reader(ctx: click.Context, directory: Path | None, key: str | None) -> "LedgerReader":
+def _reader(ctx: click.Context, directory: Path | None, key: VerifierKey | None) -> "LedgerReader":
     from palladion.ledger.reader import LedgerReader
 
     return LedgerReader(_directory(ctx, directory), _key(ctx, key))

@@ -4,24 +4,35 @@ Groups are imported when they are used, so that `palladion --help` does not load
 """
 
 import importlib
+import os
 import sys
+import traceback
+from contextlib import suppress
 from pathlib import Path
 
 import click
 
 from palladion import __version__
+from palladion.cli.output import echo
 from palladion.errors import USAGE, PalladionError
 
 # Where each command lives, in the order in which help shows them.
 COMMANDS = {
     "init": "palladion.cli.init:init",
     "protect": "palladion.cli.protect:protect",
+    "unseal": "palladion.cli.unseal:unseal",
     "scan": "palladion.cli.scan:scan",
     "inspect": "palladion.cli.inspect:inspect",
     "verify": "palladion.cli.verify:verify",
     "model": "palladion.cli.model:model",
     "recipient": "palladion.cli.recipient:recipient",
     "key": "palladion.cli.key:key",
+    "client": "palladion.cli.client:client",
+    "serve": "palladion.cli.serve:serve",
+    "watch": "palladion.cli.watch:watch",
+    "incident": "palladion.cli.incident:incident",
+    "deliver": "palladion.cli.deliver:deliver",
+    "prove": "palladion.cli.prove:prove",
     "ledger": "palladion.cli.ledger:ledger",
     "doctor": "palladion.cli.doctor:doctor",
     "backup": "palladion.cli.backup:backup",
@@ -29,6 +40,9 @@ COMMANDS = {
     "demo": "palladion.cli.demo:demo",
 }
 INTERRUPTED = 130
+BUG = 70  # EX_SOFTWARE of sysexits.h
+MESSAGE_CHARACTERS_MAX = 2000  # messages quote files, and a hostile one can make that long
+TRACEBACK = "PALLADION_TRACEBACK"
 
 
 class LazyGroup(click.Group):
@@ -62,7 +76,8 @@ class LazyGroup(click.Group):
 def palladion(ctx: click.Context, home: Path) -> None:
     """Protect AI models from theft over their whole life.
 
-    Exit codes: 0 fine, 1 a check found something, 2 the request could not be carried out, 3 a check could not decide.
+    Exit codes: 0 fine, 1 a check found something, 2 the request could not be carried out, 3 a check could not decide,
+    70 a bug of ours.
     """
     ctx.obj = home
 
@@ -73,7 +88,7 @@ def run() -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Run one command; prints errors and hints to standard error, never a traceback for them. Returns the exit code."""
+    """Run one command; prints errors and hints to standard error, never a bare traceback. Returns the exit code."""
     try:
         code = palladion.main(arguments, prog_name="palladion", standalone_mode=False)
     except PalladionError as error:
@@ -93,14 +108,44 @@ def main(arguments: list[str]) -> int:
         # the reader of our output (head, less) is gone: not our failure, and nothing more to say
         sys.stderr.close()
         return 0
+    except Exception as error:  # noqa: BLE001 (the last resort: nobody is above to see a traceback but the user)
+        return _unexpected(error, arguments)
     return code if isinstance(code, int) else 0
 
 
+def _unexpected(error: Exception, arguments: list[str]) -> int:
+    """Say what went wrong where no command expected it. What the operating system refuses is no bug of ours."""
+    if os.environ.get(TRACEBACK):
+        for line in traceback.format_exception(error):
+            for part in line.splitlines():
+                echo(part, err=True)
+    if isinstance(error, OSError):
+        reason = (error.strerror or str(error)).lower()
+        name = os.fsdecode(error.filename) if isinstance(error.filename, bytes) else error.filename
+        _complain(reason if name is None else f"{name}: {reason}", [])
+        return USAGE
+    if isinstance(error, MemoryError):
+        _complain("there is not enough memory for this", ["use a machine with more, or raise its limit"])
+        return USAGE
+    if isinstance(error, UnicodeEncodeError) and not all(map(_is_text, arguments)):
+        _complain("an argument holds bytes that are no UTF-8: only the name of a file may", [])
+        return USAGE
+    hint = f"please report it, as SECURITY.md says if a file brought it about; {TRACEBACK}=1 prints what we need to see"
+    _complain(f"this is a bug: {type(error).__name__}: {error}", [hint])
+    return BUG
+
+
+def _is_text(argument: str) -> bool:
+    return not any("\ud800" <= c <= "\udfff" for c in argument)
+
+
 def _complain(message: str, hints: tuple[str, ...] | list[str]) -> None:
-    click.echo(f"palladion: error: {message}", err=True)
-    for hint in hints:
-        click.echo(f"palladion: hint: {hint}", err=True)
+    with suppress(OSError):  # standard error is full or closed: the exit code has to do
+        for kind, text in (("error", message), *(("hint", hint) for hint in hints)):
+            cut = text if len(text) <= MESSAGE_CHARACTERS_MAX else f"{text[:MESSAGE_CHARACTERS_MAX]}…"
+            echo(f"palladion: {kind}: {cut}", err=True)
 
 
 def _lowered(message: str) -> str:
+    message = " ".join(message.split())  # click puts choices below each other
     return f"{message[:1].lower()}{message[1:]}".rstrip(".")

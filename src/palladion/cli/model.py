@@ -4,7 +4,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from palladion.cli.output import actor, find_installation, json_option, print_fields, print_json, print_table
+from palladion.cli.output import (
+    VERSION_NUMBER,
+    actor,
+    echo,
+    find_installation,
+    json_option,
+    print_fields,
+    print_json,
+    print_table,
+)
 from palladion.clock import timestamp
 
 if TYPE_CHECKING:
@@ -42,7 +51,7 @@ def list_models(ctx: click.Context, as_json: bool) -> None:
         columns = ("model", "format", "versions", "promoted", "newest", "owner")
         print_table(columns, [[item[column] for column in columns] for item in found])
     else:
-        click.echo("no models yet: palladion protect MODEL --name NAME")
+        echo("no models yet: palladion protect MODEL --name NAME")
 
 
 @model.command("show", epilog="Example: palladion model show fraud@2")
@@ -57,7 +66,7 @@ def show(ctx: click.Context, version: str, tensors: bool, as_json: bool) -> None
     name, number = parse_version(version)
     with find_installation(ctx).open_registry() as registry, registry.read() as records:
         model_row = records.models.get(name)
-        versions = [records.versions.get(name, number)] if number else records.versions.all(name)
+        versions = records.versions.all(name) if number is None else [records.versions.get(name, number)]
         current = records.promotions.current(name)
         listed = records.versions.tensors(name, versions[-1].number) if versions else []
     documents = [_document(item, promoted=current is not None and item.number == current.number) for item in versions]
@@ -65,9 +74,9 @@ def show(ctx: click.Context, version: str, tensors: bool, as_json: bool) -> None
         extra = {"tensors": [_tensor(item) for item in listed]} if tensors else {}
         print_json({"model": name, "owner": model_row.owner, "versions": documents, **extra})
         return
-    click.echo(f"{name}, owned by {model_row.owner}")
+    echo(f"{name}, owned by {model_row.owner}")
     for document in documents:
-        click.echo(f" version {document['version']}{', promoted' if document['promoted'] else ''}")
+        echo(f" version {document['version']}{', promoted' if document['promoted'] else ''}")
         shown = ("created", "format", "content", "graph", "parent", "publisher", "served", "original", "note")
         print_fields([(key, document[key] or None) for key in shown])
     if tensors:
@@ -77,8 +86,8 @@ def show(ctx: click.Context, version: str, tensors: bool, as_json: bool) -> None
 
 @model.command("diff", epilog="Example: palladion model diff fraud 1 2")
 @click.argument("name")
-@click.argument("old", type=click.IntRange(min=1))
-@click.argument("new", type=click.IntRange(min=1))
+@click.argument("old", type=VERSION_NUMBER)
+@click.argument("new", type=VERSION_NUMBER)
 @json_option
 @click.pass_context
 def diff(ctx: click.Context, name: str, old: int, new: int, as_json: bool) -> None:
@@ -100,7 +109,7 @@ def diff(ctx: click.Context, name: str, old: int, new: int, as_json: bool) -> No
         )
         return
     graph = "changed" if found.graph_changed else "the same"
-    click.echo(f"{name}: version {old} → {new}: graph {graph}, {len(found.same)} tensors the same")
+    echo(f"{name}: version {old} → {new}: graph {graph}, {len(found.same)} tensors the same")
     rows = [("changed", after, _shape_change(before, after)) for before, after in found.changed]
     rows += [("added", item, _shape(item)) for item in found.added]
     rows += [("removed", item, _shape(item)) for item in found.removed]
@@ -110,7 +119,7 @@ def diff(ctx: click.Context, name: str, old: int, new: int, as_json: bool) -> No
 
 @model.command("promote", epilog="Example: palladion model promote fraud 2")
 @click.argument("name")
-@click.argument("number", type=click.IntRange(min=1))
+@click.argument("number", type=VERSION_NUMBER)
 @json_option
 @click.pass_context
 def promote(ctx: click.Context, name: str, number: int, as_json: bool) -> None:
@@ -137,7 +146,7 @@ def _print_event(as_json: bool, name: str, number: int, receipt: str, sentence: 
     if as_json:
         print_json({"model": name, "promoted": number, "receipt": receipt})
     else:
-        click.echo(f"{sentence} (ledger {receipt})")
+        echo(f"{sentence} (ledger {receipt})")
 
 
 def _document(version: "Version", *, promoted: bool) -> dict[str, Any]:

@@ -1,30 +1,40 @@
-"""What every command shares: `--json`, tables, progress bars, passphrases, and the installation it works on."""
+"""What every command shares: printing, `--json`, tables, progress bars, passphrases, keys that people type, and the
+installation it works on.
 
+Commands print with what is here and with nothing else (tests/cli/test_output.py): names in models, ledgers and folders
+may be hostile, and what is no printing character in them must not reach a terminal.
+"""
+
+import json
 import os
 import pwd
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 import msgspec
+from click.core import ParameterSource
 
 from palladion import files
 from palladion.clock import SystemClock
-from palladion.errors import KeysError
+from palladion.errors import FINDING, FormatError, KeysError, PalladionError
 from palladion.keys import Identity, Recipient
+from palladion.ledger.checkpoint import parse_verifier_key
 from palladion.policy import PassphrasePolicy
 
 if TYPE_CHECKING:
     from palladion.lifecycle.installation import Installation
 
-PASSPHRASE_BYTES_MAX = 4096  # far above any passphrase; a wrong file name must not be read whole
+PASSPHRASE_LINE_BYTES_MAX = 4096  # far above any passphrase; a wrong file name must not be read whole
 PASSPHRASE_CHARACTERS_MIN = 12  # of a new one: NIST SP 800-63B asks for 8, and sealed files can be guessed at for ever
 PASSPHRASE_LANES = 4  # RFC 9106's recommended options
 PROGRESS_AFTER_SECONDS = 1.0
+TABLE_WIDTH = 100_000  # in a pipe: wider than any row, names of 2 KiB in escapes too, so that none is folded
+VERSION_NUMBER = click.IntRange(1, 999_999_999)  # as in fraud@3, and what every database holds
 
 
 class Progress(Protocol):
@@ -34,6 +44,39 @@ class Progress(Protocol):
         """`done` of `total`, in whatever unit."""
         ...
 
+
+class KeyType(click.ParamType):  # type: ignore[type-arg]  # generic in newer clicks alone
+    """A public key as it is typed. One that does not parse is a mistake of the caller (exit code 2), not a finding."""
+
+    def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
+        self.name = name
+        self._parse = parse
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The parsed key of a text."""
+        if not isinstance(value, str):
+            return value
+        try:
+            return self._parse(value)
+        except FormatError as error:
+            self.fail(error.message, param, ctx)
+
+
+def _parse_recipient(text: str) -> Recipient:
+    from palladion.seal.recipients import parse_recipient
+
+    return parse_recipient(text)
+
+
+def _parse_publisher(text: str) -> bytes:
+    from palladion.seal.sign import parse_publisher
+
+    return parse_publisher(text)
+
+
+RECIPIENT = KeyType("recipient", _parse_recipient)  # a Recipient; its str() is the text again
+PUBLISHER = KeyType("publisher", _parse_publisher)  # the raw key; publisher_text() is the text again
+VERIFIER_KEY = KeyType("verifier key", parse_verifier_key)  # a VerifierKey; its str() is the text again
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
 passphrase_option = click.option(
@@ -54,10 +97,15 @@ identity_option = click.option(
 
 
 def find_installation(context: click.Context) -> "Installation":
-    """The installation that `--home`, or the current folder, names."""
+    """The installation in the folder that `--home` names, or else in the current one or the nearest above it."""
     from palladion.lifecycle.installation import Installation
 
-    return Installation.find(context.find_root().obj, SystemClock())
+    return Installation.find(context.find_root().obj, SystemClock(), exact=home_is_named(context))
+
+
+def home_is_named(context: click.Context) -> bool:
+    """Whether `--home` was given: then that folder is meant, and none above it."""
+    return context.find_root().get_parameter_source("home") is not ParameterSource.DEFAULT
 
 
 def actor() -> str:
@@ -85,9 +133,20 @@ def passphrase_recipient(passphrase: str, settings: PassphrasePolicy) -> Recipie
     return PassphraseRecipient(passphrase, cost=cost)
 
 
+def printable(text: str) -> str:
+    """`text` with what is no printing character escaped: line breaks, terminal sequences, marks that turn or hide."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def echo(text: str = "", *, err: bool = False, bold: bool = False) -> None:
+    """One line, whatever `text` holds, on standard output or standard error."""
+    line = printable(text)
+    click.echo(click.style(line, bold=True) if bold else line, err=err)
+
+
 def warn(message: str) -> None:
     """A sentence on standard error about something that works and should not stay so."""
-    click.echo(f"palladion: warning: {message}", err=True)
+    echo(f"palladion: warning: {message}", err=True)
 
 
 def print_fields(fields: Sequence[tuple[str, object]]) -> None:
@@ -95,27 +154,62 @@ def print_fields(fields: Sequence[tuple[str, object]]) -> None:
     shown = [(name, value) for name, value in fields if value is not None]
     width = max(len(name) for name, _ in shown)
     for name, value in shown:
-        click.echo(f"  {name:<{width}}  {value}")
+        echo(f"  {name:<{width}}  {value}")
 
 
 def print_json(document: Any) -> None:
-    """One JSON document, indented, on standard output."""
-    click.echo(msgspec.json.format(msgspec.json.encode(document), indent=2).decode())
+    """One JSON document, indented, on standard output; what is no printing character is escaped in JSON's way.
+
+    The name of a file need not be text: a byte 0xff that is no UTF-8 stands in the document as backslash, `udcff`.
+    """
+    try:
+        encoded = msgspec.json.encode(document)
+    except UnicodeEncodeError:
+        encoded = msgspec.json.encode(_without_surrogates(document))
+    text = msgspec.json.format(encoded, indent=2).decode()
+    # what may stand outside of a text is printable, but for the line breaks of the layout
+    click.echo("".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text))
+
+
+def _without_surrogates(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {_without_surrogates(key): _without_surrogates(item) for key, item in value.items()}
+    return [_without_surrogates(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+@contextmanager
+def finding_as_json(as_json: bool) -> Iterator[None]:
+    """A check whose finding is a document too, `{"ok": false, …}`, where JSON is asked for; the error goes its way."""
+    try:
+        yield
+    except PalladionError as error:
+        if as_json and error.exit_code == FINDING:
+            print_json({"ok": False, "error": error.message, "hints": list(error.hints)})
+        raise
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str | None = None) -> None:
     """A table on standard output; cut to the terminal where there is one, never cut in a pipe."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    console = Console(soft_wrap=False) if sys.stdout.isatty() else Console(width=10_000)
+    console = Console(soft_wrap=False) if sys.stdout.isatty() else Console(width=TABLE_WIDTH)
     table = Table(
-        title=title, title_justify="left", box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0)
+        title=title and printable(title),
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+        header_style="bold",
+        padding=(0, 2, 0, 0),
     )
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*("" if cell is None else str(cell) for cell in row))
+        # Text, since rich would replace :names: of emojis in a str
+        table.add_row(*(Text("" if cell is None else printable(str(cell))) for cell in row))
     with console.capture() as captured:
         console.print(table, markup=False, highlight=False)
     click.echo("\n".join(line.rstrip() for line in captured.get().rstrip("\n").split("\n")))
@@ -139,14 +233,15 @@ def progress(label: str) -> Iterator[Progress]:
     from rich.progress import Progress as Bar
 
     started = time.monotonic()
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    bar = Bar(*columns, console=Console(stderr=True), transient=True)
-    task = bar.add_task(label, total=None)
+    text = TextColumn("{task.description}", markup=False)
+    columns = (text, BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    bar = Bar(*columns, console=Console(stderr=True, emoji=False), transient=True)
+    task = bar.add_task(printable(label), total=None)
 
     def update(done: int, total: int, stage: str = "") -> None:
         if time.monotonic() - started > PROGRESS_AFTER_SECONDS:
             bar.start()
-            bar.update(task, completed=done, total=total, description=stage or label)
+            bar.update(task, completed=done, total=total, description=printable(stage or label))
 
     try:
         yield update
@@ -157,17 +252,17 @@ def progress(label: str) -> Iterator[Progress]:
 def read_passphrase(source: Path | None, *, new: bool = False) -> str:
     """The owner passphrase: from `source` if given, else asked on the terminal without echo; a `new` one twice.
 
-    Raises KeysError if there is neither, or if it is empty, or new and too short. It is never taken from an argument
-    or the environment, where other processes could read it.
+    Raises KeysError if there is neither, or if it is empty, too long, not UTF-8, or new and too short. It is never
+    taken from an argument or the environment, where other processes could read it.
     """
+    from palladion.seal.recipients import PassphraseIdentity
+
     passphrase: str
     if source is not None:
         with files.storage_errors(source), click.open_file(str(source), "rb") as stream:
-            line = stream.readline(PASSPHRASE_BYTES_MAX)
-        try:
-            passphrase = line.decode("utf-8").rstrip("\r\n")
-        except UnicodeDecodeError:
-            raise KeysError(f"the passphrase in {source} is not UTF-8 text") from None
+            line = stream.readline(PASSPHRASE_LINE_BYTES_MAX)
+        # cut off here is only what is too long below
+        passphrase = line.decode("utf-8", "surrogateescape").rstrip("\r\n")
     elif sys.stdin.isatty():
         prompt = "New owner passphrase" if new else "Owner passphrase"
         passphrase = click.prompt(prompt, hide_input=True, confirmation_prompt=new, err=True)
@@ -175,6 +270,10 @@ def read_passphrase(source: Path | None, *, new: bool = False) -> str:
         raise KeysError("a passphrase is needed and there is no terminal to ask on", "use --passphrase-file FILE")
     if not passphrase:
         raise KeysError("the passphrase is empty")
+    try:
+        PassphraseIdentity(passphrase)
+    except ValueError as error:
+        raise KeysError(f"the passphrase cannot be used: {error}") from None
     if new and len(passphrase) < PASSPHRASE_CHARACTERS_MIN:
         raise KeysError(
             f"the passphrase has {len(passphrase)} characters, at least {PASSPHRASE_CHARACTERS_MIN} are needed",

@@ -1,11 +1,15 @@
 """`palladion recipient …`: who may unseal."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from palladion.cli.output import actor, find_installation, json_option, print_json, print_table
+from palladion.cli.output import RECIPIENT, actor, echo, find_installation, json_option, print_json, print_table
 from palladion.clock import SystemClock, timestamp
+
+if TYPE_CHECKING:
+    from palladion.keys import Recipient
 
 
 @click.group()
@@ -29,24 +33,24 @@ def new(file: Path, as_json: bool) -> None:
     if as_json:
         print_json({"identity": str(file), "recipient": str(identity.recipient)})
     else:
-        click.echo(str(identity.recipient))
+        echo(str(identity.recipient))
 
 
 @recipient.command("add", epilog="Example: palladion recipient add acme pallr1x…")
 @click.argument("name")
-@click.argument("public_key")
+@click.argument("public_key", type=RECIPIENT)
 @click.option("--note", default="", help="A sentence that stays with the recipient.")
 @json_option
 @click.pass_context
-def add(ctx: click.Context, name: str, public_key: str, note: str, as_json: bool) -> None:
+def add(ctx: click.Context, name: str, public_key: "Recipient", note: str, as_json: bool) -> None:
     """Register a recipient by NAME and PUBLIC_KEY."""
     from palladion.lifecycle.recipients import add_recipient
 
-    row, receipt = add_recipient(find_installation(ctx), name, public_key, note=note, actor=actor())
+    row, receipt = add_recipient(find_installation(ctx), name, str(public_key), note=note, actor=actor())
     if as_json:
         print_json({"recipient": row.name, "public_key": row.public_key, "receipt": str(receipt)})
     else:
-        click.echo(f"added recipient {row.name} (ledger {receipt})")
+        echo(f"added recipient {row.name} (ledger {receipt})")
 
 
 @recipient.command("list", epilog="Example: palladion recipient list")
@@ -73,7 +77,7 @@ def list_recipients(ctx: click.Context, as_json: bool) -> None:
         columns = ("name", "public_key", "created", "revoked", "note")
         print_table(columns, [[document[column] for column in columns] for document in documents])
     else:
-        click.echo("no recipients yet: palladion recipient add NAME PUBLIC_KEY")
+        echo("no recipients yet: palladion recipient add NAME PUBLIC_KEY")
 
 
 @recipient.command("revoke", epilog="Example: palladion recipient revoke acme")
@@ -88,4 +92,4 @@ def revoke(ctx: click.Context, name: str, as_json: bool) -> None:
     if as_json:
         print_json({"recipient": row.name, "revoked": True, "receipt": str(receipt)})
     else:
-        click.echo(f"revoked recipient {row.name} (ledger {receipt})")
+        echo(f"revoked recipient {row.name} (ledger {receipt})")

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import click
 
-from palladion.cli.output import find_installation, json_option, print_json
-from palladion.errors import FINDING, InstallationError
+from palladion.cli.output import echo, find_installation, home_is_named, json_option, print_json
+from palladion.errors import FINDING
 from palladion.policy import Policy
 
 
@@ -18,12 +18,12 @@ def scan(ctx: click.Context, file: Path, as_json: bool) -> int:
 
     What is not known to be mere data is refused. Uses the policy of the installation, or the defaults outside of one.
     """
+    from palladion.lifecycle.installation import find_home
     from palladion.scan import scan_file
 
-    try:
-        limits = find_installation(ctx).policy.scan
-    except InstallationError:
-        limits = Policy().scan
+    # an installation that is there and broken is no reason to scan by other limits than its own
+    inside = home_is_named(ctx) or find_home(ctx.find_root().obj) is not None
+    limits = (find_installation(ctx).policy if inside else Policy()).scan
     verdict = scan_file(file, operator_domains=limits.operator_domains, bytes_max=limits.file_bytes_max).verdict
     if as_json:
         print_json(
@@ -37,11 +37,11 @@ def scan(ctx: click.Context, file: Path, as_json: bool) -> int:
             }
         )
     elif verdict.accepted:
-        click.echo(f"{file}: {verdict.format}, no findings")
+        echo(f"{file}: {verdict.format}, no findings")
     else:
-        click.echo(f"{file}: {verdict.format}, refused")
+        echo(f"{file}: {verdict.format}, refused")
         for item in verdict.findings:
-            click.echo(f"  [{item.rule}] {item.message}")
+            echo(f"  [{item.rule}] {item.message}")
         for hint in verdict.hints:
-            click.echo(f"  {hint}")
+            echo(f"  {hint}")
     return 0 if verdict.accepted else FINDING

@@ -1,7 +1,8 @@
 """Reads a ledger without its lock: the published checkpoint, its entries and tree nodes, and proofs from them.
 
-Sees what the last checkpoint covers; entries after it are in the writer's journal. Checks sizes and shapes, not hashes:
-a proof made here convinces whoever verifies it, and `audit` recomputes everything.
+Sees what the last checkpoint covers; entries after it are in the writer's journal. An entry is handed out only once its
+hash, and all others of its tile, were found to lead to the signed root. Tiles and bundles as such are handed out
+unproved, to `audit`, which recomputes everything.
 """
 
 from collections import OrderedDict
@@ -9,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from palladion import files
-from palladion.errors import NotFoundError, TamperError
+from palladion.errors import FormatError, NotFoundError, StorageError, TamperError
 from palladion.ledger import merkle
 from palladion.ledger.checkpoint import NOTE_BYTES_MAX, Checkpoint, VerifierKey, verify_checkpoint
 from palladion.ledger.tiles import (
@@ -19,6 +20,7 @@ from palladion.ledger.tiles import (
     TILE_WIDTH,
     decode_bundle,
     decode_hashes,
+    split_entries,
     tile_path,
     width_of,
 )
@@ -42,16 +44,19 @@ class LedgerReader:
         return self.checkpoint.size
 
     def entry(self, index: int) -> bytes:
-        """The bytes of entry `index`. Raises NotFoundError if the checkpoint does not cover it."""
+        """The bytes of entry `index`, proved. Raises NotFoundError if the checkpoint does not cover it, TamperError."""
         self._require(index)
-        return self.bundle(index // TILE_WIDTH)[index % TILE_WIDTH]
+        return self._proved_bundle(index // TILE_WIDTH)[index % TILE_WIDTH]
 
     def entries(self, start: int = 0, end: int | None = None) -> Iterator[tuple[int, bytes]]:
-        """Index and bytes of the entries from `start` to `end` (exclusive; without it, all)."""
+        """Index and bytes of the entries from `start` to `end` (exclusive; without it, all), proved.
+
+        Raises TamperError at the first that cannot be.
+        """
         end = self.size if end is None else min(end, self.size)
         index = start
         while index < end:
-            bundle = self.bundle(index // TILE_WIDTH)
+            bundle = self._proved_bundle(index // TILE_WIDTH)
             for entry in bundle[index % TILE_WIDTH : TILE_WIDTH]:
                 if index == end:
                     return
@@ -59,7 +64,7 @@ class LedgerReader:
                 index += 1
 
     def tail(self, count: int) -> list[tuple[int, bytes]]:
-        """The last `count` entries, oldest first."""
+        """The last `count` entries, oldest first, proved. Raises TamperError."""
         return list(self.entries(max(0, self.size - count)))
 
     def inclusion_proof(self, index: int) -> list[bytes]:
@@ -98,11 +103,45 @@ class LedgerReader:
             self._tiles.popitem(last=False)
         return hashes
 
-    def bundle(self, index: int) -> list[bytes]:
-        """The entries of a bundle that the checkpoint covers."""
+    def checked_bundle(self, index: int) -> tuple[list[bytes], list[bytes]]:
+        """The entries of a bundle and their leaf hashes, which are those of the tile beside it.
+
+        Raises TamperError naming the first entry that does not fit. The tile itself may be forged all the same.
+        """
         width = width_of(index, self.size)
         data, found = self._read("entries", index, width, BUNDLE_BYTES_MAX)
-        return decode_bundle(data, found, what=f"bundle {tile_path('entries', index, found)}")[:width]
+        stored = self.hashes(0, index)
+        problem = ""
+        try:
+            entries = decode_bundle(data, found, what=f"bundle {tile_path('entries', index, found)}")[:width]
+        except FormatError as error:
+            # the hashes still say where it begins to be another one
+            entries, problem = split_entries(data, width)[0], error.message
+        leaves = [merkle.leaf_hash(entry) for entry in entries]
+        if leaves == stored and not problem:
+            return entries, leaves
+        place = next((i for i, leaf in enumerate(leaves) if leaf != stored[i]), len(leaves))
+        entry = index * TILE_WIDTH + place
+        if not problem:
+            raise TamperError(f"entry {entry} was changed: it does not fit its hash in the tree")
+        if place < width:
+            problem += f": entry {entry} was removed, cut, or another was put in before it"
+        raise TamperError(problem)
+
+    def _proved_bundle(self, index: int) -> list[bytes]:
+        entries, leaves = self.checked_bundle(index)
+        first, last = index * TILE_WIDTH, index * TILE_WIDTH + len(entries) - 1
+        # the path of one leaf is made of all others of its tile, so it proves them too
+        path = self.inclusion_proof(first)
+        try:
+            merkle.verify_inclusion(leaves[0], first, self.size, path, self.checkpoint.root)
+        except TamperError:
+            raise TamperError(
+                f"entries {first} to {last} do not lead to the signed root: one of them was changed, "
+                "together with its hash, or a tile above them was",
+                "palladion ledger verify says which",
+            ) from None
+        return entries
 
     def _read(self, level: int | str, index: int, width: int, bytes_max: int) -> tuple[bytes, int]:
         """A tile's bytes and width: the partial one, or the full one if the log has grown since our checkpoint."""
@@ -121,5 +160,11 @@ class LedgerReader:
 
 
 def read_note(directory: Path) -> bytes:
-    """The signed note of the last checkpoint, not verified."""
-    return files.read_limited(directory / CHECKPOINT_FILE, size_max=NOTE_BYTES_MAX, what="the ledger's checkpoint")
+    """The signed note of the last checkpoint, not verified. Raises TamperError if there is none: no ledger lacks it."""
+    path = directory / CHECKPOINT_FILE
+    try:
+        return files.read_limited(path, size_max=NOTE_BYTES_MAX, what="the ledger's checkpoint")
+    except StorageError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            raise TamperError(f"there is no {path}: it was removed, or the folder holds no ledger") from None
+        raise

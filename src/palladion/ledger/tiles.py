@@ -56,19 +56,26 @@ def encode_bundle(entries: Sequence[bytes]) -> bytes:
 
 def decode_bundle(data: bytes, width: int, *, what: str) -> list[bytes]:
     """The `width` entries of a bundle. Raises FormatError, naming `what`, if it holds fewer, more, or half a one."""
-    entries: list[bytes] = []
-    position = 0
-    for _ in range(width):
-        if position + 2 > len(data):
-            raise FormatError(f"{what} ends after {len(entries)} entries, {width} were expected")
-        length = int.from_bytes(data[position : position + 2], "big")
-        position += 2 + length
-        if position > len(data):
-            raise FormatError(f"{what} ends inside entry {len(entries)} of {width}")
-        entries.append(data[position - length : position])
-    if position != len(data):
+    entries, end = split_entries(data, width)
+    if len(entries) < width:
+        raise FormatError(f"{what} ends after {len(entries)} whole entries, {width} were expected")
+    if end != len(data):
         raise FormatError(f"{what} goes on after its {width} entries")
     return entries
+
+
+def split_entries(data: bytes, count_max: int) -> tuple[list[bytes], int]:
+    """The whole entries at the beginning of `data`, at most `count_max`, and where the last of them ends."""
+    entries: list[bytes] = []
+    end = 0
+    while len(entries) < count_max and end + 2 <= len(data):
+        start = end + 2
+        length = int.from_bytes(data[end:start], "big")
+        if start + length > len(data):
+            break
+        end = start + length
+        entries.append(data[start:end])
+    return entries, end
 
 
 def decode_hashes(data: bytes, width: int, *, what: str) -> list[bytes]:

@@ -7,25 +7,26 @@ step, and empties the journal. A crash between any two of these loses nothing th
 
 import os
 import shutil
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
 from palladion import files
-from palladion.errors import ConflictError, StorageError, TamperError
+from palladion.errors import ConflictError, FormatError, StorageError, TamperError
 from palladion.keys import Signer
 from palladion.ledger import merkle
 from palladion.ledger.checkpoint import Checkpoint, VerifierKey, sign_checkpoint, valid_origin
 from palladion.ledger.journal import JournalWriter, read_journal, start_journal
 from palladion.ledger.reader import CHECKPOINT_FILE, LedgerReader
-from palladion.ledger.record import Record, encode_record
+from palladion.ledger.record import Record, decode_record, encode_record
 from palladion.ledger.tiles import TILE_LEVELS, TILE_WIDTH, encode_bundle, tile_path
 
 JOURNAL_FILE = "journal"
 LOCK_FILE = "lock"
-UNPUBLISHED_MAX = 65_536  # entries between two checkpoints: they are held in memory, 64 KiB each at worst
+UNPUBLISHED_MAX = 65_536  # entries between two checkpoints: they are held in memory
+UNPUBLISHED_BYTES_MAX = 256 * 1024 * 1024  # of the journal, for the same reason: an entry may have 64 KiB
 BATCH_MAX = 1024  # records in one append; with 64 KiB each they fill one journal batch
 
 
@@ -41,17 +42,25 @@ class Receipt:
         return f"{self.origin}/{self.index}"
 
 
+def encode_batch(records: Sequence[Record]) -> list[bytes]:
+    """The entries of one append. Raises ValueError on more than `BATCH_MAX` records, or on one that cannot be one."""
+    if len(records) > BATCH_MAX:
+        raise ValueError(f"{len(records)} records in one batch, at most {BATCH_MAX} are allowed")
+    return [encode_record(record) for record in records]
+
+
 class Ledger:
     """An open, locked ledger. After a failed write it refuses everything: open it again to recover."""
 
-    def __init__(self, directory: Path, origin: str, signer: Signer) -> None:
-        """Lock and recover the ledger in `directory`.
+    def __init__(self, directory: Path, origin: str, signer: Signer, journal_key: bytes) -> None:
+        """Lock and recover the ledger in `directory`; `journal_key`, 32 bytes, tells our journal from a forged one.
 
         Raises BusyError if another process holds it, TamperError if what is there does not fit together.
         """
         self.directory = directory
         self.origin = origin
         self._signer = signer
+        self._journal_key = journal_key
         self._failed = False
         with ExitStack() as stack:
             stack.enter_context(files.exclusive_lock(directory / LOCK_FILE, what=f"the ledger in {directory}"))
@@ -59,7 +68,7 @@ class Ledger:
             self._lock = stack.pop_all()
 
     @classmethod
-    def create(cls, directory: Path, origin: str, signer: Signer) -> "Ledger":
+    def create(cls, directory: Path, origin: str, signer: Signer, journal_key: bytes) -> "Ledger":
         """Make an empty ledger in `directory` and open it. Raises ConflictError if there is one already."""
         if not valid_origin(origin):
             raise ValueError(f"{origin!r} cannot be a log's origin")
@@ -67,15 +76,20 @@ class Ledger:
         if (directory / CHECKPOINT_FILE).exists():
             raise ConflictError(f"there is a ledger in {directory} already")
         with files.exclusive_lock(directory / LOCK_FILE, what=f"the ledger in {directory}"):
-            start_journal(directory / JOURNAL_FILE, 0).close()
+            start_journal(directory / JOURNAL_FILE, journal_key, 0).close()
             note = sign_checkpoint(Checkpoint(origin, 0, merkle.EMPTY_ROOT), signer)
             files.write_atomically(directory / CHECKPOINT_FILE, note)
-        return cls(directory, origin, signer)
+        return cls(directory, origin, signer, journal_key)
 
     @property
     def size(self) -> int:
         """How many entries are acknowledged."""
         return self._size
+
+    @property
+    def published(self) -> int:
+        """How many entries the last checkpoint covers."""
+        return self._published
 
     def append(self, records: Sequence[Record]) -> list[Receipt]:
         """Append `records`, at most `BATCH_MAX`; they are on the disk when this returns, all of them.
@@ -83,9 +97,7 @@ class Ledger:
         Raises StorageError if they cannot be written: then none is acknowledged, though a later recovery may find them.
         """
         self._require_sound()
-        if len(records) > BATCH_MAX:
-            raise ValueError(f"{len(records)} records in one batch, at most {BATCH_MAX} are allowed")
-        entries = [encode_record(record) for record in records]
+        entries = encode_batch(records)
         if not entries:
             return []
         self._failed = True  # unless the write below succeeds
@@ -95,7 +107,7 @@ class Ledger:
         for entry in entries:
             receipts.append(Receipt(self.origin, self._size, merkle.leaf_hash(entry)))
             self._grow(entry, receipts[-1].leaf_hash)
-        if self._size - self._published >= UNPUBLISHED_MAX:
+        if self._size - self._published >= UNPUBLISHED_MAX or self._journal.byte_count >= UNPUBLISHED_BYTES_MAX:
             self.checkpoint()
         return receipts
 
@@ -109,6 +121,11 @@ class Ledger:
             self._publish()
         self._failed = False
         return self._note
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """A block in which nobody publishes, so that the folder can be copied: the lock sees to that already."""
+        yield
 
     def close(self) -> None:
         """Publish a checkpoint if there is something new, and give the lock back."""
@@ -143,7 +160,8 @@ class Ledger:
         while count := reader.size >> (TILE_LEVELS * level):
             self._rows.append(reader.hashes(level, count // TILE_WIDTH) if count % TILE_WIDTH else [])
             level += 1
-        self._bundle = reader.bundle(reader.size // TILE_WIDTH) if reader.size % TILE_WIDTH else []
+        # the next checkpoint writes these entries and hashes again, so they have to fit each other
+        self._bundle = reader.checked_bundle(reader.size // TILE_WIDTH)[0] if reader.size % TILE_WIDTH else []
         self._full: list[tuple[str, bytes]] = []
         if self._root() != reader.checkpoint.root:
             raise TamperError(
@@ -152,15 +170,20 @@ class Ledger:
             )
         # 2. the journal: entries that were acknowledged after that checkpoint
         path = self.directory / JOURNAL_FILE
-        content = read_journal(path)
+        content = read_journal(path, self._journal_key)
         if not content.first <= self._size <= content.first + len(content.entries):
             raise TamperError(
                 f"the journal holds entries {content.first} to {content.first + len(content.entries)}, which does not "
                 f"continue the checkpoint of {self._size}: one of the two was replaced"
             )
         for entry in content.entries[self._size - content.first :]:
+            try:
+                decode_record(entry, what=f"entry {self._size}, in the journal,")
+            except FormatError as error:
+                # once under a checkpoint it could never be taken out again
+                raise TamperError(error.message) from None
             self._grow(entry, merkle.leaf_hash(entry))
-        self._journal = JournalWriter(path, content)
+        self._journal = JournalWriter(path, self._journal_key, content)
 
     def _grow(self, entry: bytes, leaf: bytes) -> None:
         """Put one entry into the tree in memory; what becomes full is kept for the next checkpoint."""
@@ -206,7 +229,7 @@ class Ledger:
         self._note, self._published = note, self._size
         # 3. the journal begins anew; until then recovery skips what the checkpoint covers
         self._journal.close()
-        self._journal = start_journal(self.directory / JOURNAL_FILE, self._size)
+        self._journal = start_journal(self.directory / JOURNAL_FILE, self._journal_key, self._size)
         # 4. partial tiles that are full now (tlog-tiles allows it only then)
         for path, _ in self._full:
             shutil.rmtree(self.directory / f"{path}.p", ignore_errors=True)

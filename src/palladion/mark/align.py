@@ -111,10 +111,8 @@ class _Fit:
         self._rows = np.ones((len(weights), 1), np.float32)
         self._columns = np.ones(weights.shape[1], np.float32)
         self._shift = np.float32(0)
-        # outliers of either side are left out of both, so that they pull the scale nowhere, and put back in the end
-        unheard = ~telling | (np.abs(weights) > 2 * OUTLIER)
-        unheard |= np.abs(target) > OUTLIER
-        self._unheard = np.flatnonzero(unheard)
+        # outliers are left out, so that they pull the scale nowhere, and put back in the end; the scale may be half off
+        self._unheard = np.flatnonzero(~telling | (np.abs(weights) > 2 * OUTLIER))
         self._kept = weights.reshape(-1)[self._unheard]
         weights.reshape(-1)[self._unheard] = 0
         target.reshape(-1)[self._unheard] = 0

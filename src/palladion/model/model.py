@@ -1,5 +1,6 @@
 """A model in memory: its files as they were read, its tensors as views into them, and its graph if it has one."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -8,6 +9,28 @@ from palladion.model.graph import Graph
 from palladion.model.tensors import Tensor
 
 Format = Literal["onnx", "safetensors"]
+
+NAME_BYTES_MAX = 1024
+NAME_PARTS_MAX = 32
+NAME_PART_BYTES_MAX = 255
+# control characters, and the invisible ones that make one name look like another
+_HIDDEN_CHARACTERS = re.compile("[\x00-\x1f\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
+
+
+def is_plain_name(name: str) -> bool:
+    """Whether a sealed file can hold a file of that name (docs/format.md §5): a plain relative path without tricks."""
+    try:
+        encoded = name.encode()
+    except UnicodeEncodeError:
+        return False  # bytes on the disk that are no UTF-8
+    parts = name.split("/")
+    return not (
+        len(encoded) > NAME_BYTES_MAX
+        or "\\" in name
+        or _HIDDEN_CHARACTERS.search(name)
+        or len(parts) > NAME_PARTS_MAX
+        or any(part in {"", ".", ".."} or len(part.encode()) > NAME_PART_BYTES_MAX for part in parts)
+    )
 
 
 @dataclass(frozen=True)

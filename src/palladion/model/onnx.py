@@ -84,7 +84,7 @@ class _Reader:
             self._training(message, f"training:{index}/")
             for index, message in enumerate(model.messages("training_info", schema.TRAINING, "training_info"))
         )
-        self._external.check_overlaps()
+        self._external.check_coverage()
         files = self._external.files
         graph = Graph(
             model.integer("ir_version"),

@@ -5,7 +5,6 @@ Opens nothing: external files are asked for by their checked location. Source: o
 
 import re
 from collections.abc import Callable
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,11 +13,12 @@ from numpy.typing import NDArray
 from palladion.errors import FormatError
 from palladion.model import onnx_schema as schema
 from palladion.model.graph import StringTensor
+from palladion.model.model import is_plain_name
 from palladion.model.protobuf import Message
 from palladion.model.tensors import DTYPES, RANK_MAX, DType, Tensor, check_shape, tensor_from_array, tensor_from_bytes
 
-LOCATION_BYTES_MAX = 1024  # a path below the model's folder; the kernel's limit is 4096
-EXTERNAL_FILES_MAX = 65_536  # some exporters write one file per tensor
+EXTERNAL_FILES_MAX = 4095  # a sealed file holds 4096, and one is the model itself; some exporters write one per tensor
+PADDING_BYTES_MAX = 64 * 1024  # writers align tensors to pages, of 64 KiB at most (ONNX's ExternalData.md)
 _DATA_FIELDS = ("raw_data", "float_data", "int32_data", "string_data", "int64_data", "double_data", "uint64_data")
 _FLOAT_FIELDS = {
     "float32": "float_data",
@@ -30,19 +30,14 @@ _INTEGER_FIELDS = {"int64": "int64_data", "uint32": "uint64_data", "uint64": "ui
 _EXTERNAL_KEYS = {"location", "offset", "length", "checksum"}
 _EXTERNAL = 1
 _DECIMAL = re.compile(r"0|[1-9][0-9]{0,18}")
-# Windows' separators, drives, streams and wildcards; a location must mean one file on every machine, and `*` is in
-# the pseudo-location by which ONNX Runtime takes an offset for an address in memory ("*/_ORT_MEM_ADDR_/*").
-_FORBIDDEN = re.compile(r"[\x00-\x1f\x7f\\:*?\"<>|]")
+# Windows' drives, streams and wildcards; a location must mean one file on every machine, and `*` is in the
+# pseudo-location by which ONNX Runtime takes an offset for an address in memory ("*/_ORT_MEM_ADDR_/*").
+_FORBIDDEN = re.compile(r"[:*?\"<>|]")
 
 
 def check_location(location: str, *, what: str) -> str:
     """`location`, if it is a plain relative path that stays in the model's folder. Raises FormatError otherwise."""
-    parts = location.split("/")
-    if (
-        _FORBIDDEN.search(location)
-        or any(part in {"", ".", ".."} for part in parts)
-        or len(location.encode()) > LOCATION_BYTES_MAX
-    ):
+    if _FORBIDDEN.search(location) or not is_plain_name(location):
         raise FormatError(
             f"{what} keeps its data in {location[:80]!r}, which is not a plain path inside the model's folder",
             "a model must not reach for other files; save it again with its data in its own folder",
@@ -82,15 +77,26 @@ class ExternalData:
             self._regions.setdefault(location, []).append((offset, offset + size, what))
         return data[offset : offset + size]
 
-    def check_overlaps(self) -> None:
-        """Raise FormatError if two tensors share bytes; also keeps the tensors' total size below that of the files."""
-        for location, regions in self._regions.items():
-            regions.sort()
-            for (_, end, first), (start, _, second) in pairwise(regions):
-                if start < end:
+    def check_coverage(self) -> None:
+        """Raise FormatError unless every byte belongs to one tensor, or to the zeros that align the next one.
+
+        Bytes that no digest covers could carry anything; shared ones could make the tensors larger than their files.
+        """
+        for location, data in self._files.items():
+            regions = sorted(self._regions.get(location, ()))
+            begin, before = 0, "its beginning"
+            for start, end, what in [*regions, (data.nbytes, data.nbytes, "its end")]:
+                if start < begin:
                     raise FormatError(
-                        f"{first} and {second} overlap in {location!r}, expected each to have its own bytes"
+                        f"{before} and {what} overlap in {location!r}, expected each to have its own bytes"
                     )
+                if start - begin > PADDING_BYTES_MAX or np.frombuffer(data[begin:start], np.uint8).any():
+                    raise FormatError(
+                        f"{location!r} has {start - begin} bytes between {before} and {what} that no tensor uses, "
+                        f"expected at most {PADDING_BYTES_MAX} zeros",
+                        "a writer appends to an external-data file that exists: delete it, and save the model again",
+                    )
+                begin, before = end, what
 
     def _file(self, location: str, what: str) -> memoryview:
         if location not in self._files:

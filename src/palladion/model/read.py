@@ -18,7 +18,7 @@ import numpy as np
 from palladion.errors import FormatError, UnsupportedFormatError
 from palladion.files import storage_errors
 from palladion.model import onnx, onnx_schema, safetensors
-from palladion.model.model import Model, ModelFile
+from palladion.model.model import Model, ModelFile, is_plain_name
 from palladion.model.protobuf import peek
 
 Kind: TypeAlias = Literal["onnx", "safetensors", "gguf", "pickle", "zip", "hdf5", "sealed", "unknown"]
@@ -91,6 +91,12 @@ def read_file(path: Path, *, bytes_max: int | None = None) -> Model:
 
     Raises FormatError where the files are broken or reach out of the folder, StorageError where they cannot be read.
     """
+    if not is_plain_name(path.name):
+        raise FormatError(
+            f"{path} has a name that no sealed file can hold: with control or invisible characters, a backslash, or "
+            "bytes that are no UTF-8",
+            "rename it",
+        )
     allowance = _Allowance(MODEL_BYTES_MAX if bytes_max is None else bytes_max)
     with storage_errors(path), _opened(os.open(path.parent, _FOLDER_FLAGS)) as folder:
         # a link is followed here, because the caller named it

@@ -74,17 +74,42 @@ class Session:
         return dict(zip(self._names, answers, strict=True))
 
 
+def unservable(model: Model) -> str | None:
+    """Why `model` cannot be run and served, in a sentence with what to do; None where its file states no reason.
+
+    Cheap: it looks at what the file says of inputs and outputs. Whether the runtime knows every operator, only
+    `open_session` can tell.
+    """
+    main = model.files[0].name
+    if model.graph is None:
+        return f"{main} holds weights without a graph, which cannot be run: export the model to ONNX"
+    # files before IR version 4 list their constants among the inputs
+    fed = (value for value in model.graph.inputs if value.name not in model.graph.main.constants)
+    for value in (*fed, *model.graph.outputs):
+        stated = value.type
+        if stated is None or stated.kind == "open":
+            continue  # the runtime infers it
+        if stated.kind != "tensor":
+            is_zipmap = stated.kind == "sequence" and [item.kind for item in stated.items] == ["map"]
+            return _not_a_tensor(main, value.name, stated.kind, is_zipmap=is_zipmap)
+        if stated.element and stated.element not in _DTYPES.values():
+            return _not_a_tensor(main, value.name, f"tensor of {stated.element}")
+    return None
+
+
 def open_session(model: Model, *, threads: int = 1) -> Session:
     """Load `model` for running with `threads` threads for each run.
 
     Raises FormatError if it has no graph, does not load, or takes or gives anything but tensors of NumPy's own types.
-    Costs the memory of the model once more.
+    Costs the memory of the model once more, in the runtime's own memory: it is neither wiped nor left out of core
+    dumps (docs/format.md §9).
     """
     if not 1 <= threads <= THREADS_MAX:
         raise ValueError(f"threads is {threads}, expected 1 to {THREADS_MAX}")
     main, *external = model.files
-    if model.format != "onnx":
-        raise FormatError(f"{main.name} holds weights without a graph, which cannot be run", "export the model to ONNX")
+    reason = unservable(model)
+    if reason is not None:
+        raise FormatError(reason)
     import onnxruntime  # heavy: loaded where a model is run, not where one is sealed
 
     options = _options(onnxruntime, threads)
@@ -102,6 +127,8 @@ def open_session(model: Model, *, threads: int = 1) -> Session:
         # the runtime takes external data from memory for the main graph only, and finds no file for the rest
         hints = ["if a branch or loop body has external data, save it inside the ONNX file"] if external else []
         raise FormatError(f"{main.name} does not load: {_reason(error)}", *hints) from None
+    # it keeps the bytes for making itself anew on another device, which it is never asked to
+    session._model_bytes = None
     inputs = tuple(_port(item, main.name) for item in session.get_inputs())
     return Session(session, inputs, tuple(_port(item, main.name) for item in session.get_outputs()))
 
@@ -137,9 +164,13 @@ def _reason(error: Exception) -> str:
 def _port(item: Any, what: str) -> Port:
     dtype = _DTYPES.get(item.type)
     if dtype is None:
-        hints = ["export it with options={'zipmap': False}"] if item.type.startswith("seq(map(") else []
-        raise FormatError(f"{what}: {item.name!r} is a {item.type}, and only tensors can go in and out", *hints)
+        raise FormatError(_not_a_tensor(what, item.name, item.type, is_zipmap=item.type.startswith("seq(map(")))
     return Port(item.name, dtype, tuple(item.shape))
+
+
+def _not_a_tensor(what: str, name: str, found: str, *, is_zipmap: bool = False) -> str:
+    hint = ": export it with options={'zipmap': False}" if is_zipmap else ""
+    return f"{what}: {name!r} is a {found}, and only tensors of NumPy's own types can go in and out{hint}"
 
 
 def _check_feed(port: Port, array: NDArray[Any] | None) -> None:

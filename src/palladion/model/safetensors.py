@@ -6,16 +6,16 @@ Stricter than the reference reader where that leaves room to hide something: no 
 import json
 import struct
 from collections.abc import Iterable, Mapping
+from math import prod
 from typing import Any
 
-import numpy as np
-
 from palladion.errors import FormatError
-from palladion.model.tensors import DTYPES, Tensor, tensor_from_bytes
+from palladion.model.tensors import DIMENSION_MAX, DTYPES, Tensor, check_shape, tensor_from_bytes
 
 HEADER_BYTES_MAX = 100_000_000  # the reference reader's own limit
 # A mixture of experts with 100 000 tensors has 0.9 million; the parsed header takes about 100 bytes for each.
 HEADER_ITEMS_MAX = 2_000_000
+NAME_CHARACTERS_QUOTED = 80  # in an error message: a hostile header can be one name of 100 MB
 METADATA_KEY = "__metadata__"
 ALIGNMENT_BYTES = 8  # the header is padded with spaces, as the reference writer does
 
@@ -59,16 +59,17 @@ def parse(data: memoryview, *, what: str) -> tuple[dict[str, Tensor], dict[str, 
     tensors = {}
     position = 0
     for begin, end, code, shape, name in entries:
+        label = _label(name, what)
         if begin != position or end < begin:
             raise FormatError(
-                f"{what}: tensor {name!r} lies at bytes {begin} to {end}, expected it to start at {position}",
+                f"{label} lies at bytes {begin} to {end}, expected it to start at {position}",
                 "tensors must follow each other without holes or overlaps; write the file again",
             )
         if end > payload.nbytes:
-            raise FormatError(f"{what}: tensor {name!r} ends at byte {end} of {payload.nbytes}: the file is truncated")
+            raise FormatError(f"{label} ends at byte {end} of {payload.nbytes}: the file is truncated")
         dtype = DTYPES[_DTYPES[code]]
-        label = f"{what}: tensor {name!r}"
-        if dtype.packed and np.prod(shape, dtype=object) * dtype.bits % 8:
+        check_shape(shape, dtype, what=label)
+        if dtype.packed and prod(shape) * dtype.bits % 8:
             raise FormatError(f"{label} has {list(shape)} elements of {dtype.bits} bits, which end within a byte")
         tensors[name] = tensor_from_bytes(name, dtype, shape, payload[begin:end], what=label)
         position = end
@@ -102,7 +103,7 @@ def serialise(tensors: Iterable[Tensor], metadata: Mapping[str, str]) -> bytes:
 
 def _code(tensor: Tensor) -> str:
     code = _CODES.get(tensor.dtype.name)
-    if code is None or (tensor.dtype.packed and np.prod(tensor.shape, dtype=object) * tensor.dtype.bits % 8):
+    if code is None or (tensor.dtype.packed and tensor.element_count * tensor.dtype.bits % 8):
         raise ValueError(f"safetensors cannot hold {tensor.name!r}: {tensor.dtype.name} of shape {tensor.shape}")
     return code
 
@@ -148,18 +149,23 @@ def _metadata(value: Any, what: str) -> dict[str, str]:
 
 
 def _entry(name: str, entry: Any, what: str) -> tuple[int, int, str, tuple[int, ...]]:
-    label = f"{what}: tensor {name!r}"
+    label = _label(name, what)
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
         raise FormatError(f"{label} is not described by exactly dtype, shape and data_offsets")
     code, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(code, str) or code not in _DTYPES:
-        raise FormatError(f"{label} has the unknown dtype {str(code)[:40]!r}, expected one of {', '.join(_DTYPES)}")
+        got = repr(code[:40]) if isinstance(code, str) else type(code).__name__
+        raise FormatError(f"{label} has the unknown dtype {got}, expected one of {', '.join(_DTYPES)}")
     if not _whole_numbers(shape):
-        raise FormatError(f"{label} has a shape that is not a list of whole numbers")
+        raise FormatError(f"{label} has a shape that is not a list of whole numbers up to {DIMENSION_MAX}")
     if not _whole_numbers(offsets) or len(offsets) != 2:
-        raise FormatError(f"{label} has data_offsets that are not two whole numbers")
+        raise FormatError(f"{label} has data_offsets that are not two whole numbers up to {DIMENSION_MAX}")
     return offsets[0], offsets[1], code, tuple(shape)
 
 
+def _label(name: str, what: str) -> str:
+    return f"{what}: tensor {name[:NAME_CHARACTERS_QUOTED]!r}"
+
+
 def _whole_numbers(value: Any) -> bool:
-    return isinstance(value, list) and all(type(item) is int and item >= 0 for item in value)
+    return isinstance(value, list) and all(type(item) is int and 0 <= item <= DIMENSION_MAX for item in value)

@@ -14,10 +14,13 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
+from palladion import canonical
 from palladion.errors import FormatError
 
 RANK_MAX = 64  # what NumPy can hold; no model comes near
+DIMENSION_MAX = canonical.INTEGER_MAX  # a version's shapes are registered as canonical JSON
 SIZE_MAX_BITS = 2**63 - 1  # NumPy computes strides in signed 64-bit; also with the zero dimensions left out
+NAME_BYTES_MAX = 2048  # as in the registry; exporters write paths of modules, some 200 bytes
 
 
 @dataclass(frozen=True)
@@ -96,12 +99,13 @@ class Tensor:
 
 
 def check_shape(shape: tuple[int, ...], dtype: DType, *, what: str) -> None:
-    """Raise FormatError, naming `what`, unless a tensor of `shape` can exist at all."""
+    """Raise FormatError, naming `what`, unless a tensor of `shape` can exist at all, and be registered."""
+    # first: what follows takes time and quotes text in proportion
     if len(shape) > RANK_MAX:
         raise FormatError(f"{what} has {len(shape)} dimensions, more than the {RANK_MAX} allowed")
     if any(size < 0 for size in shape):
         raise FormatError(f"{what} has a negative dimension in its shape {list(shape)}")
-    if prod(size for size in shape if size) * dtype.bits > SIZE_MAX_BITS:
+    if max(shape, default=0) > DIMENSION_MAX or prod(size for size in shape if size) * dtype.bits > SIZE_MAX_BITS:
         raise FormatError(f"{what} has the shape {list(shape)}, which no memory can hold")
 
 
@@ -118,7 +122,12 @@ def tensor_from_bytes(name: str, dtype: DType, shape: tuple[int, ...], data: mem
 
 
 def tensor_from_array(name: str, dtype: DType, shape: tuple[int, ...], numbers: NDArray[Any], *, what: str) -> Tensor:
-    """The tensor of a flat array that holds its elements, or their bytes, in row-major order."""
+    """The tensor of a flat array that holds its elements, or their bytes, in row-major order. Raises FormatError."""
+    name_bytes = len(name.encode())
+    if name_bytes > NAME_BYTES_MAX:
+        raise FormatError(
+            f"the name {name[:80]!r}… of a tensor has {name_bytes} bytes, at most {NAME_BYTES_MAX} allowed"
+        )
     if dtype.name == "bool" and numbers.size and numbers.view(np.uint8).max() > 1:
         # readers disagree on what a 2 means
         raise FormatError(f"{what} is bool and holds a byte other than 0 and 1")

@@ -6,8 +6,10 @@ Knows nothing of how a model is sealed, whose key opens what, or who may ask: th
 from palladion.registry.diff import VersionDiff
 from palladion.registry.registry import Records, Registry
 from palladion.registry.rows import (
+    CalibrationRow,
     Client,
     ClientKey,
+    Delivery,
     Incident,
     IncidentEvent,
     ModelRow,
@@ -22,8 +24,10 @@ from palladion.registry.rows import (
 )
 
 __all__ = [
+    "CalibrationRow",
     "Client",
     "ClientKey",
+    "Delivery",
     "Incident",
     "IncidentEvent",
     "ModelRow",

@@ -126,6 +126,11 @@ class Clients:
         self._transaction.change(update(tables.client_key).where(_KEY.prefix == prefix).values(revoked_at=now))
         return self._key(prefix)
 
+    def credentials(self) -> list[tuple[bytes, ClientKey]]:
+        """The keyed hash of every key that is not revoked, with the key; for a process that looks them up itself."""
+        query = select(_KEY.hash, *_KEY_COLUMNS).where(_KEY.revoked_at.is_(None)).order_by(_KEY.prefix)
+        return [(bytes(row[0]), ClientKey(*row[1:])) for row in self._transaction.all(query)]
+
     def authenticate(self, key_hash: bytes) -> Client:
         """The client whose live key has this keyed hash. Raises KeysError: unknown, revoked or expired.
 

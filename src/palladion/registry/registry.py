@@ -13,7 +13,10 @@ from palladion import files
 from palladion.clock import Clock
 from palladion.errors import InstallationError, PolicyError
 from palladion.registry import schema, sqlite
+from palladion.registry.calibrations import Calibrations
 from palladion.registry.clients import Clients
+from palladion.registry.deliveries import Deliveries
+from palladion.registry.gate_states import GateStates
 from palladion.registry.incidents import Incidents
 from palladion.registry.models import Models
 from palladion.registry.operators import Operators
@@ -33,8 +36,11 @@ class Records:
         self.versions = Versions(transaction, self.models)
         self.promotions = Promotions(transaction, self.models, self.versions)
         self.recipients = Recipients(transaction)
+        self.deliveries = Deliveries(transaction, self.versions, self.recipients)
         self.clients = Clients(transaction)
         self.standings = Standings(transaction, self.clients)
+        self.calibrations = Calibrations(transaction, self.versions)
+        self.gate_states = GateStates(transaction)
         self.operators = Operators(transaction)
         self.incidents = Incidents(transaction, self.clients)
 

@@ -108,6 +108,24 @@ class Recipient:
 
 
 @dataclass(frozen=True)
+class Delivery:
+    """A copy that left the house: of which version, to whom, under which public key, and which sealed file it was.
+
+    `fingerprinted` says whether the copy carries the recipient's fingerprint; a model can be too small for one.
+    """
+
+    model: str
+    number: int
+    recipient: str
+    public_key: str
+    fingerprinted: bool
+    digest: str
+    header_digest: str
+    actor: str
+    at: datetime
+
+
+@dataclass(frozen=True)
 class Client:
     """An authenticated caller of the API. `id` is random, so that it is never given twice, also not after a restore."""
 
@@ -139,6 +157,19 @@ class StandingChange:
     standing: Standing
     reason: str
     actor: str
+    at: datetime
+
+
+@dataclass(frozen=True)
+class CalibrationRow:
+    """A calibration file of a version: where it lies (relative to the folder of calibrations), and its SHA-256."""
+
+    model: str
+    number: int
+    path: str
+    digest: str
+    simulated: bool
+    clients: int
     at: datetime
 
 

@@ -2,7 +2,7 @@
 
 from typing import get_args
 
-from sqlalchemy import insert, select
+from sqlalchemy import func, insert, select
 
 from palladion.errors import ConflictError
 from palladion.registry import names, tables
@@ -35,6 +35,12 @@ class Standings:
             )
         )
         return event
+
+    def current(self) -> dict[str, StandingChange]:
+        """The last change of every client, by its id."""
+        newest = select(func.max(_STANDING.id)).group_by(_STANDING.client)
+        query = select(*_COLUMNS).where(_STANDING.id.in_(newest))
+        return {row.client: StandingChange(*row) for row in self._transaction.all(query)}
 
     def history(self, client: str) -> list[StandingChange]:
         """Every standing a client had, oldest first. Raises NotFoundError."""

@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     Dialect,
@@ -31,7 +32,10 @@ from palladion.errors import FormatError
 from palladion.registry import rows
 
 JSON_BYTES_MAX = 1024 * 1024  # marks, scopes and shapes take a few hundred bytes
-APPEND_ONLY = ("version", "version_tensor", "sealed_file", "promotion", "standing_change", "incident_event")
+APPEND_ONLY = (
+    *("version", "version_tensor", "sealed_file", "promotion", "calibration", "delivery"),
+    *("standing_change", "incident_event"),
+)
 
 
 class Moment(TypeDecorator[datetime]):
@@ -167,6 +171,23 @@ recipient = Table(
     Column("revoked_at", Moment),
 )
 
+delivery = Table(
+    "delivery",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("model", String(64), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("recipient", ForeignKey("recipient.name"), nullable=False, index=True),
+    Column("public_key", Text, nullable=False),
+    Column("fingerprinted", Boolean, nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("header_digest", String(64), nullable=False),
+    Column("actor", String(200), nullable=False),
+    Column("at", Moment, nullable=False),
+    ForeignKeyConstraint(["model", "number"], ["version.model", "version.number"]),
+    Index(None, "model", "number"),
+)
+
 client = Table(
     "client",
     metadata,
@@ -200,6 +221,30 @@ standing_change = Table(
     Column("actor", String(200), nullable=False),
     Column("at", Moment, nullable=False),
     _one_of("standing", rows.Standing),
+)
+
+calibration = Table(
+    "calibration",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("model", String(64), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("path", String(1024), nullable=False, unique=True),
+    Column("digest", String(64), nullable=False),
+    Column("simulated", Boolean, nullable=False),
+    Column("clients", Integer, nullable=False),
+    Column("at", Moment, nullable=False),
+    ForeignKeyConstraint(["model", "number"], ["version.model", "version.number"]),
+    Index(None, "model", "number"),
+)
+
+gate_state = Table(
+    "gate_state",
+    metadata,
+    Column("client", ForeignKey("client.id"), primary_key=True),
+    Column("purpose", String(128), primary_key=True),
+    Column("data", LargeBinary(16384), nullable=False),
+    Column("at", Moment, nullable=False),
 )
 
 operator = Table(

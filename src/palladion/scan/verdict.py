@@ -16,13 +16,23 @@ RULES: Mapping[str, str] = MappingProxyType(
 )
 
 
+TEXT_CHARACTERS_MAX = 500  # of what a hostile file makes us quote: one of its names can have a million
+REASONS_MAX = 10  # that an error lists; the verdict has them all
+
+
 @dataclass(frozen=True)
 class Finding:
-    """One reason not to open a file: the rule (a key of `RULES`), where, and a sentence."""
+    """One reason not to open a file: the rule (a key of `RULES`), where, and a sentence; both cut if they are long."""
 
     rule: str
     where: str
     message: str
+
+    def __post_init__(self) -> None:
+        for name in ("where", "message"):
+            text = getattr(self, name)
+            if len(text) > TEXT_CHARACTERS_MAX:
+                object.__setattr__(self, name, f"{text[:TEXT_CHARACTERS_MAX]}…")
 
 
 @dataclass(frozen=True)
@@ -42,5 +52,7 @@ class Verdict:
     def require_accepted(self) -> None:
         """Raise ScanRefusedError, listing the findings, unless the file may be opened."""
         if self.findings:
-            reasons = "; ".join(f"{finding.message} [{finding.rule}]" for finding in self.findings)
+            reasons = "; ".join(f"{finding.message} [{finding.rule}]" for finding in self.findings[:REASONS_MAX])
+            if len(self.findings) > REASONS_MAX:
+                reasons += f"; and {len(self.findings) - REASONS_MAX} more"
             raise ScanRefusedError(f"{self.file} is refused: {reasons}", *self.hints)

@@ -1,0 +1,226 @@
+"""`palladion watch …`: calibrate the watch, and see what it sees."""
+
+import re
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from palladion.cli.output import (
+    actor,
+    echo,
+    find_installation,
+    json_option,
+    print_fields,
+    print_json,
+    print_table,
+    progress,
+    warn,
+)
+from palladion.errors import InstallationError
+
+if TYPE_CHECKING:
+    from palladion.policy import WatchPolicy
+    from palladion.watch.calibration import Calibration
+
+REFRESH_SECONDS = 1.0
+COLUMNS = ("client", "standing", "model", "queries", "p", "campaign p", "linked", "covered", "why")
+
+
+@click.group()
+def watch() -> None:
+    """The watch: who is learning a model."""
+
+
+def _image(ctx: click.Context, parameter: click.Parameter, text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    if not re.fullmatch(r"[1-9][0-9]{0,3}x[1-9][0-9]{0,3}(x[1-4])?", text):
+        raise click.BadParameter(f"{text!r} is not a shape such as 8x8 or 32x32x3", ctx, parameter)
+    return tuple(map(int, text.split("x")))
+
+
+@watch.command("calibrate", epilog="Example: palladion watch calibrate fraud --validation data.npz")
+@click.argument("model")
+@click.option(
+    "--validation",
+    "data",
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="NPZ file: x, rows as honest clients send them; y, their classes; client, who sent each (both optional).",
+)
+@click.option("--image", callback=_image, metavar="HxW", help="Flat rows are pictures of this shape, such as 8x8.")
+@click.option(
+    "--clients", type=click.IntRange(100, 100_000), default=1400, show_default=True, help="Simulated clients."
+)
+@click.option(
+    "--organisations", type=click.IntRange(20, 10_000), default=250, show_default=True, help="Simulated organisations."
+)
+@click.option(
+    "--horizon", type=click.IntRange(16, 10_000), default=128, show_default=True, help="Queries of a client's epoch."
+)
+@click.option("--seed", type=click.IntRange(0, 2**32), default=1, show_default=True, help="Of the simulation.")
+@json_option
+@click.pass_context
+def calibrate(
+    ctx: click.Context,
+    model: str,
+    data: Path,
+    image: tuple[int, ...] | None,
+    clients: int,
+    organisations: int,
+    horizon: int,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Learn what honest traffic on MODEL looks like, and how unusual honest clients ever get.
+
+    From the clients in FILE if there are enough of them (about 1,340), else from simulated ones that ask rows like
+    those in FILE, each in its own style. Says how many clients there were, and which false-alarm rate so many support.
+    """
+    from palladion.lifecycle.open import parse_version
+    from palladion.policy import RoutePolicy
+    from palladion.redteam.calibrate import Plan, calibrate_version
+    from palladion.redteam.validation import read_validation
+
+    installation = find_installation(ctx)
+    name, _ = parse_version(model)
+    routes = [route for route in installation.policy.route if route.model == name]
+    with progress("calibrate") as bar:
+        calibration, row, receipt = calibrate_version(
+            installation,
+            model,
+            read_validation(data, image),
+            Plan(clients, organisations, horizon, seed=seed),
+            route=routes[0] if routes else RoutePolicy(model=name),
+            actor=actor(),
+            progress=bar,
+        )
+    document = _calibrated(calibration)
+    document |= {"file": row.path, "digest": row.digest, "receipt": str(receipt)}
+    if as_json:
+        print_json(document)
+    else:
+        _print_calibrated(document, installation.policy.watch)
+
+
+def _calibrated(calibration: "Calibration") -> dict[str, Any]:
+    about = calibration.about
+    return {
+        "model": about.model,
+        "version": about.version,
+        "simulated": about.simulated,
+        "fitted": about.fitted,
+        "clients": about.clients,
+        "organisations": about.organisations,
+        "horizon": about.horizon,
+        "seed": about.seed,
+        "rate_min": calibration.clients.rate_min,
+        "rate_min_campaign": max(group.rate_min for group in calibration.groups.values()),
+    }
+
+
+def _print_calibrated(document: dict[str, Any], policy: "WatchPolicy") -> None:
+    kind = "simulated" if document["simulated"] else "real"
+    promise = f"per client and {document['horizon']} queries, a false-alarm rate down to {document['rate_min']:.2%}"
+    campaigns = f"{document['organisations']} simulated organisations, down to {document['rate_min_campaign']:.2%}"
+    echo(f"calibrated {document['model']} version {document['version']} on {document['clients']} {kind} clients")
+    print_fields(
+        [
+            ("fitted to", f"{document['fitted']} other {kind} clients, seed {document['seed']}"),
+            ("promise", promise),
+            ("campaigns", campaigns),
+            ("file", document["file"]),
+            ("digest", document["digest"]),
+            ("ledger", document["receipt"]),
+        ]
+    )
+    if document["simulated"] and not policy.simulated_may_enforce:
+        warn("simulated: suspicion alone goes no further than watched, unless watch.simulated_may_enforce is set")
+    if document["rate_min"] > policy.alpha_suspected:
+        warn("too few clients for watch.alpha_suspected: nobody can be suspected by own queries")
+
+
+@watch.command("live", epilog="Example: palladion watch live --once")
+@click.option("--once", is_flag=True, help="Print the table once, instead of renewing it every second.")
+@json_option
+@click.pass_context
+def live(ctx: click.Context, once: bool, as_json: bool) -> None:
+    """Show who asks the running gate, how each client stands, and why, most suspicious first."""
+    if as_json:
+        print_json(_status(ctx))
+        return
+    while True:
+        status = _status(ctx)
+        if not once:
+            click.clear()
+        rows = [_row(client, model) for client in status["clients"] for model in client["models"] or [None]]
+        echo(f"{status['answered']} queries answered, {status['clients_total']} clients")
+        print_table(COLUMNS, rows)
+        if once:
+            return
+        time.sleep(REFRESH_SECONDS)
+
+
+@watch.command("explain", epilog="Example: palladion watch explain acme/acme")
+@click.argument("client")
+@json_option
+@click.pass_context
+def explain(ctx: click.Context, client: str, as_json: bool) -> None:
+    """Say why CLIENT stands as it does: figures, linked accounts, and what is unlike honest queries."""
+    status = _status(ctx)
+    names = {item["id"]: item["client"] for item in status["clients"]}
+    wanted = client if "/" in client else f"{client}/{client}"
+    found = [
+        item for item in status["clients"] if wanted == item["client"] or client in {item["id"], item["pseudonym"]}
+    ]
+    if not found:
+        raise InstallationError(f"the running gate knows no client {client!r}", "palladion client list")
+    if as_json:
+        print_json(found[0])
+        return
+    echo(f"{found[0]['client']} ({found[0]['pseudonym']}) is {found[0]['standing']}")
+    if not found[0]["models"]:
+        echo("  it has asked no calibrated model since the gate started")
+    for model in found[0]["models"]:
+        others = [names.get(member, member) for member in model["group"] if member != found[0]["id"]]
+        if model["linked"] > len(others):
+            others.append(f"{model['linked'] - len(others)} more")
+        echo(f"  on {model['model']}:")
+        print_fields(
+            [
+                ("  queries", model["queries"]),
+                (
+                    "  p-value",
+                    f"{model['p_value']:.3g} of its own queries, {model['campaign_p_value']:.3g} of its group's",
+                ),
+                ("  linked with", ", ".join(others) or "nobody"),
+                ("  covered", f"{model['buckets']} buckets itself, {model['group_buckets']} with its group"),
+                *[("  unlike honest", reason) for reason in model["reasons"]],
+            ]
+        )
+
+
+def _status(ctx: click.Context) -> dict[str, Any]:
+    status = find_installation(ctx).server_status()
+    if status is None:
+        raise InstallationError("no gate is running here", "palladion serve")
+    return status
+
+
+def _row(client: dict[str, Any], model: dict[str, Any] | None) -> list[object]:
+    if model is None:
+        return [client["client"], client["standing"], *[""] * (len(COLUMNS) - 2)]
+    return [
+        client["client"],
+        client["standing"],
+        model["model"],
+        model["queries"],
+        f"{model['p_value']:.3g}",
+        f"{model['campaign_p_value']:.3g}",
+        model["linked"],
+        model["group_buckets"],
+        model["reasons"][0].partition(":")[0] if model["reasons"] else "",
+    ]

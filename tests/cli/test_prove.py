@@ -1,0 +1,142 @@
+"""`palladion deliver` and `prove` on a copy that leaks: a session cannot open what was sealed to a recipient."""
+
+import io
+import json
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load, save
+
+from palladion.cli.main import main
+from palladion.seal.reader import open_sealed
+from palladion.seal.recipients import FileIdentity
+from palladion.seal.sign import parse_publisher
+from tests.cli.session import chdir
+
+RECIPIENTS = {name: FileIdentity(bytes([number]) * 32) for number, name in enumerate(("acme", "beta"), 0x51)}
+OWNER = ("--passphrase-file", "pass")
+
+
+def _run(*arguments: str) -> tuple[str, int]:
+    output = io.StringIO()
+    with redirect_stdout(output), redirect_stderr(output):
+        code = main(list(arguments))
+    return output.getvalue(), code
+
+
+def _json(*arguments: str) -> tuple[Any, int]:
+    output = io.StringIO()
+    with redirect_stdout(output):
+        code = main([*arguments, "--json"])
+    return json.loads(output.getvalue()), code
+
+
+@pytest.fixture
+def leak(folder: Path) -> Path:
+    """A folder with an installation, and a copy that acme got, rounded to int8 and without a name."""
+    with chdir(folder):
+        _run("init", *OWNER)
+        _run("protect", "weights.safetensors", "--name", "house", *OWNER)
+        for name, identity in RECIPIENTS.items():
+            _run("recipient", "add", name, str(identity.recipient))
+            assert _run("deliver", "house", "--to", name, "--out", f"{name}.sealed", *OWNER)[1] == 0
+        publisher = _json("key", "list")[0]
+    (key,) = [text for text in _strings(publisher) if text.startswith("pallp1")]
+    with open_sealed(folder / "acme.sealed", [RECIPIENTS["acme"]], [parse_publisher(key)]) as opened:
+        tensors = load(bytes(opened.files["weights.safetensors"]))
+    rounded = {f"t\x1b[2K{name}": _int8(numbers) for name, numbers in tensors.items()}
+    (folder / "leak.safetensors").write_bytes(save(rounded))
+    return folder
+
+
+def _int8(numbers: np.ndarray) -> np.ndarray:
+    step = np.abs(numbers).max() / 127
+    back: np.ndarray = (np.round(numbers / step) * step).astype(np.float32)
+    return back
+
+
+def _strings(document: Any) -> list[str]:
+    if isinstance(document, dict):
+        return [text for value in document.values() for text in _strings(value)]
+    if isinstance(document, list):
+        return [text for value in document for text in _strings(value)]
+    return [document] if isinstance(document, str) else []
+
+
+def test_a_leaked_copy_is_ours_and_names_its_recipient(leak: Path) -> None:
+    with chdir(leak):
+        output, code = _run("prove", "copy", "leak.safetensors", *OWNER)
+        assert code == 1, output
+        assert output.startswith("leak.safetensors is acme's copy of house version 1: p < 1e-")
+        assert output.endswith("versions tested: 1, recipients: 2\n")
+        assert "beta" not in output
+        output, code = _run("prove", "mine", "leak.safetensors", *OWNER)
+        assert code == 1, output
+        assert output.startswith("leak.safetensors carries our mark: house version 1, p < 1e-")
+        # one line for each tensor, and nothing of it acts on the terminal
+        assert len(output.splitlines()) == 4
+        assert "\x1b" not in output
+
+
+def test_the_same_as_json(leak: Path) -> None:
+    with chdir(leak):
+        document, code = _json("prove", "copy", "leak.safetensors", *OWNER)
+        assert code == 1
+        assert document["finding"] is True
+        (version,) = document["versions"]
+        assert (version["model"], version["version"], version["comparable"], version["ours"]) == (
+            "house",
+            1,
+            True,
+            True,
+        )
+        accused = {item["recipient"]: item["accused"] for item in version["recipients"]}
+        assert accused == {"acme": True, "beta": False}
+        assert [item["tensor"] for item in version["tensors"]] == ["a", "b"]
+        document, code = _json("prove", "mine", "leak.safetensors", *OWNER)
+        assert (document["finding"], code) == (True, 1)
+        assert document["versions"][0]["recipients"] == []
+
+
+def test_a_copy_of_what_is_served_is_ours_and_nobodys(leak: Path) -> None:
+    from palladion.clock import SystemClock
+    from palladion.lifecycle.installation import Installation
+    from palladion.lifecycle.open import open_version
+
+    with chdir(leak):
+        with open_version(Installation.find(leak, SystemClock()), "house@1") as opened:
+            Path("served.safetensors").write_bytes(bytes(opened.model.files[0].data))
+        output, code = _run("prove", "copy", "served.safetensors", *OWNER)
+    assert code == 0
+    assert output.splitlines()[0].startswith("no finding: served.safetensors does not carry a recipient's fingerprint")
+    # the p-value of the ownership mark is not passed off as that of a fingerprint
+    assert float(output.splitlines()[0].partition("smallest p ")[2].rstrip(")")) > 1e-4
+    assert output.splitlines()[1].startswith(
+        "but it is ours: it carries the mark of house version 1, p < 1e-77 (log10 p -2"
+    )
+
+
+def test_a_delivery_as_json(leak: Path) -> None:
+    with chdir(leak):
+        document, code = _json("deliver", "house@1", "--to", "acme", "--out", "again.sealed", *OWNER)
+    assert code == 0
+    assert document.pop("receipt")
+    assert document.pop("predicted_log10_p") < -200
+    assert document == {
+        "model": "house",
+        "version": 1,
+        "recipient": "acme",
+        "file": "again.sealed",
+        "fingerprinted": True,
+    }
+
+
+def test_where_nothing_is_marked_there_is_nothing_to_test(folder: Path) -> None:
+    with chdir(folder):
+        _run("init", *OWNER)
+        _run("protect", "v1.onnx", "--name", "small", *OWNER)
+        output, code = _run("prove", "mine", "v1.onnx", *OWNER)
+    assert (output, code) == ("there is no marked version to test v1.onnx against\n", 3)

@@ -1,0 +1,31 @@
+"""Saved states: the last one of each client and purpose comes back."""
+
+import pytest
+from sqlalchemy.exc import IntegrityError
+
+from palladion.errors import PalladionError
+from palladion.registry import Registry
+from palladion.registry.gate_states import DATA_BYTES_MAX
+from tests.registry.factories import add_client
+
+
+def test_what_was_saved_last_comes_back_by_purpose(registry: Registry) -> None:
+    with registry.write() as records:
+        first, second = add_client(records, "one").id, add_client(records, "two").id
+        records.gate_states.save("limit", {first: b"old", second: b"kept"})
+        records.gate_states.save("suspicion:digits", {first: b"other"})
+    with registry.write() as records:
+        records.gate_states.save("limit", {first: b"new"})
+    with registry.read() as records:
+        assert records.gate_states.load("limit") == {first: b"new", second: b"kept"}
+        assert records.gate_states.load("suspicion:digits") == {first: b"other"}
+        assert records.gate_states.load("nothing") == {}
+
+
+def test_a_state_is_bounded_and_of_a_client(registry: Registry) -> None:
+    with registry.write() as records:
+        client = add_client(records).id
+        with pytest.raises(ValueError, match="more than"):
+            records.gate_states.save("limit", {client: bytes(DATA_BYTES_MAX + 1)})
+    with pytest.raises((IntegrityError, PalladionError)), registry.write() as records:
+        records.gate_states.save("limit", {"nobody": b""})
