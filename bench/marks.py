@@ -3,7 +3,7 @@
 import math
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,21 +67,20 @@ def _survival(report: Report, subject: _Subject) -> None:
     for name, treatment in _TREATMENTS.items():
         change = treatment.change
         suspect, control = _changed(marked, change), _changed(original, change)
-        noise = _noise(original, treatment.noise) if treatment.noise else 0.0
-        formula = _formula(treatment.left * subject.weights, noise)
+        formula = _formula(places(original), treatment.noise, treatment.left)
         points = f"; task {subject.points(suspect):.1f} points" if subject.points else ""
         _row(report, f"{subject.name}: {name}", original, suspect, control, formula, points)
     turned, control = _turned(marked), _turned(original)
     name = f"{subject.name}: transposed and renamed, as safetensors"
-    _row(report, name, original, turned, control, _formula(subject.weights, 0.0), "")
+    _row(report, name, original, turned, control, _formula(places(original)), "")
     largest = max(places(original), key=lambda place: place.size)
     stolen, control = _stolen(marked, largest.name), _stolen(original, largest.name)
-    formula = _formula(largest.size, _rms((_int4(largest.weights) - largest.weights) / largest.scale))
+    formula = _formula([largest], _int4)
     name = f"{subject.name}: one tensor of {largest.size:,}, int4, among strangers"
     _row(report, name, original, stolen, control, formula, "")
     if subject.points:
         suspect, control = _quantised_by_runtime(marked), _quantised_by_runtime(original)
-        formula = _formula(subject.weights, _noise(original, _int8))
+        formula = _formula(places(original), _int8)
         _row(report, f"{subject.name}: ONNX Runtime's dynamic int8", original, suspect, control, formula, "")
 
 
@@ -92,7 +91,7 @@ def _small(report: Report, subject: _Subject) -> None:
     changes: dict[str, Change] = {"exact copy": np.asarray, "three digits": _three_digits}
     for name, change in changes.items():
         suspect, control = _changed(marked, change), _changed(original, change)
-        formula = _formula(subject.weights, _noise(original, change))
+        formula = _formula(places(original), change)
         _row(report, f"{subject.name}: {name}", original, suspect, control, formula, "", bar=-30)
 
 
@@ -216,8 +215,9 @@ def _memory(report: Report, *, quick: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:
         small, large = Path(folder) / "small", Path(folder) / "large"
         small.write_bytes(_synthetic(1, 64).files[0].data)
-        large.write_bytes(_synthetic(2 if quick else 8, SIDE).files[0].data)
-        size, tensor = large.stat().st_size, SIDE**2 * 4
+        side = SIDE if quick else 2 * SIDE
+        large.write_bytes(_synthetic(2, side).files[0].data)
+        size, tensor = large.stat().st_size, side**2 * 4
         beyond = peak_bytes(_find_in_itself, large, warm=small) - 2 * size
         reference = (
             f"{beyond / tensor:.1f}x the largest tensor, beside {2 * size / 2**20:.0f} MiB of original and suspect"
@@ -287,7 +287,7 @@ class _Treatment:
     """A change of weights; for the formula, the part of it that is noise, and the share of weights that are left."""
 
     change: Change
-    noise: Change | None = None
+    noise: Change = np.asarray
     left: float = 1.0
 
 
@@ -307,21 +307,14 @@ _TREATMENTS: Mapping[str, _Treatment] = {
 }
 
 
-def _noise(original: Model, change: Change) -> float:
-    """The root mean square of what a change adds to the unmarked weights, in units of their row's."""
-    parts = [
-        (change(place.weights) - place.weights) / np.where(place.scale > 0, place.scale, 1)
-        for place in places(original)
-    ]
-    return math.sqrt(sum(float(np.square(part).sum()) for part in parts) / sum(part.size for part in parts))
-
-
-def _rms(numbers: Array) -> float:
-    return math.sqrt(float(np.square(numbers).mean()))
-
-
-def _formula(weights: float, noise: float) -> float:
-    return log10_p_signs(math.sqrt(weights) * AMPLITUDE / math.hypot(AMPLITUDE, noise))
+def _formula(carrying: Iterable[Place], noise: Change = np.asarray, left: float = 1.0) -> float:
+    """What `predicted_log10_p` says, with the noise that a change adds to each unmarked row in units of its own RMS."""
+    information = 0.0
+    for place in carrying:
+        rows = place.scale[:, 0] > 0
+        added = np.square(noise(place.weights) - place.weights).mean(axis=1)[rows] / np.square(place.scale[rows, 0])
+        information += float((place.weights.shape[1] * AMPLITUDE**2 / (AMPLITUDE**2 + added)).sum())
+    return log10_p_signs(math.sqrt(left * information))
 
 
 def _with_weights(model: Model, change: Callable[[Place], Weights]) -> Model:

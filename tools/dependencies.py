@@ -17,7 +17,7 @@ DIRECT_MAX = 18
 PACKAGES_MAX = 45
 DISK_BYTES_MAX = 350 * 10**6
 # Not imported by us, but by another dependency that we tell to use it.
-BY_NAME = {"httptools"}  # uvicorn's parser, chosen in gate/server.py
+BY_NAME = {"httptools"}  # uvicorn's parser, chosen in gate/connections.py
 FORBIDDEN = {"torch"}  # half a gigabyte that most users never need: an extra
 
 

@@ -29,9 +29,11 @@ def commands() -> str:
             for name in command.list_commands(context):
                 child = command.get_command(context, name)
                 if child is not None:
-                    add(child, click.Context(child, info_name=name, parent=context, max_content_width=100))
+                    add(child, click.Context(child, info_name=name, parent=context, terminal_width=100))
 
-    add(palladion, click.Context(palladion, info_name="palladion", max_content_width=100))
+    # as `main` makes it, but for the width, which must not be that of whoever runs this
+    settings = {**palladion.context_settings, "terminal_width": 100}
+    add(palladion, click.Context(palladion, info_name="palladion", **settings))
     return "\n".join(parts)
 
 

@@ -23,6 +23,8 @@ from palladion.ledger.writer import Ledger
 from tests.cli.session import chdir
 from tests.models import onnx_bytes, write
 
+pytestmark = pytest.mark.slow  # makes and seals installations by the dozen
+
 # a new line that looks like ours, one that overwrites, a sequence that hides, one in C1, marks that turn and that hide
 TRICK = "x\nFORGED: onnx, no findings\rFORGED\x1b[2K\x1b]0;FORGED\x07\x9b8m\u202eFORGED\u2066\u200b\u2028FORGED"
 ORIGIN = "ledger.example/hostile"

@@ -22,6 +22,8 @@ from tests.models import onnx_bytes
 from .backups import add_version, backed_up, flip, restored, with_two_versions
 from .installations import ACTOR, NOW, OWNER, Made, kinds, make, served
 
+pytestmark = pytest.mark.slow  # makes and seals installations by the dozen
+
 
 @pytest.fixture
 def made(tmp_path: Path) -> Made:

@@ -40,6 +40,8 @@ from .backups import backed_up, flip, restored, with_two_versions
 from .deaths import killed_at
 from .installations import ACTOR, ESCROW, OWNER, Made, kinds, make
 
+pytestmark = pytest.mark.slow  # makes and seals installations by the dozen
+
 
 @pytest.fixture
 def made(tmp_path: Path) -> Made:

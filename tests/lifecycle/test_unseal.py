@@ -20,6 +20,8 @@ from tests.models import onnx_bytes, write
 
 from .installations import ACTOR, ESCROW, OWNER, Made, kinds, make
 
+pytestmark = pytest.mark.slow  # makes and seals installations by the dozen
+
 
 @pytest.fixture
 def made(tmp_path: Path) -> Made:

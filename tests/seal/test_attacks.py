@@ -26,6 +26,8 @@ from palladion.seal.structure import opened
 from palladion.seal.trailer import Trailer, body_data, decode_trailer
 from tests.seal.factories import CAPACITY, Parts, Party, passphrase_recipient, wrap_to
 
+pytestmark = pytest.mark.slow
+
 Change = Callable[[list[bytes]], list[bytes]]
 MOVES: dict[str, Change] = {
     "reordered": lambda s: [s[1], s[0], s[2]],

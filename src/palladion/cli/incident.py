@@ -98,7 +98,7 @@ def _document(case: "Incident", clients: "list[Client]") -> dict[str, Any]:
         "id": case.id,
         "state": case.state,
         "title": case.title,
-        "clients": [f"{client.organisation}/{client.name}" for client in clients],
+        "clients": sorted(f"{client.organisation}/{client.name}" for client in clients),
         "opened": timestamp(case.opened_at),
         "closed": timestamp(case.closed_at) if case.closed_at else None,
         "finding": case.finding,

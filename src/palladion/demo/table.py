@@ -88,7 +88,7 @@ def _table(clients: list[dict[str, Any]]) -> Any:
             str(model["queries"]),
             f"{model['p_value']:.2g}",
             f"{model['campaign_p_value']:.2g}",
-            str(len(model["group"]) - 1),
+            str(model["linked"]),
             model["reasons"][0].partition(":")[0] if model["reasons"] else "",
         )
     return table

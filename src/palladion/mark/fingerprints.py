@@ -64,6 +64,7 @@ def trace(original: Model, suspect: Model, ownership: bytes, keys: Sequence[tupl
             matched += 1
             for item, (_, key) in zip(evidence, keys, strict=True):
                 item.add(found, _carrier(place, key))
+        del found  # as large as a tensor, while the next one is matched
     accusations = [
         Accusation(recipient, best_of([log10_p_subgaussian(item.statistic)], len(keys)), item.statistic)
         for item, (recipient, _) in zip(evidence, keys, strict=True)

@@ -103,6 +103,7 @@ def find_ownership(original: Model, suspect: Model, key: bytes) -> Finding:
             alone = together.add(found, _carrier(place, key))
             log10_p = log10_p_signs(alone)
             tensors.append(TensorFinding(place.name, found.suspect, found.correlation, place.size, alone, log10_p))
+        del found  # as large as a tensor, while the next one is matched
     best = best_of([item.log10_p for item in tensors])
     log10_p = best_of([log10_p_signs(together.statistic), best], TESTS)
     return Finding(log10_p, together.statistic, tuple(tensors), count, comparable)
