@@ -219,7 +219,7 @@ def test_a_thief_with_honest_rows_is_not_told_apart() -> None:
     assert np.mean(caught) <= binomial_bound(0.02, 200), f"seed {SEED}"
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(size=st.integers(2, 14), value=st.floats(-0.5, 2.5))
 def test_a_group_is_held_against_organisations_just_smaller_and_just_larger(size: int, value: float) -> None:
     sums = size * 3 * (INSTRUMENTS.effects.mean + value * INSTRUMENTS.effects.spread)[None]

@@ -75,7 +75,7 @@ def test_the_tests_own_way_to_write_a_file_is_the_right_one() -> None:
     assert changed() == DATA
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(place=st.integers(0, len(DATA) - 1), bit=st.integers(0, 7))
 def test_a_flipped_bit_is_refused_or_is_another_calibration(place: int, bit: int) -> None:
     data = bytearray(DATA)

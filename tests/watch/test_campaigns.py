@@ -101,7 +101,7 @@ def test_cutting_a_members_queries_differently_changes_nothing_for_the_group(cut
             ask(group, "1", second, part)
 
     assert figures(cut) == figures(whole)
-    assert (cut.p_value, cut.latest) == (whole.p_value, whole.latest)
+    assert cut.p_value == whole.p_value
 
 
 def test_a_group_is_weighed_after_every_query_and_its_smallest_p_value_kept() -> None:
@@ -118,15 +118,16 @@ def test_a_group_is_weighed_after_every_query_and_its_smallest_p_value_kept() ->
 
 def test_a_group_is_weighed_after_every_query_of_a_batch_too() -> None:
     generator = np.random.default_rng(SEED)
-    stolen, calm = factories.noise(generator, 5), factories.honest_rows(generator, 7)
-    first, second = stolen, factories.asked(np.concatenate([stolen.inputs + 0.1, calm]))
+    stolen, calm = factories.noise(generator, 6).inputs, factories.honest_rows(generator, 17)
     group = group_of(2)
 
-    ask(group, "0", first)
-    ask(group, "1", second)
+    ask(group, "0", factories.asked(stolen[:3]))
+    ask(group, "1", factories.asked(np.concatenate([stolen[3:], calm])))
+    assert group.p_value == group.latest == 1 / 150
+    assert 0 < group.suspected < 17
 
-    assert group.p_value < group.latest
-    assert 0 < group.suspected < 12
+    ask(group, "0", factories.honest(generator, 1))
+    assert group.p_value == 1 / 150 < group.latest
 
 
 def test_the_union_of_groups_keeps_sums() -> None:
@@ -258,7 +259,7 @@ def test_links_reach_over_common_acquaintances() -> None:
     assert all(linked(links, *pair) for pair in combinations("abcd", 2))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(
     shown=st.lists(
         st.tuples(st.sampled_from("abcdefgh"), st.sampled_from(["acme", "bank", "10.0.0.1", "10.0.0.2", "10.0.0.3"])),
@@ -281,7 +282,7 @@ def test_the_order_in_which_tokens_are_shown_makes_no_difference(shown: list[tup
         assert linked(first, *pair) == linked(second, *pair), pair
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     shown=st.lists(
         st.tuples(st.sampled_from([f"c{n}" for n in range(30)]), st.sampled_from(["acme", "10.0.0.1", "10.0.0.2"])),

@@ -154,7 +154,7 @@ def test_hostile_rows_leave_a_state_that_can_be_weighed_and_saved(defect: str) -
     assert ClientState.from_bytes(state.to_bytes()).to_bytes() == state.to_bytes()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     inputs=arrays(np.float64, (7, 8), elements=st.floats(allow_nan=True, allow_infinity=True)),
     scores=arrays(np.float64, (7, 4), elements=st.floats(allow_nan=True, allow_infinity=True)),
@@ -195,7 +195,7 @@ def test_the_largest_state_has_at_most_16_kib() -> None:
     assert ClientState.from_bytes(state.to_bytes()).to_bytes() == state.to_bytes()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(place=st.integers(0, 10**6), bit=st.integers(0, 7))
 def test_a_flipped_bit_is_refused_or_is_another_state(place: int, bit: int) -> None:
     data = bytearray(read(ClientState(), factories.honest(np.random.default_rng(SEED), 8)).to_bytes())

@@ -41,7 +41,7 @@ def test_p_values_stay_valid_where_many_clients_share_one_value() -> None:
     assert alarms / rounds <= binomial_bound(0.1, rounds), f"seed {SEED}"
 
 
-@settings(max_examples=300)
+@settings(max_examples=50)
 @given(suprema=st.lists(FINITE, min_size=1, max_size=40), rate=RATES, value=FINITE)
 def test_a_value_is_above_the_threshold_exactly_if_its_p_value_is_at_most_the_rate(
     suprema: list[float], rate: float, value: float
@@ -52,7 +52,7 @@ def test_a_value_is_above_the_threshold_exactly_if_its_p_value_is_at_most_the_ra
         assert (candidate > conformal.threshold(rate)) == (conformal.p_value(candidate) <= rate)
 
 
-@settings(max_examples=300)
+@settings(max_examples=50)
 @given(clients=st.integers(1, 3000), rank=st.integers(1, 3000))
 def test_threshold_and_p_value_agree_at_rates_that_are_no_round_numbers(clients: int, rank: int) -> None:
     assume(rank <= clients)
@@ -66,7 +66,7 @@ def test_threshold_and_p_value_agree_at_rates_that_are_no_round_numbers(clients:
         assert conformal.p_value(threshold if np.isfinite(threshold) else 1e9) > rate
 
 
-@settings(max_examples=100)
+@settings(max_examples=50)
 @given(suprema=st.lists(FINITE, min_size=1, max_size=30), values=st.lists(FINITE, min_size=1, max_size=5))
 def test_p_values_of_several_are_those_of_each(suprema: list[float], values: list[float]) -> None:
     conformal = Conformal.fit(np.array(suprema))

@@ -55,7 +55,7 @@ def straightforward(fitted: Features, row: Rows, scores: Rows) -> list[float]:
     ]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 10_000), scale=st.sampled_from([0.01, 1, 30]))
 def test_features_are_what_their_definitions_say(seed: int, scale: float) -> None:
     generator = np.random.default_rng(seed)
@@ -153,7 +153,7 @@ def test_whatever_is_sent_every_feature_is_a_number(defect: str) -> None:
     assert np.isfinite(coordinates.astype(np.float32)).all()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(
     row=st.lists(st.floats(allow_nan=True, allow_infinity=True), min_size=8, max_size=8),
     scores=st.lists(st.floats(allow_nan=True, allow_infinity=True), min_size=4, max_size=4),

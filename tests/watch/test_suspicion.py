@@ -40,7 +40,7 @@ def by_matrices(effects: RandomEffects, mean: Rows, count: int, share: float) ->
     return float((raw - effects.centre[place]) / effects.width[place])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     sums=st.lists(st.floats(-100, 100), min_size=SCORES, max_size=SCORES),
     count=st.integers(1, 90),

@@ -154,6 +154,20 @@ def test_after_a_restart_a_ring_goes_on_when_its_members_ask_again() -> None:
     assert restarted.members("member-0", "fraud") == running.members("member-0", "fraud")
 
 
+def test_where_links_are_known_already_saved_states_are_grouped_at_once() -> None:
+    running = make()
+    ask_as_ring(running, organisation="acme")
+    restarted = Watch(WatchPolicy(**SETTINGS))
+    for name in range(10):
+        restarted.link(asker(f"member-{name}", "acme"))
+
+    restarted.watch_model("fraud", REAL, running.changes("fraud"))
+
+    assert restarted.members("member-0", "fraud") == running.members("member-0", "fraud")
+    first = ask(restarted, asker("member-0", "acme"), honest(1, 1))
+    assert first.evidence == ask(running, asker("member-0", "acme"), honest(1, 1)).evidence
+
+
 def test_only_what_changed_is_to_be_saved() -> None:
     watch = make()
     ask(watch, asker("a"), honest(1))
@@ -306,22 +320,41 @@ def test_a_budget_is_not_forgiven() -> None:
 def test_quiet_hours_are_counted_from_the_last_suspicious_query() -> None:
     watch = make()
     assert ask(watch, asker(), stolen(queries=20), now=NOW).quiet_hours == 0
-    calm = honest(queries=HORIZON + 30)
-
     # the epoch ends, and with it what was suspicious
-    observation = ask(watch, asker(), calm, now=NOW + 2 * HOUR)
-    later = ask(watch, asker(), honest(1, 1), now=NOW + 30 * HOUR)
+    assert ask(watch, asker(), honest(queries=HORIZON), now=NOW + HOUR).quiet_hours == 0
 
-    assert observation.quiet_hours == 2
-    assert later.quiet_hours == 30
-    assert later.verdict.standing == "trusted"
+    later = [ask(watch, asker(), honest(hours, 1), now=NOW + hours * HOUR) for hours in (3, 31)]
+
+    assert [observation.quiet_hours for observation in later] == [2, 30]
+    assert later[1].verdict.standing == "trusted"
+
+
+def test_honest_queries_at_the_end_of_a_request_do_not_hide_the_others() -> None:
+    watch = make()
+    both = factories.asked(np.concatenate([stolen(queries=20).inputs, honest(queries=HORIZON).inputs]))
+
+    observation = ask(watch, asker(), both)
+
+    assert watch.explain("c1")[0].p_value > 0.05  # a new epoch has begun within the request
+    assert observation.quiet_hours == 0
+
+
+def test_an_honest_member_of_a_ring_is_not_quiet_while_the_ring_is_not() -> None:
+    watch = make()
+    ask_as_ring(watch, organisation="acme")
+
+    observation = ask(watch, asker("bystander", "acme"), honest(1, 4))
+
+    assert observation.evidence.p_value > 0.05
+    assert observation.quiet_hours == 0
 
 
 def test_a_clock_that_was_set_back_makes_nobody_quiet() -> None:
     watch = make()
     ask(watch, asker(), stolen(queries=20), now=NOW)
+    watch.forgive("c1")
 
-    assert ask(watch, asker(), honest(queries=HORIZON + 30), now=NOW - 50 * HOUR).quiet_hours < 0
+    assert ask(watch, asker(), honest(), now=NOW - 50 * HOUR).quiet_hours == -50
 
 
 def test_forgiving_starts_anew() -> None:

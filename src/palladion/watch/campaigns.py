@@ -28,7 +28,7 @@ class Group:
     """Linked clients on one model: the sums of their `pooled` figures and the union of their bitmaps.
 
     A group's epoch is full when its members have asked `group_horizon` queries each on average. `p_value` is the
-    smallest of this epoch and of these members, `latest` the one after the last query.
+    smallest of this epoch and of these members, `latest` the smallest of the last batch.
     """
 
     states: dict[str, ClientState] = field(default_factory=dict)
@@ -54,13 +54,15 @@ class Group:
         """Take in what a member's batch brought, and count the queries that leave the p-value at `rate` or below."""
         coverage.mark(self.bitmap, reading.new_buckets)
         horizon = calibration.about.group_horizon * len(self.states)
+        latest = 1.0 if len(reading.scores) else self.latest
         start = 0
         while start < len(reading.scores):
             if self.count >= horizon:
                 self._next_epoch()
             part = reading.scores[start : start + horizon - self.count]
-            self._advance(self.states[client], part, calibration, rate)
+            latest = min(latest, self._advance(self.states[client], part, calibration, rate))
             start += len(part)
+        self.latest = latest
 
     def forgive(self) -> None:
         """Start a new epoch now; used when a member's standing is raised again."""
@@ -69,7 +71,7 @@ class Group:
         for state in self.states.values():
             state.pooled_suspected = 0
 
-    def _advance(self, state: ClientState, scores: Rows, calibration: Calibration, rate: float) -> None:
+    def _advance(self, state: ClientState, scores: Rows, calibration: Calibration, rate: float) -> float:
         asked = np.arange(1, len(scores) + 1)
         counts = self.count + asked
         squares = self.squares + np.square(state.pooled_count + asked) - state.pooled_count**2
@@ -80,10 +82,12 @@ class Group:
         suspected = int((p_values <= rate).sum())
         self.sums, self.count, self.squares = self.sums + sums[-1], int(counts[-1]), int(squares[-1])
         self.suspected += suspected
-        self.latest, self.p_value = float(p_values[-1]), min(self.p_value, float(p_values.min()))
+        smallest = float(p_values.min())
+        self.p_value = min(self.p_value, smallest)
         state.pooled_sums = state.pooled_sums + sums[-1]
         state.pooled_count += len(scores)
         state.pooled_suspected += suspected
+        return smallest
 
     def _next_epoch(self) -> None:
         for state in self.states.values():
@@ -136,7 +140,8 @@ class Links:
     def _join(self, first: str, second: str) -> list[str]:
         if self.root(first) == self.root(second):
             return []
-        gone, kept = sorted((self.root(first), self.root(second)), key=lambda root: len(self._members.get(root, "1")))
+        roots = self.root(first), self.root(second)
+        gone, kept = sorted(roots, key=lambda root: len(self._members.get(root, (root,))))
         joined = self._members.pop(gone, {gone})
         self._members.setdefault(kept, {kept}).update(joined)
         self._root.update(dict.fromkeys(joined, kept))

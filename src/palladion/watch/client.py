@@ -31,10 +31,14 @@ def nothing() -> Rows:
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """What a batch brought: the scores (distinct, features) of queries that counted, and buckets touched first."""
+    """What a batch brought: the scores (distinct, features) of queries that counted, and buckets touched first.
+
+    `largest` is the largest statistic that one of the queries left.
+    """
 
     scores: Rows
     new_buckets: list[int]
+    largest: float
 
 
 @dataclass(eq=False)
@@ -67,29 +71,32 @@ class ClientState:
         measured = self.memory.measure(instruments.features, inputs, scores)
         values = instruments.scores.score(measured.features)
         self.queries += len(inputs)
+        largest = float("-inf") if len(values) else self.statistic
         start = 0
         while start < len(values):
             if self.count >= horizon:
                 self._next_epoch()
             part = values[start : start + horizon - self.count]
-            self._advance(instruments, part, threshold)
+            largest = max(largest, self._advance(instruments, part, threshold))
             start += len(part)
-        return Reading(values, coverage.mark(self.bitmap, instruments.coverage.buckets(measured.coordinates)))
+        new = coverage.mark(self.bitmap, instruments.coverage.buckets(measured.coordinates))
+        return Reading(values, new, largest)
 
     def forgive(self) -> None:
         """Start a new epoch now; used when somebody's standing is raised again."""
         self._next_epoch()
         self.suspected = 0
 
-    def _advance(self, instruments: Instruments, values: Rows, threshold: float) -> None:
+    def _advance(self, instruments: Instruments, values: Rows, threshold: float) -> float:
         sums = self.sums + np.cumsum(values, axis=0)
         counts = np.arange(self.count + 1, self.count + len(values) + 1)
         statistics = instruments.effects.statistic(sums, counts)
         statistics[counts < QUERIES_MIN] = -np.inf
         self.sums, self.count = sums[-1], int(counts[-1])
-        self.statistic = float(statistics[-1])
-        self.supremum = max(self.supremum, float(statistics.max()))
+        largest, self.statistic = float(statistics.max()), float(statistics[-1])
+        self.supremum = max(self.supremum, largest)
         self.suspected += int((statistics > threshold).sum())
+        return largest
 
     def _next_epoch(self) -> None:
         self.sums, self.count = nothing(), 0

@@ -53,7 +53,7 @@ class Features:
     """The fitted reference: ranges, principal directions, and the honest rows of each class in those directions.
 
     Arrays: `centre`, `scale`, `low`, `high` (inputs,), `directions` (inputs, kept), `deviations` (kept,), `class_means`
-    (classes, kept); a class without enough honest rows has the overall mean.
+    (classes, kept); a class without honest rows has the overall mean.
     """
 
     centre: Rows
@@ -113,9 +113,8 @@ class Features:
         total = np.square(standard).sum(axis=1)
         contrast = np.sqrt(np.maximum(total / size - np.square(level), 0))
         residual = np.maximum(total - inside, 0) / size
-        found = np.zeros(
-            (len(FEATURES), len(inputs))
-        ).T  # column by column in memory: that is how it is read and written
+        # column by column in memory, as it is written here and read by the scores
+        found = np.zeros((len(FEATURES), len(inputs))).T
         found[:, 0] = level
         found[:, 1] = ((inputs < self.low) | (inputs > self.high)).sum(axis=1) / size
         scales = np.array([contrast, self._roughness(inputs), energy / kept, residual, tail])
@@ -177,10 +176,10 @@ def clean(inputs: Rows) -> Rows:
     return cleaned
 
 
-def _class_means(projected: Rows, scores: Rows) -> Rows:
-    means = np.zeros((max(scores.shape[1], 1), projected.shape[1]))
+def _class_means(coordinates: Rows, scores: Rows) -> Rows:
+    means = np.zeros((max(scores.shape[1], 1), coordinates.shape[1]))
     if scores.shape[1] >= 2:
         named = scores.argmax(axis=1)
         for label in np.unique(named):
-            means[label] = projected[named == label].mean(axis=0)
+            means[label] = coordinates[named == label].mean(axis=0)
     return means

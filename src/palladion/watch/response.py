@@ -82,11 +82,11 @@ def next_standing(current: Standing, verdict: Verdict, *, quiet_hours: float, po
 
 
 def _by_suspicion(cause: Cause, p_value: float, alpha: float, suspected: int, policy: WatchPolicy) -> Verdict:
+    if p_value > max(alpha, policy.alpha_watched):
+        return _NOTHING
     who = "the account's queries" if cause == "client" else "the linked accounts' queries together"
     reason = f"{who} are unlike those of honest clients (p = {p_value:.2g})"
     if p_value > alpha:
-        if p_value > policy.alpha_watched:
-            return _NOTHING
         return Verdict("watched", cause, reason)
     if suspected >= policy.suspend_after:
         return Verdict("suspended", cause, f"{reason}, and went on for {suspected} queries")

@@ -73,6 +73,7 @@ class _Model:
     """What is known about one model's clients."""
 
     calibration: Calibration
+    threshold: float  # of the statistic of a client, for `alpha_suspected`
     states: dict[str, ClientState] = field(default_factory=dict)
     groups: dict[str, Group] = field(default_factory=dict)
     changed: set[str] = field(default_factory=set)
@@ -95,7 +96,7 @@ class Watch:
         if calibration is None:
             self._models.pop(model, None)
             return
-        known = _Model(calibration)
+        known = _Model(calibration, calibration.clients.threshold(self.policy.alpha_suspected))
         kept = calibration.instruments.features.directions.shape[1]
         for client, data in saved.items():
             state = ClientState.from_bytes(data)
@@ -133,9 +134,8 @@ class Watch:
         state = known.states.get(asker.client)
         if state is None:
             state = known.states[asker.client] = ClientState()
-        threshold = calibration.clients.threshold(self.policy.alpha_suspected)
         reading = state.read(
-            calibration.instruments, inputs, scores, horizon=calibration.about.horizon, threshold=threshold
+            calibration.instruments, inputs, scores, horizon=calibration.about.horizon, threshold=known.threshold
         )
         group = self._group(known, asker.client)
         group.read(asker.client, reading, calibration, rate=self.policy.alpha_campaign)
@@ -143,7 +143,8 @@ class Watch:
         # when a group begins a new epoch, it takes their parts from all its members
         known.changed.update(group.states if group.count <= distinct else {asker.client})
         evidence = self._evidence(known, state, group)
-        if min(calibration.clients.p_value(state.statistic), group.latest) <= self.policy.alpha_watched:
+        # not only what the last query left: honest ones at the end of each request would hide the others
+        if min(calibration.clients.p_value(reading.largest), group.latest) <= self.policy.alpha_watched:
             state.alarmed_at = now
         quiet = (now - state.alarmed_at) / 3600 if state.alarmed_at else float("inf")
         verdict = judge(evidence, self.policy)
