@@ -50,6 +50,8 @@ def main(arguments: Sequence[str]) -> int:
     try:
         set_up()
         if options.command == "demo":
+            # small matrices: threads that wait for each other would only take the cores from the gate
+            os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
             return _run(["-m", "palladion", "demo", *(["--folder", options.folder] if options.folder else [])])
         if options.command == "test":
             return test(everything=options.all, pytest_arguments=rest)

@@ -49,7 +49,9 @@ class Stage:
         """
         click.secho(f"   $ palladion {arguments}", bold=True)
         command = [sys.executable, "-m", "palladion", *shlex.split(arguments)]
-        ended = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, check=False)  # noqa: S603
+        ended = subprocess.run(  # noqa: S603
+            command, cwd=self.folder, capture_output=True, text=True, check=False, env=_environment()
+        )
         self.say(ended.stdout + ended.stderr)
         if ended.returncode != exit_code:
             raise InconclusiveError(f"palladion {arguments} ended with {ended.returncode}, expected {exit_code}")
@@ -72,9 +74,8 @@ class Stage:
         log = self.folder / "serve.log"
         with log.open("w") as output:
             command = [sys.executable, "-m", "palladion", "serve"]
-            environment = os.environ | {"OMP_NUM_THREADS": "1"}
             process = subprocess.Popen(  # noqa: S603
-                command, cwd=self.folder, stdout=output, stderr=subprocess.STDOUT, env=environment
+                command, cwd=self.folder, stdout=output, stderr=subprocess.STDOUT, env=_environment()
             )
             try:
                 url = self._wait_for_url(process, log)
@@ -92,3 +93,8 @@ class Stage:
                 return lines[-1].removeprefix("serving on ")
             time.sleep(0.05)
         raise InconclusiveError(f"the gate did not start: {log.read_text().strip()}")
+
+
+def _environment() -> dict[str, str]:
+    """Matrices here are small: threads that wait for each other would take both cores and be slower."""
+    return os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
