@@ -130,6 +130,18 @@ def test_a_group_is_weighed_after_every_query_of_a_batch_too() -> None:
     assert group.p_value == 1 / 150 < group.latest
 
 
+def test_a_batch_over_the_end_of_an_epoch_is_as_suspicious_as_its_worst_query() -> None:
+    generator = np.random.default_rng(SEED)
+    group = group_of(2)
+    ask(group, "0", factories.noise(generator, 11))
+
+    stolen = factories.noise(generator, 2 * GROUP_HORIZON - 11).inputs
+    ask(group, "1", factories.asked(np.concatenate([stolen, factories.honest_rows(generator, 3)])))
+
+    assert (group.count, group.p_value) == (3, 1)  # a new epoch has begun
+    assert group.latest == 1 / 150
+
+
 def test_the_union_of_groups_keeps_sums() -> None:
     one, other = ask_in_turns(members(0.3, count=3)), ask_in_turns(members(0.0, count=2, seed=SEED + 1))
     union = Group()

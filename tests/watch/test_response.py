@@ -65,6 +65,14 @@ def test_evidence_of_the_group_asks_for_this(p_value: float, suspected: int, sta
     assert verdict.cause == (None if standing == "trusted" else "campaign")
 
 
+def test_a_policy_that_suspects_sooner_than_it_watches_is_followed() -> None:
+    hasty = WatchPolicy(alpha_watched=0.001, alpha_suspected=0.05, alpha_campaign=0.03)
+
+    assert judge(replace(REAL, p_value=0.04), hasty).standing == "throttled"
+    assert judge(replace(REAL, p_value=0.06), hasty).standing == "trusted"
+    assert judge(replace(REAL, campaign_p_value=0.02), hasty).standing == "throttled"
+
+
 SUSPICION: dict[Standing, tuple[float, int]] = {
     "trusted": (1.0, 0),
     "watched": (0.01, 0),

@@ -339,6 +339,25 @@ def test_honest_queries_at_the_end_of_a_request_do_not_hide_the_others() -> None
     assert observation.quiet_hours == 0
 
 
+def test_repeating_oneself_is_not_being_quiet() -> None:
+    watch = make()
+    ask(watch, asker(), stolen(queries=20), now=NOW)
+
+    assert ask(watch, asker(), stolen(queries=20), now=NOW + 5 * HOUR).quiet_hours == 0
+
+
+def test_a_member_of_a_ring_that_repeats_itself_is_not_quiet_either() -> None:
+    watch = make()
+    first = honest(1, 4)
+    ask(watch, asker("bystander", "acme"), first)
+    ask_as_ring(watch, organisation="acme")
+
+    observation = ask(watch, asker("bystander", "acme"), first, now=NOW + 5 * HOUR)
+
+    assert observation.distinct == 0
+    assert observation.quiet_hours == 0
+
+
 def test_an_honest_member_of_a_ring_is_not_quiet_while_the_ring_is_not() -> None:
     watch = make()
     ask_as_ring(watch, organisation="acme")

@@ -118,7 +118,7 @@ def _calibrated(calibration: "Calibration") -> dict[str, Any]:
         "horizon": about.horizon,
         "seed": about.seed,
         "rate_min": calibration.clients.rate_min,
-        "rate_min_campaign": max(group.rate_min for group in calibration.groups.values()),
+        "rate_min_campaign": max((group.rate_min for group in calibration.groups.values()), default=1.0),
     }
 
 

@@ -32,7 +32,7 @@ from palladion.lifecycle.installation import Installation
 from palladion.lifecycle.open import record_opened
 from palladion.registry import CalibrationRow, Registry, Version
 from palladion.watch.response import rank
-from palladion.watch.watch import Explanation, Watch
+from palladion.watch.watch import Asker, Explanation, Watch
 
 KEEP_SECONDS = 1.0  # a crash forgets at most so much suspicion; standings and records are never behind
 REFUSALS_SECONDS = 10.0  # refused requests are counted and recorded together: a flood of them must not fill the ledger
@@ -108,6 +108,9 @@ class _Server:
             journal=self._recorder,
             keep=self._keeper.standings,
         )
+        # before any state is taken up, so that organisations are together again as they were
+        for caller in self._directory.callers.values():
+            self._watch.link(Asker(caller.id, caller.client.organisation))
         self._gate.hosted = {route.route: host(self._installation, route) for route in self._policy.route}
         for item in {item.route.model: item for item in self._gate.hosted.values()}.values():
             self._watch_by(item, load_suspicion(registry, item))
