@@ -44,6 +44,7 @@ def test_a_ledger_written_in_any_portions_has_the_root_of_its_records(tmp_path: 
     assert (report.size, report.root) == (number, merkle.list_root(leaves))
 
 
+@pytest.mark.slow
 def test_a_large_ledger_has_tiles_on_three_levels_and_no_stale_partial_ones(tmp_path: Path) -> None:
     directory = tmp_path / "ledger"
     make(directory, 66_000)
@@ -105,6 +106,7 @@ def _failing(n: int, failure: Callable[[], BaseException]) -> Callable[[Any], An
     return wrap
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "failure", [lambda: OSError(28, "No space left on device"), InjectedError], ids=["disk-full", "stopped"]
 )

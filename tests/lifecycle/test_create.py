@@ -125,6 +125,7 @@ def test_whichever_write_fails_no_half_made_installation_is_found(
     assert n > 4
 
 
+@pytest.mark.slow
 def test_whenever_init_is_killed_the_next_one_makes_the_installation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

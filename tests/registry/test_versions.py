@@ -249,6 +249,7 @@ with Registry.open(Path(sys.argv[1]), SystemClock()) as registry:
 """
 
 
+@pytest.mark.slow
 def test_processes_that_add_at_once_share_the_numbers(tmp_path: Path) -> None:
     path = tmp_path / "registry.sqlite"
     with Registry.open(path, SystemClock()) as registry:
