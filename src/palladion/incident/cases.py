@@ -45,11 +45,7 @@ def act(
     """
     if action in {"note", "act", "close"} and not text.strip():
         raise PalladionError("a sentence is needed: what was noticed, done or found")
-    with (
-        installation.open_ledger(installation.open_gate_root()) as ledger,
-        installation.open_registry() as registry,
-        registry.write() as records,
-    ):
+    with installation.recording(installation.open_gate_root()) as (ledger, records):
         case = find_case(records, incident)
         match action:
             case "acknowledge":

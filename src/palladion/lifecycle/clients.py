@@ -38,11 +38,7 @@ def add_client(
     Raises ConflictError if the organisation has one of that name, NotFoundError for a model that does not exist.
     """
     gate = installation.open_gate_root()
-    with (
-        installation.open_ledger(gate) as ledger,
-        installation.open_registry() as registry,
-        registry.write() as records,
-    ):
+    with installation.recording(gate) as (ledger, records):
         scopes = [scope(records.models.get(model).name) for model in models]
         client = records.clients.add(name, organisation=organisation, actor=actor, scopes=scopes)
         key, row = _new_key(records, gate, client, environment, expires)
@@ -67,11 +63,7 @@ def add_key(
 ) -> tuple[ClientKey, ApiKey, Receipt]:
     """Give a client a further key, for example to change keys without a gap."""
     gate = installation.open_gate_root()
-    with (
-        installation.open_ledger(gate) as ledger,
-        installation.open_registry() as registry,
-        registry.write() as records,
-    ):
+    with installation.recording(gate) as (ledger, records):
         client = records.clients.named(organisation, name)
         key, row = _new_key(records, gate, client, environment, expires)
         subject = pseudonym(gate.derive("pseudonyms"), client.id)
@@ -81,11 +73,7 @@ def add_key(
 def revoke_key(installation: Installation, prefix: str, *, actor: str) -> tuple[ClientKey, Receipt]:
     """Accept a key no more. Raises NotFoundError, ConflictError if that is so already."""
     gate = installation.open_gate_root()
-    with (
-        installation.open_ledger(gate) as ledger,
-        installation.open_registry() as registry,
-        registry.write() as records,
-    ):
+    with installation.recording(gate) as (ledger, records):
         row = records.clients.revoke_key(prefix)
         subject = pseudonym(gate.derive("pseudonyms"), row.client)
         moment = row.revoked_at or installation.clock.now()
@@ -95,11 +83,7 @@ def revoke_key(installation: Installation, prefix: str, *, actor: str) -> tuple[
 def revoke_client(installation: Installation, organisation: str, name: str, *, actor: str) -> tuple[Client, Receipt]:
     """Let a client in no more, with whatever key. Raises NotFoundError, ConflictError if that is so already."""
     gate = installation.open_gate_root()
-    with (
-        installation.open_ledger(gate) as ledger,
-        installation.open_registry() as registry,
-        registry.write() as records,
-    ):
+    with installation.recording(gate) as (ledger, records):
         client = records.clients.revoke(records.clients.named(organisation, name).id)
         subject = pseudonym(gate.derive("pseudonyms"), client.id)
         record = Record("client.revoked", client.revoked_at or installation.clock.now(), actor, subject)
@@ -111,11 +95,7 @@ def set_standing(
 ) -> tuple[StandingChange, Receipt]:
     """Put a client into another standing, as a person decided. Raises NotFoundError, ConflictError if it has it."""
     gate = installation.open_gate_root()
-    with (
-        installation.open_ledger(gate) as ledger,
-        installation.open_registry() as registry,
-        registry.write() as records,
-    ):
+    with installation.recording(gate) as (ledger, records):
         client = records.clients.named(organisation, name)
         change = records.standings.change(client.id, standing, reason=reason, actor=actor)
         subject = pseudonym(gate.derive("pseudonyms"), client.id)

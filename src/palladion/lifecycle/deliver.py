@@ -91,11 +91,7 @@ def _register(
     installation: Installation, info: SealedInfo, recipient: Recipient, *, fingerprinted: bool, actor: str
 ) -> tuple[Delivery, Receipt]:
     header = info.header
-    with (
-        installation.open_ledger(installation.open_gate_root()) as ledger,
-        installation.open_registry() as registry,
-        registry.write() as records,
-    ):
+    with installation.recording(installation.open_gate_root()) as (ledger, records):
         sealed = SealedFile("", info.root, info.header_digest)
         delivery = records.deliveries.add(
             header.model, header.version, recipient.name, sealed=sealed, fingerprinted=fingerprinted, actor=actor

@@ -1,6 +1,7 @@
 """One installation on disk: where everything lies, and how its rooms are opened. Creation is in `create`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from palladion.ledger.reader import LedgerReader
 from palladion.ledger.remote import LedgerWriter, RemoteLedger, read_status
 from palladion.ledger.writer import Ledger
 from palladion.policy import POLICY_FILE, Policy, load_policy
-from palladion.registry import Registry
+from palladion.registry import Records, Registry
 from palladion.seal.recipients import FileIdentity, FileRecipient, parse_recipient, read_identity
 from palladion.seal.sign import parse_publisher
 
@@ -208,6 +209,16 @@ class Installation:
         """
         remote = RemoteLedger.connect(self.paths.admin)
         return remote if remote is not None else self.lock_ledger(gate)
+
+    @contextmanager
+    def recording(self, gate: Root) -> Iterator[tuple[LedgerWriter, Records]]:
+        """The ledger and a transaction of the registry, for a change that is recorded before it takes effect.
+
+        In this order: the registry commits after the record is durable, and the ledger closes last, so that a process
+        that serves acts on what was committed. Raises BusyError while another command or process writes.
+        """
+        with self.open_ledger(gate) as ledger, self.open_registry() as registry, registry.write() as records:
+            yield ledger, records
 
     def lock_ledger(self, gate: Root) -> Ledger:
         """The ledger, locked by this process, for one that serves. Raises BusyError while another process writes."""

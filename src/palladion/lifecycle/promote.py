@@ -9,11 +9,7 @@ from palladion.registry import Promotion
 def promote(installation: Installation, model: str, number: int, *, actor: str) -> tuple[Promotion, Receipt]:
     """Serve version `number` of `model` from now on. Raises NotFoundError, ConflictError if it is served already."""
     gate = installation.open_gate_root()
-    with (
-        installation.open_ledger(gate) as ledger,
-        installation.open_registry() as registry,
-        registry.write() as records,
-    ):
+    with installation.recording(gate) as (ledger, records):
         event = records.promotions.promote(model, number, actor=actor)
         return event, ledger.append([Record("model.promoted", event.at, actor, f"{model}@{number}")])[0]
 
@@ -21,10 +17,6 @@ def promote(installation: Installation, model: str, number: int, *, actor: str) 
 def roll_back(installation: Installation, model: str, *, actor: str) -> tuple[Promotion, Receipt]:
     """Serve again what was served before. Raises ConflictError if nothing was."""
     gate = installation.open_gate_root()
-    with (
-        installation.open_ledger(gate) as ledger,
-        installation.open_registry() as registry,
-        registry.write() as records,
-    ):
+    with installation.recording(gate) as (ledger, records):
         event = records.promotions.rollback(model, actor=actor)
         return event, ledger.append([Record("model.rolled-back", event.at, actor, f"{model}@{event.number}")])[0]

@@ -15,11 +15,7 @@ def add_recipient(
     The key is kept in the one way of writing it: bech32 reads capitals too, and one key must not have two names.
     """
     recipient = parse_recipient(public_key)
-    with (
-        installation.open_ledger(installation.open_gate_root()) as ledger,
-        installation.open_registry() as registry,
-        registry.write() as records,
-    ):
+    with installation.recording(installation.open_gate_root()) as (ledger, records):
         row = records.recipients.add(name, kind=recipient.kind, public_key=str(recipient), note=note)
         record = Record("recipient.added", row.created, actor, name, {"public_key": row.public_key})
         return row, ledger.append([record])[0]
@@ -27,11 +23,7 @@ def add_recipient(
 
 def revoke_recipient(installation: Installation, name: str, *, actor: str) -> tuple[Recipient, Receipt]:
     """Deliver nothing to this recipient any more. Raises NotFoundError, ConflictError if that is so already."""
-    with (
-        installation.open_ledger(installation.open_gate_root()) as ledger,
-        installation.open_registry() as registry,
-        registry.write() as records,
-    ):
+    with installation.recording(installation.open_gate_root()) as (ledger, records):
         row = records.recipients.revoke(name)
         record = Record("recipient.revoked", row.revoked_at or installation.clock.now(), actor, name)
         return row, ledger.append([record])[0]

@@ -151,11 +151,7 @@ def _register(
     about = calibration.about
     path = f"{version.model}/{version.number}-{digest[:12]}.safetensors"
     target = installation.paths.calibrations / path
-    with (
-        installation.open_ledger(installation.open_gate_root()) as ledger,
-        installation.open_registry() as registry,
-        registry.write() as records,
-    ):
+    with installation.recording(installation.open_gate_root()) as (ledger, records):
         files.make_private_directory(target.parent)
         files.write_atomically(target, data)
         row = records.calibrations.add(
