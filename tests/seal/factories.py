@@ -16,7 +16,7 @@ from palladion.seal.reader import open_sealed
 from palladion.seal.recipients import Cost, FileIdentity, PassphraseRecipient
 from palladion.seal.sign import publisher_id
 from palladion.seal.trailer import Trailer, decode_trailer, signed_message, wrap_context
-from palladion.seal.writer import Source, seal_files
+from palladion.seal.writer import Content, seal_files
 
 CREATED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 CHEAP = Cost(memory_kib=32, iterations=1, lanes=1)  # the default takes a second
@@ -41,7 +41,7 @@ class Party:
     def seal(
         self,
         path: Path,
-        files: Sequence[tuple[str, Source]] = (("model.bin", b"weights"),),
+        files: Sequence[tuple[str, Content]] = (("model.bin", b"weights"),),
         *,
         recipients: Sequence[Recipient] | None = None,
         **fields: Any,

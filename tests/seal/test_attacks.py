@@ -19,7 +19,8 @@ from palladion import canonical
 from palladion.errors import FormatError, KeysError, PalladionError, TamperError
 from palladion.seal import floe
 from palladion.seal.layout import FOOTER_BYTES, PARAMETERS, Footer
-from palladion.seal.reader import inspect_file, open_sealed, unwrap_file_key, verify_file
+from palladion.seal.opening import unwrap_file_key
+from palladion.seal.reader import inspect_file, open_sealed, verify_file
 from palladion.seal.recipients import PassphraseIdentity
 from palladion.seal.sign import publisher_id
 from palladion.seal.structure import opened

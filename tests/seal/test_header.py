@@ -1,7 +1,7 @@
 """The header: what may stand in it, one encoding, and what is refused before it is read."""
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import pytest
@@ -15,6 +15,7 @@ from palladion.seal.header import (
     HEADER_BYTES_MAX,
     MAGIC,
     Header,
+    Kind,
     decode_header,
     decode_prefix,
     encode_prefix,
@@ -31,11 +32,11 @@ def _header(**fields: Any) -> Header:
 
 
 def _document(**changes: Any) -> bytes:
-    return canonical.encode({**msgspec.structs.asdict(_header()), **changes})
+    return canonical.encode({**msgspec.to_builtins(_header()), **changes})
 
 
 @given(
-    kind=st.sampled_from(["onnx", "safetensors", "opaque", "keyring", "backup"]),
+    kind=st.sampled_from(get_args(Kind)),
     purpose=st.sampled_from(["served", "original", "delivery", "backup"]),
     model=st.from_regex(r"\A([a-z0-9][a-z0-9._-]{0,63})?\Z"),
     version=st.integers(0, 2**53 - 1),
@@ -82,7 +83,7 @@ def test_a_field_with_another_value_is_refused(field: str, value: Any) -> None:
         decode_header(_document(**{field: value}), what="it")
 
 
-@pytest.mark.parametrize("field", Header.__struct_fields__)
+@pytest.mark.parametrize("field", [name for name in Header.__struct_fields__ if name not in {"base", "license"}])
 def test_a_missing_field_is_refused(field: str) -> None:
     document = canonical.decode(_document(), size_max=4096, what="it")
     del document[field]

@@ -8,24 +8,25 @@ from pathlib import Path
 import pytest
 
 from palladion.errors import FormatError, StorageError, TamperError
+from palladion.seal.source import Source
 from palladion.seal.structure import SegmentPass, Structure, opened
 from tests.seal.factories import CAPACITY, Party
 
 
 @contextmanager
-def _three_segments(folder: Path) -> Iterator[tuple[int, Structure]]:
+def _three_segments(folder: Path) -> Iterator[tuple[Source, Structure]]:
     path = Party().seal(folder / "x", [("model.bin", os.urandom(2 * CAPACITY))])
-    with opened(path) as (descriptor, structure):
-        yield descriptor, structure
+    with opened(path) as (source, structure):
+        yield source, structure
 
 
 @pytest.mark.parametrize("threads", [None, 1, 2, 7])
 def test_every_segment_is_handed_over_once(tmp_path: Path, threads: int | None) -> None:
     seen: dict[int, int] = {}
     progress: list[tuple[int, int]] = []
-    with _three_segments(tmp_path) as (descriptor, structure):
+    with _three_segments(tmp_path) as (source, structure):
         SegmentPass(
-            descriptor,
+            source,
             structure,
             lambda index, segment: seen.__setitem__(index, len(segment)),
             lambda done, total: progress.append((done, total)),
@@ -40,27 +41,27 @@ def test_after_an_error_no_further_segment_is_begun(tmp_path: Path, threads: int
     def fail(index: int, segment: memoryview) -> None:
         raise TamperError(f"segment {index}")
 
-    with _three_segments(tmp_path) as (descriptor, structure):
-        segments = SegmentPass(descriptor, structure, fail)
+    with _three_segments(tmp_path) as (source, structure):
+        segments = SegmentPass(source, structure, fail)
         with pytest.raises(TamperError):
             segments.run(threads)
         assert segments.begun <= threads
 
 
 def test_a_segment_that_is_not_the_listed_one_is_named(tmp_path: Path) -> None:
-    with _three_segments(tmp_path) as (descriptor, structure):
+    with _three_segments(tmp_path) as (source, structure):
         with (tmp_path / "x").open("r+b") as stream:
             stream.seek(structure.layout.segment_offset(1) + 100)
             stream.write(b"changed")
         with pytest.raises(TamperError, match="segment 1 of 3 is not the one listed"):
-            SegmentPass(descriptor, structure, lambda _index, _segment: None).run(1)
+            SegmentPass(source, structure, lambda _index, _segment: None).run(1)
 
 
 def test_a_file_that_becomes_shorter_is_refused(tmp_path: Path) -> None:
-    with _three_segments(tmp_path) as (descriptor, structure):
+    with _three_segments(tmp_path) as (source, structure):
         os.truncate(tmp_path / "x", structure.layout.segment_offset(2))
         with pytest.raises(FormatError, match="became shorter"):
-            SegmentPass(descriptor, structure, lambda _index, _segment: None).run(1)
+            SegmentPass(source, structure, lambda _index, _segment: None).run(1)
 
 
 def test_something_that_is_not_a_file_is_refused_at_once(tmp_path: Path) -> None:

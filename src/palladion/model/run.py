@@ -3,7 +3,7 @@
 The model is data to us: no custom operator library, no second file, no other format can come in through it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,12 +104,29 @@ def open_session(model: Model, *, threads: int = 1) -> Session:
     Costs the memory of the model once more, in the runtime's own memory: it is neither wiped nor left out of core
     dumps (docs/format.md §9).
     """
-    if not 1 <= threads <= THREADS_MAX:
-        raise ValueError(f"threads is {threads}, expected 1 to {THREADS_MAX}")
-    main, *external = model.files
     reason = unservable(model)
     if reason is not None:
         raise FormatError(reason)
+    main = model.files[0].name
+    session = open_inference_session(model, threads=threads)
+    # it keeps the bytes for making itself anew on another device, which it is never asked to
+    session._model_bytes = None
+    inputs = tuple(_port(item, main) for item in session.get_inputs())
+    return Session(session, inputs, tuple(_port(item, main) for item in session.get_outputs()))
+
+
+def open_inference_session(
+    model: Model, *, threads: int = 1, providers: Sequence[str] = ("CPUExecutionProvider",)
+) -> Any:
+    """An `onnxruntime.InferenceSession` of `model`, for code that wants the runtime itself.
+
+    Raises FormatError if it has no graph or does not load. See `open_session` for what it costs.
+    """
+    if not 1 <= threads <= THREADS_MAX:
+        raise ValueError(f"threads is {threads}, expected 1 to {THREADS_MAX}")
+    main, *external = model.files
+    if model.graph is None:
+        raise FormatError(f"{main.name} holds weights without a graph, which cannot be run")
     import onnxruntime  # heavy: loaded where a model is run, not where one is sealed
 
     options = _options(onnxruntime, threads)
@@ -120,17 +137,11 @@ def open_session(model: Model, *, threads: int = 1) -> Session:
             [file.data.nbytes for file in external],
         )
     try:
-        session = onnxruntime.InferenceSession(
-            bytes(main.data), options, providers=["CPUExecutionProvider"], enable_fallback=False
-        )
+        return onnxruntime.InferenceSession(bytes(main.data), options, providers=list(providers), enable_fallback=False)
     except _runtime_errors() as error:
         # the runtime takes external data from memory for the main graph only, and finds no file for the rest
         hints = ["if a branch or loop body has external data, save it inside the ONNX file"] if external else []
         raise FormatError(f"{main.name} does not load: {_reason(error)}", *hints) from None
-    # it keeps the bytes for making itself anew on another device, which it is never asked to
-    session._model_bytes = None
-    inputs = tuple(_port(item, main.name) for item in session.get_inputs())
-    return Session(session, inputs, tuple(_port(item, main.name) for item in session.get_outputs()))
 
 
 def _options(onnxruntime: Any, threads: int) -> Any:

@@ -6,11 +6,12 @@ Stricter than the reference reader where that leaves room to hide something: no 
 import json
 import struct
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
 from palladion.errors import FormatError
-from palladion.model.tensors import DIMENSION_MAX, DTYPES, Tensor, check_shape, tensor_from_bytes
+from palladion.model.tensors import DIMENSION_MAX, DTYPES, DType, Tensor, check_shape, tensor_from_bytes
 
 HEADER_BYTES_MAX = 100_000_000  # the reference reader's own limit
 # A mixture of experts with 100 000 tensors has 0.9 million; the parsed header takes about 100 bytes for each.
@@ -47,16 +48,53 @@ _DTYPES: Mapping[str, str] = {
 _CODES: Mapping[str, str] = {name: code for code, name in _DTYPES.items()}
 
 
+@dataclass(frozen=True)
+class Span:
+    """Where one tensor lies: its type, its shape, and its bytes counted from the end of the header."""
+
+    dtype: DType
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+
 def parse(data: memoryview, *, what: str) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors and the metadata of the safetensors bytes `data`; the tensors are views into `data`.
 
     Only the header is read (and the bytes of bool tensors). Raises FormatError, naming `what`, on anything odd.
     """
-    document, payload = _header(data, what)
+    spans, metadata = parse_header(data, data.nbytes, what=what)
+    payload = data[header_bytes(data, data.nbytes, what=what) :]
+    tensors = {
+        name: tensor_from_bytes(name, span.dtype, span.shape, payload[span.begin : span.end], what=_label(name, what))
+        for name, span in spans.items()
+    }
+    return tensors, metadata
+
+
+def header_bytes(start: memoryview, size: int, *, what: str) -> int:
+    """Where the tensors begin in a file of `size` bytes, by its first eight. Raises FormatError."""
+    if size < 8:
+        raise FormatError(f"{what} has {size} bytes, too few for a safetensors file")
+    (length,) = struct.unpack("<Q", start[:8])
+    if length > HEADER_BYTES_MAX:
+        raise FormatError(f"{what} claims a header of {length} bytes, more than the {HEADER_BYTES_MAX} allowed")
+    if length > size - 8:
+        raise FormatError(f"{what} claims a header of {length} bytes, and only {size - 8} follow")
+    return int(8 + length)
+
+
+def parse_header(head: memoryview, size: int, *, what: str) -> tuple[dict[str, Span], dict[str, str]]:
+    """Where the tensors lie in a file of `size` bytes that begins with `head`, and its metadata.
+
+    `head` holds the header at least: `header_bytes` of it. Raises FormatError, naming `what`, on anything odd.
+    """
+    begin = header_bytes(head, size, what=what)
+    document, payload_bytes = _document(bytes(head[8:begin]), what), size - begin
     metadata = _metadata(document.pop(METADATA_KEY, {}), what)
     entries = [(*_entry(name, entry, what), name) for name, entry in document.items()]
     entries.sort(key=lambda entry: (entry[0], entry[1]))
-    tensors = {}
+    spans = {}
     position = 0
     for begin, end, code, shape, name in entries:
         label = _label(name, what)
@@ -65,17 +103,22 @@ def parse(data: memoryview, *, what: str) -> tuple[dict[str, Tensor], dict[str, 
                 f"{label} lies at bytes {begin} to {end}, expected it to start at {position}",
                 "tensors must follow each other without holes or overlaps; write the file again",
             )
-        if end > payload.nbytes:
-            raise FormatError(f"{label} ends at byte {end} of {payload.nbytes}: the file is truncated")
+        if end > payload_bytes:
+            raise FormatError(f"{label} ends at byte {end} of {payload_bytes}: the file is truncated")
         dtype = DTYPES[_DTYPES[code]]
         check_shape(shape, dtype, what=label)
         if dtype.packed and prod(shape) * dtype.bits % 8:
             raise FormatError(f"{label} has {list(shape)} elements of {dtype.bits} bits, which end within a byte")
-        tensors[name] = tensor_from_bytes(name, dtype, shape, payload[begin:end], what=label)
+        if end - begin != dtype.byte_count(shape):
+            raise FormatError(
+                f"{label} holds {end - begin} bytes, expected {dtype.byte_count(shape)} "
+                f"for {dtype.name} of shape {list(shape)}"
+            )
+        spans[name] = Span(dtype, shape, begin, end)
         position = end
-    if position != payload.nbytes:
-        raise FormatError(f"{what}: {payload.nbytes - position} bytes follow the last tensor, expected none")
-    return {name: tensors[name] for name in document}, metadata
+    if position != payload_bytes:
+        raise FormatError(f"{what}: {payload_bytes - position} bytes follow the last tensor, expected none")
+    return {name: spans[name] for name in document}, metadata
 
 
 def serialise(tensors: Iterable[Tensor], metadata: Mapping[str, str]) -> bytes:
@@ -108,24 +151,16 @@ def _code(tensor: Tensor) -> str:
     return code
 
 
-def _header(data: memoryview, what: str) -> tuple[dict[str, Any], memoryview]:
-    if data.nbytes < 8:
-        raise FormatError(f"{what} has {data.nbytes} bytes, too few for a safetensors file")
-    (size,) = struct.unpack("<Q", data[:8])
-    if size > HEADER_BYTES_MAX:
-        raise FormatError(f"{what} claims a header of {size} bytes, more than the {HEADER_BYTES_MAX} allowed")
-    if size > data.nbytes - 8:
-        raise FormatError(f"{what} claims a header of {size} bytes, and only {data.nbytes - 8} follow")
-    text = bytes(data[8 : 8 + size])
+def _document(text: bytes, what: str) -> dict[str, Any]:
     if not text.startswith(b"{"):
         raise FormatError(f"{what} has a header that does not start with '{{'")
     if sum(text.count(mark) for mark in (b",", b"[", b"{")) > HEADER_ITEMS_MAX:
         raise FormatError(f"{what} has a header of more than {HEADER_ITEMS_MAX} items")
     try:
-        document = json.loads(text.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
+        document: dict[str, Any] = json.loads(text.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         raise FormatError(f"{what} has a header that is not valid JSON: {error}") from None
-    return document, data[8 + size :]
+    return document
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

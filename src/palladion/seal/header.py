@@ -18,7 +18,7 @@ PREFIX_BYTES = 16
 HEADER_BYTES_MAX = 1024 * 1024  # ours has about 400 bytes; read before anything is authenticated
 SUITE: Final = "FLOE-AES256GCM-SHA384-1MiB"
 
-Kind = Literal["onnx", "safetensors", "opaque", "keyring", "backup"]
+Kind = Literal["onnx", "safetensors", "gguf", "folder", "adapter", "opaque", "keyring", "backup"]
 Purpose = Literal["served", "original", "delivery", "backup"]
 
 # control characters, and the invisible ones that make one name look like another (a fixed list: Unicode's tables grow)
@@ -28,7 +28,7 @@ _Digest = Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{64})?\Z")]
 _RECIPIENT_CHARACTERS_MAX = 256  # a person's or a company's name
 
 
-class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
     """What a sealed file says about itself in clear; `new_header` makes one, `decode_header` reads one.
 
     It holds only what may be known to whoever finds the file: names and shapes of tensors are in the payload.
@@ -45,12 +45,15 @@ class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     created: str
     publisher: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{16}\Z")]
     recipient: Annotated[str, msgspec.Meta(max_length=_RECIPIENT_CHARACTERS_MAX)]  # of a delivery; "" otherwise
+    # absent, not empty, where they do not apply: the files of earlier writers stay byte for byte what they were
+    base: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")] = ""  # of an adapter: model digest of its base
+    license: Literal["", "required"] = ""  # whether it is opened only under a licence of its publisher
 
     def encode(self) -> bytes:
         """Canonical JSON. Raises ValueError on a field that no reader would accept."""
         try:
             _check(self)
-            encoded = canonical.encode(msgspec.structs.asdict(self))
+            encoded = canonical.encode(msgspec.to_builtins(self))
         except msgspec.ValidationError as error:
             raise ValueError(f"not a header that a reader would accept: {error}") from None
         return encoded
@@ -67,6 +70,8 @@ def new_header(
     previous: str = "",
     content: str = "",
     recipient: str = "",
+    base: str = "",
+    license_required: bool = False,
 ) -> Header:
     """A header with a fresh file id; `publisher` is the `publisher_id` of the key that will sign.
 
@@ -84,6 +89,8 @@ def new_header(
         created=timestamp(created),
         publisher=publisher,
         recipient=recipient,
+        base=base,
+        license="required" if license_required else "",
     )
     header.encode()
     return header
@@ -94,7 +101,8 @@ def decode_header(data: bytes, *, what: str) -> Header:
     document = canonical.decode(data, size_max=HEADER_BYTES_MAX, what=f"the header of {what}")
     try:
         header = msgspec.convert(document, Header, strict=True)
-        _check(header)
+        if header.encode() != data:
+            raise ValueError("a member that is empty should be absent")
     except (msgspec.ValidationError, ValueError) as error:
         raise FormatError(f"{what} has a header that this version does not know: {error}") from None
     return header
@@ -134,7 +142,7 @@ def decode_prefix(data: bytes, *, what: str) -> int:
 
 def _check(header: Header) -> None:
     # a Struct checks its fields when it is converted, not when it is made
-    msgspec.convert(msgspec.structs.asdict(header), Header, strict=True)
+    msgspec.convert(msgspec.to_builtins(header), Header, strict=True)
     parse_timestamp(header.created)
     # it is shown in terminals: no escape sequences
     if HIDDEN_CHARACTERS.search(header.recipient):

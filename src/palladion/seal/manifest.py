@@ -3,11 +3,14 @@
 Offsets follow from the sizes and are not written down: two statements of one fact could disagree.
 """
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated, Self
 
 import msgspec
+from cryptography.utils import Buffer
 
 from palladion import canonical
 from palladion.errors import FormatError
@@ -48,7 +51,7 @@ class Manifest:
         """Size of the whole payload."""
         return self.entries[-1].end
 
-    @property
+    @cached_property
     def gaps(self) -> tuple[tuple[int, int], ...]:
         """Where the padding lies: nothing but zeros may stand there."""
         ends = [len(self.head), *(entry.end for entry in self.entries)]
@@ -76,23 +79,47 @@ def decode_manifest(payload: memoryview, *, what: str) -> Manifest:
 
     Raises FormatError, naming `what`, unless its files and zeros make up exactly the payload.
     """
-    length = int.from_bytes(payload[:4], "little")
-    if not 0 < length <= min(MANIFEST_BYTES_MAX, len(payload) - 4):
-        raise FormatError(f"{what} claims a manifest of {length} bytes in a payload of {len(payload)}")
-    data = bytes(payload[4 : 4 + length])
-    document = canonical.decode(data, size_max=MANIFEST_BYTES_MAX, what=f"the manifest of {what}")
+    length = head_bytes(payload[:4], len(payload), what=what)
+    manifest = decode_head(bytes(payload[:length]), len(payload), what=what)
+    check_padding(manifest, 0, payload, what=what)
+    return manifest
+
+
+def head_bytes(start: Buffer, payload_bytes: int, *, what: str) -> int:
+    """How many bytes the manifest and its length take, by the first four of a payload. Raises FormatError."""
+    length = int.from_bytes(memoryview(start)[:4], "little")
+    if not 0 < length <= min(MANIFEST_BYTES_MAX, payload_bytes - 4):
+        raise FormatError(f"{what} claims a manifest of {length} bytes in a payload of {payload_bytes}")
+    return 4 + length
+
+
+def decode_head(head: bytes, payload_bytes: int, *, what: str) -> Manifest:
+    """The manifest of an authenticated payload, by its first bytes alone; padding is for `check_padding`.
+
+    Raises FormatError, naming `what`, unless its files and zeros would make up exactly the payload.
+    """
+    document = canonical.decode(head[4:], size_max=MANIFEST_BYTES_MAX, what=f"the manifest of {what}")
     try:
         files = msgspec.convert(document, _ManifestDocument, strict=True).files
         manifest = Manifest.of_files([(file.name, file.size) for file in files])
     except (msgspec.ValidationError, ValueError) as error:
         raise FormatError(f"{what} has a manifest that this version does not know: {error}") from None
-    if manifest.payload_bytes != len(payload):
+    if manifest.payload_bytes != payload_bytes:
         raise FormatError(
-            f"{what} has a payload of {len(payload)} bytes, but its files end at {manifest.payload_bytes}"
+            f"{what} has a payload of {payload_bytes} bytes, but its files end at {manifest.payload_bytes}"
         )
-    if any(any(payload[begin:end]) for begin, end in manifest.gaps):
-        raise FormatError(f"{what} hides something between its files, where only zeros may stand")
     return manifest
+
+
+def check_padding(manifest: Manifest, position: int, piece: memoryview, *, what: str) -> None:
+    """Raise FormatError unless all padding that lies in `piece`, which begins at `position` of the payload, is zero."""
+    gaps = manifest.gaps
+    end = position + len(piece)
+    for begin, stop in gaps[bisect_right(gaps, position, key=lambda gap: gap[1]) :]:
+        if begin >= end:
+            return
+        if any(piece[max(begin, position) - position : min(stop, end) - position]):
+            raise FormatError(f"{what} hides something between its files, where only zeros may stand")
 
 
 def check_name(name: str) -> None:

@@ -4,16 +4,17 @@ It does not take back a file key: whoever opened the file before, or kept an old
 """
 
 import os
-import stat
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import BinaryIO
 
 from palladion.errors import FormatError
 from palladion.files import atomic_writer
 from palladion.keys import Identity, Recipient, Wrap
-from palladion.seal.reader import start_decryption, unwrap_file_key
-from palladion.seal.structure import SealedInfo, Structure, opened
+from palladion.seal.opening import start_decryption, unwrap_file_key
+from palladion.seal.source import FileSource
+from palladion.seal.structure import SealedInfo, Structure, read_structure
 from palladion.seal.trailer import Trailer
 from palladion.seal.writer import wrap_file_key, write_end
 
@@ -35,7 +36,8 @@ def rewrap_file(
     key in `add` is replaced. Raises KeysError if none of `identities` opens the file, TamperError unless one of
     `publishers` signed it, ValueError if nobody could open the result. Copies the body without decrypting it.
     """
-    with opened(path) as (descriptor, structure):
+    with closing(FileSource(path)) as source:
+        structure = read_structure(source)
         structure.verify_publisher(list(publishers))
         file_key = unwrap_file_key(structure, identities)
         start_decryption(structure, file_key)
@@ -46,9 +48,8 @@ def rewrap_file(
         )
         trailer = Trailer(structure.trailer.signature, kept + added)
         trailer.encode()  # what no reader would accept should fail at once, not after a copy of 100 GB
-        mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
-        with atomic_writer(target or path, mode=mode) as stream:
-            _copy_through_body(descriptor, stream, structure)
+        with atomic_writer(target or path, mode=source.mode) as stream:
+            _copy_through_body(source.descriptor, stream, structure)
             layout = write_end(stream, structure.layout, structure.digests, trailer)
     return Structure(
         what=str(target or path),

@@ -5,23 +5,21 @@ check and the use.
 """
 
 import os
-import stat
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from blake3 import blake3
 
 from palladion.errors import FormatError, TamperError
-from palladion.files import storage_errors
 from palladion.keys import Wrap
 from palladion.seal import floe
 from palladion.seal.header import PREFIX_BYTES, Header, decode_header, decode_prefix, header_digest
 from palladion.seal.layout import DIGEST_BYTES, FOOTER_BYTES, PARAMETERS, Footer, Layout
 from palladion.seal.sign import verify_signature
+from palladion.seal.source import Place, Source, opened_source, read
 from palladion.seal.trailer import Trailer, decode_trailer, signed_message
 
 Progress = Callable[[int, int], None]  # bytes done, bytes in all; may be called from any thread, one call at a time
@@ -85,17 +83,48 @@ class Structure:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[tuple[int, Structure]]:
-    """A descriptor of the sealed file at `path`, and its structure. Raises StorageError or FormatError."""
-    what = str(path)
-    with storage_errors(path):
-        # not blocking: a named pipe must not make us wait for ever
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    try:
-        with storage_errors(path):
-            yield descriptor, _read_structure(descriptor, what)
-    finally:
-        os.close(descriptor)
+def opened(place: Place) -> Iterator[tuple[Source, Structure]]:
+    """The sealed file at `place`, and its structure. Raises StorageError or FormatError."""
+    with opened_source(place) as source:
+        yield source, read_structure(source)
+
+
+def read_structure(source: Source) -> Structure:
+    """The structure of the sealed file in `source`. Raises FormatError, or TamperError if its trailer is damaged."""
+    what, size = source.what, source.size
+    header_bytes = decode_prefix(read(source, min(size, PREFIX_BYTES), 0), what=what)
+    if size < PREFIX_BYTES + header_bytes + FOOTER_BYTES:
+        raise FormatError(f"{what} is cut off: it has {size} bytes, fewer than its header and footer take")
+    footer = Footer.decode(read(source, FOOTER_BYTES, size - FOOTER_BYTES), what=what)
+    layout = Layout.of_file(header_bytes, footer, size, what=what)
+    encoded_trailer = read(source, layout.trailer_bytes, layout.trailer_offset)
+    if blake3(encoded_trailer).digest() != footer.trailer_digest:
+        raise TamperError(f"{what} is damaged: its list of recipients is not the one that was written")
+    encoded_header = read(source, header_bytes, PREFIX_BYTES)
+    return Structure(
+        what=what,
+        layout=layout,
+        header=decode_header(encoded_header, what=what),
+        encoded_header=encoded_header,
+        floe_header=read(source, floe.HEADER_BYTES, layout.floe_header_offset),
+        digests=read(source, layout.segments * DIGEST_BYTES, layout.digests_offset),
+        trailer=decode_trailer(encoded_trailer, what=what),
+    )
+
+
+def read_segment(source: Source, structure: Structure, index: int, buffer: memoryview) -> memoryview:
+    """Segment `index`, read into the beginning of `buffer`. Raises TamperError if it is not the one that is listed."""
+    layout = structure.layout
+    segment = buffer[: layout.segment_bytes(index)]
+    source.read_into(segment, layout.segment_offset(index))
+    place = index * DIGEST_BYTES
+    # a digest is public: nothing to learn from the time this takes
+    if blake3(segment).digest() != structure.digests[place : place + DIGEST_BYTES]:
+        raise TamperError(
+            f"{structure.what} was altered: segment {index} of {layout.segments} is not the one listed",
+            "get the file again from its source",
+        )
+    return segment
 
 
 class SegmentPass:
@@ -107,12 +136,12 @@ class SegmentPass:
 
     def __init__(
         self,
-        descriptor: int,
+        source: Source,
         structure: Structure,
         use: Callable[[int, memoryview], None],
         progress: Progress | None = None,
     ) -> None:
-        self._descriptor = descriptor
+        self._source = source
         self._structure = structure
         self._use = use
         self._progress = progress
@@ -136,19 +165,10 @@ class SegmentPass:
                 self._stopped = True
 
     def _work(self) -> None:
-        structure, layout = self._structure, self._structure.layout
         buffer = memoryview(bytearray(PARAMETERS.segment_bytes))
         try:
             while (index := self._begin()) is not None:
-                segment = buffer[: layout.segment_bytes(index)]
-                _read_into(self._descriptor, segment, layout.segment_offset(index), structure.what)
-                place = index * DIGEST_BYTES
-                # a digest is public: nothing to learn from the time this takes
-                if blake3(segment).digest() != structure.digests[place : place + DIGEST_BYTES]:
-                    raise TamperError(
-                        f"{structure.what} was altered: segment {index} of {layout.segments} is not the one listed",
-                        "get the file again from its source",
-                    )
+                segment = read_segment(self._source, self._structure, index, buffer)
                 self._use(index, segment)
                 self._report(len(segment))
         except BaseException:
@@ -171,43 +191,3 @@ class SegmentPass:
 
 def _threads() -> int:
     return min(THREADS_MAX, len(os.sched_getaffinity(0)))
-
-
-def _read_structure(descriptor: int, what: str) -> Structure:
-    status = os.fstat(descriptor)
-    if not stat.S_ISREG(status.st_mode):
-        raise FormatError(f"{what} is not a regular file")
-    size = status.st_size
-    header_bytes = decode_prefix(os.pread(descriptor, PREFIX_BYTES, 0), what=what)
-    if size < PREFIX_BYTES + header_bytes + FOOTER_BYTES:
-        raise FormatError(f"{what} is cut off: it has {size} bytes, fewer than its header and footer take")
-    footer = Footer.decode(_read(descriptor, FOOTER_BYTES, size - FOOTER_BYTES, what), what=what)
-    layout = Layout.of_file(header_bytes, footer, size, what=what)
-    encoded_trailer = _read(descriptor, layout.trailer_bytes, layout.trailer_offset, what)
-    if blake3(encoded_trailer).digest() != footer.trailer_digest:
-        raise TamperError(f"{what} is damaged: its list of recipients is not the one that was written")
-    encoded_header = _read(descriptor, header_bytes, PREFIX_BYTES, what)
-    return Structure(
-        what=what,
-        layout=layout,
-        header=decode_header(encoded_header, what=what),
-        encoded_header=encoded_header,
-        floe_header=_read(descriptor, floe.HEADER_BYTES, layout.floe_header_offset, what),
-        digests=_read(descriptor, layout.segments * DIGEST_BYTES, layout.digests_offset, what),
-        trailer=decode_trailer(encoded_trailer, what=what),
-    )
-
-
-def _read(descriptor: int, size: int, offset: int, what: str) -> bytes:
-    buffer = bytearray(size)
-    _read_into(descriptor, memoryview(buffer), offset, what)
-    return bytes(buffer)
-
-
-def _read_into(descriptor: int, buffer: memoryview, offset: int, what: str) -> None:
-    done = 0
-    while done < len(buffer):
-        count = os.preadv(descriptor, [buffer[done:]], offset + done)
-        if count == 0:
-            raise FormatError(f"{what} became shorter while it was read")
-        done += count

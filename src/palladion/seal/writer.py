@@ -21,13 +21,13 @@ from palladion.seal.sign import publisher_id, verify_signature
 from palladion.seal.structure import Progress, SealedInfo, Structure
 from palladion.seal.trailer import Trailer, body_data, signed_message, wrap_context
 
-Source = Buffer | Path  # bytes in memory (C-contiguous), or a file that nobody writes to meanwhile
+Content = Buffer | Path  # bytes in memory (C-contiguous), or a file that nobody writes to meanwhile
 
 _ZEROS = bytes(4096)
 
 
 def seal_files(
-    files: Sequence[tuple[str, Source]],
+    files: Sequence[tuple[str, Content]],
     header: Header,
     recipients: Sequence[Recipient],
     signer: Signer,
@@ -119,7 +119,7 @@ def _write_body(
 class _Payload:
     """The payload as a stream: manifest, padding, files, in pieces of whatever size is asked for."""
 
-    def __init__(self, manifest: Manifest, sources: Sequence[Source]) -> None:
+    def __init__(self, manifest: Manifest, sources: Sequence[Content]) -> None:
         self._parts = self._all_parts(manifest, sources)
         self._part = memoryview(b"")
 
@@ -139,7 +139,7 @@ class _Payload:
             raise RuntimeError("the payload is longer than its manifest says")
 
     @staticmethod
-    def _all_parts(manifest: Manifest, sources: Sequence[Source]) -> Iterator[memoryview]:
+    def _all_parts(manifest: Manifest, sources: Sequence[Content]) -> Iterator[memoryview]:
         yield memoryview(manifest.head)
         end = len(manifest.head)
         for entry, source in zip(manifest.entries, sources, strict=True):
@@ -162,7 +162,7 @@ def _read_parts(path: Path, size: int) -> Iterator[memoryview]:
             raise FormatError(f"{path} changed while it was sealed: it no longer has {size} bytes")
 
 
-def _size(source: Source) -> int:
+def _size(source: Content) -> int:
     if not isinstance(source, Path):
         return memoryview(source).nbytes
     with storage_errors(source):
