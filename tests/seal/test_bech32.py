@@ -1,7 +1,7 @@
 """Text forms of keys: BIP-350's own examples, round trips, and typing mistakes."""
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from palladion.errors import FormatError
@@ -28,6 +28,9 @@ INVALID = [
     "in1muywd",
     "mm1crxm3i",
 ]
+
+
+LONG = bytes(range(64)) * 19  # a post-quantum key has 1,216 bytes
 
 
 @pytest.mark.parametrize("text", VALID)
@@ -77,8 +80,39 @@ def test_spare_bits_must_be_zero() -> None:
             decode_key(encode_key("a", b"", tag=groups), "a", key_bytes=1, what="it")
 
 
+def test_a_text_is_long_only_where_its_kind_says_so() -> None:
+    text = encode_key("pallr", LONG, tag="h")
+    with pytest.raises(FormatError, match="1959 characters, more than the 90 allowed"):
+        decode_key(text, "pallr", tag="h", key_bytes=1216, what="it")
+    with pytest.raises(FormatError, match="more than the 1958 allowed"):
+        decode_key(text, "pallr", tag="h", key_bytes=1216, characters_max=1958, what="it")
+    assert decode_key(text, "pallr", tag="h", key_bytes=1216, characters_max=1959, what="it") == LONG
+
+
+@given(st.dictionaries(st.integers(6, 1958), st.integers(1, 31), min_size=1, max_size=3))
+def test_three_wrong_characters_are_found_in_a_long_text(mistakes: dict[int, int]) -> None:
+    # but for the pair of the next test
+    assume(not (len(mistakes) == 2 and max(mistakes) - min(mistakes) == 1023 and len(set(mistakes.values())) == 1))
+    with pytest.raises(FormatError, match="mistyped"):
+        decode_groups(_mistyped(encode_key("pallr", LONG, tag="h"), mistakes), characters_max=1959, what="it")
+
+
+def test_two_like_mistakes_at_the_distance_of_the_codes_length_cancel_out() -> None:
+    mistyped = _mistyped(encode_key("pallr", LONG, tag="h"), {100: 9, 1123: 9})
+    assert decode_groups(mistyped, characters_max=1959, what="it")[0] == "pallr"
+
+
 def test_refusals_do_not_quote_the_text() -> None:
     text = encode_key("palladion-identity-x25519-", b"\x07" * 32).upper()
     with pytest.raises(FormatError) as refusal:
         decode_key(text[:-1] + ("Q" if text[-1] != "Q" else "P"), "palladion-identity-x25519-", what="it")
     assert text[30:50] not in str(refusal.value)
+
+
+def _mistyped(text: str, mistakes: dict[int, int]) -> str:
+    """`text` with the five bits of some characters, by place, changed by others."""
+    characters = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
+    return "".join(
+        characters[characters.index(character) ^ mistakes[place]] if place in mistakes else character
+        for place, character in enumerate(text)
+    )

@@ -1,21 +1,16 @@
-"""File identities: HPKE, text forms, and files that only their owner may read."""
-
-import os
-from datetime import UTC, datetime
-from pathlib import Path
+"""File identities: HPKE and text forms."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from palladion.errors import FormatError, KeysError, StorageError
+from palladion.errors import FormatError, KeysError
 from palladion.keys import Wrap
 from palladion.seal.bech32 import encode_key
-from palladion.seal.recipients import FileIdentity, FileRecipient, parse_recipient, read_identity, write_identity
+from palladion.seal.recipients import FileIdentity, FileRecipient, parse_recipient
 
 # RFC 7748 §6.1: Alice
 PRIVATE = bytes.fromhex("77076d0a7318a57d3c16c17251b26645df4c6bf9a2a4b6e8a2b3b0b6a5d0c92a")
-CREATED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 SECRET = bytes(range(32))
 
 
@@ -82,55 +77,6 @@ def test_keys_of_low_order_are_refused(public: bytes) -> None:
 def test_texts_that_name_no_recipient_are_refused(text: str) -> None:
     with pytest.raises(FormatError, match="the recipient "):
         parse_recipient(text)
-
-
-def test_an_identity_survives_its_file(tmp_path: Path) -> None:
-    path = tmp_path / "host.identity"
-    identity = FileIdentity.generate()
-    write_identity(path, identity, created=CREATED)
-    assert path.stat().st_mode & 0o777 == 0o600
-    assert read_identity(path).recipient == identity.recipient
-    assert str(identity.recipient) in path.read_text()
-    assert "PALLADION-IDENTITY-X25519-1" in path.read_text()
-
-
-def test_an_identity_file_is_never_overwritten(tmp_path: Path) -> None:
-    path = tmp_path / "host.identity"
-    write_identity(path, FileIdentity(PRIVATE), created=CREATED)
-    with pytest.raises(StorageError):
-        write_identity(path, FileIdentity.generate(), created=CREATED)
-    assert read_identity(path).recipient == FileIdentity(PRIVATE).recipient
-
-
-@pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o610, 0o602])
-def test_an_identity_file_that_others_may_touch_is_refused(tmp_path: Path, mode: int) -> None:
-    path = tmp_path / "host.identity"
-    write_identity(path, FileIdentity.generate(), created=CREATED)
-    path.chmod(mode)
-    with pytest.raises(KeysError, match=f"mode {mode:04o}"):
-        read_identity(path)
-
-
-@pytest.mark.parametrize(
-    "content",
-    ["", "# nothing\n", "KEY\nKEY\n", "x" * 5000, "PALLADION-IDENTITY-X25519-1QQQQ\n", "\x00\xff", "TWICE"],
-)
-def test_broken_identity_files_are_refused_without_quoting_them(tmp_path: Path, content: str) -> None:
-    text = FileIdentity(PRIVATE).unsafe_text()
-    path = tmp_path / "host.identity"
-    path.write_text(content.replace("KEY", text).replace("TWICE", text + text))
-    path.chmod(0o600)
-    with pytest.raises(FormatError) as refusal:
-        read_identity(path)
-    assert text[30:40] not in str(refusal.value)
-
-
-def test_something_that_is_not_a_file_is_refused_at_once(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe", 0o600)
-    with pytest.raises(FormatError, match="not a regular file"):
-        read_identity(tmp_path / "pipe")
-    with pytest.raises(StorageError):
-        read_identity(tmp_path / "missing")
 
 
 def test_private_keys_are_not_printed() -> None:
