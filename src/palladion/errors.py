@@ -4,7 +4,7 @@ A caller's mistake in Python code is a `ValueError` or `TypeError` instead. The 
 the hints, and exits with the code.
 """
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 FINE = 0
 FINDING = 1
@@ -77,6 +77,19 @@ class TamperError(PalladionError):
     """A signature, tag, digest or proof does not hold: what is here is not what was made."""
 
     exit_code = FINDING
+
+
+Refusal = Literal[
+    "missing", "publisher", "model", "machine", "clock", "early", "expired", "replayed", "unasked", "revoked"
+]
+
+
+class LicenseError(PalladionError):
+    """A licence is missing, or does not let this machine open this file now; `refusal` says which check refused."""
+
+    def __init__(self, message: str, *hints: str, refusal: Refusal) -> None:
+        super().__init__(message, *hints)
+        self.refusal: Refusal = refusal
 
 
 class ScanRefusedError(PalladionError):

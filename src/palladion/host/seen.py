@@ -1,96 +1,75 @@
-"""What a host has seen so far, so that nothing older is put back: versions, licences, revocations, the time.
+"""The newest version of each model that a host has opened, so that an older one, just as well signed, is not put back.
 
-Values in, values out. A host that has seen nothing yet cannot tell an old signed version from the newest: that is what
-a release channel is for.
+Values in, values out. A host that has seen nothing yet cannot tell an old version from the newest: that is what a
+release channel is for. What licences need to be remembered is in `seal.machine`.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from datetime import datetime
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 import msgspec
 
 from palladion import canonical
-from palladion.clock import parse_timestamp, timestamp
-from palladion.errors import ConflictError, FormatError
+from palladion.errors import ConflictError, FormatError, StorageError
 from palladion.seal.header import Header
 from palladion.seal.structure import SealedInfo
 
-SEEN_BYTES_MAX = 4 * 1024 * 1024  # some 20,000 models; read before anything is opened
-NUMBERS_MAX = 20_000
+SEEN_BYTES_MAX = 4 * 1024 * 1024  # some 40,000 models; read before anything is opened
+MODELS_MAX = 40_000
 
 
 @dataclass(frozen=True)
 class Seen:
-    """The newest that was seen: version by model, sequence by licence serial and by publisher's revocation list.
+    """The highest version opened so far, by publisher and model."""
 
-    `pending` are the nonces of licence requests that wait for their answer, by serial.
-    """
-
-    latest: datetime | None = None
     versions: Mapping[str, int] = field(default_factory=dict)
-    licenses: Mapping[str, int] = field(default_factory=dict)
-    revocations: Mapping[str, int] = field(default_factory=dict)
-    pending: Mapping[str, str] = field(default_factory=dict)
 
-    def check_version(self, info: SealedInfo) -> None:
+    def check(self, info: SealedInfo) -> None:
         """Raise ConflictError if a newer version of the same model, from the same publisher, was opened before."""
         header = info.header
-        floor = self.versions.get(_model_key(header), 0)
+        floor = self.versions.get(_key(header), 0)
         if header.version < floor:
             raise ConflictError(
                 f"{header.model} version {header.version} is older than version {floor}, which this host has opened",
-                "if it was put back on purpose, open it with --allow-older",
+                "if it was put back on purpose, open it with --allow-older (in Python: allow_older=True)",
             )
 
     def with_version(self, info: SealedInfo) -> "Seen":
-        """With the version of a verified file; never a lower one than before."""
-        key = _model_key(info.header)
-        number = max(info.header.version, self.versions.get(key, 0))
-        return replace(self, versions={**self.versions, key: number})
-
-    def with_time(self, now: datetime) -> "Seen":
-        """With the time of a use; never an earlier one than before."""
-        return replace(self, latest=now if self.latest is None else max(now, self.latest))
+        """With the version of a verified file, where it has one; never a lower one than before."""
+        if not info.header.version:
+            return self
+        key = _key(info.header)
+        return Seen({**self.versions, key: max(info.header.version, self.versions.get(key, 0))})
 
     def encode(self) -> bytes:
-        """Canonical JSON."""
-        return canonical.encode(
-            {
-                "v": 1,
-                "latest": timestamp(self.latest) if self.latest else "",
-                "versions": dict(self.versions),
-                "licenses": dict(self.licenses),
-                "revocations": dict(self.revocations),
-                "pending": dict(self.pending),
-            }
-        )
+        """Canonical JSON. Raises StorageError if it is more than `decode_seen` reads: nothing is forgotten."""
+        data = canonical.encode({"v": 1, "versions": dict(self.versions)})
+        if len(self.versions) > MODELS_MAX or len(data) > SEEN_BYTES_MAX:
+            raise StorageError(
+                f"this host would have {len(self.versions)} models to remember in {len(data)} bytes, "
+                f"at most {MODELS_MAX} in {SEEN_BYTES_MAX} are allowed",
+                "give each group of models a host folder of its own",
+            )
+        return data
 
 
 def decode_seen(data: bytes, *, what: str) -> Seen:
-    """What `encode` wrote. Raises FormatError, naming `what`."""
+    """What `encode` wrote. Raises FormatError, naming `what`: forgetting instead would let the past back in."""
     document = canonical.decode(data, size_max=SEEN_BYTES_MAX, what=what)
     try:
-        parsed = msgspec.convert(document, _SeenDocument, strict=True)
-        latest = parse_timestamp(parsed.latest) if parsed.latest else None
-    except (msgspec.ValidationError, ValueError) as error:
+        return Seen(msgspec.convert(document, _SeenDocument, strict=True).versions)
+    except msgspec.ValidationError as error:
         raise FormatError(f"{what} is not what a host remembers: {error}") from None
-    return Seen(latest, parsed.versions, parsed.licenses, parsed.revocations, parsed.pending)
 
 
-def _model_key(header: Header) -> str:
+def _key(header: Header) -> str:
     return f"{header.publisher}/{header.model}"
 
 
 _Number = Annotated[int, msgspec.Meta(ge=0, le=canonical.INTEGER_MAX)]
-_Numbers = Annotated[dict[str, _Number], msgspec.Meta(max_length=NUMBERS_MAX)]
 
 
 class _SeenDocument(msgspec.Struct, forbid_unknown_fields=True):
     v: Literal[1]
-    latest: str
-    versions: _Numbers
-    licenses: _Numbers
-    revocations: _Numbers
-    pending: Annotated[dict[str, str], msgspec.Meta(max_length=NUMBERS_MAX)]
+    versions: Annotated[dict[str, _Number], msgspec.Meta(max_length=MODELS_MAX)]

@@ -1,0 +1,111 @@
+"""Tensors out of sealed files, as NumPy arrays: all of them in private memory, or each one when it is asked for."""
+
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType, TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from palladion.errors import FormatError
+from palladion.model import safetensors
+from palladion.model.read import read_memory
+from palladion.model.safetensors import Span
+from palladion.model.tensors import tensor_from_bytes
+from palladion.seal.lazy import LazyFiles
+from palladion.seal.reader import OpenedFiles
+from palladion.seal.structure import SealedInfo
+
+SUFFIX = ".safetensors"
+
+
+class Tensors(dict[str, NDArray[Any]]):
+    """Arrays by name, read-only views into private memory; a context manager.
+
+    `close` wipes the memory: arrays that are still held show zeros then. Without it, memory goes with the last array.
+    """
+
+    def __init__(self, opened: OpenedFiles) -> None:
+        super().__init__()
+        self._opened = opened
+        for name, data in opened.files.items():
+            if not name.endswith(SUFFIX):
+                continue
+            for tensor in read_memory({name: data}).tensors.values():
+                if tensor.name in self:
+                    raise FormatError(f"two files hold a tensor {tensor.name!r}")
+                self[tensor.name] = tensor.data
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Tensors {len(self)} of {self.info.header.model}>"
+
+    @property
+    def info(self) -> SealedInfo:
+        """What the sealed file says of itself, verified."""
+        return self._opened.info
+
+    def close(self) -> None:
+        """Wipe the memory; safe to call twice."""
+        self.clear()
+        self._opened.close()
+
+
+class LazyTensors(Mapping[str, NDArray[Any]]):
+    """Arrays by name, each decrypted anew when it is asked for, into ordinary memory of its own; a context manager."""
+
+    def __init__(self, opened: LazyFiles) -> None:
+        self._opened = opened
+        places: dict[str, tuple[str, int, Span]] = {}
+        for name, entry in opened.entries.items():
+            if not name.endswith(SUFFIX):
+                continue
+            begin = safetensors.header_bytes(
+                memoryview(opened.read(name, 0, min(8, entry.size))), entry.size, what=name
+            )
+            spans, _ = safetensors.parse_header(memoryview(opened.read(name, 0, begin)), entry.size, what=name)
+            for tensor, span in spans.items():
+                if tensor in places:
+                    raise FormatError(f"two files hold a tensor {tensor!r}")
+                places[tensor] = (name, begin, span)
+        self._places = places
+        self.spans: Mapping[str, Span] = MappingProxyType({name: span for name, (_, _, span) in places.items()})
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<LazyTensors {len(self)} of {self.info.header.model}>"
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        file, begin, span = self._places[name]
+        buffer = np.empty(span.end - span.begin, np.uint8).data
+        self._opened.read_into(file, buffer, begin + span.begin)
+        return tensor_from_bytes(name, span.dtype, span.shape, buffer, what=name).data
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @property
+    def info(self) -> SealedInfo:
+        """What the sealed file says of itself, verified."""
+        return self._opened.info
+
+    def close(self) -> None:
+        """Let go of the file; arrays that were read stay."""
+        self._opened.close()
