@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from palladion import canonical
 from palladion.clock import timestamp
 from palladion.errors import FormatError, KeysError, TamperError
+from palladion.purposes import PURPOSES, RootName
 
 
 @dataclass(frozen=True)
@@ -77,123 +78,9 @@ class Signer(Protocol):
         ...
 
 
-RootName = Literal["owner", "gate"]
-
 KEYRING_BYTES_MAX = 256 * 1024  # a root with its wraps is about 2 KiB; an HSM or KMS wrap adds at most a few KiB
 WRAPS_MAX = 64  # passphrase, host, owner, escrows; each costs an attempt before anything is authenticated
 _DOMAIN = b"palladion/v1/keyring"
-
-
-@dataclass(frozen=True)
-class Purpose:
-    """What one key of a root is for, and what its loss or theft would cost; docs/keys.md prints the same table."""
-
-    root: RootName
-    name: str
-    source: Literal["derived", "signing", "identity"]
-    use: str
-    loss: str
-    theft: str
-
-
-PURPOSES: tuple[Purpose, ...] = (
-    Purpose(
-        "owner",
-        "mark",
-        "derived",
-        "places and reads the ownership marks of every model",
-        "no mark can be proved any more, and ownership rests on the ledger's commitments",
-        "the thief can find the marks and remove them",
-    ),
-    Purpose(
-        "owner",
-        "fingerprint",
-        "derived",
-        "stamps and reads the fingerprint of each recipient's copy",
-        "a leaked copy can no longer be traced to its recipient",
-        "the thief can remove a fingerprint, or stamp another recipient's to frame him",
-    ),
-    Purpose(
-        "owner",
-        "publisher",
-        "signing",
-        "signs every sealed file",
-        "nothing new can be published under this key; a new key has to be pinned by every recipient",
-        "the thief can publish models as yours until the key is unpinned everywhere",
-    ),
-    Purpose(
-        "owner",
-        "owner",
-        "identity",
-        "opens the sealed originals",
-        "only an escrow recipient can still open them; without one the unmarked originals are gone",
-        "the unmarked originals are readable, and every mark can be subtracted",
-    ),
-    Purpose(
-        "gate",
-        "client-key-pepper",
-        "derived",
-        "keys the stored hashes of the clients' API keys",
-        "every client needs a new API key",
-        "stolen hashes can be tried against guesses; the keys hold at least 128 random bits, so none is found",
-    ),
-    Purpose(
-        "gate",
-        "answer-marks",
-        "derived",
-        "marks answers, so that a student names the account that trained it",
-        "answers given so far can no longer be used to trace a student",
-        "a thief can wash the marks out of the answers he collected",
-    ),
-    Purpose(
-        "gate",
-        "ledger-salts",
-        "derived",
-        "salts the digests of requests and answers in the ledger",
-        "digests in the ledger can no longer be matched with requests that are shown later",
-        "digests can be matched with guessed requests",
-    ),
-    Purpose(
-        "gate",
-        "pseudonyms",
-        "derived",
-        "turns client names and networks into pseudonyms in the ledger",
-        "records can no longer be told apart by client, except through the registry",
-        "pseudonyms can be matched with guessed names",
-    ),
-    Purpose(
-        "gate",
-        "body-cipher",
-        "derived",
-        "encrypts the retained requests and answers",
-        "retained bodies are unreadable: no student can be traced with them",
-        "retained bodies are readable wherever a copy of them lies",
-    ),
-    Purpose(
-        "gate",
-        "journal",
-        "derived",
-        "authenticates what the ledger has acknowledged and not published yet",
-        "the ledger does not open: what stands behind its last checkpoint can no longer be told from a forgery",
-        "a thief who can also write to this host's disk can have records of his own signed by the next checkpoint",
-    ),
-    Purpose(
-        "gate",
-        "checkpoint",
-        "signing",
-        "signs the ledger's checkpoints",
-        "the ledger goes on under a new key; the old part stays verifiable",
-        "the thief can sign a rewritten ledger; a checkpoint saved elsewhere still shows the rewrite",
-    ),
-    Purpose(
-        "gate",
-        "gate",
-        "identity",
-        "opens the versions that this host serves",
-        "the versions must be sealed again to a new host",
-        "the served versions are readable by whoever also has their sealed files",
-    ),
-)
 
 
 class Ed25519Signer:

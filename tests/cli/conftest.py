@@ -10,18 +10,26 @@ from tests.models import onnx_bytes, safetensors_bytes, write
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with two versions of a model, weights, a pickle, a broken model, and two passphrase files."""
+    """A folder with two versions of a model, weights, folders, a pickle, a broken model, and two passphrase files."""
     from palladion.cli import backup, init, key
 
     cheap = Cost(memory_kib=64, iterations=1, lanes=1)  # Argon2 is tested in its own room
     for module in (backup, init, key):
         monkeypatch.setattr(module, "passphrase_recipient", lambda text, _: PassphraseRecipient(text, cost=cheap))
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for variable in ("XDG_CONFIG_HOME", "PALLADION_HOST"):
+        monkeypatch.delenv(variable, raising=False)
     work = tmp_path / "work"
     work.mkdir()
     write(work / "v1.onnx", onnx_bytes(1))
     write(work / "v2.onnx", onnx_bytes(2))
     write(work / "weights.safetensors", safetensors_bytes())
+    for name in ("llama", "lora"):
+        (work / name).mkdir()
+        write(work / name / "model.safetensors", safetensors_bytes())
+    write(work / "llama" / "config.json", b"{}")
+    write(work / "lora" / "adapter_config.json", b"{}")
+    write(work / "engine.plan", b"an engine")
     write(work / "bad.pkl", b"\x80\x04N.")
     write(work / "cut.onnx", onnx_bytes(1)[:-7])
     write(work / "pass", b"correct horse battery staple\n")

@@ -1,7 +1,8 @@
 """Runs scripted command-line sessions: what a person types, and what he sees.
 
 A session is text. A line `$ palladion …` runs that command in this process; `$ cp a b`, `$ rm a` and `$ flip a 12`
-(change one bit of byte 12) prepare files. The lines up to the next `$` are what it prints, standard output and error
+(change one bit of byte 12) prepare files, and `$ let KEY a pall[a-z0-9]+` names what a file holds, for `$KEY` in what
+follows. The lines up to the next `$` are what it prints, standard output and error
 together; `…` stands for any text in a line, a line of only `…` for any number of lines, and a last line `[exit 1]` for
 the exit code (0 if there is none). Lines that start with `#` are comments.
 """
@@ -13,6 +14,7 @@ import shutil
 from contextlib import chdir, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
+from string import Template
 
 from palladion.cli.main import main
 
@@ -50,9 +52,10 @@ def parse(text: str) -> list[Step]:
 
 def run(steps: list[Step], folder: Path) -> None:
     """Run the steps in `folder` and compare; raises AssertionError with command, expectation and output."""
+    names: dict[str, str] = {}
     with chdir(folder):
         for step in steps:
-            output, code = _run(step.command)
+            output, code = _run(Template(step.command).safe_substitute(names), names)
             expected = "\n".join(step.expected).rstrip("\n")
             if code != step.exit_code or not matches(expected, output):
                 raise AssertionError(
@@ -78,7 +81,7 @@ def _parts(line: str) -> list[tuple[str, bool]]:
     return [(part, index == len(parts) - 1) for index, part in enumerate(parts)]
 
 
-def _run(command: str) -> tuple[str, int]:
+def _run(command: str, names: dict[str, str]) -> tuple[str, int]:
     name, *arguments = shlex.split(command)
     if name == "palladion":
         output = io.StringIO()
@@ -91,6 +94,11 @@ def _run(command: str) -> tuple[str, int]:
     elif name == "rm":
         for path in map(Path, arguments):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
+    elif name == "let":
+        found = re.search(arguments[2], Path(arguments[1]).read_text(encoding="utf-8"))
+        if found is None:
+            raise ValueError(f"{arguments[1]} holds nothing like {arguments[2]}")
+        names[arguments[0]] = found.group()
     elif name == "flip":
         path, position = Path(arguments[0]), int(arguments[1])
         data = bytearray(path.read_bytes())

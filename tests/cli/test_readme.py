@@ -1,7 +1,9 @@
 """What the README shows is what a person gets."""
 
 import re
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -41,8 +43,29 @@ def test_the_python_of_the_readme_opens_a_session(reader: Path) -> None:
         ),
         folder,
     )
-    (code,) = _blocks("python")
+    code = next(block for block in _blocks("python") if "open_version" in block)
     names: dict[str, object] = {}
     with session.chdir(folder):
         exec(code, names)
     assert type(names["session"]).__name__ == "Session"
+
+
+def test_the_python_of_the_readme_opens_what_was_sealed(reader: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = reader / "host"
+    host.mkdir()
+    monkeypatch.setenv("PALLADION_HOST", str(host))
+    shutil.copy(reader / "acme.identity", host)
+    session.run(
+        session.parse(
+            "$ palladion init --passphrase-file pass\n…\n$ let KEY palladion.toml pallp1[a-z0-9]+\n"
+            f"$ palladion seal llama --name llama --to {FileIdentity(bytes([0x33]) * 32).recipient} --out llama.sealed "
+            "--passphrase-file pass\n…\n$ palladion host trust $KEY\n…\n"
+        ),
+        reader,
+    )
+    code = next(block for block in _blocks("python") if "palladion.load" in block)
+    names: dict[str, Any] = {}
+    with session.chdir(reader):
+        exec(code, names)
+    assert set(names["weights"]) == {"a", "b"}
+    assert (names["one"] == names["weights"]["a"]).all()

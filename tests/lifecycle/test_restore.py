@@ -28,10 +28,15 @@ from palladion.ledger.tiles import TILE_BYTES_MAX
 from palladion.lifecycle.create import PENDING_POLICY
 from palladion.lifecycle.doctor import examine
 from palladion.lifecycle.installation import Installation
+from palladion.lifecycle.license import Grant, issue
 from palladion.lifecycle.open import open_version
 from palladion.lifecycle.protect import protect
+from palladion.lifecycle.release import catalogue, create_channel
 from palladion.lifecycle.restore import newest_state, restore, unpack_ledger
+from palladion.lifecycle.revoke import read_revocations, revoke_version
+from palladion.lifecycle.seal import seal
 from palladion.policy import load_policy
+from palladion.seal.license import VersionRange
 from palladion.seal.recipients import FileIdentity
 from palladion.seal.structure import opened
 from tests.models import onnx_bytes, write
@@ -59,6 +64,29 @@ def _set_policy(made: Made, old: str, new: str) -> Made:
 
 def _tree(folder: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_revocations_licences_and_what_was_only_sealed_come_back(tmp_path: Path, made: Made) -> None:
+    data = write(tmp_path / "data.bin", b"data")
+    seal(made.installation, made.owner, data, "data", [], actor=ACTOR)
+    revoke_version(made.installation, made.owner, "data@1", reason="test", actor=ACTOR)
+    grant = Grant("Acme", made.clock.now() + timedelta(days=30), versions=(VersionRange(1, 2),))
+    for number in (1, 2):
+        issue(made.installation, made.owner, "fraud", grant, tmp_path / f"{number}.license", actor=ACTOR)
+    create_channel(made.installation, made.owner, "main", actor=ACTOR)
+    before = _signed(made.installation)
+    assert len(before) == 4
+    back = restored(backed_up(made, tmp_path / "backup"), tmp_path / "second", made)
+    assert back.versions == 3
+    assert _signed(back.installation) == before
+    assert catalogue(back.installation, "main")[1] == catalogue(made.installation, "main")[1]
+    assert read_revocations(back.installation) == read_revocations(made.installation)
+
+
+def _signed(installation: Installation) -> dict[str, bytes]:
+    paths = installation.paths
+    found = [paths.revocations, *paths.licenses.rglob("*.license"), *paths.release.glob("*.json")]
+    return {path.relative_to(paths.directory).as_posix(): path.read_bytes() for path in found}
 
 
 @pytest.mark.parametrize("identity", [OWNER, ESCROW], ids=["owner", "escrow"])

@@ -46,6 +46,7 @@ def test_the_owner_gets_the_original_of_a_version_back_and_it_is_on_record(tmp_p
     assert done.files == (out,)
     assert out.read_bytes() == onnx_bytes(1)
     assert stat.S_IMODE(out.stat().st_mode) == 0o600
+    assert done.receipt is not None
     record = decode_record(made.installation.read_ledger().entry(done.receipt.index), what="it")
     assert (record.kind, record.subject, record.actor) == ("model.opened", "fraud@1", ACTOR)
     assert (record.details["reason"], record.details["purpose"]) == ("retraining", "original")

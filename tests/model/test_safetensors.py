@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from palladion.errors import FormatError
 from palladion.model import safetensors
+from palladion.model.safetensors import Span
 from palladion.model.tensors import DTYPES, DType, Tensor, tensor_from_bytes
 
 reference: Any = pytest.importorskip("safetensors", reason="the safetensors package is the reference here")
@@ -189,6 +190,77 @@ def test_a_broken_file_is_refused_with_its_defect_named(defect: str) -> None:
 
     with pytest.raises(FormatError, match=message):
         parse(data)
+
+
+def spans_of(data: bytes, head: int | None = None) -> tuple[dict[str, Span], dict[str, str]]:
+    return safetensors.parse_header(memoryview(data)[:head], len(data), what="m.safetensors")
+
+
+@given(tensor_lists, st.dictionaries(names, names, max_size=3), st.binary(min_size=27 * 8, max_size=27 * 8))
+def test_the_header_alone_says_where_every_tensor_lies(
+    described: list[tuple[str, DType, tuple[int, ...]]], metadata: dict[str, str], noise: bytes
+) -> None:
+    data = safetensors.serialise(
+        [
+            tensor_from_bytes(name, dtype, shape, memoryview(noise)[: dtype.byte_count(shape)], what=name)
+            for name, dtype, shape in described
+        ],
+        metadata,
+    )
+    begin = safetensors.header_bytes(memoryview(data)[:8], len(data), what="m.safetensors")
+
+    tensors, metadata_of_all = parse(data)
+    spans, metadata_of_head = spans_of(data, begin)
+
+    assert metadata_of_head == metadata_of_all == metadata
+    assert spans_of(data) == (spans, metadata)
+    assert list(spans) == list(tensors)
+    for name, span in spans.items():
+        assert (span.dtype, span.shape) == (tensors[name].dtype, tensors[name].shape)
+        assert data[begin + span.begin : begin + span.end] == tensors[name].data.tobytes()
+
+
+# what is only seen in a tensor itself, when it is made
+SEEN_IN_TENSORS = {"bool of 2", "name of 2049 bytes"}
+
+
+@pytest.mark.parametrize("defect", BROKEN)
+def test_a_broken_header_is_refused_without_its_tensors_in_the_same_words(defect: str) -> None:
+    data, _ = BROKEN[defect]
+    if defect in SEEN_IN_TENSORS:
+        assert list(spans_of(data)[0].values())
+        return
+
+    with pytest.raises(FormatError) as of_all:
+        parse(data)
+    with pytest.raises(FormatError) as of_head:
+        spans_of(data)
+
+    assert of_head.value.message == of_all.value.message
+
+
+def test_a_head_that_does_not_hold_the_header_is_refused() -> None:
+    data = file_of({"a": entry(0, 4)}, b"1234")
+    begin = len(data) - 4
+
+    assert spans_of(data, begin)[0]["a"] == Span(DTYPES["uint8"], (4,), 0, 4)
+    for head in (8, 9, begin - 1):
+        with pytest.raises(FormatError):
+            spans_of(data, head)
+
+
+@pytest.mark.parametrize("size", [0, 1, 7, 8, 9, 2**40])
+def test_the_length_of_a_header_is_held_against_the_size_of_the_file(size: int) -> None:
+    start = memoryview(struct.pack("<Q", 2))
+
+    if size < 10:
+        with pytest.raises(FormatError, match=r"too few|only"):
+            safetensors.header_bytes(start, size, what="m")
+    else:
+        assert safetensors.header_bytes(start, size, what="m") == 10
+    for length in (100_000_001, 2**63, 2**64 - 1):
+        with pytest.raises(FormatError, match="more than the 100000000"):
+            safetensors.header_bytes(memoryview(struct.pack("<Q", length)), 2**62 + 8, what="m")
 
 
 @pytest.mark.parametrize("dtype", ["F4", "U8"])

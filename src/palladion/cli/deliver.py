@@ -28,6 +28,7 @@ from palladion.cli.output import (
     "--out", required=True, type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="The new sealed file."
 )
 @click.option("--without-fingerprint", is_flag=True, help="Deliver a model that is too small to carry a fingerprint.")
+@click.option("--license-required", is_flag=True, help="Let it open under a licence only: palladion license issue.")
 @passphrase_option
 @json_option
 @click.pass_context
@@ -37,6 +38,7 @@ def deliver(
     recipient: str,
     out: Path,
     without_fingerprint: bool,
+    license_required: bool,
     passphrase_file: Path | None,
     as_json: bool,
 ) -> None:
@@ -58,6 +60,7 @@ def deliver(
             out,
             actor=actor(),
             without_fingerprint=without_fingerprint,
+            license_required=license_required,
             progress=bar,
         )
     row = made.delivery

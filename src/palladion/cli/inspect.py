@@ -53,6 +53,8 @@ def _show_sealed(file: Path, info: "SealedInfo", as_json: bool) -> None:
                 "publisher": header.publisher,
                 "previous": header.previous,
                 "recipient": header.recipient,
+                "base": header.base or None,
+                "license_required": header.license == "required",
                 "wraps": wraps,
                 "payload_bytes": info.payload_bytes,
                 "segments": info.segments,
@@ -71,6 +73,8 @@ def _show_sealed(file: Path, info: "SealedInfo", as_json: bool) -> None:
             ("publisher", header.publisher),
             ("follows", header.previous or None),
             ("recipient", header.recipient or None),
+            ("base", header.base or None),
+            ("licence", "required: palladion license" if header.license else None),
             ("opens for", ", ".join(f"{wrap['kind']} {wrap['key_id']}" for wrap in wraps)),
         ]
     )

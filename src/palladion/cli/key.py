@@ -4,7 +4,6 @@ from pathlib import Path
 
 import click
 
-from palladion import keys
 from palladion.cli.output import (
     actor,
     echo,
@@ -20,6 +19,7 @@ from palladion.cli.output import (
     read_passphrase,
 )
 from palladion.errors import KeysError
+from palladion.purposes import PURPOSES
 
 
 @click.group()
@@ -57,7 +57,7 @@ def list_keys(ctx: click.Context, as_json: bool) -> None:
             "if_lost": purpose.loss,
             "if_stolen": purpose.theft,
         }
-        for purpose in keys.PURPOSES
+        for purpose in PURPOSES
     ]
     if as_json:
         print_json({"keys": documents, "escrow": list(installation.policy.keys.escrow)})

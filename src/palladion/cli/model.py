@@ -62,14 +62,23 @@ def list_models(ctx: click.Context, as_json: bool) -> None:
 def show(ctx: click.Context, version: str, tensors: bool, as_json: bool) -> None:
     """Show a model with its versions, or one VERSION such as fraud@2."""
     from palladion.lifecycle.open import parse_version
+    from palladion.lifecycle.revoke import read_revocations, version_reason
 
     name, number = parse_version(version)
-    with find_installation(ctx).open_registry() as registry, registry.read() as records:
+    installation = find_installation(ctx)
+    revoked = read_revocations(installation)
+    with installation.open_registry() as registry, registry.read() as records:
         model_row = records.models.get(name)
         versions = records.versions.all(name) if number is None else [records.versions.get(name, number)]
         current = records.promotions.current(name)
         listed = records.versions.tensors(name, versions[-1].number) if versions else []
-    documents = [_document(item, promoted=current is not None and item.number == current.number) for item in versions]
+    documents = [
+        {
+            **_document(item, promoted=current is not None and item.number == current.number),
+            "revoked": version_reason(revoked, name, item.number),
+        }
+        for item in versions
+    ]
     if as_json:
         extra = {"tensors": [_tensor(item) for item in listed]} if tensors else {}
         print_json({"model": name, "owner": model_row.owner, "versions": documents, **extra})
@@ -77,7 +86,18 @@ def show(ctx: click.Context, version: str, tensors: bool, as_json: bool) -> None
     echo(f"{name}, owned by {model_row.owner}")
     for document in documents:
         echo(f" version {document['version']}{', promoted' if document['promoted'] else ''}")
-        shown = ("created", "format", "content", "graph", "parent", "publisher", "served", "original", "note")
+        shown = (
+            "created",
+            "format",
+            "content",
+            "graph",
+            "parent",
+            "publisher",
+            "served",
+            "original",
+            "note",
+            "revoked",
+        )
         print_fields([(key, document[key] or None) for key in shown])
     if tensors:
         rows = [(t.name, t.dtype, "×".join(map(str, t.shape)) or "scalar", t.digest) for t in listed]

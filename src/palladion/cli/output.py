@@ -27,6 +27,7 @@ from palladion.ledger.checkpoint import parse_verifier_key
 from palladion.policy import PassphrasePolicy
 
 if TYPE_CHECKING:
+    from palladion.host.host import Host
     from palladion.lifecycle.installation import Installation
 
 PASSPHRASE_LINE_BYTES_MAX = 4096  # far above any passphrase; a wrong file name must not be read whole
@@ -65,7 +66,7 @@ class KeyType(click.ParamType):  # type: ignore[type-arg]  # generic in newer cl
 def _parse_recipient(text: str) -> Recipient:
     from palladion.seal.recipients import parse_recipient
 
-    return parse_recipient(text)
+    return parse_recipient(text, ask_pin=ask_pin)
 
 
 def _parse_publisher(text: str) -> bytes:
@@ -94,6 +95,32 @@ identity_option = click.option(
     metavar="FILE",
     help="Unlock with this identity file, for example an escrow recipient's, instead of the passphrase.",
 )
+
+
+HOST_IDENTITIES = click.option(
+    "--identity",
+    "identities",
+    multiple=True,
+    metavar="IDENTITY",
+    help="Open with this identity file, or key in an HSM or a cloud (pkcs11:…, awskms:…), instead of this host's. "
+    "May be repeated.",
+)
+HOST_PUBLISHERS = click.option(
+    "--publisher",
+    "publishers",
+    type=PUBLISHER,
+    multiple=True,
+    metavar="KEY",
+    help="Accept this publisher's signature (pallp1…), instead of those that this host trusts. May be repeated.",
+)
+
+
+def find_host(identities: Sequence[str] = (), publishers: Sequence[bytes] = ()) -> "Host":
+    """This host, with other keys where they were named."""
+    from palladion.host.host import Host
+    from palladion.seal.recipients import parse_identity
+
+    return Host.find(identities=[parse_identity(text, ask_pin=ask_pin) for text in identities], publishers=publishers)
 
 
 def find_installation(context: click.Context) -> "Installation":
@@ -280,6 +307,17 @@ def read_passphrase(source: Path | None, *, new: bool = False) -> str:
             "five random words are easy to remember and hard to guess",
         )
     return passphrase
+
+
+def ask_pin(token: str) -> str:
+    """The PIN of an HSM's token, asked on the terminal without echo. Raises KeysError where there is none."""
+    if not sys.stdin.isatty():
+        raise KeysError(
+            f"the PIN of token {token} is needed and there is no terminal to ask on",
+            "name a file that holds it: pin-source in the pkcs11: URI",
+        )
+    pin: str = click.prompt(f"PIN of {printable(token)}", hide_input=True, err=True)
+    return pin
 
 
 def size_text(count: int) -> str:

@@ -5,7 +5,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from palladion.cli.output import RECIPIENT, actor, echo, find_installation, json_option, print_json, print_table
+from palladion.cli.output import (
+    RECIPIENT,
+    actor,
+    ask_pin,
+    echo,
+    find_installation,
+    json_option,
+    print_json,
+    print_table,
+)
 from palladion.clock import SystemClock, timestamp
 
 if TYPE_CHECKING:
@@ -18,22 +27,40 @@ def recipient() -> None:
 
 
 @recipient.command("new", epilog="Example: palladion recipient new escrow.identity")
-@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path), required=False)
+@click.option("--post-quantum", is_flag=True, help="ML-KEM-768 with X25519: its public key has 1,959 characters.")
+@click.option("--pkcs11", "uri", metavar="URI", help="Make an AES key in an HSM instead, which stays there (RFC 7512).")
 @json_option
-def new(file: Path, as_json: bool) -> None:
+def new(file: Path | None, post_quantum: bool, uri: str | None, as_json: bool) -> None:
     """Make an identity in FILE and print its public key, the recipient.
 
     Run it on the recipient's own machine: FILE opens what is sealed to the public key, and only the public key has to
-    be sent. Needs no installation.
+    be sent. Needs no installation. A file that is recorded today and attacked with a quantum computer later stays
+    closed if it was sealed to --post-quantum keys alone. A key in an HSM seals and opens where the HSM can be reached.
     """
-    from palladion.seal.recipients import FileIdentity, write_identity
-
-    identity = FileIdentity.generate()
-    write_identity(file, identity, created=SystemClock().now())
+    if (file is None) == (uri is None) or (uri and post_quantum):
+        raise click.UsageError("name a FILE for the identity, or an HSM with --pkcs11")
+    recipient = _new_in_hsm(uri) if uri else _new_in_file(file, post_quantum=post_quantum)
     if as_json:
-        print_json({"identity": str(file), "recipient": str(identity.recipient)})
+        print_json({"identity": str(file or recipient), "recipient": recipient})
     else:
-        echo(str(identity.recipient))
+        echo(recipient)
+
+
+def _new_in_file(file: Path | None, *, post_quantum: bool) -> str:
+    from palladion.seal.recipients import FileIdentity, HybridIdentity, write_identity
+
+    if file is None:
+        raise click.UsageError("name a FILE for the identity")
+    identity = HybridIdentity.generate() if post_quantum else FileIdentity.generate()
+    write_identity(file, identity, created=SystemClock().now())
+    return str(identity.recipient)
+
+
+def _new_in_hsm(uri: str) -> str:
+    from palladion.seal.recipients.pkcs11 import generate_key
+
+    return str(generate_key(uri, ask_pin=ask_pin))
 
 
 @recipient.command("add", epilog="Example: palladion recipient add acme pallr1x…")

@@ -1,9 +1,10 @@
 """Backups: everything that an installation cannot make again, in one folder that may lie anywhere.
 
 The folder holds the sealed versions as they are (they are encrypted already, and copied once), and for each backup one
-sealed file with the rest: both keyrings, host identity, policy, registry, ledger and the calibrations of the watch.
-That file is sealed to the owner passphrase and the escrow recipients, and signed by the owner. A backup is recorded
-once it is there, so it does not hold its own record. The way back is in `restore`.
+sealed file with the rest: both keyrings, host identity, policy, registry, ledger, the calibrations of the watch,
+revocations, licences and release channels. That file is sealed to the owner passphrase and the escrow recipients, and
+signed by the owner. A backup is recorded once it is there, so it does not hold its own record. The way back is in
+`restore`.
 """
 
 import re
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from palladion import files
 from palladion.errors import ConflictError, PalladionError
+from palladion.host.host import LICENSE_SUFFIX
 from palladion.keys import Recipient, Root
 from palladion.ledger.checkpoint import NOTE_BYTES_MAX
 from palladion.ledger.journal import JOURNAL_BYTES_MAX
@@ -29,6 +31,7 @@ from palladion.policy import POLICY_FILE
 from palladion.registry import Registry, SealedFile, Version, names
 from palladion.registry.rows import SealedKind
 from palladion.seal.header import new_header
+from palladion.seal.license import LICENSE_BYTES_MAX
 from palladion.seal.reader import verify_file
 from palladion.seal.sign import parse_publisher, publisher_id, publisher_text
 from palladion.seal.structure import Progress
@@ -44,6 +47,7 @@ HOST_IDENTITY, OWNER, GATE, REGISTRY, LEDGER = (
     "registry.sqlite",
     "ledger.tar",
 )
+REVOCATIONS, LICENSES, CHANNEL_PREFIX = "revocations", "licenses", "release/"
 CALIBRATION_PREFIX = "calibrations/"  # of the names of further files of a state
 STATE_FILES = (POLICY_FILE, HOST_IDENTITY, OWNER, GATE, REGISTRY, LEDGER)
 
@@ -104,6 +108,7 @@ def back_up(
                 REGISTRY: scratch / REGISTRY,
                 LEDGER: scratch / LEDGER,
                 **_calibrations(installation, registry),
+                **_signed(installation, scratch),
             }
             info = seal_files(list(sources.items()), header, recipients, signer, state, progress=progress)
         # 3. the record, once there is a backup to speak of
@@ -160,6 +165,22 @@ def _calibrations(installation: Installation, registry: Registry) -> dict[str, P
         for name, (path, digest) in paths.items()
         if path.is_file() and sha256(path.read_bytes()).hexdigest() == digest
     }
+
+
+def _signed(installation: Installation, scratch: Path) -> dict[str, Path]:
+    """Revocations, states of release channels, and every licence, a line each, by their names in a state."""
+    found: dict[str, Path] = {}
+    if installation.paths.revocations.is_file():
+        found[REVOCATIONS] = installation.paths.revocations
+    for state in sorted(installation.paths.release.glob("*.json")):
+        found[f"{CHANNEL_PREFIX}{state.name}"] = state
+    licenses = sorted(installation.paths.licenses.glob(f"*/*{LICENSE_SUFFIX}"))
+    if licenses:
+        found[LICENSES] = scratch / LICENSES
+        with files.storage_errors(found[LICENSES]), found[LICENSES].open("wb") as stream:
+            for path in licenses:
+                stream.write(files.read_limited(path, size_max=LICENSE_BYTES_MAX, what="the licence"))
+    return found
 
 
 def _claim(folder: Path, publisher: bytes) -> None:

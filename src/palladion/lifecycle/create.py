@@ -17,7 +17,7 @@ from palladion.ledger.writer import Ledger
 from palladion.lifecycle.installation import Installation, Paths, paths_of
 from palladion.policy import POLICY_FILE, parse_policy, template
 from palladion.registry import Registry
-from palladion.seal.recipients import FileIdentity, FileRecipient, read_identity, write_identity
+from palladion.seal.recipients import FileIdentity, FileRecipient, StoredIdentity, read_identity, write_identity
 from palladion.seal.sign import publisher_text
 
 # the policy, until it takes its place: a folder that still holds it never became an installation
@@ -136,7 +136,7 @@ def _take_back(folder: Path, paths: Paths) -> None:
             paths.directory.rename(folder)
 
 
-def _host_identity(path: Path) -> tuple[FileIdentity, bool]:
+def _host_identity(path: Path) -> tuple[StoredIdentity, bool]:
     """The host's identity: one host may have several installations, and one identity for all of them."""
     if path.exists():
         return read_identity(path), False

@@ -13,6 +13,7 @@ from palladion.ledger.record import Record
 from palladion.ledger.writer import Receipt
 from palladion.lifecycle.installation import Installation
 from palladion.lifecycle.marking import fingerprint, unmarked
+from palladion.lifecycle.revoke import require_unrevoked
 from palladion.model.digest import model_digest
 from palladion.model.read import read_memory
 from palladion.registry import Delivery, Recipient, SealedFile
@@ -45,17 +46,20 @@ def deliver(
     *,
     actor: str,
     without_fingerprint: bool = False,
+    license_required: bool = False,
     progress: Progress | None = None,
 ) -> Delivered:
     """Write the copy of `version` (`fraud@2`, or `fraud` for the promoted one) for `recipient` to the new file `out`.
 
-    Raises ConflictError for a revoked recipient, and for a model too small to carry a fingerprint unless that is asked
-    for; StorageError if `out` exists. What cannot be recorded is not left behind. Holds the model in memory twice.
+    Raises ConflictError for a revoked recipient or version, and for a model too small to carry a fingerprint unless
+    that is asked for; StorageError if `out` exists. What cannot be recorded is not left behind. Holds the model in
+    memory twice.
     """
     if out.exists():
         raise StorageError(f"{out} exists already", "name a new file: nothing is overwritten")
     row = _recipient(installation, recipient)
     with unmarked(installation, owner, version) as (original, found):
+        require_unrevoked(installation, found.model, found.number)
         stamped, predicted = fingerprint(original.model, found, owner, row.public_key)
         if stamped is None and not without_fingerprint:
             raise ConflictError(
@@ -74,6 +78,7 @@ def deliver(
             version=found.number,
             content=content,
             recipient=recipient,
+            license_required=license_required,
         )
         files.make_private_directory(out.parent)
         parts = [(name, memoryview(data)) for name, data in contents.items()]

@@ -15,6 +15,7 @@ from palladion.ledger.reader import LedgerReader
 from palladion.ledger.remote import LedgerWriter, RemoteLedger, read_status
 from palladion.ledger.writer import Ledger
 from palladion.policy import POLICY_FILE, Policy, load_policy
+from palladion.purposes import RootName
 from palladion.registry import Records, Registry
 from palladion.seal.recipients import FileIdentity, FileRecipient, parse_recipient, read_identity
 from palladion.seal.sign import parse_publisher
@@ -63,6 +64,21 @@ class Paths:
     def sealed(self) -> Path:
         """The folder of sealed versions."""
         return self.directory / "sealed"
+
+    @property
+    def revocations(self) -> Path:
+        """The signed list of what must not be opened any more; there once something was revoked."""
+        return self.directory / "revocations"
+
+    @property
+    def licenses(self) -> Path:
+        """The folder of licences that were issued: `SERIAL/SEQUENCE.license`."""
+        return self.directory / "licenses"
+
+    @property
+    def release(self) -> Path:
+        """The folder of release channels: each a folder to be served, and beside it the state that counts, `.json`."""
+        return self.directory / "release"
 
     def served(self, model: str, number: int) -> Path:
         """The sealed file that the gate opens."""
@@ -149,20 +165,20 @@ class Installation:
             )
         return root
 
-    def public_keys(self, root: keys.RootName) -> PublicKeys:
+    def public_keys(self, root: RootName) -> PublicKeys:
         """The public side of a root as its file states it: authenticated only when the root is opened."""
         found = keys.read_public(self.keyring(root), what=f"the {root} root")
         self._require_root(found.root, root)
         return found
 
-    def stated_recipient(self, root: keys.RootName) -> Recipient:
+    def stated_recipient(self, root: RootName) -> Recipient:
         """The recipient that a root's file states, to be shown or compared; seal to the opened root's instead."""
         try:
             return FileRecipient(self.public_keys(root).keys[root])
         except ValueError:
             raise FormatError(f"{self._keyring_path(root)} states a recipient's key that is none") from None
 
-    def keyring(self, root: keys.RootName) -> bytes:
+    def keyring(self, root: RootName) -> bytes:
         """The keyring file of a root. Raises KeysError if it is not there."""
         path = self._keyring_path(root)
         if not path.is_file():
@@ -242,14 +258,14 @@ class Installation:
                 "attach the disk it is kept on; if it is lost, palladion key rewrap makes a new one",
             ) from None
 
-    def _open_root(self, name: keys.RootName, identities: Sequence[Identity]) -> Root:
+    def _open_root(self, name: RootName, identities: Sequence[Identity]) -> Root:
         root = keys.open_root(self.keyring(name), identities, what=f"the {name} root")
         self._require_root(root.name, name)
         return root
 
-    def _keyring_path(self, root: keys.RootName) -> Path:
+    def _keyring_path(self, root: RootName) -> Path:
         return self.paths.gate if root == "gate" else self.paths.owner
 
-    def _require_root(self, found: keys.RootName, expected: keys.RootName) -> None:
+    def _require_root(self, found: RootName, expected: RootName) -> None:
         if found != expected:
             raise TamperError(f"{self._keyring_path(expected)} holds the {found} root, expected the {expected} root")

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, cast
 
 from palladion.errors import ConflictError, NotFoundError, TamperError
 from palladion.keys import Identity
@@ -12,6 +12,7 @@ from palladion.ledger.record import Record
 from palladion.lifecycle.installation import Installation, gate_identity
 from palladion.model.digest import model_digest
 from palladion.model.model import Model
+from palladion.model.payload import PayloadKind, payload_content
 from palladion.model.read import read_memory
 from palladion.registry import SealedFile, Version
 from palladion.registry.rows import SealedKind
@@ -79,11 +80,14 @@ def open_version(
     path = _sealed(installation, version, kind)
     if identity is None:
         identity = gate_identity(installation.open_gate_root())
-    opened = open_sealed(path, [identity], installation.publishers())
+
+    def accept(info: SealedInfo) -> None:
+        # the file of this version, not an older or another one that is just as well signed
+        require_registered(info, version, kind, path)
+
+    opened = open_sealed(path, [identity], installation.publishers(), accept=accept)
     try:
-        # 1. the file of this version, not an older or another one that is just as well signed
-        require_registered(opened.info, version, kind, path)
-        # 2. the content that was registered
+        # the content that was registered
         model = read_memory(opened.files)
         if model_digest(model).hex() != content_of(version, kind):
             raise TamperError(f"{path} holds another model than version {version.number} of {version.model}")
@@ -91,6 +95,25 @@ def open_version(
     except BaseException:
         opened.close()
         raise
+
+
+def open_payload(
+    installation: Installation, version: Version, identity: Identity, *, kind: SealedKind = "served"
+) -> OpenedFiles:
+    """The files of a version of whatever format, opened with `identity`. Raises as `open_version` does."""
+    path = _sealed(installation, version, kind)
+
+    def accept(info: SealedInfo) -> None:
+        require_registered(info, version, kind, path)
+
+    opened = open_sealed(path, [identity], installation.publishers(), accept=accept)
+    try:
+        if payload_content(cast("PayloadKind", opened.info.header.kind), opened.files) != content_of(version, kind):
+            raise TamperError(f"{path} holds something else than version {version.number} of {version.model}")
+    except BaseException:
+        opened.close()
+        raise
+    return opened
 
 
 def verify_version(
@@ -142,6 +165,11 @@ def content_of(version: Version, kind: SealedKind) -> str:
     """The digest of what a version's sealed file holds: the marked model is what is served, the original is not."""
     marked = (str(mark["original"]) for mark in version.marks if kind == "original" and "original" in mark)
     return next(marked, version.content_digest)
+
+
+def sealed_kinds(version: Version) -> list[SealedKind]:
+    """Which sealed files a version has: what was only sealed has no other original."""
+    return ["served"] if version.original is None else ["served", "original"]
 
 
 def sealed_file(version: Version, kind: SealedKind) -> SealedFile:

@@ -9,20 +9,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from palladion import files
-from palladion.errors import ConflictError, PalladionError
+from palladion.errors import PalladionError
 from palladion.keys import Recipient, Root, Signer
 from palladion.ledger.record import Record
 from palladion.ledger.remote import LedgerWriter
 from palladion.ledger.writer import Receipt
 from palladion.lifecycle.installation import Installation, gate_identity, owner_identity
 from palladion.lifecycle.marking import OwnershipMark, mark_ownership
+from palladion.lifecycle.numbering import next_version
 from palladion.lifecycle.open import verify_version
 from palladion.lifecycle.plaintext import Stayed, delete_plaintext
-from palladion.lifecycle.reconcile import registered, require_next, statement
+from palladion.lifecycle.reconcile import statement
 from palladion.model.digest import graph_digest, listing_digest, tensor_digest
 from palladion.model.model import Model, ModelFile
 from palladion.model.run import unservable
-from palladion.registry import NewVersion, Records, Registry, SealedFile, Version, VersionTensor, names
+from palladion.registry import NewVersion, Registry, SealedFile, Version, VersionTensor, names
 from palladion.registry.rows import SealedKind
 from palladion.scan import scan_file
 from palladion.seal.header import Header, new_header
@@ -96,14 +97,10 @@ def protect(
         with installation.open_ledger(gate) as ledger, installation.open_registry() as registry:
             # 3. version: the ledger's lock makes us the only one who gives numbers, so that no transaction is open
             # while gigabytes are sealed
-            with registry.read() as records:
-                number, parent, previous = _next(records, name)
-                _refuse_known(records, name, served.content, path)
-                listed = registered(records, [name] if parent else [])
-            require_next(installation, gate, listed, model=name, number=number, content=served.content)
+            following = next_version(installation, gate, registry, model=name, content=served.content, path=path)
             # 4. seal and sign, to the keys of the roots that were opened and not to what a file says they are
             signer = owner.signer("publisher")
-            sealing = _Sealing(installation, signer, name, number, previous, progress)
+            sealing = _Sealing(installation, signer, name, following.number, following.previous, progress)
             owners = [owner_identity(owner).recipient, *installation.escrow_recipients()]
             served_file = sealing.seal("served", served, [gate_identity(gate).recipient])
             original_file = sealing.seal("original", read, owners)
@@ -117,11 +114,13 @@ def protect(
                 served=served_file,
                 original=original_file,
                 tensors=served.tensors,
-                parent=parent,
+                parent=following.parent,
                 marks=(mark.description,) if mark else (),
                 note=note,
             )
-            made = _register(installation, ledger, registry, new, number=number, actor=actor, read=read, mark=mark)
+            made = _register(
+                installation, ledger, registry, new, number=following.number, actor=actor, read=read, mark=mark
+            )
     except PalladionError as error:
         if made is None:
             raise
@@ -150,22 +149,6 @@ def _digested(model: Model, progress: Progress) -> _Read:
         for name, tensor in sorted(model.tensors.items())
     )
     return _Read(model, tensors, graph.hex() if graph else None, listing_digest(digests, graph).hex())
-
-
-def _refuse_known(records: Records, name: str, content: str, path: Path) -> None:
-    try:
-        records.versions.refuse_known(name, content)
-    except ConflictError as error:
-        hint = f"if {path} is to go, delete it yourself once palladion verify finds nothing"
-        raise ConflictError(error.message, *error.hints, hint) from None
-
-
-def _next(records: Records, name: str) -> tuple[int, int | None, str]:
-    """The number of the next version of `name`, its parent's, and the parent's header digest."""
-    newest = records.versions.newest(name) if records.models.find(name) is not None else None
-    if newest is None:
-        return 1, None, ""
-    return newest.number + 1, newest.number, newest.served.header_digest
 
 
 @dataclass(frozen=True)

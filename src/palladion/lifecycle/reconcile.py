@@ -21,6 +21,8 @@ from palladion.lifecycle.open import parse_version
 from palladion.registry import Records, Version
 
 _ABOUT_MODELS = b'"model.'  # in every record of such a kind, which is canonical JSON
+_VERSIONS = {"model.protected", "model.sealed", "model.resealed"}
+_BESIDE = {"recipients", "reason"}  # what such a record says besides the statement
 _PROMOTIONS = {"model.promoted": "promote", "model.rolled-back": "rollback"}
 
 
@@ -79,8 +81,11 @@ def recorded(installation: Installation, gate: Root) -> History:
     told = History()
     for index, entry in _entries(installation, gate):
         record = decode_record(entry, what=f"entry {index}")
-        if record.kind == "model.protected":
-            told.versions[_version_of(record.subject, index)] = record.details
+        if record.kind in _VERSIONS:
+            # the last one counts: a version that was sealed anew has other files
+            told.versions[_version_of(record.subject, index)] = {
+                key: value for key, value in record.details.items() if key not in _BESIDE
+            }
         elif record.kind in _PROMOTIONS:
             model, number = _version_of(record.subject, index)
             told.promotions[model, _PROMOTIONS[record.kind], number] += 1

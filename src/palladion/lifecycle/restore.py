@@ -18,16 +18,20 @@ import msgspec
 from palladion import files, keys
 from palladion.clock import Clock
 from palladion.errors import ConflictError, FormatError, NotFoundError, PalladionError, TamperError
+from palladion.host.host import LICENSE_SUFFIX
 from palladion.keys import Identity, Root
 from palladion.ledger.audit import LedgerReport, verify_ledger
 from palladion.ledger.record import Record
 from palladion.lifecycle.backup import (
     CALIBRATION_PREFIX,
+    CHANNEL_PREFIX,
     GATE,
     HOST_IDENTITY,
     LEDGER,
+    LICENSES,
     OWNER,
     REGISTRY,
+    REVOCATIONS,
     SEALED_FOLDER,
     STATE_FILES,
     all_versions,
@@ -40,9 +44,11 @@ from palladion.lifecycle.installation import Installation, Paths, owner_identity
 from palladion.lifecycle.open import verify_version
 from palladion.policy import POLICY_FILE, Policy, parse_policy, settings, template
 from palladion.registry import Registry, Version
+from palladion.seal.license import verify_license
 from palladion.seal.manifest import check_name
 from palladion.seal.reader import open_sealed
 from palladion.seal.recipients.file import IDENTITY_FILE_BYTES_MAX
+from palladion.seal.revocations import verify_revocations
 from palladion.seal.sign import parse_publisher
 from palladion.seal.structure import Progress, opened
 
@@ -123,6 +129,7 @@ def restore(
                 registry.verify()
                 versions = all_versions(registry)
                 _write_calibrations(sealed.files, registry, draft.paths.calibrations)
+            _write_signed(sealed.files, draft)
             # 4. check what was written: a restore that was not verified is a hope
             _copy_versions(state.parent / SEALED_FOLDER, versions, draft, progress)
             report = verify_ledger(draft.paths.ledger, draft.ledger_key())
@@ -234,12 +241,32 @@ def _write_calibrations(contents: Mapping[str, memoryview], registry: Registry, 
     with registry.read() as records:
         listed = {f"{CALIBRATION_PREFIX}{row.path}": row for row in records.calibrations.all()}
     for name, content in list(contents.items())[len(STATE_FILES) :]:
+        if name in {REVOCATIONS, LICENSES} or name.startswith(CHANNEL_PREFIX):
+            continue
         row = listed.get(name)
         if row is None or sha256(content).hexdigest() != row.digest:
             raise FormatError(f"the backup holds {name[:80]!r}, which its registry does not list")
         check_name(row.path)
         files.make_private_directory((folder / row.path).parent)
         _write_new(folder / row.path, content)
+
+
+def _write_signed(contents: Mapping[str, memoryview], draft: Installation) -> None:
+    """Write revocations and licences, each one verified, and each to where its own content says."""
+    if REVOCATIONS in contents:
+        data = bytes(contents[REVOCATIONS])
+        verify_revocations(data, draft.publishers(), what="the backup's list of revocations")
+        _write_new(draft.paths.revocations, data)
+    for name, content in contents.items():
+        if name.startswith(CHANNEL_PREFIX):
+            # it is verified when it is used next, against the keys in it
+            files.make_private_directory(draft.paths.release)
+            _write_new(draft.paths.release / name.removeprefix(CHANNEL_PREFIX).replace("/", "_"), content)
+    for line in bytes(contents.get(LICENSES, b"")).splitlines(keepends=True):
+        terms = verify_license(line, draft.publishers(), what="a licence in the backup")
+        path = draft.paths.licenses / terms.serial / f"{terms.sequence}{LICENSE_SUFFIX}"
+        files.make_private_directory(path.parent)
+        _write_new(path, line)
 
 
 def _write_new(path: Path, content: bytes | memoryview) -> None:

@@ -8,7 +8,7 @@ from palladion import files, keys
 from palladion.keys import Recipient, Root
 from palladion.ledger.record import Record
 from palladion.lifecycle.installation import Installation, owner_identity
-from palladion.seal.recipients import FileIdentity, read_identity, write_identity
+from palladion.seal.recipients import FileIdentity, StoredIdentity, read_identity, write_identity
 from palladion.seal.rewrap import rewrap_file
 
 
@@ -69,7 +69,7 @@ def rewrap(installation: Installation, owner: Root, owner_wraps: Sequence[Recipi
     return Rewrapped(wrapped_to, len(originals), installation.paths.host_identity if is_new else None)
 
 
-def _host_identity(path: Path) -> tuple[FileIdentity, bool]:
+def _host_identity(path: Path) -> tuple[StoredIdentity, bool]:
     """The identity at `path`, or a new one that is not written yet, and whether it is new."""
     with files.storage_errors(path):
         is_new = not path.exists()

@@ -1,68 +1,112 @@
 """Gives a model back as plaintext files: the one way in which what was sealed comes to lie on a disk again."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from palladion import files
 from palladion.errors import FormatError, StorageError
+from palladion.host.host import Host
+from palladion.host.load import load_files
 from palladion.keys import Identity
 from palladion.ledger.writer import Receipt
 from palladion.lifecycle.installation import Installation
-from palladion.lifecycle.open import open_version, record_opened
+from palladion.lifecycle.open import find_version, open_payload, record_opened
+from palladion.model.payload import PAYLOAD_KINDS
 from palladion.registry import names
-from palladion.seal.reader import open_sealed
+from palladion.registry.rows import SealedKind
+from palladion.seal.reader import OpenedFiles, open_sealed
+from palladion.seal.sign import publisher_id
 from palladion.seal.structure import SealedInfo
 
-MODEL_KINDS = frozenset({"onnx", "safetensors", "opaque"})  # a keyring or a backup is never taken apart onto a disk
+_FOLDERS = {"folder", "adapter"}
 
 
 @dataclass(frozen=True)
 class Unsealed:
-    """What was written: the verified statement of the sealed file, the plaintext files, and the record of it."""
+    """What was written: the verified statement of the sealed file, the files, and the record where one is kept."""
 
     info: SealedInfo
     files: tuple[Path, ...]
-    receipt: Receipt
+    receipt: Receipt | None
 
 
 def unseal(
     installation: Installation, target: str | Path, identity: Identity, out: Path, *, reason: str, actor: str
 ) -> Unsealed:
-    """Write the model of a sealed file (a path), or the original of a version (`fraud@3`), to the new file `out`.
+    """Write what a sealed file (a path), or the original of a version (`fraud@3`), holds to the new file `out`.
 
-    Its external data goes beside it. The files are private and nothing is overwritten. That it was opened, by whom and
-    why, is on record before anything is written. Raises KeysError if `identity` does not open it, TamperError unless it
-    was signed by a trusted publisher, StorageError if a file of such a name exists; then nothing is left behind.
+    A model's external data goes beside it; a folder becomes the new folder `out`. The files are private and nothing is
+    overwritten. That it was opened, by whom and why, is on record before anything is written. Raises KeysError if
+    `identity` does not open it, TamperError unless it was signed by a trusted publisher, StorageError if a file of such
+    a name exists; then nothing is left behind.
     """
     names.label(reason, what="the reason")
-    with _opened(installation, target, identity) as (info, contents):
-        paths = [out, *(out.parent / name for name, _ in contents[1:])]
-        taken = next((path for path in paths if os.path.lexists(path) or paths.count(path) > 1), None)
-        if taken is not None:
-            raise StorageError(f"{taken}: a file of this name exists, or would exist twice", "name another folder")
+    with _opened(installation, target, identity) as opened:
+        paths = _free_paths(opened, out)
         with installation.open_ledger(installation.open_gate_root()) as ledger:
-            record = record_opened(info, at=installation.clock.now(), actor=actor, reason=reason)
+            record = record_opened(opened.info, at=installation.clock.now(), actor=actor, reason=reason)
             receipt = ledger.append([record])[0]
-        _write(zip(paths, (data for _, data in contents), strict=True))
-        return Unsealed(info, tuple(paths), receipt)
+        _write(zip(paths, opened.files.values(), strict=True))
+        return Unsealed(opened.info, tuple(paths), receipt)
+
+
+def unseal_on_host(host: Host, path: Path, out: Path, *, allow_older: bool = False) -> Unsealed:
+    """`unseal` where there is no installation, with the host's keys: nothing is recorded, and `receipt` is None."""
+    with load_files(path, host=host, allow_older=allow_older) as opened:
+        _require_model(path, opened.info)
+        paths = _free_paths(opened, out)
+        _write(zip(paths, opened.files.values(), strict=True))
+        return Unsealed(opened.info, tuple(paths), None)
 
 
 @contextmanager
-def _opened(
-    installation: Installation, target: str | Path, identity: Identity
-) -> Iterator[tuple[SealedInfo, Sequence[tuple[str, memoryview]]]]:
-    """What a sealed file says of itself, and its files, the main one first."""
+def _opened(installation: Installation, target: str | Path, identity: Identity) -> Iterator[OpenedFiles]:
+    """The payload of a sealed file, or of a version."""
     if isinstance(target, str):
-        with open_version(installation, target, identity, kind="original") as version:
-            yield version.info, [(file.name, file.data) for file in version.model.files]
-        return
-    with open_sealed(target, [identity], installation.publishers()) as opened:
-        if opened.info.header.kind not in MODEL_KINDS:
-            raise FormatError(f"{target} is a sealed {opened.info.header.kind}, a model was expected")
-        yield opened.info, list(opened.files.items())
+        version = find_version(installation, target)
+        # what was only sealed has no other original
+        kind: SealedKind = "original" if version.original is not None else "served"
+        opened = open_payload(installation, version, identity, kind=kind)
+    else:
+        opened = open_sealed(
+            target,
+            [identity],
+            installation.publishers(),
+            accept=lambda info: _accept(installation, target, identity, info),
+        )
+    with opened:
+        yield opened
+
+
+def _accept(installation: Installation, path: Path, identity: Identity, info: SealedInfo) -> None:
+    _require_model(path, info)
+    own = publisher_id(installation.public_keys("owner").keys["publisher"]) if installation.paths.owner.exists() else ""
+    if info.header.publisher != own:
+        # somebody else's file: his licence, his revocations and the version floor hold here as on any host
+        host = Host.find(clock=installation.clock, identities=[identity], publishers=installation.publishers())
+        host.accept(info, place=path)
+
+
+def _require_model(path: Path, info: SealedInfo) -> None:
+    if info.header.kind not in PAYLOAD_KINDS:
+        raise FormatError(f"{path} is a sealed {info.header.kind}, a model was expected")
+
+
+def _free_paths(opened: OpenedFiles, out: Path) -> list[Path]:
+    """Where each file goes. Raises StorageError if a file of such a name exists."""
+    _, *others = opened.files
+    if opened.info.header.kind in _FOLDERS or (opened.info.header.kind == "opaque" and others):
+        paths = [out / name for name in opened.files]
+        taken = out if os.path.lexists(out) else None
+    else:
+        paths = [out, *(out.parent / name for name in others)]
+        taken = next((path for path in paths if os.path.lexists(path) or paths.count(path) > 1), None)
+    if taken is not None:
+        raise StorageError(f"{taken}: a file of this name exists, or would exist twice", "name another folder")
+    return paths
 
 
 def _write(contents: Iterable[tuple[Path, memoryview]]) -> None:
@@ -70,13 +114,14 @@ def _write(contents: Iterable[tuple[Path, memoryview]]) -> None:
     written: list[Path] = []
     try:
         for path, data in contents:
-            if written:
-                # external data may lie in folders of its own
-                files.make_private_directory(path.parent)
+            # external data may lie in folders of its own
+            files.make_private_directory(path.parent)
             with files.atomic_writer(path, replace=False) as stream:
                 stream.write(data)
             written.append(path)
     except BaseException:
         for path in written:
             path.unlink(missing_ok=True)
+            with suppress(OSError):  # a folder that was there before, or has something else in it
+                path.parent.rmdir()
         raise

@@ -30,7 +30,7 @@ from palladion.model.graph import (
     ValueType,
 )
 from palladion.model.model import Model
-from palladion.model.tensors import Tensor
+from palladion.model.tensors import DType, Tensor
 
 CHUNK_ELEMENTS = 1 << 18  # a strided view is copied this much at a time: 1 to 4 MiB
 STRINGS_PER_CHUNK = 4096
@@ -44,11 +44,15 @@ def tensor_digest(tensor: Tensor) -> bytes:
 
     Copies nothing that lies contiguously in memory, and bounded chunks of what does not.
     """
-    shape = _pack(*map(_integer, tensor.shape))
-    hasher = sha256(_TENSOR_DOMAIN + _pack(tensor.dtype.name.encode(), shape))
+    hasher = sha256(tensor_prefix(tensor.dtype, tensor.shape))
     for chunk in _chunks(tensor):
         hasher.update(chunk)
     return hasher.digest()
+
+
+def tensor_prefix(dtype: DType, shape: tuple[int, ...]) -> bytes:
+    """What goes into a tensor's digest before its numbers, little-endian and in row-major order."""
+    return _TENSOR_DOMAIN + _pack(dtype.name.encode(), _pack(*map(_integer, shape)))
 
 
 def graph_digest(graph: Graph) -> bytes:

@@ -3,7 +3,8 @@
 import mmap
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from palladion.errors import PalladionError
 
@@ -78,3 +79,14 @@ class PrivateMemory:
 
     def _stop_asking(self) -> None:
         self._block = self._size // BLOCK_BYTES + 1
+
+
+@contextmanager
+def private_buffer(size: int) -> Iterator[memoryview]:
+    """Private memory for the length of a block, and wiped at its end: for plaintext on its way to somewhere else."""
+    memory = PrivateMemory(size)
+    try:
+        yield memory.view
+    finally:
+        memory.wipe(size)
+        memory.release()

@@ -13,7 +13,7 @@ from palladion.seal import floe
 from palladion.seal.layout import PARAMETERS
 from palladion.seal.manifest import Manifest, decode_manifest
 from palladion.seal.memory import PrivateMemory
-from palladion.seal.opening import Accept, Opening, accept_any, begun
+from palladion.seal.opening import Accept, Opening, accept_unlicensed, begun
 from palladion.seal.source import Place
 from palladion.seal.structure import Progress, SealedInfo, SegmentPass, opened
 
@@ -86,7 +86,7 @@ def open_sealed(
     identities: Sequence[Identity],
     publishers: Sequence[bytes],
     *,
-    accept: Accept = accept_any,
+    accept: Accept = accept_unlicensed,
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> OpenedFiles:

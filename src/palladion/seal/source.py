@@ -5,6 +5,7 @@ What is read is copied once into the reader's own memory and checked there: a so
 
 import os
 import stat
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,7 +52,8 @@ class FileSource:
         with storage_errors(path):
             # not blocking: a named pipe must not make us wait for ever
             self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        self._closed = False
+        # once, whoever comes first: two threads, or the collector where nobody closes it
+        self._close = weakref.finalize(self, os.close, self.descriptor)
         status = os.fstat(self.descriptor)
         if not stat.S_ISREG(status.st_mode):
             self.close()
@@ -65,6 +67,9 @@ class FileSource:
     def read_into(self, buffer: memoryview, offset: int) -> None:
         """Fill `buffer` with the bytes from `offset` on. Raises FormatError or StorageError."""
         done = 0
+        if not self._close.alive:
+            # another file may have its number by now
+            raise ValueError(f"{self.what} is closed")
         with storage_errors(self._path):
             while done < len(buffer):
                 count = os.preadv(self.descriptor, [buffer[done:]], offset + done)
@@ -74,9 +79,7 @@ class FileSource:
 
     def close(self) -> None:
         """Close the file; safe to call twice."""
-        if not self._closed:
-            self._closed = True
-            os.close(self.descriptor)
+        self._close()
 
 
 def open_source(place: Place) -> Source:

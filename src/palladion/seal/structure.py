@@ -17,7 +17,8 @@ from palladion.errors import FormatError, TamperError
 from palladion.keys import Wrap
 from palladion.seal import floe
 from palladion.seal.header import PREFIX_BYTES, Header, decode_header, decode_prefix, header_digest
-from palladion.seal.layout import DIGEST_BYTES, FOOTER_BYTES, PARAMETERS, Footer, Layout
+from palladion.seal.layout import DIGEST_BYTES, FOOTER_BYTES, Footer, Layout
+from palladion.seal.memory import private_buffer
 from palladion.seal.sign import verify_signature
 from palladion.seal.source import Place, Source, opened_source, read
 from palladion.seal.trailer import Trailer, decode_trailer, signed_message
@@ -165,12 +166,13 @@ class SegmentPass:
                 self._stopped = True
 
     def _work(self) -> None:
-        buffer = memoryview(bytearray(PARAMETERS.segment_bytes))
         try:
-            while (index := self._begin()) is not None:
-                segment = read_segment(self._source, self._structure, index, buffer)
-                self._use(index, segment)
-                self._report(len(segment))
+            # private: `use` may decrypt in place, and ordinary memory would keep the last segment after it is freed
+            with private_buffer(self._structure.layout.segment_bytes(0)) as buffer:
+                while (index := self._begin()) is not None:
+                    segment = read_segment(self._source, self._structure, index, buffer)
+                    self._use(index, segment)
+                    self._report(len(segment))
         except BaseException:
             self._stopped = True
             raise

@@ -4,6 +4,7 @@ import os
 import secrets
 import stat
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,7 +22,16 @@ from palladion.seal.sign import publisher_id, verify_signature
 from palladion.seal.structure import Progress, SealedInfo, Structure
 from palladion.seal.trailer import Trailer, body_data, signed_message, wrap_context
 
-Content = Buffer | Path  # bytes in memory (C-contiguous), or a file that nobody writes to meanwhile
+
+@dataclass(frozen=True)
+class KnownFile:
+    """A file by path whose bytes have that BLAKE3, and are sealed only as long as they have."""
+
+    path: Path
+    blake3: bytes
+
+
+Content = Buffer | Path | KnownFile  # bytes in memory (C-contiguous), or a file that nobody writes to meanwhile
 
 _ZEROS = bytes(4096)
 
@@ -144,29 +154,37 @@ class _Payload:
         end = len(manifest.head)
         for entry, source in zip(manifest.entries, sources, strict=True):
             yield memoryview(_ZEROS)[: entry.offset - end]
-            if isinstance(source, Path):
+            if isinstance(source, KnownFile):
+                yield from _read_parts(source.path, entry.size, expected=source.blake3)
+            elif isinstance(source, Path):
                 yield from _read_parts(source, entry.size)
             elif entry.size:
                 yield memoryview(source).cast("B")
             end = entry.end
 
 
-def _read_parts(path: Path, size: int) -> Iterator[memoryview]:
+def _read_parts(path: Path, size: int, *, expected: bytes | None = None) -> Iterator[memoryview]:
+    hasher = blake3() if expected is not None else None
     buffer = memoryview(bytearray(PARAMETERS.segment_bytes))
     left = size
     with storage_errors(path), path.open("rb", buffering=0) as stream:
         while left and (count := stream.readinto(buffer[:left])):
             left -= count
+            if hasher is not None:
+                hasher.update(buffer[:count])
             yield buffer[:count]
         if left or stream.read(1):
             raise FormatError(f"{path} changed while it was sealed: it no longer has {size} bytes")
+    if hasher is not None and hasher.digest() != expected:
+        raise FormatError(f"{path} changed while it was sealed", "wait until it is written and try again")
 
 
 def _size(source: Content) -> int:
-    if not isinstance(source, Path):
+    if not isinstance(source, Path | KnownFile):
         return memoryview(source).nbytes
-    with storage_errors(source):
-        status = source.stat()
+    path = source.path if isinstance(source, KnownFile) else source
+    with storage_errors(path):
+        status = path.stat()
     if not stat.S_ISREG(status.st_mode):
-        raise FormatError(f"{source} is not a regular file")
+        raise FormatError(f"{path} is not a regular file")
     return status.st_size
