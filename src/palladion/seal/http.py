@@ -1,0 +1,122 @@
+"""One HTTP request that cannot take for ever: a limit on its time, no redirects, no scheme but HTTP and HTTPS.
+
+Whoever reads the answer limits its size. No proxy is used: what is fetched here proves itself by its signatures, and a
+release channel behind a proxy can be copied to a folder.
+"""
+
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from urllib.parse import SplitResult, urlsplit
+
+from palladion.errors import PalladionError, StorageError
+
+EXCHANGE_SECONDS = 60.0  # to connect and answer; a busy time-stamping authority takes two or three
+BYTES_PER_SECOND_MIN = 32 * 1024  # so many bytes that came buy a second more; slower is an attack, or as good as one
+_READ_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Status and body of an answer. The body comes in pieces, which can be read once, within the block."""
+
+    status: int
+    pieces: Iterator[bytes]
+
+
+@contextmanager
+def exchange(
+    url: str, *, body: bytes | None = None, content_type: str = "", seconds: float = EXCHANGE_SECONDS
+) -> Iterator[Answer]:
+    """GET `url`, or POST `body` to it.
+
+    Raises StorageError, also while the body is read, if no whole answer comes in time.
+    """
+    parts = split_url(url)
+    headers = {"Accept-Encoding": "identity", "User-Agent": "palladion"}
+    if content_type:
+        headers["Content-Type"] = content_type
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    with closing(_connection(parts, seconds)) as connection:
+        with _reported(parts):
+            connection.connect()
+        watchdog = _Watchdog(connection.sock, seconds)
+        try:
+            with _reported(parts, watchdog):
+                connection.request("POST" if body is not None else "GET", target, body, headers)
+                response = connection.getresponse()
+            with response:
+                yield Answer(response.status, _pieces(response, parts, watchdog))
+        finally:
+            watchdog.stop()
+
+
+def split_url(url: str) -> SplitResult:
+    """The parts of an HTTP or HTTPS address. Raises PalladionError on any other, and on one with a password in it."""
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        good = False
+    if not good or "@" in parts.netloc or not url.isascii() or not url.isprintable() or " " in url:
+        raise PalladionError("the address is not a plain http:// or https:// one, without user and password")
+    return parts
+
+
+def _connection(parts: SplitResult, seconds: float) -> HTTPConnection:
+    if parts.scheme == "https":
+        return HTTPSConnection(parts.netloc, timeout=seconds, context=ssl.create_default_context())
+    return HTTPConnection(parts.netloc, timeout=seconds)
+
+
+def _pieces(response: HTTPResponse, parts: SplitResult, watchdog: "_Watchdog") -> Iterator[bytes]:
+    while True:
+        with _reported(parts, watchdog):
+            piece = response.read1(_READ_BYTES)
+            if not piece and (watchdog.bit or response.length):
+                raise HTTPException("it ended too early")
+        if not piece:
+            return
+        watchdog.prolong(len(piece))
+        yield piece
+
+
+@contextmanager
+def _reported(parts: SplitResult, watchdog: "_Watchdog | None" = None) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, HTTPException, ValueError) as error:
+        reason = "it is too slow" if watchdog and watchdog.bit else str(error) or type(error).__name__
+        # without path and query, which may carry a token
+        raise StorageError(f"{parts.hostname} gives no whole answer: {reason}", "try again later") from None
+
+
+class _Watchdog:
+    """Breaks a connection off when its time is up: a peer that sends one byte now and then runs into no timeout."""
+
+    def __init__(self, connected: socket.socket, seconds: float) -> None:
+        self.bit = False
+        self._socket = connected
+        self._due = time.monotonic() + seconds
+        self._ended = threading.Event()
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def prolong(self, size: int) -> None:
+        self._due += size / BYTES_PER_SECOND_MIN
+
+    def stop(self) -> None:
+        self._ended.set()
+
+    def _watch(self) -> None:
+        while (left := self._due - time.monotonic()) > 0:
+            if self._ended.wait(left):
+                return
+        self.bit = True
+        with suppress(OSError):  # closed meanwhile
+            # not that of ssl.SSLSocket, after which a reader would take what is left of the ciphertext for the answer
+            socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
