@@ -18,7 +18,9 @@ ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 STAMP = VENV / "palladion-set-up"
 PYTHON = VENV / "bin" / "python"
-EXTRAS = ("demo", "dev")
+EXTRAS = ("demo", "dev")  # enough for the demo and the default suite
+# with them every test and check can run; torch alone takes 0.7 GB
+ALL_EXTRAS = (*EXTRAS, "aws", "azure", "cloud", "gcp", "hsm", "release", "stamp", "thorough", "torch", "vault")
 FAST = "not slow and not service and not torch"
 TAIL_LINES = 40  # of a failing command's output; the cause stands at its end
 
@@ -48,7 +50,7 @@ def main(arguments: Sequence[str]) -> int:
     if rest and options.command != "test":
         parser.error(f"unknown arguments: {' '.join(rest)}")
     try:
-        set_up()
+        set_up(everything=options.command in {"check", "lock"} or getattr(options, "all", False))
         if options.command == "demo":
             # small matrices: threads that wait for each other would only take the cores from the gate
             os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
@@ -68,23 +70,25 @@ def main(arguments: Sequence[str]) -> int:
         return 130
 
 
-def set_up() -> None:
-    """Make `.venv` with everything in it, unless it is already as the pins say."""
-    wanted = _fingerprint()
-    if STAMP.is_file() and STAMP.read_text() == wanted and PYTHON.exists():
+def set_up(*, everything: bool) -> None:
+    """Make `.venv` with what the tests need, or with all extras, unless it is already as the pins say."""
+    extras = ALL_EXTRAS if everything else EXTRAS
+    # an environment with all extras serves for less, too
+    serving = [_fingerprint(ALL_EXTRAS), _fingerprint(extras)]
+    if STAMP.is_file() and STAMP.read_text() in serving and PYTHON.exists():
         return
     started = time.monotonic()
     print("dev.py: setting up .venv (once, and again when the pins change) …", flush=True)
     STAMP.unlink(missing_ok=True)
     _make_venv()
-    packages = ["-c", "constraints.txt", "-e", f".[{','.join(EXTRAS)}]"]
+    packages = ["-c", "constraints.txt", "-e", f".[{','.join(extras)}]"]
     uv = shutil.which("uv")
     if uv:
         _quietly([uv, "pip", "install", "--quiet", "--python", str(PYTHON), *packages])
     else:
         pip = [str(PYTHON), "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--no-compile"]
         _quietly([*pip, *packages])
-    STAMP.write_text(wanted)
+    STAMP.write_text(_fingerprint(extras))
     print(f"dev.py: set up in {time.monotonic() - started:.0f} s", flush=True)
 
 
@@ -137,9 +141,9 @@ def _flags(options: argparse.Namespace) -> list[str]:
     return named + [f"--{flag}" for flag in ("quick", "json") if getattr(options, flag)]
 
 
-def _fingerprint() -> str:
+def _fingerprint(extras: Sequence[str]) -> str:
     """What `.venv` was made from: another value means that it has to be made again."""
-    parts = [sys.version, str(sys.prefix), ",".join(EXTRAS)]
+    parts = [sys.version, str(sys.prefix), ",".join(extras)]
     parts += [(ROOT / name).read_text() for name in ("pyproject.toml", "constraints.txt")]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 

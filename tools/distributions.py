@@ -1,6 +1,6 @@
 """Installed distributions as a graph: which packages Palladion's core and extras need."""
 
-from importlib.metadata import Distribution, PackageNotFoundError, distribution, requires
+from importlib.metadata import Distribution, PackageNotFoundError, distribution, metadata, requires
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -13,6 +13,11 @@ def direct(extra: str = "") -> list[str]:
     if extra:
         return [canonicalize_name(r.name) for r in wanted if r.marker and r.marker.evaluate({"extra": extra})]
     return [canonicalize_name(r.name) for r in wanted if r.marker is None or r.marker.evaluate({"extra": ""})]
+
+
+def extras() -> list[str]:
+    """The names of Palladion's extras."""
+    return sorted(metadata("palladion").get_all("Provides-Extra") or ())
 
 
 def closure(names: list[str]) -> dict[str, Distribution]:

@@ -16,14 +16,17 @@ ROOT = Path(__file__).resolve().parents[1]
 
 ALLOWED = {
     "0BSD", "APACHE-2.0", "APACHE-2.0 WITH LLVM-EXCEPTION", "BSD-2-CLAUSE", "BSD-3-CLAUSE",
-    "BSL-1.0", "CC0-1.0", "ISC", "MIT", "MIT-0", "MIT-CMU", "MPL-2.0", "PSF-2.0", "PYTHON-2.0", "UNLICENSE", "ZLIB",
+    "BSL-1.0", "CC0-1.0", "CNRI-PYTHON", "ISC", "MIT", "MIT-0", "MIT-CMU", "MPL-2.0", "PSF-2.0", "PYTHON-2.0",
+    "UNLICENSE", "ZLIB",
 }  # fmt: skip
 # Copyleft that stops at the library: only where the user installs it on purpose.
 LGPL_PLUGINS: set[str] = set()
 # Free text and classifiers that older packages use, as SPDX.
 SPELLINGS = {
     "3-CLAUSE BSD LICENSE": "BSD-3-CLAUSE",
+    "APACHE": "APACHE-2.0",
     "APACHE 2.0": "APACHE-2.0",
+    "APACHE 2.0 LICENSE": "APACHE-2.0",
     "APACHE LICENSE 2.0": "APACHE-2.0",
     "APACHE LICENSE V2.0": "APACHE-2.0",
     "APACHE LICENSE, VERSION 2.0": "APACHE-2.0",
@@ -31,9 +34,18 @@ SPELLINGS = {
     "BSD": "BSD-3-CLAUSE",
     "BSD LICENSE": "BSD-3-CLAUSE",
     "BSD 2-CLAUSE LICENSE": "BSD-2-CLAUSE",
+    "ISC LICENSE": "ISC",
     "MIT LICENSE": "MIT",
     "MOZILLA PUBLIC LICENSE 2.0 (MPL 2.0)": "MPL-2.0",
     "PYTHON SOFTWARE FOUNDATION LICENSE": "PSF-2.0",
+}
+
+
+# What packages whose metadata does not say enough state in their licence file.
+STATED = {
+    "atheris": "Apache-2.0",
+    "python-dateutil": "Apache-2.0 OR BSD-3-Clause",
+    "sigstore-models": "MIT",
 }
 
 
@@ -69,7 +81,7 @@ def complaints(packages: dict[str, Distribution]) -> list[str]:
     """A sentence for every package whose licence is not accepted."""
     found = []
     for name, item in sorted(packages.items()):
-        licence = stated(item)
+        licence = STATED.get(name) or stated(item)
         try:
             accepted = bool(licence) and judge(licence, plugin=name in LGPL_PLUGINS)
         except ValueError:

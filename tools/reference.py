@@ -12,9 +12,10 @@ from pathlib import Path
 
 import click
 
-from palladion import errors, keys, policy
+from palladion import errors, policy
 from palladion.cli.main import palladion
 from palladion.ledger.record import KINDS
+from palladion.purposes import PURPOSES
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -53,7 +54,7 @@ def error_kinds() -> str:
 
 def purposes() -> str:
     """Every key with what its loss and its theft would cost."""
-    rows = [f"| {p.root} | {p.name} | {p.source} | {p.use} | {p.loss} | {p.theft} |\n" for p in keys.PURPOSES]
+    rows = [f"| {p.root} | {p.name} | {p.source} | {p.use} | {p.loss} | {p.theft} |\n" for p in PURPOSES]
     return "| root | key | kind | for | if it is lost | if it is stolen |\n|---|---|---|---|---|---|\n" + "".join(rows)
 
 

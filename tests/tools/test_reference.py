@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from palladion.keys import PURPOSES
 from palladion.ledger.record import KINDS
+from palladion.purposes import PURPOSES
 from tools import reference
 
 PAGE = "# Title\n\nBy hand.\n\n<!-- begin it -->\nold\n<!-- end it -->\n\nAlso by hand.\n"
