@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.keywrap import InvalidUnwrap, aes_key_unwrap
 from palladion import canonical, keys
 from palladion.errors import FormatError, KeysError, PalladionError, TamperError
 from palladion.keys import Identity, Wrap, create_root, open_root, read_public, read_wraps, wrap_root
+from palladion.purposes import PURPOSES, RootName
 
 CREATED = datetime(2026, 1, 2, tzinfo=UTC)
 
@@ -47,11 +48,11 @@ def _open(data: bytes, *identities: Identity) -> keys.Root:
 
 
 @pytest.mark.parametrize("name", ["owner", "gate"])
-def test_each_recipient_alone_opens_the_same_root(name: keys.RootName) -> None:
+def test_each_recipient_alone_opens_the_same_root(name: RootName) -> None:
     root, data = create_root(name, [Box("a"), Box("b")], created=CREATED)
     for identity in (Box("a"), Box("b")):
         opened = _open(data, Box("stranger"), identity)
-        for purpose in (p for p in keys.PURPOSES if p.root == name):
+        for purpose in (p for p in PURPOSES if p.root == name):
             if purpose.source == "derived":
                 assert opened.derive(purpose.name) == root.derive(purpose.name)
         assert opened.public() == root.public() == read_public(data, what="the keyring")
@@ -68,14 +69,14 @@ def test_every_purpose_has_a_key_of_its_own() -> None:
     owner, _ = create_root("owner", [Box("a")], created=CREATED)
     gate, _ = create_root("gate", [Box("a")], created=CREATED)
     made = []
-    for root, purpose in ((root, p) for root in (owner, gate) for p in keys.PURPOSES if p.root == root.name):
+    for root, purpose in ((root, p) for root in (owner, gate) for p in PURPOSES if p.root == root.name):
         if purpose.source == "derived":
             made.append(root.derive(purpose.name))
         elif purpose.source == "signing":
             made.append(root.signer(purpose.name).public_key)
         else:
             made.append(root.identity_secret(purpose.name))
-    assert len(set(made)) == len(keys.PURPOSES)
+    assert len(set(made)) == len(PURPOSES)
     assert all(len(key) == 32 for key in made)
 
 
