@@ -5,42 +5,47 @@ It shares no code with the first one, so a mistake would have to be made twice t
 
 import hmac
 import json
-from hashlib import sha256
+import re
+from hashlib import sha3_256, sha256, shake_256
 from typing import Any
 
 from blake3 import blake3
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
+Files = dict[str, bytes]
 SEGMENT = 1048576
+MEMBERS = "content created file_id kind model previous publisher purpose recipient suite version"
 
 
-def read(data: bytes, publisher: bytes, *, x25519: bytes = b"", passphrase: str = "") -> dict[str, bytes]:
-    """The files in a sealed file, by name. Raises on anything wrong."""
+def read(
+    data: bytes, publisher: bytes, x25519: bytes = b"", hybrid: bytes = b"", passphrase: str = "", licence: bool = False
+) -> Files:
+    """The files in a sealed file, by name. Raises on anything wrong. Whoever says `licence` has looked at one."""
     # §2: where the parts lie
-    assert data[:8] == bytes.fromhex("93 50 41 4C 4C 0D 0A 1A"), "magic"
-    assert data[8:12] == b"\x01\0\0\0", "version"
-    header_length = _little(data[12:16])
+    assert data[:12] == bytes.fromhex("93 50 41 4C 4C 0D 0A 1A 01 00 00 00"), "magic, version"
+    header_length = int.from_bytes(data[12:16], "little")
     footer = data[-48:]
     assert footer[44:] == bytes.fromhex("4C 4C 41 50"), "tail magic"
-    body_length, trailer_length = _little(footer[:8]), _little(footer[8:12])
+    body_length, trailer_length = int.from_bytes(footer[:8], "little"), int.from_bytes(footer[8:12], "little")
     segments = (body_length + SEGMENT - 1) // SEGMENT
-    parts = []
-    rest = data[16:]
-    for length in (header_length, 74, body_length, 32 * segments, trailer_length, 48):
-        parts.append(rest[:length])
-        assert len(parts[-1]) == length, "cut off"
-        rest = rest[length:]
-    assert not rest, "appended"
-    header, floe_header, body, digests, trailer, _ = parts
+    lengths = [16, header_length, 74, body_length, 32 * segments, trailer_length, 48]
+    assert sum(lengths) == len(data), "cut off, or appended"
+    parts = [data[sum(lengths[:part]) :][: lengths[part]] for part in range(7)]
+    _, header, floe_header, body, digests, trailer, _ = parts
     assert blake3(trailer).digest() == footer[12:44], "trailer digest"
     # §3, §6: canonical JSON, publisher's signature
     head, tail = _canonical(header), _canonical(trailer)
     assert head["suite"] == "FLOE-AES256GCM-SHA384-1MiB"
+    assert " ".join(sorted(head.keys() - {"base", "license"})) == MEMBERS, "members"
+    assert re.fullmatch("onnx|safetensors|gguf|folder|adapter|opaque|keyring|backup", head["kind"]), "kind"
+    assert re.fullmatch("[0-9a-f]{64}", head.get("base", "0" * 64)), "base"
+    assert "license" not in head or (head["license"] == "required" and licence), "license"
     assert head["publisher"] == sha256(b"palladion/v1/publisher" + publisher).hexdigest()[:16], "publisher"
     numbers = segments.to_bytes(8, "little") + body_length.to_bytes(8, "little")
     message = b"palladion/v1/sealed-file" + sha256(header).digest() + floe_header + numbers + blake3(digests).digest()
@@ -51,17 +56,18 @@ def read(data: bytes, publisher: bytes, *, x25519: bytes = b"", passphrase: str 
         bound = bytes.fromhex(head["file_id"]) + sha256(floe_header).digest()
         context = b"palladion/v1/file-key" + bound + f"{wrap['kind']}/{wrap['key_id']}".encode()
         if wrap["kind"] == "x25519" and x25519:
-            file_key = _hpke(bytes.fromhex(wrap["blob"]), x25519, context)
+            file_key = _x25519(bytes.fromhex(wrap["blob"]), x25519, context)
+        if wrap["kind"] == "mlkem768-x25519" and hybrid:
+            file_key = _hybrid(bytes.fromhex(wrap["blob"]), hybrid, context)
         if wrap["kind"] == "passphrase" and passphrase:
             file_key = _passphrase(bytes.fromhex(wrap["blob"]), passphrase, wrap["parameters"], context)
     assert file_key is not None, "no wrap"
     payload = _floe(file_key, floe_header, body, b"palladion/v1/sealed-body" + sha256(header).digest())
-    for index in range(segments):
-        segment = body[index * SEGMENT : (index + 1) * SEGMENT]
-        assert blake3(segment).digest() == digests[32 * index : 32 * index + 32], "segment digest"
+    listed = [blake3(body[begin : begin + SEGMENT]).digest() for begin in range(0, body_length, SEGMENT)]
+    assert b"".join(listed) == digests, "segment digests"
     # §5: the files
     files = {}
-    place = 4 + _little(payload[:4])
+    place = 4 + int.from_bytes(payload[:4], "little")
     for file in _canonical(payload[4:place])["files"]:
         start = (place + 4095) // 4096 * 4096
         assert payload[place:start] == bytes(start - place), "padding"
@@ -73,8 +79,8 @@ def read(data: bytes, publisher: bytes, *, x25519: bytes = b"", passphrase: str 
 
 def _floe(key: bytes, header: bytes, body: bytes, aad: bytes) -> bytes:
     """§4."""
-    parameters, iv, tag = header[:10], header[10:42], header[42:]
-    assert parameters == bytes.fromhex("0000 00100000 00000020")
+    parameters, iv, tag = bytes.fromhex("0000 00100000 00000020"), header[10:42], header[42:]
+    assert header[:10] == parameters, "FLOE parameters"
 
     def derive(prk: bytes, purpose: bytes, length: int) -> bytes:
         return HKDFExpand(hashes.SHA384(), length, parameters + iv + purpose + aad).derive(prk)
@@ -91,30 +97,40 @@ def _floe(key: bytes, header: bytes, body: bytes, aad: bytes) -> bytes:
     return plaintext
 
 
-def _passphrase(blob: bytes, passphrase: str, parameters: dict[str, Any], context: bytes) -> bytes:
-    stretched = Argon2id(
-        salt=bytes.fromhex(parameters["salt"]),
-        length=32,
-        iterations=parameters["iterations"],
-        lanes=parameters["lanes"],
-        memory_cost=parameters["memory_kib"],
-    ).derive(passphrase.encode())
+def _passphrase(blob: bytes, passphrase: str, cost: dict[str, Any], context: bytes) -> bytes:
+    salt, passes, lanes, memory = bytes.fromhex(cost["salt"]), cost["iterations"], cost["lanes"], cost["memory_kib"]
+    kdf = Argon2id(salt=salt, length=32, iterations=passes, lanes=lanes, memory_cost=memory)
+    stretched = kdf.derive(passphrase.encode())
     okm = HKDFExpand(hashes.SHA384(), 64, b"palladion/v1/passphrase" + context).derive(stretched)
     assert hmac.compare_digest(blob[:32], okm[32:]), "passphrase"
     return AESGCM(okm[:32]).decrypt(bytes(12), blob[32:], context)
 
 
-def _hpke(blob: bytes, private: bytes, info: bytes) -> bytes:
-    """RFC 9180 §4.1, §5.1: base mode, DHKEM(X25519, HKDF-SHA256) 0x0020, HKDF-SHA256 0x0001, AES-256-GCM 0x0002."""
-    own = X25519PrivateKey.from_private_bytes(private)
-    kem, hpke = b"KEM\x00\x20", b"HPKE\x00\x20\x00\x01\x00\x02"
+def _x25519(blob: bytes, private: bytes, info: bytes) -> bytes:
+    """RFC 9180 §4.1: DHKEM(X25519, HKDF-SHA256) 0x0020."""
+    own, kem = X25519PrivateKey.from_private_bytes(private), b"KEM\x00\x20"
     shared = own.exchange(X25519PublicKey.from_public_bytes(blob[:32]))
     extracted = _extract(kem, b"", b"eae_prk", shared)
     secret = _expand(kem, extracted, b"shared_secret", blob[:32] + own.public_key().public_bytes_raw(), 32)
+    return _hpke(b"\x00\x20", secret, blob[32:], info)
+
+
+def _hybrid(blob: bytes, seed: bytes, info: bytes) -> bytes:
+    """draft-ietf-hpke-pq: MLKEM768-X25519 0x647a, both private keys from one seed."""
+    expanded, point = shake_256(seed).digest(96), blob[1088:1120]
+    kem, own = MLKEM768PrivateKey.from_seed_bytes(expanded[:64]), X25519PrivateKey.from_private_bytes(expanded[64:])
+    shared = kem.decapsulate(blob[:1088]) + own.exchange(X25519PublicKey.from_public_bytes(point))
+    secret = sha3_256(shared + point + own.public_key().public_bytes_raw() + b"\\.//^\\").digest()
+    return _hpke(b"\x64\x7a", secret, blob[1120:], info)
+
+
+def _hpke(kem: bytes, secret: bytes, ciphertext: bytes, info: bytes) -> bytes:
+    """RFC 9180 §5.1: base mode, HKDF-SHA256 0x0001, AES-256-GCM 0x0002."""
+    hpke = b"HPKE" + kem + b"\x00\x01\x00\x02"
     schedule = b"\x00" + _extract(hpke, b"", b"psk_id_hash", b"") + _extract(hpke, b"", b"info_hash", info)
     prk = _extract(hpke, secret, b"secret", b"")
     key, nonce = _expand(hpke, prk, b"key", schedule, 32), _expand(hpke, prk, b"base_nonce", schedule, 12)
-    return AESGCM(key).decrypt(nonce, blob[32:], b"")
+    return AESGCM(key).decrypt(nonce, ciphertext, b"")
 
 
 def _extract(suite: bytes, salt: bytes, label: bytes, secret: bytes) -> bytes:
@@ -122,13 +138,8 @@ def _extract(suite: bytes, salt: bytes, label: bytes, secret: bytes) -> bytes:
 
 
 def _expand(suite: bytes, prk: bytes, label: bytes, info: bytes, length: int) -> bytes:
-    return HKDFExpand(hashes.SHA256(), length, length.to_bytes(2, "big") + b"HPKE-v1" + suite + label + info).derive(
-        prk
-    )
-
-
-def _little(data: bytes) -> int:
-    return int.from_bytes(data, "little")
+    labelled = length.to_bytes(2, "big") + b"HPKE-v1" + suite + label + info
+    return HKDFExpand(hashes.SHA256(), length, labelled).derive(prk)
 
 
 def _canonical(data: bytes) -> Any:

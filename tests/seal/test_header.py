@@ -99,6 +99,47 @@ def test_a_header_that_no_reader_would_accept_is_not_made(fields: dict[str, Any]
         _header(**fields)
 
 
+BASE = "0a" * 32
+
+
+@pytest.mark.parametrize("base", ["", BASE])
+@pytest.mark.parametrize("required", [False, True])
+def test_base_and_licence_stand_in_the_header_only_where_they_apply(base: str, required: bool) -> None:
+    header = _header(kind="adapter", base=base, license_required=required)
+    document = canonical.decode(header.encode(), size_max=4096, what="it")
+    assert document.get("base", "absent") == (base or "absent")
+    assert document.get("license", "absent") == ("required" if required else "absent")
+    assert decode_header(header.encode(), what="it") == header
+    assert (header.base, header.license) == (base, "required" if required else "")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("base", ""),
+        ("base", None),
+        ("base", BASE.upper()),
+        ("base", BASE[:-1]),
+        ("base", BASE + "\n"),
+        ("base", 0),
+        ("license", ""),
+        ("license", None),
+        ("license", "Required"),
+        ("license", "optional"),
+        ("license", True),
+    ],
+)
+def test_base_and_licence_that_are_there_and_say_nothing_or_something_else_are_refused(field: str, value: Any) -> None:
+    with pytest.raises(FormatError, match="it has a header that this version does not know"):
+        decode_header(_document(**{field: value}), what="it")
+
+
+@pytest.mark.parametrize("base", ["x" * 64, BASE.upper(), BASE[:-1]])
+def test_a_base_that_no_reader_would_accept_is_not_written(base: str) -> None:
+    with pytest.raises(ValueError, match="not a header"):
+        _header(kind="adapter", base=base)
+
+
 def test_other_spellings_of_the_same_json_are_refused() -> None:
     data = _header().encode()
     for other in (data + b"\n", data.replace(b'":', b'": ', 1), data.replace(b"served", b"\\u0073erved")):

@@ -1,5 +1,7 @@
 """The manifest: files and zeros make up the payload exactly, and names are harmless."""
 
+from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -8,7 +10,16 @@ from hypothesis import strategies as st
 
 from palladion import canonical
 from palladion.errors import FormatError
-from palladion.seal.manifest import ALIGNMENT_BYTES, FILES_MAX, Manifest, decode_manifest
+from palladion.seal.manifest import (
+    ALIGNMENT_BYTES,
+    FILES_MAX,
+    MANIFEST_BYTES_MAX,
+    Manifest,
+    check_padding,
+    decode_head,
+    decode_manifest,
+    head_bytes,
+)
 
 NAMES = st.lists(st.from_regex(r"\A([a-c]{1,3}|x/[d-f]{1,3})\Z"), min_size=1, max_size=5, unique=True)
 
@@ -46,6 +57,95 @@ def test_whatever_parses_encodes_to_the_same_bytes(place: int, value: int) -> No
     except FormatError:
         return
     assert payload.startswith(manifest.head)
+
+
+def _decode_by_pieces(payload: bytes | bytearray, cuts: list[int]) -> Manifest:
+    """As a lazy reader does it: the head from as much as holds it, padding piece by piece."""
+    length = head_bytes(payload[:4], len(payload), what="it")
+    manifest = decode_head(bytes(payload[:length]), len(payload), what="it")
+    borders = sorted({0, len(payload), *(cut % (len(payload) + 1) for cut in cuts)})
+    for begin, end in pairwise(borders):
+        check_padding(manifest, begin, memoryview(payload)[begin:end], what="it")
+    return manifest
+
+
+FILES = st.lists(
+    st.one_of(st.integers(0, 3), st.integers(4094, 4098), st.integers(0, 9000)), min_size=1, max_size=6
+).map(lambda sizes: [(f"{index}.bin", size) for index, size in enumerate(sizes)])
+
+
+@given(
+    files=FILES,
+    cuts=st.lists(st.integers(0), max_size=8),
+    changes=st.lists(st.tuples(st.integers(0), st.integers(0, 255)), max_size=2),
+)
+def test_reading_by_pieces_says_what_reading_at_once_says(
+    files: list[tuple[str, int]], cuts: list[int], changes: list[tuple[int, int]]
+) -> None:
+    payload = _payload(Manifest.of_files(files))
+    for place, value in changes:
+        payload[place % len(payload)] = value
+    by_pieces = _verdict(lambda: _decode_by_pieces(payload, cuts))
+    assert by_pieces == _verdict(lambda: _decode(payload))
+
+
+def _verdict(decode: Callable[[], Manifest]) -> Manifest | str:
+    try:
+        return decode()
+    except FormatError as error:
+        return error.message
+
+
+@given(files=FILES, data=st.data())
+def test_a_piece_is_refused_exactly_when_it_holds_the_hidden_byte(
+    files: list[tuple[str, int]], data: st.DataObject
+) -> None:
+    manifest = Manifest.of_files(files)
+    payload = _payload(manifest)
+    padding = [place for begin, end in manifest.gaps for place in (begin, (begin + end) // 2, end - 1)]
+    hidden = data.draw(st.sampled_from(padding)) if padding else None
+    if hidden is not None:
+        payload[hidden] = 1
+    begin, end = sorted(data.draw(st.tuples(*[st.integers(0, len(payload))] * 2)))
+    if hidden is not None and begin <= hidden < end:
+        with pytest.raises(FormatError, match="hides something"):
+            check_padding(manifest, begin, memoryview(payload)[begin:end], what="it")
+    else:
+        check_padding(manifest, begin, memoryview(payload)[begin:end], what="it")
+
+
+def test_a_piece_that_holds_one_byte_of_padding_is_looked_at() -> None:
+    manifest = Manifest.of_files([("a", 5), ("b", 4097)])
+    for begin, end in manifest.gaps:
+        for hidden in (begin, begin + 1, end - 1):
+            payload = _payload(manifest)
+            payload[hidden] = 1
+            for first, last in ((hidden, hidden + 1), (hidden - 3, hidden + 1), (hidden, hidden + 3)):
+                with pytest.raises(FormatError, match="hides something"):
+                    check_padding(manifest, first, memoryview(payload)[first:last], what="it")
+            for first, last in ((hidden - 3, hidden), (hidden + 1, hidden + 3), (hidden, hidden)):
+                check_padding(manifest, first, memoryview(payload)[first:last], what="it")
+
+
+@given(files=FILES)
+def test_gaps_heads_and_files_make_up_the_whole_payload(files: list[tuple[str, int]]) -> None:
+    manifest = Manifest.of_files(files)
+    spans = [(0, len(manifest.head)), *manifest.gaps, *((entry.offset, entry.end) for entry in manifest.entries)]
+    position = 0
+    for begin, end in sorted(span for span in spans if span[0] != span[1]):
+        assert begin == position
+        position = end
+    assert position == manifest.payload_bytes
+
+
+def test_the_length_of_a_head_is_limited_before_anything_is_read() -> None:
+    for length in (0, MANIFEST_BYTES_MAX + 1, 2**32 - 1):
+        with pytest.raises(FormatError, match=f"claims a manifest of {length} bytes"):
+            head_bytes(length.to_bytes(4, "little"), 2**40, what="it")
+    assert head_bytes(MANIFEST_BYTES_MAX.to_bytes(4, "little"), 2**40, what="it") == MANIFEST_BYTES_MAX + 4
+    for size in (0, 1, 4, 5):
+        with pytest.raises(FormatError, match=f"in a payload of {size}"):
+            head_bytes(b"\x02\0\0\0"[:size], size, what="it")
 
 
 def test_something_hidden_in_the_padding_is_refused() -> None:

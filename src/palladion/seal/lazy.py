@@ -20,7 +20,7 @@ from palladion.seal.source import Place
 from palladion.seal.structure import SealedInfo
 
 SEGMENTS_KEPT = 8  # decrypted ones, 8 MiB: neighbouring pieces share a segment, and several threads read at once
-SPARES_MAX = 2  # memories of segments let go of, to be used again: fresh pages cost half as much as what is read costs
+SPARES_MAX = 2  # memories of segments let go of, to be used again: with fresh pages reading takes half as long again
 
 
 class LazyFiles:

@@ -13,9 +13,11 @@ _ZEROS = bytes(_WIPE_BYTES)
 
 # Faults of 4 KiB pages are the main cost of a load (0.6 s of CPU for 1 GiB); with 2 MiB pages they cost a quarter.
 # On a machine whose memory is in pieces the kernel first moves pages about to make room for a large one, 2 to 3 s for
-# 1 GiB: so they are asked for block by block, and no longer once they have come slowly.
-BLOCK_BYTES = 32 * 1024 * 1024
+# 1 GiB: so they are asked for block by block, and no longer once they come more slowly than small ones would. A block
+# is small because the interpreter waits for it: a gate that swaps a version goes on serving meanwhile.
+BLOCK_BYTES = 8 * 1024 * 1024
 _BYTES_PER_SECOND_MIN = 2 * 10**9  # as fast as small pages come, on one core of 2024
+_HICCUP_SECONDS = 0.03  # what a few blocks may take longer
 _MADV_POPULATE_WRITE = 23  # Linux 5.14; Python has no name for it
 
 
@@ -30,6 +32,7 @@ class PrivateMemory:
         self._cpu_seconds = cpu_seconds
         self._lock = threading.Lock()
         self._block = 0
+        self._spent = 0.0
         try:
             # without flags Python maps shared memory, which the kernel books as a file
             self._mapping = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
@@ -59,7 +62,10 @@ class PrivateMemory:
             # an older kernel, or one without large pages
             self._stop_asking()
             return
-        if self._cpu_seconds() - started > BLOCK_BYTES / _BYTES_PER_SECOND_MIN:
+        with self._lock:
+            self._spent += self._cpu_seconds() - started
+            slow = self._spent > self._block * BLOCK_BYTES / _BYTES_PER_SECOND_MIN + _HICCUP_SECONDS
+        if slow:
             self._stop_asking()
 
     def wipe(self, size: int) -> None:
@@ -78,7 +84,8 @@ class PrivateMemory:
             return
 
     def _stop_asking(self) -> None:
-        self._block = self._size // BLOCK_BYTES + 1
+        with self._lock:
+            self._block = self._size // BLOCK_BYTES + 1
 
 
 @contextmanager
