@@ -60,7 +60,7 @@ def test_what_needs_an_extra_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "fsspec.core", None)
     with pytest.raises(MissingExtraError) as caught:
         parse_place("gs://bucket/key", QUICK)
-    assert caught.value.hints == ("pip install 'palladion[cloud]'",)
+    assert caught.value.hints[0] == "pip install 'palladion[cloud]'"
 
 
 @pytest.mark.parametrize(
