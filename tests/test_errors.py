@@ -15,7 +15,11 @@ def _tree() -> list[type[errors.PalladionError]]:
 
 def test_every_error_keeps_its_message_and_hints() -> None:
     for kind in _tree():
-        error = kind("got 3, expected 4", "try 4")
+        error = (
+            kind("got 3, expected 4", "try 4", refusal="missing")
+            if issubclass(kind, errors.LicenseError)
+            else kind("got 3, expected 4", "try 4")
+        )
         assert str(error) == "got 3, expected 4"
         assert error.hints == ("try 4",)
 

@@ -29,6 +29,8 @@ from palladion.seal.sign import publisher_text
 from tests.models import onnx_bytes, safetensors_bytes
 from tests.seal.factories import CAPACITY, CREATED, Party
 
+pytestmark = pytest.mark.slow  # starts engines by the dozen
+
 ROOT = Path(__file__).resolve().parents[2]
 WAYS = ["mount", "links"]
 PATIENCE_SECONDS = 20.0

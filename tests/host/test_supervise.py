@@ -23,6 +23,8 @@ from palladion.errors import PalladionError
 from palladion.host import linux
 from palladion.host.supervise import Keeper, hardened
 
+pytestmark = pytest.mark.slow  # starts and kills processes by the dozen
+
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_SECONDS = 20.0
 
@@ -228,7 +230,8 @@ def test_a_daemon_is_told_of_and_gets_the_signals(tmp_path: Path) -> None:
         told = supervisor.stdout.readline()
         supervisor.terminate()
         output, _ = supervisor.communicate(timeout=PATIENCE_SECONDS)
-    assert told == "the engine has ended, and 1 of its processes still use the model: sh\n"
+    # by then it may not have become the shell yet
+    assert told.replace(": setsid", ": sh") == "the engine has ended, and 1 of its processes still use the model: sh\n"
     assert (supervisor.returncode, output) == (0, "got\n")
 
 
@@ -373,7 +376,6 @@ def _crash(*, protected: bool) -> int:
         return _run(*command)
 
 
-@pytest.mark.slow
 def test_a_crash_leaves_no_core_where_cores_are_piped_to_a_program(tmp_path: Path) -> None:
     catcher, core = tmp_path / "catcher", tmp_path / "core"
     catcher.write_text(f"#!/bin/sh\ncat > {core}.new\nmv {core}.new {core}\n")
@@ -389,7 +391,6 @@ def test_a_crash_leaves_no_core_where_cores_are_piped_to_a_program(tmp_path: Pat
     assert sorted(path.name for path in tmp_path.iterdir()) == ["catcher", "core"]
 
 
-@pytest.mark.slow
 def test_a_crash_leaves_no_core_in_a_file(tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_CORE)
     with _core_pattern(f"{tmp_path}/core.%p"):
@@ -405,7 +406,6 @@ def test_a_crash_leaves_no_core_in_a_file(tmp_path: Path) -> None:
             resource.setrlimit(resource.RLIMIT_CORE, (soft, hard))
 
 
-@pytest.mark.slow
 def test_a_core_that_is_sent_to_a_socket_has_no_memory_in_it(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "s"))

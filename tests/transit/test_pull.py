@@ -18,6 +18,8 @@ from tests.seal.factories import Parts, Party
 from tests.transit.factories import IMPATIENT, QUICK, SEGMENT, Sealed, sealed
 from tests.transit.servers import Handler, Shelf, after, answering, hang_up, only, serving
 
+pytestmark = pytest.mark.service  # each test has a server of its own on loopback
+
 ONE_AT_A_TIME = replace(QUICK, connections=1)
 
 

@@ -11,6 +11,8 @@ from tests.seal.factories import Party
 from tests.transit.factories import QUICK, SEGMENT, Sealed, sealed
 from tests.transit.servers import Handler, answering, serving
 
+pytestmark = pytest.mark.service  # each test has a server of its own on loopback
+
 
 @pytest.fixture
 def made(tmp_path: Path) -> Sealed:

@@ -15,6 +15,8 @@ from palladion.seal.recipients.envelope import Limits
 from tests.seal.recipients.doubles.aws import AwsDouble
 from tests.seal.recipients.doubles.contract import CONTEXT, ONCE, SECRET, LoopbackContract
 
+pytestmark = pytest.mark.service  # each test has a server of its own on loopback
+
 KEY = AwsDouble.KEY
 
 

@@ -19,6 +19,8 @@ from palladion.seal.recipients.envelope import Limits
 from tests.seal.recipients.doubles.azure import AzureDouble, seconds
 from tests.seal.recipients.doubles.contract import CONTEXT, ONCE, SECRET, ServiceContract
 
+pytestmark = pytest.mark.service  # each test has a server of its own on loopback
+
 KEY = AzureDouble.KEY
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 

@@ -14,6 +14,8 @@ from palladion.seal.recipients.gcp import GcpKmsKey, crc32c, parse
 from tests.seal.recipients.doubles.contract import CONTEXT, ONCE, SECRET, ServiceContract
 from tests.seal.recipients.doubles.gcp import GcpDouble
 
+pytestmark = pytest.mark.service  # each test has a server of its own on loopback
+
 KEY = GcpDouble.KEY
 
 

@@ -19,6 +19,8 @@ from tests.seal.factories import Parts, Party
 from tests.seal.recipients.doubles.contract import CONTEXT, ONCE, SECRET, LoopbackContract
 from tests.seal.recipients.doubles.vault import VaultDouble
 
+pytestmark = pytest.mark.service  # each test has a server of its own on loopback
+
 
 @pytest.fixture(autouse=True)
 def token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
