@@ -8,6 +8,8 @@ from palladion import __version__
 from palladion.demo.stage import Stage
 from palladion.errors import InconclusiveError
 
+pytestmark = pytest.mark.slow  # runs commands of the demo
+
 
 def test_a_folder_that_holds_something_is_not_played_in(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("precious")

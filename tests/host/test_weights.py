@@ -107,6 +107,7 @@ def test_of_several_indices_that_of_the_model_counts(tmp_path: Path) -> None:
         (b'{"weight_map": {"a": 3}}', "no index of safetensors shards"),
         (b"[", "no index of safetensors shards"),
         (b'{"weight_map": {}}', "holds no safetensors file"),
+        (b'{"weight_map": {"\xe3a": "one.safetensors"}}', "no index of safetensors shards"),
     ],
 )
 def test_an_index_that_is_not_true_is_refused(tmp_path: Path, index: bytes, told: str) -> None:

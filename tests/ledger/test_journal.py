@@ -168,6 +168,7 @@ def test_reading_takes_memory_for_what_is_there_and_not_for_the_limit(tmp_path: 
     assert peak < 1024 * 1024
 
 
+@pytest.mark.slow
 def test_a_journal_over_the_limit_is_refused_unread(tmp_path: Path) -> None:
     _journal(tmp_path / "journal")
     os.truncate(tmp_path / "journal", JOURNAL_BYTES_MAX + 1)  # takes no room on the disk

@@ -87,6 +87,7 @@ def test_the_roots_of_the_reference_vectors_come_out() -> None:
     assert merkle.EMPTY_ROOT.hex() == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
 
+@pytest.mark.slow
 def test_every_proof_of_every_small_tree_is_that_of_the_rfc_and_verifies() -> None:
     hashes = leaves(70)
     for size in range(1, 71):

@@ -42,6 +42,8 @@ from tests.models import onnx_bytes, write
 
 from .installations import ACTOR, NOW, Made, kinds, make
 
+pytestmark = pytest.mark.slow  # makes an installation for each test
+
 YEAR = timedelta(days=365)
 
 

@@ -361,6 +361,7 @@ def test_many_strings_are_hashed_in_chunks(monkeypatch: pytest.MonkeyPatch) -> N
     assert digest(model) == whole
 
 
+@pytest.mark.slow
 def test_a_real_models_digest_survives_being_saved_again(fitted: dict[str, Fitted]) -> None:
     for case in fitted.values():
         model = onnx.load_from_string(case.onnx)

@@ -577,6 +577,7 @@ REAL = [
 ]
 
 
+@pytest.mark.slow
 @settings(max_examples=400)
 @given(st.sampled_from(REAL), st.data())
 def test_a_changed_byte_is_read_or_refused_and_nothing_else(good: bytes, data: st.DataObject) -> None:

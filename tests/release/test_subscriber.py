@@ -492,6 +492,8 @@ from importlib.machinery import PathFinder
 find = PathFinder.find_spec
 PathFinder.find_spec = lambda name, *rest: None if name == "tuf" else find(name, *rest)
 from palladion.errors import MissingExtraError
+
+pytestmark = pytest.mark.slow  # signs a channel for each test
 try:
     import palladion.release.channel
 except MissingExtraError as error:

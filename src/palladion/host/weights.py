@@ -283,7 +283,7 @@ def _read_index(files: LazyFiles, index: str) -> dict[str, set[str] | None]:
         raise FormatError(f"{index} has {size} bytes, more than the {INDEX_BYTES_MAX} allowed")
     try:
         listed = msgspec.json.decode(files.read(index), type=_Index).weight_map
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise FormatError(f"{index} is no index of safetensors shards: {error}") from None
     shards: dict[str, set[str] | None] = {}
     for tensor, shard in listed.items():

@@ -102,7 +102,7 @@ def _header(entry: bytes, index: int) -> tuple[str, str]:
         document = msgspec.json.decode(entry)
         if document.keys() == RECORD_FIELDS and msgspec.json.encode(document, order="sorted") == entry:
             return str(document["kind"]), str(document["time"])
-    except (msgspec.DecodeError, AttributeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, AttributeError, RecursionError):
         pass
     record = decode_record(entry, what=f"entry {index}")
     return record.kind, timestamp(record.time)

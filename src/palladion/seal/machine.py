@@ -367,7 +367,7 @@ def _claims(path: Path) -> dict[str, Any]:
     try:
         payload = parts[1]
         claims = msgspec.json.decode(base64.urlsafe_b64decode(payload + b"=" * (-len(payload) % 4)))
-    except (IndexError, binascii.Error, msgspec.DecodeError, RecursionError):
+    except (IndexError, binascii.Error, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise PalladionError("the service account's token is no JSON Web Token") from None
     if not isinstance(claims, dict):
         raise PalladionError("the service account's token holds no claims")

@@ -208,7 +208,7 @@ def _parse_bundle(data: bytes) -> "_Bundle":
         raise FormatError(f"the bundle has {len(data)} bytes, more than the {BUNDLE_BYTES_MAX} allowed")
     try:
         parsed = msgspec.json.decode(data, type=_Bundle)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise FormatError(f"the bundle is not a Sigstore bundle with a DSSE envelope: {error}") from None
     if (parsed.media_type, parsed.dsse_envelope.payload_type) != (MEDIA_TYPE, PAYLOAD_TYPE):
         found = f"{parsed.media_type[:80]!r} with {parsed.dsse_envelope.payload_type[:80]!r}"
