@@ -38,6 +38,8 @@ from palladion.release.subscriber import Subscriber
 from palladion.seal.reader import verify_file
 from tests.release.factories import START, Stage, signer
 
+pytestmark = pytest.mark.slow  # signs a channel for each test
+
 
 @pytest.fixture
 def stage(tmp_path: Path) -> Stage:
@@ -492,8 +494,6 @@ from importlib.machinery import PathFinder
 find = PathFinder.find_spec
 PathFinder.find_spec = lambda name, *rest: None if name == "tuf" else find(name, *rest)
 from palladion.errors import MissingExtraError
-
-pytestmark = pytest.mark.slow  # signs a channel for each test
 try:
     import palladion.release.channel
 except MissingExtraError as error:
