@@ -1,6 +1,8 @@
 """`palladion.load`: from a sealed file to arrays or a session, and what it refuses."""
 
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,11 +11,21 @@ from numpy.typing import NDArray
 
 import palladion
 from palladion.clock import ManualClock
-from palladion.errors import ConflictError, FormatError, KeysError, NotFoundError, TamperError
+from palladion.errors import (
+    ConflictError,
+    FormatError,
+    KeysError,
+    LicenseError,
+    NotFoundError,
+    TamperError,
+    UnsupportedFormatError,
+)
 from palladion.host.host import Host
 from palladion.host.tensors import LazyTensors, Tensors
+from palladion.host.weights import begin_on
+from palladion.seal.license import VersionRange, encode_license, new_license
 from palladion.seal.recipients import write_identity
-from palladion.seal.sign import publisher_text
+from palladion.seal.sign import publisher_id, publisher_text
 from tests.models import onnx_bytes
 from tests.seal.factories import CREATED, Party
 
@@ -89,6 +101,10 @@ def test_an_onnx_model_comes_as_a_session(tmp_path: Path) -> None:
 def test_anything_else_comes_as_files(tmp_path: Path) -> None:
     party = Party()
     path = party.seal(tmp_path / "x", [("engine.plan", b"engine"), ("sub/a", b"")])
+    for lazy in (False, True):
+        with pytest.raises(UnsupportedFormatError, match="is sealed as opaque") as refused:
+            palladion.load(path, host=_host(tmp_path, party), lazy=lazy)
+        assert any("load_files" in hint for hint in refused.value.hints)
     with palladion.load_files(path, host=_host(tmp_path, party)) as opened:
         assert {name: bytes(data) for name, data in opened.files.items()} == {"engine.plan": b"engine", "sub/a": b""}
 
@@ -128,6 +144,27 @@ def test_an_older_version_is_refused_before_any_key_is_touched(tmp_path: Path) -
     assert palladion.load(old, host=host, allow_older=True).info.header.version == 3
     with pytest.raises(ConflictError):
         palladion.load_files(old, host=host)
+
+
+@pytest.mark.parametrize("open_it", [palladion.load, palladion.load_lazily, begin_on])
+def test_a_licence_is_asked_for_and_its_warnings_are_passed_on(tmp_path: Path, open_it: Any) -> None:
+    party = Party()
+    host = _host(tmp_path, party)
+    content = safetensors.numpy.save(dict(WEIGHTS))
+    path = party.seal(tmp_path / "x", [("w.safetensors", content)], kind="safetensors", license_required=True)
+    with pytest.raises(LicenseError, match="under a licence only"):
+        open_it(path, host=host)
+    terms = new_license(
+        publisher=publisher_id(party.signer.public_key),
+        licensee="Acme",
+        model="fraud",
+        versions=(VersionRange(3, 3),),
+        issued=CREATED,
+        not_after=CREATED + timedelta(days=3),
+    )
+    (tmp_path / "x.license").write_bytes(encode_license(terms, party.signer))
+    with pytest.warns(UserWarning, match="Acme"):
+        open_it(path, host=host).close()
 
 
 def test_an_address_is_read_where_it_lies(tmp_path: Path) -> None:

@@ -51,7 +51,12 @@ def load(
         return _usable(read_file(Path(place)), threads, providers)
     host = host_for(host, identity=identity, publisher=publisher)
     if lazy:
-        return LazyTensors(load_lazily(place, host=host, allow_older=allow_older))
+        files = load_lazily(place, host=host, allow_older=allow_older)
+        try:
+            return LazyTensors(files)
+        except BaseException:
+            files.close()
+            raise
     opened = load_files(place, host=host, allow_older=allow_older)
     try:
         if opened.info.header.kind == "onnx":

@@ -1,13 +1,13 @@
 """Tensors out of sealed files, as NumPy arrays: all of them in private memory, or each one when it is asked for."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType, TracebackType
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from palladion.errors import FormatError
+from palladion.errors import FormatError, UnsupportedFormatError
 from palladion.model import safetensors
 from palladion.model.read import read_memory
 from palladion.model.safetensors import Span
@@ -28,6 +28,7 @@ class Tensors(dict[str, NDArray[Any]]):
     def __init__(self, opened: OpenedFiles) -> None:
         super().__init__()
         self._opened = opened
+        _require_tensors(opened.files, opened.info)
         for name, data in opened.files.items():
             if not name.endswith(SUFFIX):
                 continue
@@ -63,6 +64,7 @@ class LazyTensors(Mapping[str, NDArray[Any]]):
 
     def __init__(self, opened: LazyFiles) -> None:
         self._opened = opened
+        _require_tensors(opened.entries, opened.info)
         places: dict[str, tuple[str, int, Span]] = {}
         for name, entry in opened.entries.items():
             if not name.endswith(SUFFIX):
@@ -109,3 +111,13 @@ class LazyTensors(Mapping[str, NDArray[Any]]):
     def close(self) -> None:
         """Let go of the file; arrays that were read stay."""
         self._opened.close()
+
+
+def _require_tensors(names: Iterable[str], info: SealedInfo) -> None:
+    if not any(name.endswith(SUFFIX) for name in names):
+        kind = info.header.kind
+        raise UnsupportedFormatError(
+            f"{info.header.model} version {info.header.version} is sealed as {kind}, and holds no safetensors file",
+            "palladion.load_files gives its files, palladion exec runs an engine on them",
+            found=kind,
+        )

@@ -17,7 +17,7 @@ import msgspec
 
 from palladion.errors import FormatError
 from palladion.host.host import Host
-from palladion.host.load import as_place
+from palladion.host.load import as_place, warn_of_license
 from palladion.model import safetensors
 from palladion.model.safetensors import Span
 from palladion.seal import floe
@@ -228,7 +228,9 @@ def begin_on(
         if accept is not None:
             accept(info)
 
-    return begin(at, host.identities(), host.publishers(), accept=wanted)
+    opening = begin(at, host.identities(), host.publishers(), accept=wanted)
+    warn_of_license(host)
+    return opening
 
 
 def index_tensors(files: LazyFiles, subfolder: str = "", *, what: str) -> Mapping[str, Place]:
