@@ -50,7 +50,7 @@ def main(arguments: Sequence[str]) -> int:
     if rest and options.command != "test":
         parser.error(f"unknown arguments: {' '.join(rest)}")
     try:
-        set_up(everything=options.command in {"check", "lock"} or getattr(options, "all", False))
+        set_up(everything=options.command in {"bench", "check", "lock"} or getattr(options, "all", False))
         if options.command == "demo":
             # small matrices: threads that wait for each other would only take the cores from the gate
             os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
