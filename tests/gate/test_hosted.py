@@ -13,6 +13,7 @@ from palladion.lifecycle.installation import Installation
 from palladion.lifecycle.open import find_version
 from palladion.lifecycle.promote import promote
 from palladion.lifecycle.protect import protect
+from palladion.lifecycle.revoke import revoke_file
 from palladion.model.run import Port
 from palladion.policy import RoutePolicy
 from palladion.watch.calibration import Calibration
@@ -47,6 +48,14 @@ def test_a_hosted_version_is_current_until_another_is_promoted(mine: House) -> N
     promote(mine.installation, MODEL, 2, actor=ACTOR)
     assert not hosted.is_current(find_version(mine.installation, MODEL), None)
     assert host(mine.installation, ROUTE).subject == f"{MODEL}@2"
+
+
+def test_a_sealed_file_that_was_revoked_is_not_served(mine: House) -> None:
+    owner = mine.installation.open_owner_root([OWNER])
+    served = mine.installation.paths.sealed / find_version(mine.installation, MODEL).served.path
+    revoke_file(mine.installation, owner, served, reason="its key got out", actor=ACTOR)
+    with pytest.raises(ConflictError, match="was revoked: its key got out"):
+        host(mine.installation, ROUTE)
 
 
 def test_the_newest_calibration_of_the_version_counts(mine: House) -> None:

@@ -10,6 +10,7 @@ from palladion.gate.decode import Feeds, InputDecoder, is_numeric
 from palladion.gate.problems import Problem
 from palladion.lifecycle.installation import Installation
 from palladion.lifecycle.open import open_version
+from palladion.lifecycle.revoke import require_unrevoked
 from palladion.model.run import Session, open_session
 from palladion.policy import RoutePolicy
 from palladion.registry import CalibrationRow, Version
@@ -62,10 +63,12 @@ class Hosted:
 def host(installation: Installation, route: RoutePolicy) -> Hosted:
     """Open the promoted version of a route's model, in memory, with its newest calibration if it has one.
 
-    Raises NotFoundError or ConflictError where nothing is promoted, TamperError where a file is not the registered one,
-    PolicyError where the route does not fit the model.
+    Raises NotFoundError or ConflictError where nothing is promoted, or where that was revoked; TamperError where a file
+    is not the registered one, PolicyError where the route does not fit the model.
     """
     with open_version(installation, route.model) as opened:
+        found = opened.version
+        require_unrevoked(installation, found.model, found.number, opened.info.header_digest)
         # the session copies what it needs, so the opened file is wiped when this block ends
         session = open_session(opened.model)
         version, sealed = opened.version, opened.info
