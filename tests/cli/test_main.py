@@ -144,6 +144,7 @@ def test_a_full_disk_behind_the_output_is_told_once(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (2, "palladion: error: no space left on device\n")
 
 
+@pytest.mark.slow
 def test_a_full_disk_behind_everything_leaves_the_exit_code(tmp_path: Path) -> None:
     command = f"{sys.executable} -m palladion model list 2> /dev/full"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False, cwd=tmp_path)

@@ -26,6 +26,8 @@ from palladion.seal.opening import Opening, begun
 from palladion.seal.scatter import read_into
 from tests.seal.factories import CAPACITY, Party
 
+pytestmark = pytest.mark.slow  # mounts, forks and fills memory
+
 FILES = [
     ("config.json", b"{}"),
     ("empty", b""),

@@ -158,6 +158,7 @@ def test_what_the_caller_does_not_want_is_refused_before_any_key_is_touched(tmp_
 # their bytes
 
 
+@pytest.mark.slow
 @given(
     sizes=st.lists(st.sampled_from([0, 1, 5, SEGMENT // 3, SEGMENT, 2 * SEGMENT + 7]), min_size=1, max_size=6),
     data=st.data(),

@@ -27,7 +27,7 @@ def test_a_key_that_is_none_or_taken_is_refused_without_a_record(tmp_path: Path)
     key = str(FileIdentity.generate().recipient)
     add_recipient(made.installation, "acme", key, note="", actor=ACTOR)
     with pytest.raises(FormatError):
-        add_recipient(made.installation, "other", key[:-1] + "x", note="", actor=ACTOR)
+        add_recipient(made.installation, "other", key[:-1] + ("q" if key.endswith("x") else "x"), note="", actor=ACTOR)
     with pytest.raises(ConflictError, match="is that of recipient 'acme'"):
         add_recipient(made.installation, "other", key, note="", actor=ACTOR)
     assert kinds(made.installation)[3:] == ["recipient.added"]

@@ -17,6 +17,8 @@ from palladion.seal.oms import verify_bundle
 from tests.lifecycle.installations import ACTOR, Made, kinds, make
 from tests.models import onnx_bytes, write
 
+pytestmark = pytest.mark.slow  # signs a channel for each test
+
 pytest.importorskip("tuf", reason="this needs the release extra")
 
 

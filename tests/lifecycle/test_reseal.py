@@ -19,6 +19,8 @@ from palladion.seal.structure import opened
 from tests.lifecycle.installations import ACTOR, Made, kinds, make
 from tests.models import onnx_bytes, write
 
+pytestmark = pytest.mark.slow  # seals everything twice
+
 ACME, OTHER, GONE = (FileIdentity(bytes([number]) * 32) for number in (3, 4, 5))
 
 

@@ -200,6 +200,7 @@ def test_many_empty_strings_take_no_memory() -> None:
     assert peak < 20_000
 
 
+@pytest.mark.slow
 def test_the_cost_of_a_message_grows_with_its_length() -> None:
     # a scan that looked ahead to the end of the message for every short run would take minutes here
     data = (integer(5, 1) + tag(4, 5) + b"abcd") * 20_000

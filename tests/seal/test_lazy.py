@@ -324,6 +324,7 @@ def test_closing_while_a_segment_is_fetched_keeps_nothing(
     assert not any(content.strip(b"\0") for content in left)
 
 
+@pytest.mark.slow
 def test_a_reader_never_gets_the_zeros_that_closing_leaves(party: Party, path: Path) -> None:
     whole = CONTENTS["long"]
     for attempt in range(20):

@@ -22,6 +22,8 @@ from palladion.transit.web import InterruptedTransferError, Web
 from tests.transit.factories import IMPATIENT, QUICK
 from tests.transit.servers import serving
 
+pytestmark = pytest.mark.service  # servers on loopback
+
 
 def _certificate(folder: Path, name: str = "localhost") -> ssl.SSLContext:
     """A server's context, and its certificate in `folder`."""

@@ -20,6 +20,8 @@ from palladion.transit.oci import (
     parse_reference,
 )
 
+pytestmark = pytest.mark.service  # servers on loopback
+
 DIGEST = f"sha256:{'ab' * 32}"
 SEALED = described(SEALED_TYPE, DIGEST, 5_000_000, title="fraud.sealed")
 LICENSE = descriptor(SIDECAR_TYPE, b"licence", title="fraud.sealed.license")

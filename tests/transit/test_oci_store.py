@@ -25,6 +25,8 @@ from tests.transit.factories import QUICK, Sealed, sealed
 from tests.transit.registries import registry
 from tests.transit.servers import Handler
 
+pytestmark = pytest.mark.service  # servers on loopback
+
 
 @pytest.fixture(autouse=True)
 def _no_logins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

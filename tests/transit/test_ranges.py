@@ -16,6 +16,8 @@ from palladion.transit.web import Web
 from tests.transit.factories import IMPATIENT, QUICK
 from tests.transit.servers import Handler, Hook, Shelf, after, answering, hang_up, only, serving
 
+pytestmark = pytest.mark.service  # servers on loopback
+
 CONTENT = os.urandom(300_000)
 
 

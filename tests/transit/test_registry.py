@@ -18,6 +18,8 @@ from tests.transit.registries import LOGIN, registry
 from tests.transit.registries import Registry as Double
 from tests.transit.servers import Handler, answering, hang_up, only
 
+pytestmark = pytest.mark.service  # servers on loopback
+
 
 @pytest.fixture(autouse=True)
 def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

@@ -13,6 +13,8 @@ from palladion.transit.store import Whole, after_body, before_body, beside, find
 from tests.seal.factories import Party
 from tests.transit.factories import SEGMENT, sealed
 
+pytestmark = pytest.mark.service  # servers on loopback
+
 
 def test_pieces_are_the_file_and_so_are_its_parts(tmp_path: Path) -> None:
     made = sealed(tmp_path, segments=5)

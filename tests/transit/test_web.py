@@ -15,6 +15,8 @@ from palladion.transit.web import InterruptedTransferError, Web, attempt_pauses,
 from tests.transit.factories import IMPATIENT, QUICK
 from tests.transit.servers import Handler, Shelf, answering, hang_up, only, serving
 
+pytestmark = pytest.mark.service  # servers on loopback
+
 
 def _get(shelf: Shelf, path: str = "/x", headers: dict[str, str] | None = None) -> bytes:
     web = Web(QUICK)

@@ -11,6 +11,8 @@ from palladion.transit.web_store import WebStore
 from tests.transit.factories import IMPATIENT, QUICK, sealed
 from tests.transit.servers import Handler, Shelf, answering, hang_up, only, serving
 
+pytestmark = pytest.mark.service  # servers on loopback
+
 
 def _store(shelf: Shelf, path: str = "/x") -> WebStore:
     return WebStore(parse_url(shelf.url(path)), QUICK)
