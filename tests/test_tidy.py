@@ -29,6 +29,7 @@ TESTED_ELSEWHERE = {
     "registry/migrations/versions/0002_gate_and_watch.py": "tests/registry/test_schema.py",
     "registry/migrations/versions/0003_deliveries.py": "tests/registry/test_schema.py",
     "host/tensors.py": "tests/host/test_load.py",
+    "lifecycle/reading.py": "tests/lifecycle/test_protect.py and test_seal.py",
     "lifecycle/numbering.py": "tests/lifecycle/test_protect.py and test_reconcile.py",
     "model/model.py": "values without logic",
     "model/graph.py": "values without logic",

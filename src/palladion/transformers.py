@@ -18,7 +18,8 @@ from palladion.errors import ConflictError, FormatError, MissingExtraError, Unsu
 from palladion.files import storage_errors
 from palladion.host.expose import exposed, private_folder
 from palladion.host.host import Host
-from palladion.host.weights import SUFFIX, SealedWeights, begin_on
+from palladion.host.tensors import SUFFIX
+from palladion.host.weights import SealedWeights, begin_on
 from palladion.model.read import sniff
 from palladion.seal.lazy import LazyFiles
 from palladion.seal.source import Source

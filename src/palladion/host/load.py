@@ -1,9 +1,9 @@
 """`palladion.load`: a sealed file to what its user wants of it, in one call; nothing of it touches the disk."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from palladion.files import storage_errors
 from palladion.host.host import Host
@@ -20,6 +20,8 @@ from palladion.seal.source import Source
 from palladion.transit.places import open_url
 
 SNIFFED_BYTES = 64
+
+_Opened = TypeVar("_Opened", OpenedFiles, LazyFiles)
 
 
 def load(
@@ -71,46 +73,18 @@ def load(
 
 def load_files(place: str | Path | Source, *, host: Host | None = None, allow_older: bool = False) -> OpenedFiles:
     """The files in the sealed file at `place`, whatever they are, as views of private memory. Raises as `load`."""
-    host = host or Host.find()
-    at = as_place(place)
-    opened = open_sealed(
-        at,
-        host.identities(),
-        host.publishers(),
-        accept=lambda info: host.accept(info, place=at, allow_older=allow_older),
-    )
-    try:
-        host.remember(opened.info)
-        warn_of_license(host)
-    except BaseException:
-        opened.close()
-        raise
-    return opened
+    return _opened_on(open_sealed, place, host or Host.find(), allow_older=allow_older)
 
 
 def load_lazily(place: str | Path | Source, *, host: Host | None = None, allow_older: bool = False) -> LazyFiles:
     """The files in the sealed file at `place`, to be read by pieces; what is read is verified. Raises as `load`."""
-    host = host or Host.find()
-    at = as_place(place)
-    opened = open_lazily(
-        at,
-        host.identities(),
-        host.publishers(),
-        accept=lambda info: host.accept(info, place=at, allow_older=allow_older),
-    )
-    try:
-        host.remember(opened.info)
-        warn_of_license(host)
-    except BaseException:
-        opened.close()
-        raise
-    return opened
+    return _opened_on(open_lazily, place, host or Host.find(), allow_older=allow_older)
 
 
-def warn_of_license(host: Host) -> None:
+def warn_of_license(host: Host, *, stacklevel: int = 3) -> None:
     """Say what the licence of the file that was accepted last asks to be said: that it will end soon, or has ended."""
     for warning in host.granted.warnings if host.granted else ():
-        warnings.warn(warning, stacklevel=3)
+        warnings.warn(warning, stacklevel=stacklevel)
 
 
 def host_for(
@@ -131,6 +105,26 @@ def as_place(place: str | Path | Source) -> Path | Source:
     if isinstance(place, str):
         return open_url(place) if "://" in place else Path(place)
     return place
+
+
+def _opened_on(
+    open_it: Callable[..., _Opened], place: str | Path | Source, host: Host, *, allow_older: bool
+) -> _Opened:
+    """What `open_it` makes of the sealed file, accepted by the host and remembered before it is handed out."""
+    at = as_place(place)
+    opened = open_it(
+        at,
+        host.identities(),
+        host.publishers(),
+        accept=lambda info: host.accept(info, place=at, allow_older=allow_older),
+    )
+    try:
+        host.remember(opened.info)
+        warn_of_license(host, stacklevel=4)
+    except BaseException:
+        opened.close()
+        raise
+    return opened
 
 
 def _is_plain(place: str | Path) -> bool:

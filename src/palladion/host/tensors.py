@@ -1,6 +1,7 @@
 """Tensors out of sealed files, as NumPy arrays: all of them in private memory, or each one when it is asked for."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType, TracebackType
 from typing import Any, Self
 
@@ -17,6 +18,20 @@ from palladion.seal.reader import OpenedFiles
 from palladion.seal.structure import SealedInfo
 
 SUFFIX = ".safetensors"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a tensor lies: in which file of the payload, from which of its bytes on, and as what."""
+
+    file: str
+    begin: int
+    span: Span
+
+    @property
+    def size(self) -> int:
+        """Bytes of its numbers."""
+        return self.span.end - self.span.begin
 
 
 class Tensors(dict[str, NDArray[Any]]):
@@ -65,20 +80,16 @@ class LazyTensors(Mapping[str, NDArray[Any]]):
     def __init__(self, opened: LazyFiles) -> None:
         self._opened = opened
         _require_tensors(opened.entries, opened.info)
-        places: dict[str, tuple[str, int, Span]] = {}
-        for name, entry in opened.entries.items():
-            if not name.endswith(SUFFIX):
+        places: dict[str, Place] = {}
+        for file in opened.entries:
+            if not file.endswith(SUFFIX):
                 continue
-            begin = safetensors.header_bytes(
-                memoryview(opened.read(name, 0, min(8, entry.size))), entry.size, what=name
-            )
-            spans, _ = safetensors.parse_header(memoryview(opened.read(name, 0, begin)), entry.size, what=name)
-            for tensor, span in spans.items():
-                if tensor in places:
-                    raise FormatError(f"two files hold a tensor {tensor!r}")
-                places[tensor] = (name, begin, span)
+            for name, place in places_in(opened, file).items():
+                if name in places:
+                    raise FormatError(f"two files hold a tensor {name!r}")
+                places[name] = place
         self._places = places
-        self.spans: Mapping[str, Span] = MappingProxyType({name: span for name, (_, _, span) in places.items()})
+        self.spans: Mapping[str, Span] = MappingProxyType({name: place.span for name, place in places.items()})
 
     def __enter__(self) -> Self:
         return self
@@ -92,10 +103,10 @@ class LazyTensors(Mapping[str, NDArray[Any]]):
         return f"<LazyTensors {len(self)} of {self.info.header.model}>"
 
     def __getitem__(self, name: str) -> NDArray[Any]:
-        file, begin, span = self._places[name]
-        buffer = np.empty(span.end - span.begin, np.uint8).data
-        self._opened.read_into(file, buffer, begin + span.begin)
-        return tensor_from_bytes(name, span.dtype, span.shape, buffer, what=name).data
+        place = self._places[name]
+        buffer = np.empty(place.size, np.uint8).data
+        self._opened.read_into(place.file, buffer, place.begin)
+        return tensor_from_bytes(name, place.span.dtype, place.span.shape, buffer, what=name).data
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._places)
@@ -111,6 +122,14 @@ class LazyTensors(Mapping[str, NDArray[Any]]):
     def close(self) -> None:
         """Let go of the file; arrays that were read stay."""
         self._opened.close()
+
+
+def places_in(files: LazyFiles, file: str) -> dict[str, Place]:
+    """Where each tensor of one safetensors file lies, in the order of its header, which alone is read."""
+    size = files.entries[file].size
+    start = safetensors.header_bytes(memoryview(files.read(file, 0, min(8, size))), size, what=file)
+    spans, _ = safetensors.parse_header(memoryview(files.read(file, 0, start)), size, what=file)
+    return {name: Place(file, start + span.begin, span) for name, span in spans.items()}
 
 
 def _require_tensors(names: Iterable[str], info: SealedInfo) -> None:

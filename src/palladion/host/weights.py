@@ -6,9 +6,8 @@ the list that the publisher signed.
 
 import os
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Protocol, Self
@@ -18,8 +17,8 @@ import msgspec
 from palladion.errors import FormatError
 from palladion.host.host import Host
 from palladion.host.load import as_place, warn_of_license
+from palladion.host.tensors import SUFFIX, Place, places_in
 from palladion.model import safetensors
-from palladion.model.safetensors import Span
 from palladion.seal import floe
 from palladion.seal.layout import PARAMETERS
 from palladion.seal.lazy import LazyFiles
@@ -29,7 +28,6 @@ from palladion.seal.opening import Accept, Opening, begin
 from palladion.seal.source import Source
 from palladion.seal.structure import SealedInfo, SegmentPass, read_segment
 
-SUFFIX = ".safetensors"
 INDEX_SUFFIX = ".safetensors.index.json"
 MAIN_INDEX = "model" + INDEX_SUFFIX
 INDEX_BYTES_MAX = safetensors.HEADER_BYTES_MAX  # one line for each tensor, as in a header
@@ -62,20 +60,6 @@ class Memory:
 
     def written(self, begin: int, end: int) -> None:
         """Nothing is left to do."""
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a tensor lies: in which file of the payload, from which of its bytes on, and as what."""
-
-    file: str
-    begin: int
-    span: Span
-
-    @property
-    def size(self) -> int:
-        """Bytes of its numbers."""
-        return self.span.end - self.span.begin
 
 
 class SealedWeights:
@@ -249,7 +233,7 @@ def index_tensors(files: LazyFiles, subfolder: str = "", *, what: str) -> Mappin
         raise FormatError(f"{what} holds no safetensors file {f'in {prefix}' if prefix else 'at its top'}", *hints)
     places: dict[str, Place] = {}
     for shard, listed in ((name, shards[name]) for name in files.entries if name in shards):
-        found = dict(_tensors(files, shard))
+        found = dict(sorted(places_in(files, shard).items(), key=lambda item: item[1].begin))
         if listed is not None and listed != found.keys():
             odd = ", ".join(repr(name[:80]) for name in sorted(listed ^ found.keys())[:NAMES_SHOWN])
             raise FormatError(f"{what}: {index} and {shard} disagree on the tensors that are there: {odd}")
@@ -296,11 +280,3 @@ def _read_index(files: LazyFiles, index: str) -> dict[str, set[str] | None]:
         if found is not None:
             found.add(tensor)
     return shards
-
-
-def _tensors(files: LazyFiles, file: str) -> Iterator[tuple[str, Place]]:
-    size = files.entries[file].size
-    start = safetensors.header_bytes(memoryview(files.read(file, 0, min(8, size))), size, what=file)
-    spans, _ = safetensors.parse_header(memoryview(files.read(file, 0, start)), size, what=file)
-    for name, span in sorted(spans.items(), key=lambda item: item[1].begin):
-        yield name, Place(file, start + span.begin, span)

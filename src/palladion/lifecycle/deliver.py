@@ -13,6 +13,7 @@ from palladion.ledger.record import Record
 from palladion.ledger.writer import Receipt
 from palladion.lifecycle.installation import Installation
 from palladion.lifecycle.marking import fingerprint, unmarked
+from palladion.lifecycle.recipients import refuse_revoked
 from palladion.lifecycle.revoke import require_unrevoked
 from palladion.model.digest import model_digest
 from palladion.model.read import read_memory
@@ -117,6 +118,5 @@ def _register(
 def _recipient(installation: Installation, name: str) -> Recipient:
     with installation.open_registry() as registry, registry.read() as records:
         row = records.recipients.get(name)
-    if row.revoked_at is not None:
-        raise ConflictError(f"recipient {name} was revoked on {row.revoked_at:%Y-%m-%d} and gets nothing")
+    refuse_revoked(row)
     return row

@@ -77,15 +77,9 @@ def open_version(
     to record: `record_opened`.
     """
     version = find_version(installation, text)
-    path = _sealed(installation, version, kind)
     if identity is None:
         identity = gate_identity(installation.open_gate_root())
-
-    def accept(info: SealedInfo) -> None:
-        # the file of this version, not an older or another one that is just as well signed
-        require_registered(info, version, kind, path)
-
-    opened = open_sealed(path, [identity], installation.publishers(), accept=accept)
+    path, opened = _opened(installation, version, identity, kind)
     try:
         # the content that was registered
         model = read_memory(opened.files)
@@ -101,12 +95,7 @@ def open_payload(
     installation: Installation, version: Version, identity: Identity, *, kind: SealedKind = "served"
 ) -> OpenedFiles:
     """The files of a version of whatever format, opened with `identity`. Raises as `open_version` does."""
-    path = _sealed(installation, version, kind)
-
-    def accept(info: SealedInfo) -> None:
-        require_registered(info, version, kind, path)
-
-    opened = open_sealed(path, [identity], installation.publishers(), accept=accept)
+    path, opened = _opened(installation, version, identity, kind)
     try:
         if payload_content(cast("PayloadKind", opened.info.header.kind), opened.files) != content_of(version, kind):
             raise TamperError(f"{path} holds something else than version {version.number} of {version.model}")
@@ -185,6 +174,18 @@ def record_opened(info: SealedInfo, *, at: datetime, actor: str, reason: str) ->
     header = info.header
     details = {"purpose": header.purpose, "header": info.header_digest, "reason": reason}
     return Record("model.opened", at, actor, f"{header.model}@{header.version}", details)
+
+
+def _opened(
+    installation: Installation, version: Version, identity: Identity, kind: SealedKind
+) -> tuple[Path, OpenedFiles]:
+    """A version's sealed file and what is in it: the registered one, not another that is just as well signed."""
+    path = _sealed(installation, version, kind)
+
+    def accept(info: SealedInfo) -> None:
+        require_registered(info, version, kind, path)
+
+    return path, open_sealed(path, [identity], installation.publishers(), accept=accept)
 
 
 def _sealed(installation: Installation, version: Version, kind: SealedKind) -> Path:

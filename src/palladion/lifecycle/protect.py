@@ -4,7 +4,7 @@ What is served is marked; the original is not, and goes to owner and escrow only
 what is served. A model that has no place for a mark is served as it is, and `Version.marks` is empty.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,19 +19,16 @@ from palladion.lifecycle.marking import OwnershipMark, mark_ownership
 from palladion.lifecycle.numbering import next_version
 from palladion.lifecycle.open import verify_version
 from palladion.lifecycle.plaintext import Stayed, delete_plaintext
+from palladion.lifecycle.reading import Progress, ReadModel, digested, read_model
 from palladion.lifecycle.reconcile import statement
-from palladion.model.digest import graph_digest, listing_digest, tensor_digest
-from palladion.model.model import Model, ModelFile
+from palladion.model.model import ModelFile
 from palladion.model.run import unservable
-from palladion.registry import NewVersion, Registry, SealedFile, Version, VersionTensor, names
+from palladion.registry import NewVersion, Registry, SealedFile, Version, names
 from palladion.registry.rows import SealedKind
-from palladion.scan import scan_file
 from palladion.seal.header import Header, new_header
 from palladion.seal.sign import publisher_id
 from palladion.seal.structure import SealedInfo
 from palladion.seal.writer import seal_files
-
-Progress = Callable[[str, int, int], None]  # stage, bytes done, bytes in all
 
 
 @dataclass(frozen=True)
@@ -56,16 +53,6 @@ class Protected:
     stayed: tuple[Stayed, ...] = ()
 
 
-@dataclass(frozen=True)
-class _Read:
-    """A scanned model with the digests by which it is known."""
-
-    model: Model
-    tensors: tuple[VersionTensor, ...]
-    graph: str | None
-    content: str
-
-
 def protect(
     installation: Installation,
     owner: Root,
@@ -87,10 +74,10 @@ def protect(
     names.slug(name, what="the name of a model")
     names.note(note, what="the note of a version")
     # 1. scan and read: one reading of the file, so that what is scanned is what is sealed
-    read = _read(installation, path, progress)
+    read = read_model(installation, path, progress)
     # 2. mark
     mark = mark_ownership(read.model, read.content, owner)
-    served = read if mark is None else _digested(mark.model, progress)
+    served = read if mark is None else digested(mark.model, progress)
     made: Protected | None = None
     try:
         gate = installation.open_gate_root()
@@ -129,28 +116,6 @@ def protect(
     return _without_plaintext(installation, made, path.parent, read.model.files) if delete else made
 
 
-def _read(installation: Installation, path: Path, progress: Progress) -> _Read:
-    limits = installation.policy.scan
-    scanned = scan_file(path, operator_domains=limits.operator_domains, bytes_max=limits.file_bytes_max)
-    return _digested(scanned.accepted_model(), progress)
-
-
-def _digested(model: Model, progress: Progress) -> _Read:
-    digests: dict[str, bytes] = {}
-    total = sum(tensor.byte_count for tensor in model.tensors.values())
-    done = 0
-    for name, tensor in model.tensors.items():
-        digests[name] = tensor_digest(tensor)
-        done += tensor.byte_count
-        progress("digest", done, total)
-    graph = graph_digest(model.graph) if model.graph is not None else None
-    tensors = tuple(
-        VersionTensor(name, tensor.dtype.name, tensor.shape, digests[name].hex(), tensor.byte_count)
-        for name, tensor in sorted(model.tensors.items())
-    )
-    return _Read(model, tensors, graph.hex() if graph else None, listing_digest(digests, graph).hex())
-
-
 @dataclass(frozen=True)
 class _Sealing:
     """Writes the sealed files of one version."""
@@ -162,7 +127,7 @@ class _Sealing:
     previous: str
     progress: Progress
 
-    def seal(self, purpose: SealedKind, read: _Read, recipients: list[Recipient]) -> SealedFile:
+    def seal(self, purpose: SealedKind, read: ReadModel, recipients: list[Recipient]) -> SealedFile:
         paths = self.installation.paths
         place = paths.served if purpose == "served" else paths.original
         path = place(self.model, self.number)
@@ -179,7 +144,7 @@ class _Sealing:
         )
         return _sealed_file(info, path.relative_to(self.installation.paths.sealed))
 
-    def _header(self, purpose: SealedKind, read: _Read) -> Header:
+    def _header(self, purpose: SealedKind, read: ReadModel) -> Header:
         return new_header(
             kind=read.model.format,
             purpose=purpose,
@@ -204,7 +169,7 @@ def _register(
     *,
     number: int,
     actor: str,
-    read: _Read,
+    read: ReadModel,
     mark: OwnershipMark | None,
 ) -> Protected:
     with registry.write() as records:

@@ -1,5 +1,6 @@
 """Registers and revokes recipients, each recorded before it takes effect."""
 
+from palladion.errors import ConflictError
 from palladion.ledger.record import Record
 from palladion.ledger.writer import Receipt
 from palladion.lifecycle.installation import Installation
@@ -19,6 +20,12 @@ def add_recipient(
         row = records.recipients.add(name, kind=recipient.kind, public_key=str(recipient), note=note)
         record = Record("recipient.added", row.created, actor, name, {"public_key": row.public_key})
         return row, ledger.append([record])[0]
+
+
+def refuse_revoked(row: Recipient) -> None:
+    """Raise ConflictError if a recipient was revoked."""
+    if row.revoked_at is not None:
+        raise ConflictError(f"recipient {row.name} was revoked on {row.revoked_at:%Y-%m-%d} and gets nothing")
 
 
 def revoke_recipient(installation: Installation, name: str, *, actor: str) -> tuple[Recipient, Receipt]:

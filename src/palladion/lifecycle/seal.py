@@ -15,12 +15,11 @@ from palladion.ledger.remote import LedgerWriter
 from palladion.ledger.writer import Receipt
 from palladion.lifecycle.installation import Installation, gate_identity, owner_identity
 from palladion.lifecycle.numbering import Next, next_version
+from palladion.lifecycle.reading import read_model
+from palladion.lifecycle.recipients import refuse_revoked
 from palladion.lifecycle.reconcile import statement
-from palladion.model.digest import graph_digest, listing_digest, tensor_digest
-from palladion.model.model import Model
 from palladion.model.payload import PayloadKind, file_kind, read_payload
 from palladion.registry import NewVersion, Registry, SealedFile, Version, VersionTensor, names
-from palladion.scan import scan_file
 from palladion.seal.header import new_header
 from palladion.seal.recipients import parse_recipient
 from palladion.seal.sign import publisher_id
@@ -82,6 +81,7 @@ def seal(
     # 2. read, and scan what is known to be a model
     contents = _read(installation, path, opaque=opaque, follow_links=follow_links)
     _require_base(path, contents, base)
+    signer = owner.signer("publisher")
     gate = installation.open_gate_root()
     with installation.open_ledger(gate) as ledger, installation.open_registry() as registry:
         # 3. the next version
@@ -92,7 +92,7 @@ def seal(
         header = new_header(
             kind=contents.kind,
             purpose="served",
-            publisher=publisher_id(owner.signer("publisher").public_key),
+            publisher=publisher_id(signer.public_key),
             created=installation.clock.now(),
             model=name,
             version=following.number,
@@ -103,7 +103,6 @@ def seal(
         )
         place = installation.paths.served(name, following.number)
         files.make_private_directory(place.parent)
-        signer = owner.signer("publisher")
         # a file of this number without a registered version was left by an attempt that failed
         info = seal_files(contents.files, header, wraps, signer, place, replace=True, progress=progress)
         # 5. register and record
@@ -129,8 +128,8 @@ def find_recipients(installation: Installation, texts: Sequence[str]) -> list[Re
             else:
                 row = records.recipients.get(text)
                 key = parse_recipient(row.public_key)
-            if row is not None and row.revoked_at is not None:
-                raise ConflictError(f"recipient {row.name} was revoked on {row.revoked_at:%Y-%m-%d} and gets nothing")
+            if row is not None:
+                refuse_revoked(row)
             found.append(key)
     return found
 
@@ -171,24 +170,13 @@ def _once(recipients: Sequence[Recipient]) -> list[Recipient]:
 def _read(installation: Installation, path: Path, *, opaque: bool, follow_links: bool) -> _Contents:
     kind = "opaque" if opaque or path.is_dir() else file_kind(path)
     if kind in {"onnx", "safetensors"}:
-        limits = installation.policy.scan
-        scanned = scan_file(path, operator_domains=limits.operator_domains, bytes_max=limits.file_bytes_max)
-        return _of_model(scanned.accepted_model())
+        read = read_model(installation, path, lambda _stage, _done, _total: None)
+        contents = tuple((file.name, file.data) for file in read.model.files)
+        return _Contents(read.model.format, contents, read.tensors, read.graph, read.content)
     payload = read_payload(path, opaque=opaque, follow_links=follow_links)
     rows = tuple(VersionTensor(r.name, r.dtype, r.shape, r.digest.hex(), r.byte_count) for r in payload.rows)
     known = tuple((file.name, KnownFile(file.path, file.blake3)) for file in payload.files)
     return _Contents(payload.kind, known, rows, None, payload.content.hex())
-
-
-def _of_model(model: Model) -> _Contents:
-    digests = {name: tensor_digest(tensor) for name, tensor in model.tensors.items()}
-    graph = graph_digest(model.graph) if model.graph is not None else None
-    rows = tuple(
-        VersionTensor(name, tensor.dtype.name, tensor.shape, digests[name].hex(), tensor.byte_count)
-        for name, tensor in sorted(model.tensors.items())
-    )
-    contents = tuple((file.name, file.data) for file in model.files)
-    return _Contents(model.format, contents, rows, graph.hex() if graph else None, listing_digest(digests, graph).hex())
 
 
 def _new_version(info: SealedInfo, contents: _Contents, following: Next, *, path: str, note: str) -> NewVersion:
