@@ -32,6 +32,7 @@ TESTED_ELSEWHERE = {
     "lifecycle/reading.py": "tests/lifecycle/test_protect.py and test_seal.py",
     "lifecycle/numbering.py": "tests/lifecycle/test_protect.py and test_reconcile.py",
     "model/model.py": "values without logic",
+    "mark/align/realigned.py": "values without logic",
     "model/graph.py": "values without logic",
     "model/onnx_schema.py": "tables; tests/model/test_onnx.py compares what they read with the reference package",
     "model/onnx_tensors.py": "tests/model/test_onnx.py, which reads them inside whole files",

@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
+from numpy.typing import NDArray
+
 from palladion import canonical
 from palladion.keys import Root
 from palladion.lifecycle.installation import Installation, owner_identity
 from palladion.lifecycle.open import OpenedModel, open_version
+from palladion.mark.carriers import derive
 from palladion.mark.fingerprints import fingerprint_key, stamp_place
 from palladion.mark.places import Place, Weights, place_of
 from palladion.mark.stats import log10_p_subgaussian
@@ -44,7 +47,7 @@ class OwnershipMark:
 def mark_ownership(model: Model, original: str, owner: Root) -> OwnershipMark | None:
     """The model with the owner's mark, or None if it has no place for one; `original` is its digest before."""
     key = ownership_key(owner.derive("mark"), original)
-    files, carrying = _marked(model, lambda place: mark_place(place, key))
+    files, carrying = _marked(model, lambda place: mark_place(place, key), key)
     if not carrying:
         return None
     weights = sum(carrying)
@@ -82,21 +85,21 @@ def fingerprint(
         return None, 0.0
     ownership = ownership_key(owner.derive("mark"), mark["original"])
     key = fingerprint_key(owner.derive("fingerprint"), mark["original"], public_key)
-    files, carrying = _marked(original, lambda place: stamp_place(place, ownership, key))
+    files, carrying = _marked(original, lambda place: stamp_place(place, ownership, key), key)
     return files, log10_p_subgaussian(sum(carrying) ** 0.5)
 
 
-def _marked(model: Model, mark: Callable[[Place], Weights]) -> tuple[dict[str, bytearray], list[int]]:
-    """The model's files with other weights in every place, and how many weights each place has."""
+def _marked(model: Model, mark: Callable[[Place], Weights], key: bytes) -> tuple[dict[str, bytearray], list[int]]:
+    """The model's files with other weights in every place, rounded by `key`, and how many weights each place has."""
     writable = locate(model)
     carrying: list[int] = []
 
-    def change(tensor: Tensor) -> Weights | None:
+    def change(tensor: Tensor) -> NDArray[Any] | None:
         place = place_of(tensor) if tensor.name in writable else None
         if place is None:
             return None
         carrying.append(place.size)
-        return mark(place).reshape(tensor.shape)
+        return place.coding.encode(mark(place), derive(key, "rounding", place.name))
 
     return rewrite(model, change), carrying
 

@@ -2,7 +2,7 @@
 
 Everything here is a function of suspect and original, never of a marked copy or a key: only then does the suspect stay
 independent of the key under the null hypothesis, and the p-value valid. Undone are other names, another shape of the
-same numbers, transposition, and what `align` undoes. Permutations are not.
+same numbers, transposition, and what `scale` undoes. Permutations are `realign`'s (`palladion.mark.align`).
 """
 
 from collections.abc import Callable, Iterator
@@ -13,8 +13,8 @@ from hashlib import sha256, shake_256
 import numpy as np
 from numpy.typing import NDArray
 
-from palladion.mark.align import Aligned, Floats, Sample, align, smallest
 from palladion.mark.places import Place, Weights, places
+from palladion.mark.scale import Aligned, Floats, Sample, align, smallest
 from palladion.model.model import Model
 from palladion.model.tensors import Tensor
 

@@ -1,4 +1,4 @@
-"""Where marks go: the tensors that can carry one, and how far each weight may move.
+"""Where marks go: the tensors that can carry one, how far each weight may move, and how it is stored again.
 
 A weight moves by a hundredth or so of the root mean square of its row, so that quiet rows are changed quietly.
 """
@@ -6,7 +6,7 @@ A weight moves by a hundredth or so of the root mean square of its row, so that 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,26 @@ ROW_NUMBERS_MIN = 8  # fewer say little of how loud a row is; the kernel of a de
 ADDITIVE_ATTRIBUTES = {"coefficients", "target_weights"}
 
 
+class Coding(Protocol):
+    """How the numbers of a place are stored in its tensor."""
+
+    def encode(self, weights: Weights, key: bytes) -> NDArray[Any]:
+        """The tensor's `data` for `weights` (rows, columns); where rounding is left to chance, `key` is the chance."""
+        ...
+
+
+@dataclass(frozen=True)
+class FloatCoding:
+    """Floating-point numbers, which are rounded to the nearest."""
+
+    carrier: np.dtype[Any]
+    shape: tuple[int, ...]
+
+    def encode(self, weights: Weights, key: bytes) -> NDArray[Any]:
+        """The tensor's `data` for `weights` (rows, columns)."""
+        return weights.reshape(self.shape).astype(self.carrier, copy=False)
+
+
 @dataclass(frozen=True, eq=False)
 class Place:
     """A tensor that carries marks: its numbers (rows, columns) and the root mean square of each row (rows, 1).
@@ -37,6 +57,7 @@ class Place:
     shape: tuple[int, ...]
     weights: Weights
     scale: Weights
+    coding: Coding
 
     @property
     def size(self) -> int:
@@ -62,7 +83,8 @@ def place_of(tensor: Tensor) -> Place | None:
         return None
     weights = numbers.reshape(-1, _row_length(tensor.shape))
     scale = np.sqrt(np.square(weights).mean(axis=1, keepdims=True))
-    return Place(tensor.name, tensor.shape, weights, scale) if scale.any() else None
+    coding = FloatCoding(tensor.data.dtype, tensor.shape)
+    return Place(tensor.name, tensor.shape, weights, scale, coding) if scale.any() else None
 
 
 def places(model: Model) -> Iterator[Place]:

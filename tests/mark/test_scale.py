@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from palladion.mark.align import SCALE_NUMBERS_MIN, Aligned, Sample, align
+from palladion.mark.scale import SCALE_NUMBERS_MIN, Aligned, Sample, align
 
 from .suspects import Array, matrix, noisy, pruned, quantised, rescaled, rounded
 
