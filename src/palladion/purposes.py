@@ -85,6 +85,14 @@ PURPOSES: tuple[Purpose, ...] = (
     ),
     Purpose(
         "gate",
+        "text-marks",
+        "derived",
+        "marks generated text, each tenant's with a key of its own",
+        "text generated so far can no longer be told from other text",
+        "a thief can recognise marked text, wash the mark out, and write text that carries it",
+    ),
+    Purpose(
+        "gate",
         "ledger-salts",
         "derived",
         "salts the digests of requests and answers in the ledger",

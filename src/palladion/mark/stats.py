@@ -6,6 +6,8 @@ H0: the suspect is independent of our secret key. The randomness is in the key, 
 import math
 from collections.abc import Sequence
 
+import numpy as np
+
 # P(sum of signs * x / ||x|| >= t) <= BENTKUS * (1 - Phi(t)) for any fixed x: Bentkus and Dzindzalieta, "A tight
 # Gaussian bound for weighted sums of Rademacher random variables", Bernoulli 21(2), 2015. It is 3.1786…, and attained
 # by two equal weights: 1/4 over the normal tail from the root of 2 on.
@@ -45,3 +47,16 @@ def log10_p_subgaussian(t: float) -> float:
 def best_of(log10_ps: Sequence[float], tests: int | None = None) -> float:
     """log10 of the smallest p-value after paying for having looked at all of them, or at `tests` (Bonferroni)."""
     return min(0.0, min(log10_ps) + math.log10(tests or len(log10_ps))) if log10_ps else 0.0
+
+
+def log10_gamma_tail(score: float, count: int) -> float:
+    """log10 of the probability that `count` independent exponential variables with mean one sum to `score` or more.
+
+    Exact, for all sizes: Q(n, x) = exp(-x) * sum of x^k / k! for k below n (DLMF 8.4.8), summed in logarithms.
+    """
+    if count <= 0 or not score > 0:
+        return 0.0
+    steps = np.log(score) - np.log(np.arange(1, count))
+    terms = np.concatenate(([0.0], np.cumsum(steps)))
+    largest = float(terms.max())
+    return min(0.0, (largest + math.log(float(np.exp(terms - largest).sum())) - score) / math.log(10))
