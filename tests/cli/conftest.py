@@ -1,5 +1,6 @@
 """Sessions run in a folder of their own, with a cheap passphrase and the files that they speak of."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write(work / "engine.plan", b"an engine")
     write(work / "bad.pkl", b"\x80\x04N.")
     write(work / "cut.onnx", onnx_bytes(1)[:-7])
+    write(work / "tokens.json", json.dumps([7 * index % 101 for index in range(44)]).encode())
     write(work / "pass", b"correct horse battery staple\n")
     write(work / "pass2", b"another long passphrase\n")
     write(work / "short", b"short\n")

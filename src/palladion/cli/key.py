@@ -125,3 +125,38 @@ def rewrap(
                 ("new host identity", done.new_host_identity),
             ]
         )
+
+
+@key.command("text", epilog="Example: palladion key text acme --engine sglang --out acme.json")
+@click.argument("tenant")
+@click.option(
+    "--epoch", default="1", show_default=True, metavar="NAME", help="Which of the tenant's keys, such as 2026-11."
+)
+@click.option(
+    "--engine",
+    type=click.Choice(["vllm", "sglang", "tensorrt-llm"]),
+    help="Write what this engine is started with; without it, a key for palladion.mark.text_processor.TextMarker.",
+)
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Write it to this file.",
+)
+@json_option
+@click.pass_context
+def text(ctx: click.Context, tenant: str, epoch: str, engine: str | None, out: Path, as_json: bool) -> None:
+    """Give out the key that marks the text generated for TENANT, in a new file that only you can read.
+
+    `palladion prove text` tests for every key that was ever given, so give one for each tenant, and none in reserve.
+    """
+    from palladion.lifecycle.text import Given, give_key
+
+    installation = find_installation(ctx)
+    given = Given(tenant, epoch, engine)  # type: ignore[arg-type]
+    give_key(installation, installation.open_gate_root(), given, out, actor=actor())
+    if as_json:
+        print_json({"tenant": tenant, "epoch": epoch, "engine": engine or "palladion", "file": str(out)})
+    else:
+        echo(f"wrote the key of text for {given.name} to {out}: it is a secret")

@@ -249,10 +249,10 @@ def _leak(stage: Stage, digits: Digits) -> None:
     stage.run(f"unseal {WHO_LEAKS}.sealed --identity {WHO_LEAKS}.identity --out opened.onnx --reason demo")
     _round_to_int8(stage.folder / "opened.onnx", stage.folder / "leaked.onnx")
     (stage.folder / "opened.onnx").unlink()
-    stage.run(f"prove copy leaked.onnx --version {MODEL}@1 --passphrase-file passphrase", exit_code=1)
+    stage.run(f"prove copy leaked.onnx --reference {MODEL}@1 --passphrase-file passphrase", exit_code=1)
     train_model(stage.folder / "unrelated.onnx", digits.validation, seed=SEED + 1)
     stage.say("and a model of the same kind that somebody else trained:")
-    stage.run(f"prove copy unrelated.onnx --version {MODEL}@1 --passphrase-file passphrase")
+    stage.run(f"prove copy unrelated.onnx --reference {MODEL}@1 --passphrase-file passphrase")
 
 
 def _round_to_int8(source: Path, target: Path) -> None:

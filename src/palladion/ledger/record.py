@@ -36,6 +36,7 @@ KINDS = MappingProxyType(
         "license.renewed": "A licence was signed again, until another day or for another machine; states all of it.",
         "license.revoked": "A licence went on the list of revocations; states why, and which list.",
         "mark.tested": "A suspect was tested for marks; states its digest, what was looked for, and what was found.",
+        "text.key-given": "A key that marks a tenant's text was written to a file; states tenant, epoch and engine.",
         "client.added": "A client of the API was registered.",
         "client.revoked": "A client is let in no more, with whatever key.",
         "client.key-added": "A client got an API key; states its prefix, never the key.",
