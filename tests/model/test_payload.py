@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from palladion.errors import FormatError, UnsupportedFormatError
 from palladion.model import payload
 from palladion.model.digest import model_digest
-from palladion.model.payload import file_kind, payload_content, read_payload
-from palladion.model.read import read_memory
+from palladion.model.payload import file_kind, model_rows, payload_content, read_payload
+from palladion.model.read import read_file, read_memory
 from tests.models import onnx_bytes, safetensors_bytes, write
 
 
@@ -150,3 +150,11 @@ def test_a_file_that_grows_while_it_is_read_is_refused(tmp_path: Path, monkeypat
     with pytest.raises(FormatError, match="changed its size"):
         read_payload(path)
     assert grown
+
+
+def test_a_folder_that_is_read_as_a_model_is_known_by_the_same_rows(tmp_path: Path) -> None:
+    write(tmp_path / "model.safetensors", safetensors_bytes())
+    write(tmp_path / "config.json", b"{}")
+    assert sorted(model_rows(read_file(tmp_path)), key=lambda row: row.name) == list(read_payload(tmp_path).rows)
+    model = read_memory({"model.onnx": onnx_bytes()})
+    assert {row.name for row in model_rows(model)} == model.tensors.keys()

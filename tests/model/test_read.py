@@ -1,4 +1,5 @@
 import os
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ from palladion.model import read as read_module
 from palladion.model import safetensors
 from palladion.model.digest import model_digest
 from palladion.model.model import is_plain_name
-from palladion.model.read import read_file, read_memory, sniff
+from palladion.model.read import read_file, read_memory, read_weights, sniff
+from palladion.model.stored import StoredFile
 from palladion.model.tensors import DTYPES, Tensor
 from palladion.seal.manifest import check_name
 from tests.model import factories, wire
@@ -58,8 +60,7 @@ def test_anything_can_be_sniffed_and_noise_is_refused(noise: bytes) -> None:
 @pytest.mark.parametrize(
     ("data", "message", "hint"),
     [
-        (b"GGUF\x03", "is a gguf file, expected ONNX or safetensors", "convert"),
-        (b"\x80\x04\x95", "is a pickle file", "runs code"),
+        (b"\x80\x04\x95", "is a pickle file, expected ONNX, safetensors or GGUF", "runs code"),
         (b"PK\x03\x04", "is a zip file", "PyTorch"),
         (b"\x89HDF\r\n\x1a\n", "is a hdf5 file", "export"),
         (b"\x93PALL\r\n\x1a\n", "is a sealed file", "unseal"),
@@ -233,7 +234,7 @@ def test_only_regular_files_are_read(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="not a regular file"):
         read_file(path)
     with pytest.raises(FormatError, match="not a regular file"):
-        read_file(tmp_path / "weights")
+        read_file(tmp_path / "weights/w.bin")
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
@@ -291,3 +292,76 @@ def test_any_bytes_in_memory_can_be_read(kind: type[bytes] | type[bytearray] | t
 
     assert model.tensors["w"].data.tolist() == [1, 1, 1]
     assert not model.tensors["w"].data.flags.writeable
+
+
+@pytest.mark.parametrize("data", [WEIGHTS, safetensors.serialise([], {})])
+def test_a_large_file_is_read_by_ranges_and_is_the_same_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: bytes
+) -> None:
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(data)
+    held = read_file(path)
+    monkeypatch.setattr(read_module, "HELD_BYTES_MAX", 0)
+
+    stored = read_file(path)
+
+    assert isinstance(stored.files[0], StoredFile)
+    assert not isinstance(held.files[0], StoredFile)
+    assert (stored.format, stored.metadata, stored.byte_count) == (held.format, held.metadata, held.byte_count)
+    assert model_digest(stored) == model_digest(held)
+    path.write_bytes(bytes(len(data)))
+    with pytest.raises(FormatError, match="changed after it was read first"):
+        list(stored.files[0].pieces())
+
+
+def test_a_large_onnx_file_is_held_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(read_module, "HELD_BYTES_MAX", 0)
+    path, _ = saved(tmp_path)
+
+    assert not any(isinstance(file, StoredFile) for file in read_file(path).files)
+
+
+def test_a_file_over_the_limit_is_refused_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(read_module, "HELD_BYTES_MAX", 0)
+    (tmp_path / "m.safetensors").write_bytes(WEIGHTS)
+
+    for path in (tmp_path / "m.safetensors", tmp_path):
+        with pytest.raises(FormatError, match="makes the model larger than the 9 bytes allowed"):
+            read_file(path, bytes_max=9)
+
+
+def test_a_suspects_folder_is_read_for_its_weights_alone(tmp_path: Path) -> None:
+    (tmp_path / "blob").mkdir()
+    (tmp_path / "blob" / "abc").write_bytes(WEIGHTS)
+    snapshot = tmp_path / "snapshot"
+    snapshot.mkdir()
+    (snapshot / "model.safetensors").symlink_to("../blob/abc")  # as a hub's cache has it
+    (snapshot / "pytorch_model.bin").write_bytes(b"PK\x03\x04")
+
+    assert read_weights(snapshot).tensors.keys() == {"w"}
+    assert [file.name for file in read_weights(snapshot).files] == ["model.safetensors"]
+    assert read_weights(tmp_path / "blob" / "abc").tensors.keys() == {"w"}
+    with pytest.raises(FormatError, match="is a link"):
+        read_file(snapshot)
+
+
+def test_a_vocabulary_of_sentencepiece_is_not_taken_for_weights(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(WEIGHTS)
+    pieces = b"".join(wire.blob(1, wire.blob(1, f"piece {index}") + b"\x15\x00\x00\x80\x3f") for index in range(50))
+    (tmp_path / "tokenizer.model").write_bytes(pieces + wire.blob(2, wire.blob(1, "corpus")) + wire.blob(3, b""))
+
+    assert len(read_file(tmp_path).files) == 2
+
+
+@pytest.mark.parametrize("length", [640, 896, 1152, 1408])
+def test_a_safetensors_header_whose_length_looks_like_a_pickle_is_read(length: int) -> None:
+    header = b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
+    data = length.to_bytes(8, "little") + header.ljust(length) + bytes(4)
+
+    assert sniff(data) == "safetensors"
+    assert list(read_memory({"m.safetensors": data}).tensors) == ["a"]
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_a_pickle_is_still_a_pickle(protocol: int) -> None:
+    assert sniff(pickle.dumps({"a": [1.5, "{"]}, protocol=protocol)) == "pickle"

@@ -1,5 +1,6 @@
 """New numbers in the same places: every other byte stays as it was, and what cannot be changed is refused."""
 
+from dataclasses import replace
 from typing import Any
 
 import ml_dtypes
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from palladion.model.digest import graph_digest, tensor_digest
 from palladion.model.model import Model
 from palladion.model.read import read_memory
-from palladion.model.rewrite import Change, locate, rewrite
+from palladion.model.rewrite import Change, locate, rewrite, rewritten
 from palladion.model.safetensors import serialise
 from palladion.model.tensors import DTYPES, Tensor
 from tests.model import wire
@@ -174,7 +175,6 @@ def test_a_file_without_a_byte_is_no_obstacle() -> None:
     [
         ("a list of integers", helper.make_tensor("w", onnx.TensorProto.INT64, [3], [1, 2, 300])),
         ("floats in a list of integers", helper.make_tensor("w", onnx.TensorProto.FLOAT16, [3], [1.0, 2.0, 3.0])),
-        ("numbers narrower than a byte", helper.make_tensor("w", onnx.TensorProto.INT4, [4], b"\x21\x43", raw=True)),
         ("no numbers", weights("w", np.zeros((0, 3), np.float32))),
     ],
 )
@@ -190,6 +190,53 @@ def test_numbers_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
     model = _safetensors(("a", "float32", _random((5, 4))))
     with pytest.raises(ValueError, match="'a' has the shape"):
         rewrite(model, lambda _: np.zeros(shape))
+
+
+def test_packed_numbers_are_changed_as_their_bytes() -> None:
+    item = helper.make_tensor("w", onnx.TensorProto.INT4, [4], b"\x21\x43", raw=True)
+    model = read_memory({"m.onnx": with_constants(item).SerializeToString()})
+    again = read_memory(rewrite(model, _one("w", lambda data: data[::-1])))
+    assert again.tensors["w"].data.tolist() == [0x43, 0x21]
+
+
+def test_new_numbers_are_computed_when_they_are_asked_for_and_not_before() -> None:
+    asked: list[str] = []
+
+    def change(tensor: Tensor) -> Array:
+        asked.append(tensor.name)
+        return -tensor.data
+
+    model = _safetensors(("a", "float32", _random((5, 4))), ("b", "float32", _random((3, 3))))
+    changed = rewritten(model, change)
+    assert asked == []
+    assert np.array_equal(changed.tensors["b"].data, -model.tensors["b"].data)
+    assert asked == ["b"]
+    whole = b"".join(map(bytes, changed.files[0].pieces()))
+    assert asked == ["b", "a", "b"]
+    assert whole == bytes(rewrite(model, change)["model.safetensors"])
+    assert changed.byte_count == model.byte_count
+
+
+@given(st.integers(0, 400), st.integers(0, 400))
+@settings(max_examples=30)
+def test_any_part_of_a_changed_file_can_be_read(begin: int, end: int) -> None:
+    model = _safetensors(("a", "float32", _random((5, 4))), ("b", "float64", _random((3, 3), np.float64)))
+    file = rewritten(model, lambda tensor: -tensor.data).files[0]
+    assert b"".join(map(bytes, file.pieces(begin, end))) == bytes(file.data)[begin:end]
+
+
+def test_a_changed_model_can_be_changed_again() -> None:
+    model = _safetensors(("a", "float32", _random((5, 4))), ("b", "int64", np.arange(3)))
+    again = rewritten(rewritten(model, _one("a", np.negative)), _one("a", np.negative))
+    assert bytes(again.files[0].data) == bytes(model.files[0].data)
+
+
+def test_numbers_that_two_tensors_share_are_not_changed_for_one_of_them() -> None:
+    model = _safetensors(("a", "float32", _random((5, 4))))
+    shared = replace(model.tensors["a"], name="b")
+    twice = replace(model, tensors={**model.tensors, "b": shared})
+    with pytest.raises(ValueError, match=r"share bytes of model\.safetensors"):
+        rewritten(twice, lambda _: None)
 
 
 def test_integers_that_lie_in_a_file_can_be_changed() -> None:

@@ -35,13 +35,13 @@ def test_the_callers_array_stays_writable() -> None:
 @pytest.mark.parametrize("name", sorted(DTYPES))
 def test_every_type_can_be_read_at_an_odd_address(name: str) -> None:
     dtype = DTYPES[name]
-    shape = (4, 3)
+    shape = (4, 3 * dtype.block)
     data = memoryview(bytes(1 + dtype.byte_count(shape)))[1:]
 
     tensor = tensor_from_bytes("w", dtype, shape, data, what="w")
 
     assert tensor.byte_count == 12 * dtype.bits // 8
-    assert tensor.element_count == 12
+    assert tensor.element_count == 12 * dtype.block
     assert tensor.data.tobytes() == bytes(data)
 
 
@@ -49,6 +49,15 @@ def test_packed_types_fill_up_their_last_byte() -> None:
     assert DTYPES["int4"].byte_count((3,)) == 2
     assert DTYPES["uint2"].byte_count((5,)) == 2
     assert DTYPES["float6_e2m3fn"].byte_count((3,)) == 3
+
+
+def test_quantised_types_come_in_whole_blocks_of_a_row() -> None:
+    dtype = DTYPES["q4_k"]
+    assert (dtype.packed, dtype.block, dtype.byte_count((2, 512))) == (True, 256, 4 * 144)
+    assert DTYPES["q8_0"].packed
+    for shape in ((2, 128), (256, 1), ()):
+        with pytest.raises(FormatError, match="expected whole blocks of 256"):
+            tensor_from_bytes("w", dtype, shape, memoryview(bytes(144)), what="w")
 
 
 def test_a_scalar_has_one_element_and_an_empty_tensor_none() -> None:

@@ -33,7 +33,6 @@ def test_sound_models_are_accepted_whatever_they_are_called(tmp_path: Path, data
     [
         (pickle.dumps({"a": 1}), "pickle"),
         (b"PK\x03\x04rest of a zip", "zip"),
-        (b"GGUF\x03\x00\x00\x00", "gguf"),
         (b"\x89HDF\r\n\x1a\n", "hdf5"),
         (b"\x93PALL\r\n\x1a\x01", "sealed"),
         (b"#!/bin/sh\n", "unknown"),

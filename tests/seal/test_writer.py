@@ -4,7 +4,7 @@ import errno
 import os
 import resource
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ import pytest
 from palladion.errors import FormatError, PalladionError, StorageError, TamperError
 from palladion.keys import Ed25519Signer, Wrap
 from palladion.seal.recipients import FileIdentity
-from palladion.seal.writer import seal_files
+from palladion.seal.writer import Pieces, seal_files
 from tests.seal.factories import CAPACITY, Party
 
 
@@ -188,4 +188,24 @@ def test_a_disk_that_refuses_at_the_end_leaves_nothing(
     monkeypatch.setattr(os, operation, fail)
     with pytest.raises(StorageError, match="input/output error"):
         Party().seal(tmp_path / "x")
+    assert _names(tmp_path) == []
+
+
+def test_a_file_that_is_made_piece_by_piece_is_sealed_as_it_is_made(tmp_path: Path) -> None:
+    buffer = bytearray(70_000)
+
+    def made() -> Iterator[memoryview]:
+        for number in range(40):
+            buffer[:] = bytes([number]) * len(buffer)  # a piece is used before the next one takes its memory
+            yield memoryview(buffer)
+
+    party = Party()
+    path = party.seal(tmp_path / "x", [("a", Pieces(40 * 70_000, made)), ("b", Pieces(0, lambda: iter([])))])
+    assert party.open(path) == {"a": b"".join(bytes([number]) * 70_000 for number in range(40)), "b": b""}
+
+
+@pytest.mark.parametrize("size", [4, 6])
+def test_pieces_of_another_length_than_was_announced_leave_nothing(tmp_path: Path, size: int) -> None:
+    with pytest.raises(RuntimeError, match=f"a was made with other than the {size} bytes"):
+        Party().seal(tmp_path / "x", [("a", Pieces(size, lambda: iter([b"12", b"345"]))), ("b", b"more")])
     assert _names(tmp_path) == []

@@ -1,14 +1,17 @@
-"""A model in memory: its files as they were read, its tensors as views into them, and its graph if it has one."""
+"""A model: its files as they were read, its tensors as views into them, and its graph if it has one.
+
+Files and tensors are in memory here; those that are read when they are asked for look the same (`stored`).
+"""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from palladion.model.graph import Graph
 from palladion.model.tensors import Tensor
 
-Format = Literal["onnx", "safetensors"]
+Format = Literal["onnx", "safetensors", "gguf", "folder", "adapter"]
 
 NAME_BYTES_MAX = 1024
 NAME_PARTS_MAX = 32
@@ -41,14 +44,24 @@ class ModelFile:
     data: memoryview
 
     def __repr__(self) -> str:
-        return f"<ModelFile {self.name} {self.data.nbytes} bytes>"
+        return f"<{type(self).__name__} {self.name} {self.byte_count} bytes>"
+
+    @property
+    def byte_count(self) -> int:
+        """How many bytes it has."""
+        return self.data.nbytes
+
+    def pieces(self, begin: int = 0, end: int | None = None) -> Iterator[memoryview]:
+        """The bytes from `begin` to `end`, in order; a piece is valid until the next one is asked for."""
+        yield self.data[begin:end]
 
 
 @dataclass(frozen=True, eq=False)
 class Model:
     """What `read` makes of files: the main one first, then the external data; `graph` is None for mere weights.
 
-    `metadata` is the key-value pairs that the file carries for people; no digest covers it.
+    A folder's files are sorted by name, and its tensors are those of all its safetensors files. `metadata`
+    is the key-value pairs that the file carries for people; no digest covers it.
     """
 
     format: Format
@@ -58,7 +71,7 @@ class Model:
     metadata: Mapping[str, str]
 
     def __repr__(self) -> str:
-        return f"<Model {self.format} {self.files[0].name} {len(self.tensors)} tensors>"
+        return f"<Model {self.format} {self.files[0].name if self.files else 'of no file'} {len(self.tensors)} tensors>"
 
     @property
     def parameter_count(self) -> int:
@@ -68,4 +81,4 @@ class Model:
     @property
     def byte_count(self) -> int:
         """Bytes of all files."""
-        return sum(file.data.nbytes for file in self.files)
+        return sum(file.byte_count for file in self.files)

@@ -6,7 +6,7 @@ each file lets whoever reads it again tell that it is still the same.
 
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -17,8 +17,9 @@ from blake3 import blake3
 from palladion.errors import FormatError, UnsupportedFormatError
 from palladion.files import storage_errors
 from palladion.model import safetensors
-from palladion.model.digest import listing_digest, model_digest, tensor_prefix
-from palladion.model.model import is_plain_name
+from palladion.model.digest import listing_digest, model_digest, tensor_digest, tensor_prefix
+from palladion.model.folder import ADAPTER_CONFIG, SAFETENSORS, folder_names
+from palladion.model.model import Model, is_plain_name
 from palladion.model.read import read_memory, sniff
 from palladion.model.safetensors import Span
 from palladion.model.tensors import DTYPES
@@ -26,10 +27,7 @@ from palladion.model.tensors import DTYPES
 PayloadKind = Literal["onnx", "safetensors", "gguf", "folder", "adapter", "opaque"]
 PAYLOAD_KINDS: tuple[PayloadKind, ...] = get_args(PayloadKind)
 
-FILES_MAX = 4096  # as many as a sealed file holds
 PIECE_BYTES = 1024 * 1024
-ADAPTER_CONFIG = "adapter_config.json"
-_SAFETENSORS = ".safetensors"
 _CODE = {"pickle", "zip", "hdf5"}  # may run code in whoever loads them
 
 
@@ -78,17 +76,37 @@ def read_payload(path: Path, *, opaque: bool = False, follow_links: bool = False
     """
     with storage_errors(path):
         is_folder = path.is_dir()
-    names = sorted(_names(path, follow_links=follow_links)) if is_folder else [path.name]
-    if not 0 < len(names) <= FILES_MAX:
-        raise FormatError(f"{path} holds {len(names)} files, expected 1 to {FILES_MAX}")
-    for name in names:
-        if not is_plain_name(name):
-            raise FormatError(f"{path} holds a file {name!r}, a name that no sealed file can hold", "rename it")
+    if not is_folder and not is_plain_name(path.name):
+        raise FormatError(f"{path} has a name that no sealed file can hold", "rename it")
+    names = folder_names(path, follow_links=follow_links) if is_folder else [path.name]
     kind: PayloadKind = "opaque" if opaque else _folder_kind(names) if is_folder else file_kind(path)
     folder = path if is_folder else path.parent
     read = [_read_file(folder / name, name, kind, allow_code=opaque) for name in names]
     rows = _unique(row for _, found in read for row in found)
     return Payload(kind, tuple(file for file, _ in read), rows, _content(rows))
+
+
+def model_rows(model: Model, advance: Callable[[int], None] = lambda _count: None) -> Iterator[PayloadRow]:
+    """The rows of a model that is known by the digests of its files and tensors, one after the other.
+
+    As of what is only sealed: GGUF is one file to us, and a folder's files that hold no tensors are rows of their own.
+    `advance` is told how many bytes were digested since it was told last.
+    """
+    if model.format != "gguf":
+        for name, tensor in model.tensors.items():
+            yield PayloadRow(name, tensor.dtype.name, tensor.shape, tensor_digest(tensor), tensor.byte_count)
+            advance(tensor.byte_count)
+    for file in model.files:
+        if model.format == "gguf" or (model.format in {"folder", "adapter"} and not file.name.endswith(SAFETENSORS)):
+            yield file_row(file.name, file.byte_count, _told(file.pieces(), advance))
+
+
+def file_row(name: str, size: int, pieces: Iterator[memoryview]) -> PayloadRow:
+    """The row of a file that holds no tensors, or none that are told apart; reads `pieces` to their end."""
+    hasher = sha256(tensor_prefix(DTYPES["uint8"], (size,)))
+    for piece in pieces:
+        hasher.update(piece)
+    return PayloadRow(f"file:{name}", "uint8", (size,), hasher.digest(), size)
 
 
 def payload_content(kind: PayloadKind, files: Mapping[str, memoryview]) -> str:
@@ -108,22 +126,6 @@ def file_kind(path: Path) -> PayloadKind:
     if found in {"onnx", "safetensors"}:
         return found
     return "opaque"
-
-
-def _names(folder: Path, *, follow_links: bool) -> Iterator[str]:
-    with storage_errors(folder):
-        for parent, folders, names in os.walk(folder, followlinks=follow_links):
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
-            for name in [*names, *folders]:
-                path = Path(parent, name)
-                if path.is_symlink() and not follow_links:
-                    raise FormatError(
-                        f"{path} is a link, which may lead to a file that nobody meant to seal",
-                        "copy what it leads to, or seal with --follow-links",
-                    )
-            for name in names:
-                if not name.startswith("."):
-                    yield Path(parent, name).relative_to(folder).as_posix()
 
 
 def _folder_kind(names: list[str]) -> PayloadKind:
@@ -171,12 +173,9 @@ def _refuse_code(name: str, first: bytes) -> None:
 
 def _rows(name: str, kind: PayloadKind, size: int, pieces: Iterator[memoryview]) -> tuple[PayloadRow, ...]:
     """What one file adds to the list of what a payload holds; reads `pieces` to their end."""
-    if kind in {"folder", "adapter"} and name.endswith(_SAFETENSORS):
+    if kind in {"folder", "adapter"} and name.endswith(SAFETENSORS):
         return _tensor_rows(name, size, pieces)
-    hasher = sha256(tensor_prefix(DTYPES["uint8"], (size,)))
-    for piece in pieces:
-        hasher.update(piece)
-    return (PayloadRow(f"file:{name}", "uint8", (size,), hasher.digest(), size),)
+    return (file_row(name, size, pieces),)
 
 
 def _tensor_rows(name: str, size: int, pieces: Iterator[memoryview]) -> tuple[PayloadRow, ...]:
@@ -216,6 +215,12 @@ def _unique(rows: Iterable[PayloadRow]) -> tuple[PayloadRow, ...]:
             raise FormatError(f"two files hold a tensor {row.name[:80]!r}")
         found[row.name] = row
     return tuple(found[name] for name in sorted(found))
+
+
+def _told(pieces: Iterator[memoryview], advance: Callable[[int], None]) -> Iterator[memoryview]:
+    for piece in pieces:
+        yield piece
+        advance(len(piece))
 
 
 def _content(rows: Iterable[PayloadRow]) -> bytes:

@@ -1,7 +1,8 @@
 """Tensors as every format is read into them: a name, an element type, a shape, and a read-only view of the numbers.
 
 Element types have one name across formats, so that the same weights have the same digest wherever they are stored.
-Types narrower than a byte stay packed, least significant bits first, as ONNX and safetensors store them.
+Types narrower than a byte stay packed, least significant bits first, as ONNX and safetensors store them. So do the
+quantised types of GGUF, whose numbers come in blocks that share a scale (`palladion.model.blocks` unpacks them).
 """
 
 from collections.abc import Mapping
@@ -25,20 +26,56 @@ NAME_BYTES_MAX = 2048  # as in the registry; exporters write paths of modules, s
 
 @dataclass(frozen=True)
 class DType:
-    """An element type: its name, its width, and the NumPy type of `Tensor.data` (uint8 where elements are packed)."""
+    """An element type: its name, its width, and the NumPy type of `Tensor.data` (uint8 where elements are packed).
+
+    `bits` is the width of an element, or of `block` consecutive elements of a row where these are stored together.
+    """
 
     name: str
     bits: int
     carrier: np.dtype[Any]
+    block: int = 1
 
     @property
     def packed(self) -> bool:
         """Whether an element is not a whole number of bytes, so that `Tensor.data` is a flat array of packed bytes."""
-        return self.bits % 8 != 0
+        return self.block > 1 or self.bits % 8 != 0
 
     def byte_count(self, shape: tuple[int, ...]) -> int:
-        """Bytes that a tensor of `shape` takes; packed types fill up their last byte."""
-        return (prod(shape) * self.bits + 7) // 8
+        """Bytes that a tensor of `shape` takes, whose rows are whole blocks; packed types fill up their last byte."""
+        return (prod(shape) // self.block * self.bits + 7) // 8
+
+
+# Elements and bytes of a block, by the names of ggml (ggml-common.h) in lower case. All that exist, also those whose
+# numbers nobody here unpacks: a file that holds some of them can still be sealed and compared.
+_BLOCKS: Mapping[str, tuple[int, int]] = {
+    "q4_0": (32, 18),
+    "q4_1": (32, 20),
+    "q5_0": (32, 22),
+    "q5_1": (32, 24),
+    "q8_0": (32, 34),
+    "q8_1": (32, 40),
+    "q2_k": (256, 84),
+    "q3_k": (256, 110),
+    "q4_k": (256, 144),
+    "q5_k": (256, 176),
+    "q6_k": (256, 210),
+    "q8_k": (256, 292),
+    "iq2_xxs": (256, 66),
+    "iq2_xs": (256, 74),
+    "iq3_xxs": (256, 98),
+    "iq1_s": (256, 50),
+    "iq4_nl": (32, 18),
+    "iq3_s": (256, 110),
+    "iq2_s": (256, 82),
+    "iq4_xs": (256, 136),
+    "iq1_m": (256, 56),
+    "tq1_0": (256, 54),
+    "tq2_0": (256, 66),
+    "mxfp4": (32, 17),
+    "nvfp4": (64, 36),
+    "q1_0": (128, 18),
+}
 
 
 def _table() -> Mapping[str, DType]:
@@ -58,6 +95,7 @@ def _table() -> Mapping[str, DType]:
     packed = {"int2": 2, "uint2": 2, "int4": 4, "uint4": 4, "float4_e2m1fn": 4, "float6_e2m3fn": 6, "float6_e3m2fn": 6}
     types = [DType(name, carrier.itemsize * 8, carrier) for name, carrier in carriers.items()]
     types += [DType(name, bits, np.dtype(np.uint8)) for name, bits in packed.items()]
+    types += [DType(name, 8 * size, np.dtype(np.uint8), elements) for name, (elements, size) in _BLOCKS.items()]
     return MappingProxyType({dtype.name: dtype for dtype in types})
 
 
@@ -107,6 +145,8 @@ def check_shape(shape: tuple[int, ...], dtype: DType, *, what: str) -> None:
         raise FormatError(f"{what} has a negative dimension in its shape {list(shape)}")
     if max(shape, default=0) > DIMENSION_MAX or prod(size for size in shape if size) * dtype.bits > SIZE_MAX_BITS:
         raise FormatError(f"{what} has the shape {list(shape)}, which no memory can hold")
+    if prod(shape[-1:]) % dtype.block:
+        raise FormatError(f"{what} has rows of {prod(shape[-1:])} numbers, expected whole blocks of {dtype.block}")
 
 
 def tensor_from_bytes(name: str, dtype: DType, shape: tuple[int, ...], data: memoryview, *, what: str) -> Tensor:

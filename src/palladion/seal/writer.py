@@ -3,7 +3,7 @@
 import os
 import secrets
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -17,7 +17,7 @@ from palladion.keys import Recipient, Signer, Wrap
 from palladion.seal import floe
 from palladion.seal.header import Header, encode_prefix
 from palladion.seal.layout import PARAMETERS, Footer, Layout
-from palladion.seal.manifest import Manifest
+from palladion.seal.manifest import Entry, Manifest
 from palladion.seal.sign import publisher_id, verify_signature
 from palladion.seal.structure import Progress, SealedInfo, Structure
 from palladion.seal.trailer import Trailer, body_data, signed_message, wrap_context
@@ -31,7 +31,15 @@ class KnownFile:
     blake3: bytes
 
 
-Content = Buffer | Path | KnownFile  # bytes in memory (C-contiguous), or a file that nobody writes to meanwhile
+@dataclass(frozen=True)
+class Pieces:
+    """A file of `size` bytes that is made piece by piece, from its front; a piece is used before the next is made."""
+
+    size: int
+    begin: Callable[[], Iterator[Buffer]]
+
+
+Content = Buffer | Path | KnownFile | Pieces  # bytes in memory (C-contiguous), or a file nobody writes to meanwhile
 
 _ZEROS = bytes(4096)
 
@@ -158,9 +166,23 @@ class _Payload:
                 yield from _read_parts(source.path, entry.size, expected=source.blake3)
             elif isinstance(source, Path):
                 yield from _read_parts(source, entry.size)
+            elif isinstance(source, Pieces):
+                yield from _made_parts(entry, source)
             elif entry.size:
                 yield memoryview(source).cast("B")
             end = entry.end
+
+
+def _made_parts(entry: Entry, source: Pieces) -> Iterator[memoryview]:
+    left = entry.size
+    for piece in source.begin():
+        part = memoryview(piece).cast("B")
+        left -= len(part)
+        if left < 0:
+            break
+        yield part
+    if left:
+        raise RuntimeError(f"{entry.name} was made with other than the {entry.size} bytes that were announced")
 
 
 def _read_parts(path: Path, size: int, *, expected: bytes | None = None) -> Iterator[memoryview]:
@@ -180,6 +202,8 @@ def _read_parts(path: Path, size: int, *, expected: bytes | None = None) -> Iter
 
 
 def _size(source: Content) -> int:
+    if isinstance(source, Pieces):
+        return source.size
     if not isinstance(source, Path | KnownFile):
         return memoryview(source).nbytes
     path = source.path if isinstance(source, KnownFile) else source
