@@ -1,0 +1,22 @@
+"""The entry of alignment: tries the kinds of network that are known, one after the other.
+
+Looks at the suspect and the unmarked original alone, as everything in `palladion.mark.align`.
+"""
+
+from palladion.mark.align.network import realign_network
+from palladion.mark.align.realigned import Realigned
+from palladion.mark.align.transformer import realign_transformer
+from palladion.model.model import Model
+
+
+def realign(original: Model, suspect: Model) -> Realigned:
+    """`suspect` with what leaves its function as it is undone; unchanged where neither kind of network is recognised.
+
+    Tensors of the suspect that were not found in another order are passed on as they are, so that a test never finds
+    less than without alignment. Needs the memory of a few of the largest tensors and their tables of likeness.
+    """
+    for way in (realign_transformer, realign_network):
+        found = way(original, suspect)
+        if found is not None:
+            return found
+    return Realigned(suspect, ())
