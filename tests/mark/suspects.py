@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from palladion.mark.fingerprints import stamp_place
 from palladion.mark.places import Place, Weights, places
-from palladion.mark.weights import mark_place
+from palladion.mark.weights import OwnershipKey, mark_place
 from palladion.model.model import Model
 from palladion.model.read import read_memory
 from palladion.model.safetensors import serialise
@@ -20,6 +20,8 @@ Numbers = NDArray[np.float32]
 
 KEY = bytes(range(32))
 OTHER_KEY = bytes(range(1, 33))
+PAYLOAD = bytes(range(100, 116))
+OWNERSHIP, OTHER_OWNERSHIP = OwnershipKey(KEY, PAYLOAD), OwnershipKey(OTHER_KEY, PAYLOAD)
 _NAMES = {dtype.carrier: name for name, dtype in DTYPES.items() if not dtype.packed}
 
 
@@ -74,12 +76,12 @@ def with_weights(model: Model, change: Callable[[Place], Weights]) -> dict[str, 
     return numbers_of(model) | changed
 
 
-def marked(model: Model, key: bytes = KEY) -> dict[str, Array]:
+def marked(model: Model, key: OwnershipKey = OWNERSHIP) -> dict[str, Array]:
     """The tensors of the marked model."""
     return with_weights(model, lambda place: mark_place(place, key))
 
 
-def stamped(model: Model, fingerprint: bytes, key: bytes = KEY) -> dict[str, Array]:
+def stamped(model: Model, fingerprint: bytes, key: OwnershipKey = OWNERSHIP) -> dict[str, Array]:
     """The tensors of a recipient's copy."""
     return with_weights(model, lambda place: stamp_place(place, key, fingerprint))
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from palladion.mark.carriers import KEY_BYTES, LEVELS, derive, normals, signs
+from palladion.mark.carriers import KEY_BYTES, LEVELS, NORMALS_BLOCK, NormalRanks, NormalStream, derive, normals, signs
 from palladion.mark.stats import log10_p_signs, log10_p_subgaussian
 
 KEY = bytes(range(KEY_BYTES))
@@ -115,3 +115,34 @@ def test_p_values_are_not_so_large_that_they_find_nothing(carrier: Carrier, p_of
     statistics = carrier(KEY, 40_000 * 64).reshape(-1, 64) @ (np.ones(64) / 8)
     found = sum(p_of(float(t)) <= -2 for t in statistics if t > 1)
     assert found >= 40_000 * 1e-2 / 20
+
+
+@given(st.lists(st.integers(0, 90), max_size=6))
+@settings(max_examples=50)
+def test_a_stream_of_normal_numbers_goes_on_where_it_stopped(counts: list[int]) -> None:
+    stream, pieces = NormalStream(KEY), [np.empty(count, np.float32) for count in counts]
+    for piece in pieces:
+        stream.fill(piece)
+    assert np.array_equal(np.concatenate([*pieces, normals(KEY, 0)]), normals(KEY, sum(counts)))
+
+
+@pytest.mark.parametrize("count", [NORMALS_BLOCK - 1, NORMALS_BLOCK, NORMALS_BLOCK + 1, 2 * NORMALS_BLOCK + 3])
+def test_blocks_leave_no_seam(count: int) -> None:
+    # one byte of the stream for each number, whatever the block
+    levels, ranks = TABLE.astype(np.float32), NormalRanks()
+    starts = range(0, count, NORMALS_BLOCK)
+    read = [levels[ranks.read(KEY, start, min(NORMALS_BLOCK, count - start))] for start in starts]
+    assert np.array_equal(normals(KEY, count), np.concatenate(read))
+
+
+def test_ranks_are_the_bins_of_the_numbers_from_anywhere() -> None:
+    numbers, ranks = normals(KEY, 500), NormalRanks().read(KEY, 320, 100)
+    assert np.array_equal(TABLE.astype(np.float32)[ranks], numbers[320:420])
+    whole = NormalRanks().read(KEY, 0, 50_000).astype(np.float64)
+    assert np.corrcoef(whole, normals(KEY, 50_000))[0, 1] == pytest.approx(math.sqrt(3 / math.pi), abs=0.005)
+
+
+@pytest.mark.parametrize(("start", "count"), [(8, 10), (0, NORMALS_BLOCK + 1)])
+def test_ranks_that_no_block_holds_are_refused(start: int, count: int) -> None:
+    with pytest.raises(ValueError, match="expected a multiple of 16"):
+        NormalRanks().read(KEY, start, count)

@@ -23,6 +23,7 @@ from palladion.model.model import Model
 from .suspects import (
     KEY,
     OTHER_KEY,
+    OWNERSHIP,
     Array,
     each,
     marked,
@@ -35,6 +36,7 @@ from .suspects import (
     rounded,
     saved,
     stamped,
+    with_weights,
 )
 
 
@@ -55,7 +57,7 @@ def _copy(recipient: int) -> dict[str, Array]:
 
 
 def _trace(tensors: dict[str, Array], original: Model = ORIGINAL) -> Trace:
-    return trace(original, saved(tensors), KEY, RECIPIENTS)
+    return trace(original, saved(tensors), OWNERSHIP, RECIPIENTS)
 
 
 def _named(found: Trace) -> set[str]:
@@ -148,7 +150,7 @@ def test_a_copy_of_another_version_names_nobody() -> None:
 
 
 def test_nobody_to_look_for_is_nobody_named() -> None:
-    found = trace(ORIGINAL, saved(_copy(1)), KEY, [])
+    found = trace(ORIGINAL, saved(_copy(1)), OWNERSHIP, [])
     assert found.accusations == ()
     assert (found.matched, found.places) == (2, 2)
 
@@ -158,7 +160,7 @@ def test_p_values_of_the_innocent_are_valid() -> None:
     original, keys = one_matrix(48, 32), 4000
     copies = [stamped(original, derive(KEY, name))["w"] for name in "ab"]
     suspect = saved({"w": rounded(8)(np.mean(copies, axis=0))})
-    ((_, found),) = matches(original, suspect, lambda place: mark_place(place, KEY))
+    ((_, found),) = matches(original, suspect, lambda place: mark_place(place, OWNERSHIP))
     assert found is not None
     carriers = normals(derive(OTHER_KEY, "innocent"), keys * found.residual.size).reshape(keys, -1)
     statistics = carriers @ found.residual.ravel() / np.linalg.norm(found.residual)
@@ -170,7 +172,7 @@ def test_p_values_of_the_innocent_are_valid() -> None:
 
 
 def test_the_ownership_mark_is_found_in_every_copy() -> None:
-    found = find_ownership(ORIGINAL, saved(_copy(8)), KEY)
+    found = find_ownership(ORIGINAL, saved(_copy(8)), OWNERSHIP)
     # the fingerprint is noise of the mark's own size
     assert found.statistic == pytest.approx(math.sqrt(WEIGHTS / 2), rel=0.05)
 
@@ -190,7 +192,7 @@ def test_keys_differ_by_owner_version_and_recipient() -> None:
 
 def test_a_copy_differs_from_the_served_version_by_its_fingerprint_alone() -> None:
     (place,) = places(one_matrix())
-    difference = (stamp_place(place, KEY, OTHER_KEY) - mark_place(place, KEY)) / place.scale
+    difference = (stamp_place(place, OWNERSHIP, OTHER_KEY) - mark_place(place, OWNERSHIP)) / place.scale
     assert difference.std() == pytest.approx(AMPLITUDE, rel=0.05)
     assert np.abs(difference).max() < 3 * AMPLITUDE
 
@@ -199,5 +201,18 @@ def test_tracing_200_recipients_takes_less_than_a_second() -> None:
     original = saved({"a": matrix(64, 64), "b": matrix(64, 32, seed=2), "c": matrix(32, 10, seed=3)})
     suspect = saved(marked(original))
     started = time.process_time()
-    trace(original, suspect, KEY, RECIPIENTS)
+    trace(original, suspect, OWNERSHIP, RECIPIENTS)
     assert time.process_time() - started < 1
+
+
+def test_a_mark_of_another_amplitude_is_subtracted_as_it_is() -> None:
+    copy = with_weights(
+        ORIGINAL, lambda place: stamp_place(place, OWNERSHIP, RECIPIENTS[8][1], amplitude=AMPLITUDE / 4)
+    )
+    right, wrong = (
+        trace(ORIGINAL, saved(copy), OWNERSHIP, RECIPIENTS[:10], amplitude=amplitude).accusations[0]
+        for amplitude in (AMPLITUDE / 4, AMPLITUDE)
+    )
+    assert right.recipient == "recipient 8"
+    assert right.statistic == pytest.approx(math.sqrt(WEIGHTS), rel=0.15)
+    assert wrong.statistic < right.statistic / 2

@@ -10,13 +10,16 @@ import pytest
 from palladion.mark import match as module
 from palladion.mark.match import CORRELATION_MIN, Match, matches, sizes
 from palladion.mark.places import places
-from palladion.mark.weights import mark_place
+from palladion.mark.weights import OwnershipKey, mark_place
 from palladion.model.model import Model
 from palladion.model.tensors import DTYPES, Tensor
 
 from .suspects import (
     KEY,
     OTHER_KEY,
+    OTHER_OWNERSHIP,
+    OWNERSHIP,
+    PAYLOAD,
     Array,
     each,
     marked,
@@ -39,10 +42,11 @@ def _names(original: Model, suspect: Model) -> dict[str, str]:
 
 
 def _carried(found: Match) -> float:
-    """The correlation of a residual with the mark that `marked` put in; 1 for nothing but the mark."""
+    """The correlation of a residual with the mark that `marked` put in; 1 for nothing but the mark, 0 for nothing."""
     place = found.place
-    mark = (mark_place(place, KEY) - place.weights) / np.where(place.scale > 0, place.scale, 1)
-    return float(np.vdot(found.residual, mark) / np.sqrt(np.square(found.residual).sum() * np.square(mark).sum()))
+    mark = (mark_place(place, OWNERSHIP) - place.weights) / np.where(place.scale > 0, place.scale, 1)
+    length = np.sqrt(np.square(found.residual).sum() * np.square(mark).sum())
+    return float(np.vdot(found.residual, mark) / length) if length else 0.0
 
 
 def test_every_place_is_found_in_a_copy() -> None:
@@ -149,9 +153,15 @@ def test_a_hostile_tensor_is_no_match_and_hides_none(name: str) -> None:
 
 def test_types_that_cannot_be_compared_are_passed_over() -> None:
     model = one_matrix()
-    suspect = saved({"truth": HOSTILE["truth"], "complex": HOSTILE["complex"], "b": np.ones(3, np.float32)}, [PACKED])
+    suspect = saved({"truth": HOSTILE["truth"], "complex": HOSTILE["complex"], "b": np.ones(3, np.float32)})
     assert _names(model, suspect) == {}
     assert sizes(suspect) == {3}
+
+
+def test_packed_numbers_are_unpacked_and_compared() -> None:
+    suspect = saved({"b": np.ones(3, np.float32)}, [PACKED])
+    assert sizes(suspect) == {3, 96 * 64}
+    assert _names(one_matrix(), suspect) == {}
 
 
 def test_a_suspect_without_tensors_is_compared_with_nothing() -> None:
@@ -175,7 +185,9 @@ def test_what_is_subtracted_decides_nothing_but_the_residual(change: Callable[[A
     model = network()
     suspect = saved(each(marked(model), change))
     plain = _found(model, suspect)
-    other = {place.name: found for place, found in matches(model, suspect, lambda place: mark_place(place, OTHER_KEY))}
+    other = {
+        place.name: found for place, found in matches(model, suspect, lambda place: mark_place(place, OTHER_OWNERSHIP))
+    }
     for name, found in plain.items():
         assert other[name] is not None
         assert (other[name].suspect, other[name].correlation) == (found.suspect, found.correlation)  # type: ignore[union-attr]
@@ -187,7 +199,7 @@ def test_no_key_has_a_say_in_what_is_matched_and_how() -> None:
     suspect = saved(stamped(model, OTHER_KEY))
     before = _found(model, suspect)
     for key in (KEY, OTHER_KEY, bytes(32)):
-        marked(model, key)
+        marked(model, OwnershipKey(key, PAYLOAD))
         for name, found in _found(model, suspect).items():
             assert np.array_equal(found.residual, before[name].residual)
     assert not {"derive", "signs", "normals", "mark_place"} & vars(module).keys()
@@ -217,6 +229,15 @@ def test_weights_that_were_changed_a_lot_do_not_drown_the_others(share: float, c
     changed = np.random.default_rng(3).random(weights.shape) < share
     weights[changed] += matrix(seed=5)[changed]
     assert _carried(_found(model, saved({"w": weights}))["w"]) > carried
+
+
+def test_weights_of_few_bits_of_which_most_stayed_as_they_were_are_not_clipped_away() -> None:
+    # stored in 8-bit floats, a mark moves one weight in ten, and that one by a whole step
+    model = one_matrix(128, 128)
+    ours, mark = numbers_of(model)["w"], marked(model)["w"] - numbers_of(model)["w"]
+    moved = np.random.default_rng(2).random(ours.shape) < 0.1
+    found = _found(model, saved({"w": np.where(moved, ours + 10 * mark, ours)}))["w"]
+    assert _carried(found) > 0.9 * np.sqrt(0.1)
 
 
 def test_what_is_too_unlike_is_no_match() -> None:

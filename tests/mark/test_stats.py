@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from palladion.mark.carriers import normals
-from palladion.mark.stats import best_of, log10_normal_tail, log10_p_signs, log10_p_subgaussian
+from palladion.mark.stats import best_of, log10_normal_tail, log10_p_binomial, log10_p_signs, log10_p_subgaussian
 
 LEVELS = np.unique(normals(bytes(32), 100_000)).astype(np.float64)  # the 256 values of a nearly normal carrier
 
@@ -110,3 +110,25 @@ def test_the_best_of_several_pays_for_all_of_them(log10_ps: list[float]) -> None
 def test_the_best_of_none_is_no_evidence() -> None:
     assert best_of([]) == 0
     assert best_of([], 7) == 0
+
+
+@pytest.mark.parametrize(("matches", "trials", "choices"), [(20, 100, 10), (64, 64, 10), (13, 64, 1000), (40, 60, 2)])
+def test_the_binomial_tail_is_exact(matches: int, trials: int, choices: int) -> None:
+    ways = sum(math.comb(trials, count) * (choices - 1) ** (trials - count) for count in range(matches, trials + 1))
+    exact = math.log10(ways) - trials * math.log10(choices)
+    assert log10_p_binomial(matches, trials, choices) == pytest.approx(exact, abs=1e-10)
+
+
+def test_the_binomial_tail_does_not_underflow() -> None:
+    assert log10_p_binomial(60_000, 60_000, 1000) == pytest.approx(-180_000)
+
+
+def test_no_more_matches_than_guesses_have_are_no_evidence() -> None:
+    assert [log10_p_binomial(matches, 100, 10) for matches in (0, 9, 10)] == [0, 0, 0]
+    assert log10_p_binomial(0, 0, 10) == 0
+
+
+@pytest.mark.parametrize("arguments", [(-1, 5, 10), (6, 5, 10), (1, 5, 1)])
+def test_impossible_numbers_of_matches_are_refused(arguments: tuple[int, int, int]) -> None:
+    with pytest.raises(ValueError, match="matches"):
+        log10_p_binomial(*arguments)

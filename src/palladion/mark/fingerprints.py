@@ -4,25 +4,30 @@ An independent, nearly normal carrier of full length for every recipient: averag
 smallest of each weight, leaves enough of every colluder's; signs, or carriers that share parts, would not.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from palladion.mark.carriers import derive, normals
-from palladion.mark.match import matches
+from palladion.mark.carriers import derive
+from palladion.mark.match import Reference, matches
 from palladion.mark.places import Place, Weights
+from palladion.mark.search import Residuals, carrier_stream, products_of
+from palladion.mark.spread import carrier_bits, chips_of
+from palladion.mark.stamping import moved_by
 from palladion.mark.stats import best_of, log10_p_subgaussian
-from palladion.mark.weights import AMPLITUDE, Evidence, mark_place, moved
+from palladion.mark.weights import AMPLITUDE, OwnershipKey, mark_place, tensor_key
 from palladion.model.model import Model
 
 SCHEME = "fingerprint-1"
+LOG10_P_SOUGHT = -9.0  # where verdicts begin: who could still reach it is not screened out
 
 
 @dataclass(frozen=True)
 class Accusation:
-    """A recipient and the evidence: log10 of the p-value, corrected for all recipients that were tested."""
+    """A recipient and the evidence: log10 of the p-value, corrected for all recipients there are."""
 
     recipient: str
     log10_p: float
@@ -31,11 +36,15 @@ class Accusation:
 
 @dataclass(frozen=True)
 class Trace:
-    """What a test of all recipients says, strongest first; `matched` of `places` tensors were found in the suspect."""
+    """What a test of all recipients says, strongest first; `matched` of `places` tensors were found in the suspect.
+
+    Who was left out by a screen is not among the accusations. Their p-values pay for `issued` recipients.
+    """
 
     accusations: tuple[Accusation, ...]
     matched: int
     places: int
+    issued: int
 
 
 def fingerprint_key(root: bytes, original: str, recipient: str) -> bytes:
@@ -46,31 +55,68 @@ def fingerprint_key(root: bytes, original: str, recipient: str) -> bytes:
     return derive(root, "fingerprint", original, recipient)
 
 
-def stamp_place(place: Place, ownership: bytes, key: bytes, *, amplitude: float = AMPLITUDE) -> Weights:
+def stamp_place(place: Place, ownership: OwnershipKey, key: bytes, *, amplitude: float = AMPLITUDE) -> Weights:
     """The weights (rows, columns) of a place with the ownership mark and a recipient's fingerprint."""
-    return moved(place, mark_place(place, ownership, amplitude=amplitude), _carrier(place, key), amplitude)
+    secret = tensor_key(ownership, place.carrier_name)
+    signs = carrier_bits(secret.key, chips_of(secret.payload), place.weights.size)
+    return moved_by(place, signs=signs, normals=carrier_stream(key, place.carrier_name), amplitude=amplitude)
 
 
-def trace(original: Model, suspect: Model, ownership: bytes, keys: Sequence[tuple[str, bytes]]) -> Trace:
-    """Test `suspect` for the fingerprints of `keys`: names and keys of all copies that were ever delivered.
+def trace(
+    original: Model,
+    suspect: Model,
+    ownership: OwnershipKey,
+    keys: Sequence[tuple[str, bytes]],
+    *,
+    issued: int | None = None,
+    amplitude: float = AMPLITUDE,
+) -> Trace:
+    """Test `suspect` for the fingerprints of `keys`: names and keys of copies that were delivered.
 
-    The ownership mark is subtracted first: it is the same in all copies, and says nothing of any of them.
+    `issued` is how many recipients were ever given a fingerprint of this version, where that is more than are tested:
+    the p-values pay for all. The ownership mark, of `amplitude`, is subtracted first: it is the same in all copies,
+    and says nothing of any of them. A second goes on 1e9 numbers of carriers or so; 10,000 recipients of 23 million
+    weights take a minute, because most are left out early (`search`).
     """
-    evidence = [Evidence() for _ in keys]
+    tests = len(keys) if issued is None else issued
+    if tests < len(keys):
+        raise ValueError(f"{tests} recipients were issued a fingerprint, got {len(keys)} to test")
+    residuals = Residuals(ownership.key, expected=sum(tensor.element_count for tensor in original.tensors.values()))
     count = matched = 0
-    for place, found in matches(original, suspect, lambda place: mark_place(place, ownership)):
+    reference = _reference(ownership, amplitude)
+    for _, found in matches(original, suspect, reference):
         count += 1
         if found is not None:
             matched += 1
-            for item, (_, key) in zip(evidence, keys, strict=True):
-                item.add(found, _carrier(place, key))
+            residuals.add(found)
         del found  # as large as a tensor, while the next one is matched
-    accusations = [
-        Accusation(recipient, best_of([log10_p_subgaussian(item.statistic)], len(keys)), item.statistic)
-        for item, (recipient, _) in zip(evidence, keys, strict=True)
-    ]
-    return Trace(tuple(sorted(accusations, key=lambda item: item.log10_p)), matched, count)
+    chosen = residuals.candidates([key for _, key in keys], _statistic_for(LOG10_P_SOUGHT, tests))
+    products = _products(original, suspect, reference, residuals, [keys[index][1] for index in chosen])
+    accusations = []
+    for index, product in zip(chosen, products, strict=True):
+        statistic = float(product) / math.sqrt(residuals.squares) if residuals.squares > 0 else 0.0
+        accusations.append(Accusation(keys[index][0], best_of([log10_p_subgaussian(statistic)], tests), statistic))
+    return Trace(tuple(sorted(accusations, key=lambda item: item.log10_p)), matched, count, tests)
 
 
-def _carrier(place: Place, key: bytes) -> NDArray[np.float32]:
-    return normals(derive(key, "tensor", place.name), place.weights.size).reshape(place.weights.shape)
+def _products(
+    original: Model, suspect: Model, reference: Reference, residuals: Residuals, keys: Sequence[bytes]
+) -> NDArray[np.float64]:
+    if residuals.complete:
+        return residuals.products(keys)
+    # a large model: once more from the beginning, for the few that are left
+    products = np.zeros(len(keys))
+    for _, found in matches(original, suspect, reference):
+        if found is not None:
+            products += products_of(found, keys)
+        del found
+    return products
+
+
+def _reference(ownership: OwnershipKey, amplitude: float) -> Reference:
+    return lambda place: mark_place(place, ownership, amplitude=amplitude)
+
+
+def _statistic_for(log10_p: float, tests: int) -> float:
+    """The statistic of which the p-value is `log10_p` after paying for `tests`."""
+    return math.sqrt(2 * math.log(10) * (math.log10(max(1, tests)) - log10_p))

@@ -8,59 +8,102 @@ same numbers, transposition, and what `scale` undoes. Permutations are `realign`
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from hashlib import sha256, shake_256
+from hashlib import shake_256
 
 import numpy as np
+from blake3 import blake3
 from numpy.typing import NDArray
 
 from palladion.mark.places import Place, Weights, places
-from palladion.mark.scale import Aligned, Floats, Sample, align, smallest
+from palladion.mark.readable import readable
+from palladion.mark.scale import Aligned, Floats, Sample, align, blocks, smallest
 from palladion.model.model import Model
 from palladion.model.tensors import Tensor
 
 # Of weights that are ours; unrelated ones of 256 numbers reach it once in a million pairs, and are no evidence then.
 CORRELATION_MIN = 0.3
 SAMPLE = 1024  # numbers by which tensors of one size are told apart; unrelated ones correlate by a 30th or so
+ALIKE, SURE = 5e-4, 4.0  # tensors whose correlations with ours are so near, or as many standard errors, are as like it
 CANDIDATES = 3  # tensors that are compared in full: the nearest by the sample, where layers look alike
 # Times the lower quartile of residuals: weights that were changed a lot must not drown the others, not even if they
 # are the majority. In noise it costs 1 % of the statistic, after int4 6 %.
 CLIP = 4.0
+
+NOISE_MIN = 0.01  # of a row, as large as a mark: what is the unmarked original must not count for everything
+# Of a row, far below any mark: where weights have few bits, most of them are as they were, but for the fit's rounding.
+UNCHANGED = 1e-4
+ROW_PRIOR = 32  # numbers of the tensor that the noise of a row is taken from besides its own
 
 Reference = Callable[[Place], Weights]
 
 
 @dataclass(frozen=True, eq=False)
 class Match:
-    """A place and the suspect's tensor for it: `residual` (rows, columns) is the suspect's weights, in our scale, less
-    the reference's, in units of the row's root mean square; zero where there is nothing to be learnt.
+    """A place and the suspect's tensor for it, and what is left of it.
+
+    The residual is the suspect's weights, in our scale, less the reference's, in units of the row's root mean square,
+    times `variance` over the noise of the row; zero where there is nothing to be learnt. So, of several tensors,
+    residual / variance counts every row as it should.
     """
 
     place: Place
     suspect: str
     correlation: float
-    residual: Floats
+    variance: float
+    _aligned: Aligned
+    _reference: Weights
+    _limit: float
+
+    def blocks(self) -> Iterator[tuple[slice, Floats]]:
+        """The residual in blocks of rows (rows, columns), one after the other; each is valid until the next one."""
+        loudness = _loudness(self.place)
+        space = np.empty((0, 0), np.float32)
+        for block in blocks(self._reference.shape):
+            space = space if len(space) else np.empty(self._reference[block].shape, np.float32)
+            there = space[: block.stop - block.start]
+            self._aligned.read(block, there)
+            with np.errstate(over="ignore", invalid="ignore"):
+                there -= self._reference[block].astype(np.float32, copy=False)
+                there *= loudness[block]
+                np.clip(there, -self._limit, self._limit, out=there)
+            squares = np.vecdot(there, there)
+            if np.isnan(squares).any():
+                there[np.isnan(there)] = 0
+                squares = np.vecdot(there, there)
+            # rounding or noise of one size for a whole tensor is most to its quiet rows
+            count = np.count_nonzero(there, axis=1) if self._aligned.pruned else there.shape[1]
+            noise = (squares + ROW_PRIOR * self.variance) / (count + ROW_PRIOR)
+            there *= (self.variance / np.maximum(noise, NOISE_MIN**2))[:, None].astype(np.float32)
+            yield block, there
+
+    @cached_property
+    def residual(self) -> Floats:
+        """The residual (rows, columns), as large as the tensor."""
+        residual = np.empty(self._reference.shape, np.float32)
+        for block, there in self.blocks():
+            residual[block] = there
+        return residual
 
     @cached_property
     def squares(self) -> float:
         """The sum of the squares of the residual."""
         return float(np.vdot(self.residual, self.residual))
 
-    @cached_property
-    def variance(self) -> float:
-        """The mean square of the residual where there is one."""
-        return self.squares / max(1, int(np.count_nonzero(self.residual)))
-
 
 def matches(
-    original: Model, suspect: Model, reference: Reference = lambda place: place.weights
+    original: Model, suspect: Model, reference: Reference = lambda place: place.weights, *, only: str | None = None
 ) -> Iterator[tuple[Place, Match | None]]:
     """For every place of `original`, one after the other: the suspect's best tensor, if one correlates with it.
 
-    `reference` says what to subtract: the original's own weights, or those of a version of it that does not depend on
-    the key that will be tested. A few copies of one tensor are in memory.
+    `only` is the name of the one place that is looked at, where not all are. `reference` says what to subtract: the
+    original's own weights, or those of a version of it that does not depend on the key that will be tested. A few
+    copies of one tensor are in memory.
     """
     shortlists: dict[tuple[int, ...], _Shortlist] = {}
+    suspect = readable(suspect)
     for place in places(original):
+        if only not in {None, place.name}:
+            continue
         # the same numbers may come in another shape; only a matrix can be transposed
         kind = place.shape if len(place.shape) == 2 else (place.weights.size,)
         if kind not in shortlists:
@@ -70,7 +113,7 @@ def matches(
 
 def sizes(model: Model) -> set[int]:
     """How many numbers the tensors have that can be compared at all."""
-    return {tensor.element_count for tensor in model.tensors.values() if _is_numeric(tensor)}
+    return {tensor.element_count for tensor in readable(model).tensors.values() if is_numeric(tensor)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +136,7 @@ class _Shortlist:
         self._candidates = [
             _Candidate(tensor, transposed, self._sample(tensor, place, transposed=transposed))
             for tensor in suspect.tensors.values()
-            if _is_numeric(tensor) and tensor.element_count == place.weights.size
+            if is_numeric(tensor) and tensor.element_count == place.weights.size
             for transposed in (False, True)
             if not transposed or (len(place.shape) == 2 and tensor.shape == place.shape[::-1])
         ]
@@ -103,15 +146,25 @@ class _Shortlist:
         """The match with the tensor that is most like `place`, if one is like it at all."""
         values = place.weights.reshape(-1)[self._positions]
         ours = {shifted: Sample.of(values, self._positions, shifted=shifted) for shifted in (False, True)}
-        best: tuple[Aligned, Tensor] | None = None
-        for candidate in self._nearest(ours):
-            aligned = self._align(place, candidate, ours[candidate.sample.shifted])
-            if best is None or _rank(place, aligned, candidate.tensor) > _rank(place, *best):
-                best = aligned, candidate.tensor
-        if best is None or best[0].correlation < CORRELATION_MIN:
+        aligned = [
+            (self._align(place, candidate, ours[candidate.sample.shifted]), candidate.tensor.name)
+            for candidate in self._nearest(ours)
+        ]
+        best = max((item.correlation for item, _ in aligned), default=0.0)
+        if best < CORRELATION_MIN:
             return None
-        aligned, tensor = best
-        return Match(place, tensor.name, aligned.correlation, self._residual(place, aligned, reference(place)))
+        # equal tensors (tied weights that are stored twice) may carry marks of their own: the name decides
+        alike = [(item, name) for item, name in aligned if item.correlation >= best - SURE * item.precision - ALIKE]
+        found, name = max(alike, key=lambda pair: (pair[1] == place.name, pair[0].correlation))
+        subtracted = reference(place)
+        sizes = self._sizes(place, found, subtracted)
+        changed = sizes > UNCHANGED
+        # where most weights are as they were, the others moved by whole steps, and how far says nothing
+        mostly = changed.any() and 2 * changed.sum() >= len(sizes)
+        limit = CLIP * smallest(sizes[changed]) if mostly else NOISE_MIN
+        noise = float(np.square(np.minimum(sizes, limit)).mean()) if sizes.size else 0.0
+        variance = max(noise, NOISE_MIN**2)
+        return Match(place, name, found.correlation, variance, found, subtracted, limit)
 
     def _nearest(self, ours: dict[bool, Sample]) -> list[_Candidate]:
         if not self._candidates:
@@ -122,17 +175,13 @@ class _Shortlist:
         nearest = np.argsort(-alike, kind="stable")[:CANDIDATES]
         return [self._candidates[at] for at in nearest if alike[at] >= CORRELATION_MIN / 2]
 
-    def _residual(self, place: Place, aligned: Aligned, reference: Weights) -> Floats:
-        carrying = place.scale > 0
-        residual = aligned.weights  # used up: a tensor may take gigabytes
-        residual -= reference.astype(np.float32, copy=False)
-        residual /= np.where(carrying, place.scale, 1).astype(np.float32)
-        residual *= carrying & aligned.telling
-        size = np.abs(residual.reshape(-1)[self._positions])
-        if size.any():
-            limit = CLIP * smallest(size)
-            np.clip(residual, -limit, limit, out=residual)
-        return residual
+    def _sizes(self, place: Place, aligned: Aligned, reference: Weights) -> Floats:
+        """How large the residual is at the positions of the sample, without those that say nothing."""
+        row, column = np.unravel_index(self._positions, reference.shape)
+        with np.errstate(over="ignore", invalid="ignore"):
+            left = aligned.at(self._positions) - reference[row, column]
+            sizes: Floats = np.abs(left * _loudness(place)[row, 0]).astype(np.float32)
+        return sizes[np.isfinite(sizes)]
 
     def _sample(self, tensor: Tensor, place: Place, *, transposed: bool) -> Sample:
         where = np.unravel_index(self._positions, place.shape if transposed else tensor.shape)
@@ -143,12 +192,16 @@ class _Shortlist:
     @staticmethod
     def _align(place: Place, candidate: _Candidate, ours: Sample) -> Aligned:
         numbers = candidate.tensor.data.T if candidate.transposed else candidate.tensor.data
-        return align(place.weights, numbers.reshape(place.weights.shape), ours, candidate.sample)
+        theirs = numbers.reshape(place.weights.shape)
+        return align(place.weights, theirs, ours, candidate.sample, correlation_min=CORRELATION_MIN)
 
 
-def _rank(place: Place, aligned: Aligned, tensor: Tensor) -> tuple[float, bool]:
-    # equal tensors (tied weights that are stored twice) carry marks of their own: the name decides
-    return round(aligned.correlation, 3), tensor.name == place.name
+def _loudness(place: Place) -> Floats:
+    """One over the root mean square of each row (rows, 1); 0 for rows that carry nothing."""
+    with np.errstate(over="ignore", divide="ignore"):
+        loudness: Floats = (1 / place.scale).astype(np.float32)
+    loudness[~np.isfinite(loudness)] = 0
+    return loudness
 
 
 def _positions(place: Place) -> NDArray[np.intp]:
@@ -156,9 +209,10 @@ def _positions(place: Place) -> NDArray[np.intp]:
     count = place.weights.size
     if count <= SAMPLE:
         return np.arange(count)
-    digest = sha256(place.weights.tobytes()).digest()
+    digest = blake3(np.ascontiguousarray(place.weights).view(np.uint8).data).digest()
     return (np.frombuffer(shake_256(digest).digest(8 * SAMPLE), "<u8") % np.uint64(count)).astype(np.intp)
 
 
-def _is_numeric(tensor: Tensor) -> bool:
+def is_numeric(tensor: Tensor) -> bool:
+    """Whether a tensor holds numbers that can be compared with ours as they are stored."""
     return not tensor.dtype.packed and tensor.dtype.name not in {"bool", "complex64", "complex128"}

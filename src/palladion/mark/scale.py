@@ -5,7 +5,7 @@ ones. Looks at the unmarked original alone (why: `palladion.mark.match`).
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,9 +19,17 @@ SCALE_NUMBERS_MIN = 16  # in a row or column that gets a scale of its own: each 
 # The scales of rows disturb those of columns, each time ten times less or so. Then weights that turn out to have been
 # changed a lot are left out, each time fewer.
 ROUNDS, ROUNDS_WITH_ALL = 5, 2
-PRUNED_ERROR = 2.0  # times that of other weights: zeros that are as near to ours as those are the middle of a grid
-WILD = 1e6  # times the median; what is further out is as wild
-BLOCK_NUMBERS = 32_768  # what is done to a block of rows stays in the processor's cache
+# Rows and columns by which it is decided whether lines have scales of their own. Where they have not, to look at all
+# numbers five times is spared.
+LINES, LINE_NUMBERS = 64, 1024
+NEGLIGIBLE = 0.02  # of the noise: what scales of lines add to it and the statistic loses half of
+NOISE_MIN = 0.001  # of the weights: less is far below any mark
+# Times the error of other weights, and that in units of the median weight: zeros that are as near to ours as other
+# weights are the middle of a grid.
+PRUNED_ERROR, PRUNED_ERROR_MIN = 2.0, 0.005
+# What is done to a block of rows stays in the processor's cache; smaller ones cost more in calls than they save.
+BLOCK_NUMBERS = 65_536
+FACTOR_MAX = 1e30  # beyond, the product with a float32 may not be one
 
 Floats = NDArray[np.float32]
 
@@ -62,40 +70,68 @@ class Sample:
 
 @dataclass(frozen=True, eq=False)
 class Aligned:
-    """A suspect's weights (rows, columns) in our scale, how like ours they are, and which of them say something."""
+    """How a suspect's numbers (rows, columns) become weights in our scale, and how like ours they are.
 
-    weights: Floats
+    `correlation` is known to `precision`, its standard error. Where they were `pruned`, zeros say nothing.
+    """
+
     correlation: float
-    telling: NDArray[np.bool_]
+    precision: float
+    pruned: bool
+    _pair: "_Pair"
+    _fit: "_Fit"
+
+    def read(self, rows: slice, out: Floats) -> None:
+        """Write the weights of some rows to `out`; what says nothing of them is not finite."""
+        pair, fit = self._pair, self._fit
+        with np.errstate(over="ignore", invalid="ignore"):
+            pair.read_theirs(rows, out, 1.0 if fit.shift else fit.slope * pair.spread)
+            silent = out == 0 if self.pruned else None
+            if fit.shift:
+                out += np.float32(fit.shift)
+                out *= np.float32(fit.slope * pair.spread)
+            if fit.rows is not None:
+                out *= fit.rows[rows]
+            if fit.columns is not None:
+                out *= fit.columns
+        if silent is not None:
+            out[silent] = np.nan
+
+    def at(self, positions: NDArray[np.intp]) -> Floats:
+        """The weights at some (flat) positions, as `read` has them."""
+        where = np.unravel_index(positions, self._pair.shape)
+        weights = self._pair.theirs_at(where)
+        with np.errstate(over="ignore", invalid="ignore"):
+            there = self._fit.scaled(weights, where) * np.float32(self._pair.spread)
+        if self.pruned:
+            there[weights == 0] = np.nan
+        return there
 
 
-def align(ours: Weights, theirs: NDArray[Any], our_sample: Sample, their_sample: Sample) -> Aligned:
+def align(
+    ours: Weights, theirs: NDArray[Any], our_sample: Sample, their_sample: Sample, *, correlation_min: float = 0.0
+) -> Aligned:
     """Bring `theirs` nearest to `ours` (rows, columns). Neither sample is all zero, and both are of these.
 
-    Takes the memory of three copies in float32, one of which is what it returns.
+    What correlates by less than `correlation_min` is not worth the search for scales of rows and columns.
     """
-    # 1. roughly, by the samples, and in units of our spread, whose squares are no trouble
-    weights = _roughly(theirs, our_sample, their_sample)
-    telling = np.isfinite(weights)
-    weights[~telling] = 0
-    np.clip(weights, -WILD, WILD, out=weights)
-    zero = weights == 0
-    target = ours.astype(np.float32)
-    target -= our_sample.centre
-    target /= our_sample.spread
-    # 2. exactly
-    fit = _Fit(weights, target, telling)
-    correlation = fit.correlation
-    for number in range(ROUNDS):
-        changed = CHANGED * smallest(fit.errors(our_sample.positions))
-        fit.improve(np.inf if number < ROUNDS_WITH_ALL else changed, shifted=their_sample.shifted)
+    pair = _Pair.of(ours, theirs, our_sample, their_sample)
+    positions, shifted = our_sample.positions, their_sample.shifted
+    # 1. by some lines, with one scale for all
+    lines = pair.lines(positions)
+    correlation = lines.correlation(centred=shifted)
+    fit = _Fit(lines)
+    error_max = fit.run(positions % lines.count, shifted=shifted)
+    # 2. where that leaves what scales of lines may explain: by all numbers, with one for each row and column
+    if correlation < correlation_min or _uniform(fit, error_max, pair.shape, shifted=shifted):
+        fit = fit.of(pair)
+    else:
+        fit = fit.of(pair).by_lines()
+        fit.run(positions, shifted=shifted)
     # 3. what was pruned says nothing
-    if _pruned(zero.reshape(-1)[our_sample.positions], fit.errors(our_sample.positions)):
-        telling &= ~zero
-    fit.apply()
-    weights *= our_sample.spread
-    weights += our_sample.centre
-    return Aligned(weights, correlation, telling)
+    weights = pair.theirs_at(np.unravel_index(positions, pair.shape))
+    pruned = _pruned(weights == 0, fit.errors(positions))
+    return Aligned(correlation, (1 - correlation**2) / lines.count**0.5, pruned, pair, fit)
 
 
 def smallest(sizes: Floats) -> float:
@@ -103,92 +139,235 @@ def smallest(sizes: Floats) -> float:
     return _quantile(sizes[sizes > 0], 0.25)
 
 
-class _Fit:
-    """The scales of rows and columns, and the shift, that bring weights nearest to a target (rows, columns)."""
+def blocks(shape: tuple[int, ...]) -> Iterator[slice]:
+    """The rows of a matrix (rows, columns) in blocks that stay in the processor's cache."""
+    step = max(1, BLOCK_NUMBERS // shape[1])
+    return (slice(start, min(start + step, shape[0])) for start in range(0, shape[0], step))
 
-    def __init__(self, weights: Floats, target: Floats, telling: NDArray[np.bool_]) -> None:
-        self._weights, self._target = weights, target
-        self._rows = np.ones((len(weights), 1), np.float32)
-        self._columns = np.ones(weights.shape[1], np.float32)
-        self._shift = np.float32(0)
-        # outliers are left out, so that they pull the scale nowhere, and put back in the end; the scale may be half off
-        self._unheard = np.flatnonzero(~telling | (np.abs(weights) > 2 * OUTLIER))
-        self._kept = weights.reshape(-1)[self._unheard]
-        weights.reshape(-1)[self._unheard] = 0
-        target.reshape(-1)[self._unheard] = 0
+
+@dataclass(frozen=True, eq=False)
+class _Pair:
+    """Our weights and a suspect's numbers (rows, columns), in units of our spread; the latter around their centre."""
+
+    ours: Weights
+    theirs: NDArray[Any]
+    spread: float
+    their_centre: float
+    factor: float
+
+    @classmethod
+    def of(cls, ours: Weights, theirs: NDArray[Any], our_sample: Sample, their_sample: Sample) -> "_Pair":
+        """The two, roughly in one scale by their samples."""
+        numbers = their_sample.numbers
+        slope = float(np.vdot(our_sample.numbers, numbers)) / float(np.vdot(numbers, numbers))
+        return cls(ours, theirs, our_sample.spread, their_sample.centre, slope / their_sample.spread)
 
     @property
-    def correlation(self) -> float:
-        """That of weights and target, as they are; 0 if one of them is nothing but zeros."""
-        squares = float(np.vdot(self._weights, self._weights)) * float(np.vdot(self._target, self._target))
-        return float(np.vdot(self._weights, self._target)) / squares**0.5 if squares else 0.0
+    def shape(self) -> tuple[int, ...]:
+        return self.ours.shape
 
-    def improve(self, error_max: float, *, shifted: bool) -> None:
-        """Fit to the weights that are at most `error_max` from where they should be.
+    @property
+    def count(self) -> int:
+        return self.ours.size
 
-        A line with too few numbers gets no scale of its own.
-        """
-        by_columns, by_rows = (size >= SCALE_NUMBERS_MIN for size in self._weights.shape)
-        product, squares = np.zeros((2, self._weights.shape[1]))
-        missing = count = 0.0
-        for block in self._blocks():
-            target = self._target[block] - self._shift if shifted else self._target[block]
-            heard = self._heard(block, target, error_max)
-            products, heard_squares = heard * target, np.square(heard)
-            if by_rows:
-                self._rows[block, 0] = _ratio(products @ self._columns, heard_squares @ np.square(self._columns))
-            rows = self._rows[block, 0]
-            product += rows @ products
-            squares += np.square(rows) @ heard_squares
-            if shifted:
-                count += np.count_nonzero(heard)
-                missing += float(target[heard != 0].sum()) - float((rows @ heard) @ self._columns)
-        if by_columns:
-            self._columns = _ratio(product, squares).astype(np.float32)
-        if count:
-            self._shift += np.float32(missing / count)
+    def lines(self, positions: NDArray[np.intp]) -> "_Pair":
+        """Those rows in which the first positions lie; of long ones, some columns."""
+        length = self.shape[1]
+        rows = np.unique(positions[: max(LINES, LINES * LINES * 4 // length)] // length)
+        if length <= LINE_NUMBERS:
+            return replace(self, ours=self.ours[rows], theirs=self.theirs[rows])
+        where = np.ix_(rows, np.unique(positions % length))
+        return replace(self, ours=self.ours[where], theirs=self.theirs[where])
+
+    def read(self, rows: slice) -> tuple[Floats, Floats]:
+        """A suspect's weights in some rows, and ours; both 0 where the former are so far out that they have no say."""
+        ours = self.ours[rows]
+        weights, target = np.empty(ours.shape, np.float32), np.empty(ours.shape, np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):
+            self.read_theirs(rows, weights, 1.0)
+            _linear(ours, 0.0, 1 / self.spread, target)
+        # the scale may be half off; nan fails every comparison
+        if not (weights.min() >= -2 * OUTLIER and weights.max() <= 2 * OUTLIER):
+            unheard = ~(np.abs(weights) <= 2 * OUTLIER)
+            weights[unheard] = target[unheard] = 0
+        return weights, target
+
+    def read_theirs(self, rows: slice, out: Floats, times: float) -> None:
+        _linear(self.theirs[rows], self.their_centre, self.factor * times, out)
+
+    def theirs_at(self, where: tuple[NDArray[np.intp], ...]) -> Floats:
+        return self._at(self.theirs, where, self.their_centre, self.factor)
+
+    def ours_at(self, where: tuple[NDArray[np.intp], ...]) -> Floats:
+        return self._at(self.ours, where, 0.0, 1 / self.spread)
+
+    @staticmethod
+    def _at(numbers: NDArray[Any], where: tuple[NDArray[np.intp], ...], centre: float, factor: float) -> Floats:
+        values = numbers[where]
+        out = np.empty(values.shape, np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):
+            _linear(values, centre, factor, out)
+        return out
+
+    def correlation(self, *, centred: bool) -> float:
+        """That of both; 0 if one of them is nothing but zeros, or, where it is `centred`, of one number."""
+        weights, target = self.read(slice(0, self.shape[0]))
+        if centred:
+            weights -= weights.mean()
+            target -= target.mean()
+        length = (float(np.vdot(weights, weights)) * float(np.vdot(target, target))) ** 0.5
+        return float(np.vdot(weights, target)) / length if length else 0.0
+
+
+class _Fit:
+    """The shift, and then the scale of all, or of each row and column, that bring a suspect's weights nearest to ours.
+
+    A line with too few numbers gets no scale of its own.
+    """
+
+    def __init__(self, pair: _Pair, *, slope: float = 1.0, shift: float = 0.0) -> None:
+        self.pair = pair
+        self.slope, self.shift = slope, shift
+        self.rows: Floats | None = None
+        self.columns: Floats | None = None
+
+    def of(self, pair: _Pair) -> "_Fit":
+        """The same scale and shift for another pair."""
+        return _Fit(pair, slope=self.slope, shift=self.shift)
+
+    def by_lines(self) -> "_Fit":
+        """With a scale for each row and column from now on."""
+        rows, columns = self.pair.shape
+        self.rows = np.ones((rows, 1), np.float32) if columns >= SCALE_NUMBERS_MIN else None
+        self.columns = np.ones(columns, np.float32) if rows >= SCALE_NUMBERS_MIN else None
+        return self
+
+    def run(self, positions: NDArray[np.intp], *, shifted: bool) -> float:
+        """Improve it until nothing changes; how far from ours weights may be that had a say in the end."""
+        changed = np.inf
+        for number in range(ROUNDS):
+            changed = CHANGED * smallest(self.errors(positions))
+            self._improve(np.inf if number < ROUNDS_WITH_ALL else changed, shifted=shifted)
+        return changed
+
+    def scaled(self, weights: Floats, where: tuple[NDArray[np.intp], ...]) -> Floats:
+        """The weights at some rows and columns, in our scale."""
+        there: Floats = (weights + np.float32(self.shift)) * np.float32(self.slope)
+        if self.rows is not None:
+            there *= self.rows[where[0], 0]
+        if self.columns is not None:
+            there *= self.columns[where[1]]
+        return there
 
     def errors(self, positions: NDArray[np.intp]) -> Floats:
-        """How far the weights at these (flat) positions are from where they should be."""
-        row, column = np.unravel_index(positions, self._weights.shape)
-        there = self._weights[row, column] * self._rows[row, 0] * self._columns[column] + self._shift
-        error: Floats = np.abs(there - self._target[row, column])
+        """How far the weights at these (flat) positions are from where they should be; 0 for what is not finite."""
+        where = np.unravel_index(positions, self.pair.shape)
+        with np.errstate(over="ignore", invalid="ignore"):
+            error: Floats = np.abs(self.scaled(self.pair.theirs_at(where), where) - self.pair.ours_at(where))
+        error[~np.isfinite(error)] = 0
         return error
 
-    def apply(self) -> None:
-        """Change the weights, in place, outliers as well."""
-        self._weights.reshape(-1)[self._unheard] = self._kept
-        for block in self._blocks():
-            weights = self._weights[block]
-            weights *= self._rows[block]
-            weights *= self._columns
-            weights += self._shift
+    def heard(self, block: slice, error_max: float, *, shifted: bool) -> tuple[Floats, Floats]:
+        """The weights in some rows, shifted but not scaled, and what they should become; 0 where they have no say."""
+        weights, target = self.pair.read(block)
+        if shifted:
+            target *= weights != 0
+            weights += np.float32(self.shift) * (weights != 0)
+        if error_max < np.inf:
+            error = weights * np.float32(self.slope)
+            if self.rows is not None:
+                error *= self.rows[block]
+            if self.columns is not None:
+                error *= self.columns
+            error -= target
+            near = np.abs(error, out=error) <= error_max
+            weights *= near
+            target *= near
+        return weights, target
 
-    def _blocks(self) -> Iterator[slice]:
-        count, length = self._weights.shape
-        step = max(1, BLOCK_NUMBERS // length)
-        return (slice(start, start + step) for start in range(0, count, step))
+    def _improve(self, error_max: float, *, shifted: bool) -> None:
+        """Fit to the weights that are at most `error_max` from where they should be."""
+        if self.rows is None and self.columns is None:
+            self._improve_slope(error_max, shifted=shifted)
+            return
+        length = self.pair.shape[1]
+        product, squares = np.zeros((2, length))
+        missing = power = 0.0
+        columns = self.columns if self.columns is not None else np.ones(length, np.float32)
+        for block in blocks(self.pair.shape):
+            weights, target = self.heard(block, error_max, shifted=shifted)
+            products, weight_squares = weights * target, np.square(weights)
+            if self.rows is not None:
+                scales = _ratio(products @ columns, weight_squares @ np.square(columns)) / self.slope
+                self.rows[block, 0] = scales
+            rows = self.rows[block, 0] if self.rows is not None else np.ones(len(weights), np.float32)
+            product += rows @ products
+            squares += np.square(rows) @ weight_squares
+            if shifted:
+                scale = np.outer(rows, columns) * (weights != 0)
+                power += self.slope * float(np.vdot(scale, scale))
+                missing += float(np.vdot(scale, target)) - self.slope * float(np.vdot(np.square(scale), weights))
+        if self.columns is not None:
+            self.columns = (_ratio(product, squares) / self.slope).astype(np.float32)
+        if power:
+            self.shift += missing / power
 
-    def _heard(self, block: slice, target: Floats, error_max: float) -> Floats:
-        """The weights in some rows, 0 where they have no say."""
-        weights: Floats = self._weights[block]
-        if error_max == np.inf:
-            return weights
-        error = weights * self._rows[block]
-        error *= self._columns
-        error -= target
-        heard: Floats = weights * (np.abs(error, out=error) <= error_max)
-        return heard
+    def _improve_slope(self, error_max: float, *, shifted: bool) -> None:
+        count = weight_sum = target_sum = product = squares = 0.0
+        for block in blocks(self.pair.shape):
+            weights, target = self.heard(block, error_max, shifted=shifted)
+            product += float(np.vdot(weights, target))
+            squares += float(np.vdot(weights, weights))
+            if shifted:
+                count += np.count_nonzero(weights)
+                weight_sum, target_sum = weight_sum + float(weights.sum()), target_sum + float(target.sum())
+        if shifted and count:
+            product -= weight_sum * target_sum / count
+            squares -= weight_sum**2 / count
+        if squares > 0 and product:
+            self.slope = product / squares
+            if shifted and count:
+                self.shift += (target_sum / self.slope - weight_sum) / count
 
 
-def _roughly(theirs: NDArray[Any], our_sample: Sample, their_sample: Sample) -> Floats:
-    numbers = their_sample.numbers
-    slope = float(np.vdot(our_sample.numbers, numbers)) / float(np.vdot(numbers, numbers))
-    with np.errstate(over="ignore", invalid="ignore"):
-        centred = theirs.astype(np.result_type(theirs.dtype, np.float32), order="C")
-        centred -= their_sample.centre
-        centred *= slope / their_sample.spread
-        return centred.astype(np.float32, copy=False)
+def _uniform(fit: _Fit, error_max: float, shape: tuple[int, ...], *, shifted: bool) -> bool:
+    """Whether scales of rows and columns of their own would explain next to nothing of what one scale for all leaves.
+
+    Asked of all weights, and of those that were not changed a lot: among many of these, the others would be noise.
+    """
+    whole = slice(0, fit.pair.shape[0])
+    for limit in (np.inf, error_max):
+        weights, target = fit.heard(whole, limit, shifted=shifted)
+        products, squares = weights * target, np.square(weights)
+        errors = np.square(weights * np.float32(fit.slope) - target) * (weights != 0)
+        noise = max(float(errors.mean()), NOISE_MIN**2 * float(squares.mean()))
+        for axis, other in ((0, 1), (1, 0)):
+            # a line of the suspect, not of the sample, must have enough numbers
+            if shape[axis] < SCALE_NUMBERS_MIN or fit.pair.shape[other] < 2:
+                continue
+            power = squares.sum(axis=axis)
+            known = power > 0
+            scales = _ratio(products.sum(axis=axis), power)
+            # of each line by itself, as large weights are rounded more (White 1980)
+            by_chance = (squares * errors).sum(axis=axis)[known] / np.square(power[known])
+            varying = np.square(scales[known] - fit.slope) - by_chance
+            if float(varying.sum()) * float(squares.mean()) > NEGLIGIBLE * noise * len(varying):
+                return False
+    return True
+
+
+def _linear(numbers: NDArray[Any], centre: float, factor: float, out: Floats) -> None:
+    """Write (numbers - centre) * factor to `out`, whatever type and size they have."""
+    exact = np.result_type(numbers.dtype, np.float32) == np.float32 and 1 / FACTOR_MAX < abs(factor) < FACTOR_MAX
+    if exact and numbers.dtype == np.float32 and not centre:
+        np.multiply(numbers, np.float32(factor), out=out)
+    elif exact:
+        out[...] = numbers
+        if centre:
+            out -= np.float32(centre)
+        out *= np.float32(factor)
+    else:
+        out[...] = (numbers.astype(np.float64) - centre) * factor
 
 
 def _ratio(product: NDArray[Any], squares: NDArray[Any]) -> NDArray[Any]:
@@ -198,7 +377,8 @@ def _ratio(product: NDArray[Any], squares: NDArray[Any]) -> NDArray[Any]:
 
 def _pruned(zero: NDArray[np.bool_], error: Floats) -> bool:
     """Whether the zeros in a sample of a suspect's weights are further from ours than its other weights."""
-    return not zero.all() and _quantile(error[zero], 0.5) > PRUNED_ERROR * _quantile(error[~zero], 0.5)
+    others = max(_quantile(error[~zero], 0.5), PRUNED_ERROR_MIN)
+    return not zero.all() and _quantile(error[zero], 0.5) > PRUNED_ERROR * others
 
 
 def _quantile(values: NDArray[Any], level: float) -> float:

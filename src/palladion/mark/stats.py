@@ -60,3 +60,25 @@ def log10_gamma_tail(score: float, count: int) -> float:
     terms = np.concatenate(([0.0], np.cumsum(steps)))
     largest = float(terms.max())
     return min(0.0, (largest + math.log(float(np.exp(terms - largest).sum())) - score) / math.log(10))
+
+
+def log10_p_binomial(matches: int, trials: int, choices: int) -> float:
+    """log10 of the probability of `matches` or more of `trials` independent guesses, each right once in `choices`.
+
+    Exact but for rounding: the sum of the tail by the ratios of its terms, the first one in logarithms. What is no more
+    than is expected of guesses has 0.
+    """
+    if not 0 <= matches <= trials or choices < 2:
+        raise ValueError(f"got {matches} matches of {trials} among {choices}, expected no more matches than trials")
+    share, odds = 1 / choices, choices - 1
+    if matches <= trials * share:
+        return 0.0  # no evidence, and the sum would begin with its smallest term
+    first = math.lgamma(trials + 1) - math.lgamma(matches + 1) - math.lgamma(trials - matches + 1)
+    first += matches * math.log(share) + (trials - matches) * math.log1p(-share)
+    term, terms = 1.0, [1.0]
+    for count in range(matches, trials):
+        term *= (trials - count) / ((count + 1) * odds)
+        if term < 1e-18:
+            break  # each further one is smaller still, by more and more
+        terms.append(term)
+    return min(0.0, (first + math.log(math.fsum(terms))) / math.log(10))
