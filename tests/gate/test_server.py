@@ -10,14 +10,18 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
+import numpy as np
 import pytest
 
+from palladion.access.pseudonyms import pseudonym
 from palladion.errors import BusyError, PalladionError, PolicyError, StorageError
 from palladion.gate import server as module
 from palladion.gate.directory import WATCH
+from palladion.gate.hosted import host
 from palladion.gate.requests import Request, Response
 from palladion.gate.server import ROUTES_MAX, check_routes, serve
 from palladion.ledger.audit import verify_ledger
+from palladion.ledger.bodies import FOLDER, read_bodies
 from palladion.ledger.record import Record, decode_record
 from palladion.lifecycle.clients import add_client, revoke_client, revoke_key, set_standing
 from palladion.lifecycle.installation import Installation
@@ -41,6 +45,7 @@ from .gates import (
     problem,
     tiny_calibration,
 )
+from .marking import SEED, calibration_of
 
 _Result = TypeVar("_Result")
 
@@ -206,6 +211,33 @@ def test_the_ledger_says_when_it_began_with_what_and_when_it_ended(
     assert (records["model.opened"].actor, records["model.opened"].details["reason"]) == ("gate", "serve")
     assert records["gate.stopped"].details == {"answered": 2}
     verify_ledger(mine.installation.paths.ledger, mine.installation.ledger_key())
+
+
+def test_marked_answers_are_kept_and_told_of_all_together(mine: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    installation = mine.installation
+    session = host(installation, ENFORCE).session
+    add_calibration(installation, calibration_of(session, find_version(installation, MODEL).content_digest))
+    rows = np.random.default_rng(SEED).standard_normal((200, 4)).tolist()
+
+    async def work(running: Running) -> dict[str, Any]:
+        await running.ask(rows=rows)
+        await running.server._keep()
+        return await running.status()
+
+    marking = msgspec.structs.replace(ENFORCE, flipped=0.1)
+    status = _with_server(mine, work, marking, monkeypatch=monkeypatch)
+    stopped = _records(installation)[-1]
+    assert stopped.details == {"answered": 200, "flipped": status["flipped"]}
+    assert 0 < status["flipped"] < 60
+    client = pseudonym(mine.root.derive("pseudonyms"), mine.ids["acme"])
+    folder = installation.paths.directory / FOLDER
+    assert len(read_bodies(folder, mine.root.derive("body-cipher"), client, f"{MODEL}@1")) == 200
+
+
+def test_a_route_that_cannot_mark_keeps_the_gate_from_starting(mine: House) -> None:
+    with pytest.raises(PolicyError, match="is not calibrated"):
+        serve(mine.with_policy(msgspec.structs.replace(ENFORCE, flipped=0.1)), announce=print)
+    mine.installation.lock_ledger(mine.root).close()
 
 
 def test_nobody_listening_is_no_reason_to_stop(mine: House, monkeypatch: pytest.MonkeyPatch) -> None:

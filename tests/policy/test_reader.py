@@ -64,3 +64,15 @@ def test_a_policy_file_of_absurd_size_is_not_parsed(tmp_path: Path) -> None:
 def test_a_policy_cannot_be_changed_after_it_is_read() -> None:
     with pytest.raises(AttributeError):
         Policy().keys = msgspec.UNSET  # type: ignore[misc, assignment]
+
+
+def test_marks_without_retention_are_refused() -> None:
+    marking = '[[route]]\nmodel = "fraud"\nflipped = 0.03\n'
+    assert parse_policy(marking.encode(), "it").route[0].flipped == 0.03
+    with pytest.raises(PolicyError, match=r"marks answers \(flipped = 0.03\), and retention.queries is 0") as caught:
+        parse_policy(f"[retention]\nqueries = 0\n\n{marking}".encode(), "it")
+    assert "flipped = 0" in caught.value.hints[0]
+
+
+def test_without_marks_nothing_has_to_be_kept() -> None:
+    assert parse_policy(b'[retention]\nqueries = 0\n[[route]]\nmodel = "fraud"\n', "it").retention.queries == 0

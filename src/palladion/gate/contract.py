@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palladion.errors import FormatError, PolicyError
+from palladion.mark.answers import are_probabilities
 from palladion.model.run import STRING, Port
 from palladion.policy import RoutePolicy
 
@@ -74,7 +75,7 @@ def make_contract(route: RoutePolicy, ports: Sequence[Port]) -> Contract:
 
 def as_probabilities(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     """Rows of class scores as probabilities: unchanged if they are, else their softmax (logits)."""
-    looks = (scores >= 0).all(axis=1) & (np.abs(scores.sum(axis=1) - 1) < 1e-3)
+    looks = are_probabilities(scores)
     if looks.all():
         return scores
     shifted = np.exp(scores - scores.max(axis=1, keepdims=True))

@@ -1,4 +1,4 @@
-"""The data path: identify → admit → decode → infer → observe → disclose → record → encode, in this order, for all.
+"""The data path: identify, admit, decode, infer, observe, mark, disclose, record, encode, in this order, for all.
 
 The record is durable before the answer leaves; if it cannot be written, nothing leaves. Knows no transport.
 """
@@ -22,10 +22,12 @@ from palladion.gate.decode import Feeds, numbers
 from palladion.gate.directory import Caller, Directory
 from palladion.gate.disclosure import LEVELS, Level, disclose, rate_divisor
 from palladion.gate.hosted import Hosted
+from palladion.gate.marks import Retainer
 from palladion.gate.problems import Problem
 from palladion.gate.requests import JSON, Digests, Request, Response
 from palladion.gate.standing import Standings, Step
 from palladion.keys import Root
+from palladion.ledger.body import Body
 from palladion.ledger.record import Record
 from palladion.ledger.writer import BATCH_MAX, Receipt
 from palladion.lifecycle.clients import standing_record
@@ -70,8 +72,12 @@ class Gate:
         watch: Watch,
         journal: Journal,
         keep: Callable[[Iterable[StandingChange]], Awaitable[None]],
+        retainer: Retainer | None = None,
     ) -> None:
-        """`keep` writes changes of standing to the registry, after they are recorded. Must not raise."""
+        """`keep` writes changes of standing to the registry, after they are recorded. Must not raise.
+
+        Without a `retainer`, routes that mark answers give none.
+        """
         self.policy = installation.policy
         self.directory = directory
         self.watch = watch
@@ -80,10 +86,12 @@ class Gate:
         self.changed_limits: set[str] = set()
         self.refusals: Counter[tuple[str, str]] = Counter()  # since the last record of them, by client and kind
         self.answered = 0
+        self.flipped = 0  # labels that marks turned: told of all together, since of one answer it would help a thief
         self.unrecorded: list[StandingChange] = []  # in effect already, and on their way into the ledger
         self._clock = installation.clock
         self._journal = journal
         self._keep = keep
+        self._retainer = retainer
         self._standings = Standings(directory, self.policy.watch)
         self._pseudonyms = root.derive("pseudonyms")
         self._salts = root.derive("ledger-salts")
@@ -164,21 +172,26 @@ class Gate:
         steps = self._settle(caller, question, observation)
         records = [self._step_record(step, question.hosted) for step in steps]
         caller = self.directory.callers[caller.id]
-        # 6. disclose
         level = LEVELS.get(effective(caller, question.hosted))
         if level is None:
             await self._record(records, steps)
             raise Problem("suspended")
-        answer = _encode(question.hosted, outputs, level)
-        # 7. record
+        # 6. mark: what was observed is what the model said
         request_id = secrets.token_hex(REQUEST_ID_BYTES)
+        shown, bodies = self._mark(caller, question, outputs, request_id=request_id, level=level)
+        # 7. disclose
+        answer = _encode(question.hosted, shown, level)
+        # 8. record
         records.append(
             self._answer_record(
                 caller, question, observation=observation, level=level, request_id=request_id, answer=answer
             )
         )
+        keeping = self._retain(caller, question.hosted, bodies)
         receipts = await self._record(records, steps)
-        # 8. encode
+        if bodies:
+            await _kept(keeping)
+        # 9. encode
         self.answered += question.rows
         headers = [
             (b"content-type", JSON),
@@ -244,6 +257,24 @@ class Gate:
                 self.watch.forgive(step.change.client)
         return steps
 
+    def _mark(
+        self, caller: Caller, question: Question, outputs: Outputs, *, request_id: str, level: Level
+    ) -> tuple[Outputs, list[Body]]:
+        """The outputs that the client may see something of, and what is kept of the marked ones."""
+        marks = question.hosted.marks
+        if marks is None:
+            return outputs, []
+        trusted = caller.standing == "trusted"
+        marked = marks.mark(outputs, question.feeds, question.rows, caller.id, trusted=trusted)
+        self.flipped += marked.flipped
+        return marked.outputs, marks.bodies(marked, question.feeds, outputs, request=request_id, disclosed=level)
+
+    def _retain(self, caller: Caller, hosted: Hosted, bodies: list[Body]) -> Awaitable[None] | None:
+        """Begin to keep what a mark is tested on later, while the ledger is written."""
+        if not bodies or self._retainer is None:
+            return None
+        return self._retainer.keep(self.name(caller.id), hosted.subject, bodies)
+
     def _step_record(self, step: Step, hosted: Hosted) -> Record:
         subject = self.name(step.change.client)
         record = standing_record(step.change, before=step.before.standing, subject=subject, route=hosted.route.route)
@@ -307,6 +338,16 @@ class Gate:
             # the reason is for the operator, not for the client
             raise Problem("unrecorded", retry_after_seconds=5) from None
         return receipts
+
+
+async def _kept(keeping: Awaitable[None] | None) -> None:
+    """Raise Problem unless the bodies are kept: a mark that nobody can test is none, so the answer stays here."""
+    try:
+        if keeping is not None:
+            return await keeping
+    except (PalladionError, ValueError):
+        pass  # the reason is for the operator, not for the client
+    raise Problem("unrecorded", retry_after_seconds=5)
 
 
 def effective(caller: Caller, hosted: Hosted) -> Standing:

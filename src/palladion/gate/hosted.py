@@ -1,4 +1,4 @@
-"""A route's model, open in memory: what it takes, what its answers mean, and by which calibration it is watched."""
+"""A route's model, open in memory: what it takes, what its answers mean, how it is watched and marked."""
 
 from dataclasses import dataclass
 from hashlib import sha256
@@ -7,6 +7,7 @@ from palladion import files
 from palladion.errors import FormatError, PolicyError, TamperError
 from palladion.gate.contract import Contract, make_contract
 from palladion.gate.decode import Feeds, InputDecoder, is_numeric
+from palladion.gate.marks import AnswerMarks, make_marks
 from palladion.gate.problems import Problem
 from palladion.lifecycle.installation import Installation
 from palladion.lifecycle.open import open_version
@@ -31,6 +32,7 @@ class Hosted:
     contract: Contract
     calibration: Calibration | None
     calibration_row: CalibrationRow | None
+    marks: AnswerMarks | None = None
 
     @property
     def subject(self) -> str:
@@ -64,7 +66,7 @@ def host(installation: Installation, route: RoutePolicy) -> Hosted:
     """Open the promoted version of a route's model, in memory, with its newest calibration if it has one.
 
     Raises NotFoundError or ConflictError where nothing is promoted, or where that was revoked; TamperError where a file
-    is not the registered one, PolicyError where the route does not fit the model.
+    is not the registered one, PolicyError where the route does not fit the model, or wants marks that it cannot have.
     """
     with open_version(installation, route.model) as opened:
         found = opened.version
@@ -78,7 +80,12 @@ def host(installation: Installation, route: RoutePolicy) -> Hosted:
         raise PolicyError(f"route {route.route}: {version.model} cannot be asked over JSON: {error}") from None
     row = newest_calibration(installation, version)
     calibration = None if row is None else load_calibration(installation, version, row)
-    return Hosted(route, version, sealed, session, decoder, make_contract(route, session.outputs), calibration, row)
+    contract = make_contract(route, session.outputs)
+    marks = None
+    if route.flipped > 0:
+        root = installation.open_gate_root().derive("answer-marks")
+        marks = make_marks(route, root, version, session=session, contract=contract, calibration=calibration)
+    return Hosted(route, version, sealed, session, decoder, contract, calibration, row, marks)
 
 
 def newest_calibration(installation: Installation, version: Version) -> CalibrationRow | None:

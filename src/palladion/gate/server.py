@@ -23,9 +23,11 @@ from palladion.gate.gate import Gate
 from palladion.gate.hosted import Hosted, host
 from palladion.gate.keeper import LIMITS, Keeper, encode_limits, load_limits, load_suspicion, suspicion_purpose
 from palladion.gate.listener import Api, api_config, listen, listen_address
+from palladion.gate.marks import Retainer
 from palladion.gate.recorder import Recorder
 from palladion.incident.cases import opened_record
 from palladion.keys import Root
+from palladion.ledger.bodies import FOLDER, BodyWriter
 from palladion.ledger.record import Record
 from palladion.ledger.writer import BATCH_MAX
 from palladion.lifecycle.installation import Installation
@@ -81,6 +83,8 @@ class _Server:
         self._watch = Watch(self._policy.watch)
         self._purposes: dict[str, str] = {}  # under which the suspicion of each model that is watched is kept
         self._failures: set[str] = set()
+        self._marking = any(route.flipped > 0 for route in self._policy.route)
+        self._retainer: Retainer | None = None
 
     async def run(self, address: tuple[str, int]) -> None:
         root = self._installation.open_gate_root()
@@ -98,6 +102,9 @@ class _Server:
 
     def _open(self, root: Root, registry: Registry) -> None:
         self._directory = Directory(root.derive("client-key-pepper"))
+        if self._marking:
+            folder, key = self._installation.paths.directory / FOLDER, root.derive("body-cipher")
+            self._retainer = Retainer(BodyWriter(folder, key, queries_max=self._policy.retention.queries))
         with registry.read() as records:
             self._directory.load(read_roll(records))
         self._gate = Gate(
@@ -107,6 +114,7 @@ class _Server:
             watch=self._watch,
             journal=self._recorder,
             keep=self._keeper.standings,
+            retainer=self._retainer,
         )
         # before any state is taken up, so that organisations are together again as they were
         for caller in self._directory.callers.values():
@@ -140,9 +148,10 @@ class _Server:
                 await asyncio.gather(*tasks, return_exceptions=True)
                 await self._gate.close()
                 await self._keep()
+                await self._close_bodies()
                 await self._record_refusals()
                 await admin.stop()
-        await self._recorder.append([self._about_gate("gate.stopped", {"answered": self._gate.answered})])
+        await self._recorder.append([self._about_gate("gate.stopped", self._answered())])
 
     def _announce_routes(self, listener: socket.socket) -> None:
         name, port = listener.getsockname()[:2]
@@ -205,7 +214,25 @@ class _Server:
             self._failures.discard("registry")
         except PalladionError as error:
             self._complain("registry", error)
+        if self._retainer is not None:
+            try:
+                await self._retainer.sync()
+                self._failures.discard("bodies")
+            except PalladionError as error:
+                self._complain("bodies", error)
         await self._record_cases()
+
+    async def _close_bodies(self) -> None:
+        if self._retainer is not None:
+            try:
+                await self._retainer.close()
+            except PalladionError as error:
+                self._complain("bodies", error)
+
+    def _answered(self) -> dict[str, int]:
+        """How many queries were answered, and how many of the labels were turned by marks, where routes mark."""
+        answered = {"answered": self._gate.answered}
+        return {**answered, "flipped": self._gate.flipped} if self._marking else answered
 
     async def _record_cases(self) -> None:
         for case in self._keeper.opened():
@@ -276,7 +303,7 @@ class _Server:
             "routes": self._routes(),
             "clients": callers[:STATUS_CLIENTS_MAX],
             "clients_total": len(callers),
-            "answered": self._gate.answered,
+            **self._answered(),
             "entries": self._recorder.size,
             "ready": self._recorder.sound,
         }

@@ -37,6 +37,7 @@ KINDS = MappingProxyType(
         "license.revoked": "A licence went on the list of revocations; states why, and which list.",
         "mark.tested": "A suspect was tested for marks; states its digest, what was looked for, and what was found.",
         "text.key-given": "A key that marks a tenant's text was written to a file; states tenant, epoch and engine.",
+        "mark.disclosed": "The mark's keys of some tensors were written to a file, to be shown; states which.",
         "client.added": "A client of the API was registered.",
         "client.revoked": "A client is let in no more, with whatever key.",
         "client.key-added": "A client got an API key; states its prefix, never the key.",

@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from palladion.errors import PolicyError
+
 GIB = 1024**3
 
 
@@ -133,6 +135,16 @@ class ProtectPolicy(Section, frozen=True):
             description="Promote version 1 of a new model at once; later versions wait for `palladion model promote`."
         ),
     ] = True
+    triggers: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=4096,
+            description="Secret inputs with labels that a classifier is taught, by which it is recognised through an "
+            "API. Put in only where `protect --rows` gives rows of your own, because without them the loss is not "
+            "known; halved, down to 16, while more than 2 % of these rows would be answered otherwise. 0 puts in none.",
+        ),
+    ] = 64
 
 
 class PassphrasePolicy(Section, frozen=True):
@@ -265,6 +277,21 @@ class WatchPolicy(Section, frozen=True):
     ] = 24
 
 
+class RetentionPolicy(Section, frozen=True):
+    """Which queries are kept, encrypted, so that a student can be traced to the account that trained it."""
+
+    queries: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1_000_000,
+            description="Queries kept of each client and version on routes that mark answers, drawn at random from all "
+            "it asked, with the unmarked answers; 64 MiB at most. Nothing is kept of other routes. 0 keeps nothing, "
+            "and no route may mark then.",
+        ),
+    ] = 5000
+
+
 class RoutePolicy(Section, frozen=True):
     """One route of the API: only what a `[[route]]` names is served."""
 
@@ -300,6 +327,16 @@ class RoutePolicy(Section, frozen=True):
     label_output: Annotated[
         str, Meta(max_length=512, description="Name of the output with labels; empty finds it by its type.")
     ] = ""
+    flipped: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=0.1,
+            description="Share of labels that may turn into the second highest class, where the model is unsure, so "
+            "that a student names the account that trained it: 0.03 traces one of 5,000 answers. 0 marks nothing. "
+            "Needs class scores and a calibration.",
+        ),
+    ] = 0.0
 
     @property
     def route(self) -> str:
@@ -321,4 +358,15 @@ class Policy(Section, frozen=True):
     gate: GatePolicy = GatePolicy()
     limits: LimitsPolicy = LimitsPolicy()
     watch: WatchPolicy = WatchPolicy()
+    retention: RetentionPolicy = RetentionPolicy()
     route: tuple[RoutePolicy, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Raises PolicyError where two sections contradict each other."""
+        marking = next((route for route in self.route if route.flipped > 0), None)
+        if marking is not None and self.retention.queries == 0:
+            raise PolicyError(
+                f"route {marking.route} marks answers (flipped = {marking.flipped}), and retention.queries is 0: "
+                "a mark is tested on the queries that were kept, so none could ever be found",
+                "set retention.queries, for example to 5000, or flipped = 0",
+            )

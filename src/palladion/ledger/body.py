@@ -1,0 +1,84 @@
+"""One retained query and its MessagePack; how a file of them is kept, and encrypted, is in `bodies`."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from palladion.errors import FormatError
+
+_DIMENSIONS_MAX = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Body:
+    """One query as it was decoded, and what is needed to test a student on it.
+
+    `request` and `row` say where in which answer of the ledger; `inputs` by name, without the axis of rows; `scores`
+    (classes,) before marking; `query_hash` and `strength` of the mark; `disclosed` as in the ledger's record.
+    """
+
+    request: str
+    row: int
+    inputs: Mapping[str, NDArray[Any]]
+    scores: NDArray[Any]
+    query_hash: bytes
+    strength: float
+    disclosed: str
+
+
+class _Array(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
+    dtype: str
+    shape: tuple[int, ...]
+    data: bytes
+
+
+class _Document(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
+    request: str
+    row: int
+    inputs: dict[str, _Array]
+    scores: _Array
+    query_hash: bytes
+    strength: float
+    disclosed: str
+
+
+_DECODER = msgspec.msgpack.Decoder(_Document)
+
+
+def encode_body(body: Body) -> bytes:
+    """The bytes of a body. Raises ValueError for inputs or scores that are no numbers."""
+    inputs = {name: _packed(array) for name, array in body.inputs.items()}
+    document = _Document(
+        body.request, body.row, inputs, _packed(body.scores), body.query_hash, body.strength, body.disclosed
+    )
+    return msgspec.msgpack.encode(document)
+
+
+def decode_body(data: bytes, *, what: str) -> Body:
+    """The body of its bytes. Raises FormatError, naming `what`."""
+    try:
+        item = _DECODER.decode(data)
+        inputs = {name: _unpacked(array) for name, array in item.inputs.items()}
+        scores = _unpacked(item.scores)
+    except (msgspec.DecodeError, ValueError, TypeError, RecursionError) as error:
+        raise FormatError(f"{what} has a body of an unknown shape: {error}") from None
+    return Body(item.request, item.row, inputs, scores, item.query_hash, item.strength, item.disclosed)
+
+
+def _packed(array: NDArray[Any]) -> _Array:
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"{array.dtype} cannot be kept, only numbers")
+    return _Array(array.dtype.newbyteorder("<").str, array.shape, array.astype(array.dtype.newbyteorder("<")).tobytes())
+
+
+def _unpacked(item: _Array) -> NDArray[Any]:
+    if not re.fullmatch(r"[<|][biuf][1248]", item.dtype) or len(item.shape) > _DIMENSIONS_MAX:
+        raise ValueError(
+            f"{item.dtype[:20]!r} with {len(item.shape)} dimensions was expected to be an array of numbers"
+        )
+    return np.frombuffer(item.data, item.dtype).reshape(item.shape)
