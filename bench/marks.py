@@ -12,12 +12,16 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.collusion import collusion
+from bench.mark_subjects import as_model, mini_lm
+from bench.mark_survival import measure_subjects
+from bench.mark_text import measure_text
 from bench.report import SEED, Report, interleaved, main, peak_bytes
 from palladion.mark.carriers import derive
 from palladion.mark.fingerprints import fingerprint_key, stamp_place, trace
 from palladion.mark.places import Place, Weights, place_of, places
 from palladion.mark.stats import log10_p_signs
-from palladion.mark.weights import AMPLITUDE, find_ownership, mark_place
+from palladion.mark.weights import AMPLITUDE, OwnershipKey, find_ownership, mark_place
 from palladion.model.model import Model
 from palladion.model.read import read_file, read_memory
 from palladion.model.rewrite import locate, rewrite
@@ -27,7 +31,10 @@ from palladion.model.tensors import DTYPES, Tensor
 Array = NDArray[Any]
 Change = Callable[[Array], Array]
 
-KEY, WRONG_KEY = derive(bytes(32), "bench"), derive(bytes(32), "another")
+PAYLOAD = bytes(range(16))
+WRONG_KEY = derive(bytes(32), "another")
+OWNERSHIP = OwnershipKey(derive(bytes(32), "bench"), PAYLOAD)
+WRONG_OWNERSHIP = OwnershipKey(WRONG_KEY, PAYLOAD)
 NAMED = -9.0  # the log10 p from which `palladion prove` says something
 RECIPIENTS = 200
 SIDE = 2048  # of the square tensors whose marking is timed: 16 MiB each
@@ -58,6 +65,20 @@ def measure(report: Report) -> None:
     _collusion(report, _synthetic(2, 128) if quick else _synthetic(4, 256))
     _null(report, digits.original, 150 if quick else 2000)
     _speed(report, quick=quick)
+    measure_text(report, texts=3 if quick else 20)
+    if not quick:
+        measure_subjects(report)
+        _many_recipients(report)
+
+
+def _many_recipients(report: Report) -> None:
+    """Eight colluders of 10,000 recipients, on the encoder of MiniLM if its weights are here."""
+    subject = mini_lm()
+    if subject is None:
+        report.add("fingerprints of 10,000: left out", 0, "", reference="MiniLM is not here")
+        return
+    encoder = {name: item for name, item in subject.weights.items() if name.startswith("encoder.")}
+    collusion(report, "MiniLM's encoder, 8 of 10,000", as_model(encoder), recipients=10_000)
 
 
 def _survival(report: Report, subject: _Subject) -> None:
@@ -114,8 +135,8 @@ def _row(
     *,
     bar: float | None = None,
 ) -> None:
-    found, wrong = find_ownership(original, suspect, KEY), find_ownership(original, suspect, WRONG_KEY)
-    clean = find_ownership(original, control, KEY)
+    found, wrong = find_ownership(original, suspect, OWNERSHIP), find_ownership(original, suspect, WRONG_OWNERSHIP)
+    clean = find_ownership(original, control, OWNERSHIP)
     controls = f"wrong key {wrong.log10_p:.1f}, unmarked {clean.log10_p:.1f}"
     reference = f"formula {formula:,.0f}; {controls}{points}"
     report.at_most(name, found.log10_p, "log10 p", formula / 2 if bar is None else bar, reference=reference)
@@ -125,7 +146,7 @@ def _collusion(report: Report, original: Model) -> None:
     """Recipients who mix their copies and round the result: who is named."""
     keys = [(f"{index}", fingerprint_key(bytes(32), "bench", f"{index}")) for index in range(RECIPIENTS)]
     copies = {
-        index: _with_weights(original, lambda place, k=key: stamp_place(place, KEY, k))  # type: ignore[misc]
+        index: _with_weights(original, lambda place, k=key: stamp_place(place, OWNERSHIP, k))  # type: ignore[misc]
         for index, (_, key) in enumerate(keys[:8])
     }
     weights = sum(place.size for place in places(original))
@@ -147,7 +168,7 @@ def _collusion(report: Report, original: Model) -> None:
                     f(np.stack([item.tensors[place.name].data for item in m])).astype(np.float32)
                 ),
             )
-            found = {item.recipient: item.log10_p for item in trace(original, mixed, KEY, keys).accusations}
+            found = {item.recipient: item.log10_p for item in trace(original, mixed, OWNERSHIP, keys).accusations}
             guilty = [found.pop(f"{index}") for index in range(count)]
             innocent_named += sum(log10_p <= NAMED for log10_p in found.values())
             strongest = min(strongest, *found.values())
@@ -162,7 +183,10 @@ def _collusion(report: Report, original: Model) -> None:
 def _null(report: Report, original: Model, keys: int) -> None:
     """False positives: the whole test of an unmarked derivative, with many keys."""
     suspect = _changed(original, _int8)
-    found = [find_ownership(original, suspect, derive(bytes(32), f"null {index}")).log10_p for index in range(keys)]
+    found = [
+        find_ownership(original, suspect, OwnershipKey(derive(bytes(32), f"null {index}"), PAYLOAD)).log10_p
+        for index in range(keys)
+    ]
     count = sum(log10_p <= -2 for log10_p in found)
     low, high = _wilson(count, keys)
     reference = f"{count} of {keys:,} keys; 95 % interval {low:.2%} to {high:.2%}; smallest log10 p {min(found):.1f}"
@@ -178,10 +202,10 @@ def _speed(report: Report, *, quick: bool) -> None:
     times = interleaved(
         {
             "pass": lambda: [array * np.float32(1.01) for array in arrays],
-            "mark": lambda: [mark_place(place, KEY) for place in places(model)],
-            "stamp": lambda: [stamp_place(place, KEY, WRONG_KEY) for place in places(model)],
-            "find": lambda: find_ownership(model, suspect, KEY),
-            "trace": lambda: trace(model, suspect, KEY, key),
+            "mark": lambda: [mark_place(place, OWNERSHIP) for place in places(model)],
+            "stamp": lambda: [stamp_place(place, OWNERSHIP, WRONG_KEY) for place in places(model)],
+            "find": lambda: find_ownership(model, suspect, OWNERSHIP),
+            "trace": lambda: trace(model, suspect, OWNERSHIP, key),
         },
         repeats=3 if quick else 5,
     )
@@ -195,14 +219,14 @@ def _speed(report: Report, *, quick: bool) -> None:
         "stamp a copy: both marks", million / times["stamp"].median, "M weights/s CPU", 300, reference=beside
     )
     many = [(f"{index}", derive(bytes(32), f"{index}")) for index in range(11)]
-    more = interleaved({"trace": lambda: trace(model, suspect, KEY, many)}, repeats=3)["trace"]
+    more = interleaved({"trace": lambda: trace(model, suspect, OWNERSHIP, many)}, repeats=3)["trace"]
     each = (more.median - times["trace"].median) / (len(many) - 1)
     reference = f"{each / plain.median:.2g}x as long as the plain pass; matching is done once for all"
     report.add("trace: each further recipient", million / each, "M weights/s CPU", reference=reference)
     layers = 40 if quick else 200
     equal = _synthetic(layers, 256)
     started = time.process_time()
-    find_ownership(equal, _marked(_Subject("", equal)), KEY)
+    find_ownership(equal, _marked(_Subject("", equal)), OWNERSHIP)
     taken = time.process_time() - started
     reference = (
         f"{layers} layers of 256×256, each compared with all: {layers * 0.065536:.1f} M weights; marking included"
@@ -228,7 +252,7 @@ def _memory(report: Report, *, quick: bool) -> None:
 
 
 def _find_in_itself(path: Path) -> object:
-    return find_ownership(read_file(path), read_file(path), KEY)
+    return find_ownership(read_file(path), read_file(path), OWNERSHIP)
 
 
 def _rounded(weights: Array, bits: int, group: int) -> Array:
@@ -328,7 +352,7 @@ def _with_weights(model: Model, change: Callable[[Place], Weights]) -> Model:
 
 
 def _marked(subject: _Subject) -> Model:
-    return _with_weights(subject.original, lambda place: mark_place(place, KEY))
+    return _with_weights(subject.original, lambda place: mark_place(place, OWNERSHIP))
 
 
 def _changed(model: Model, change: Change) -> Model:

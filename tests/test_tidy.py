@@ -32,6 +32,8 @@ TESTED_ELSEWHERE = {
     "lifecycle/reading.py": "tests/lifecycle/test_protect.py and test_seal.py",
     "lifecycle/numbering.py": "tests/lifecycle/test_protect.py and test_reconcile.py",
     "model/model.py": "values without logic",
+    "model/block_layouts.py": "tests/model/test_blocks.py, which reads and writes blocks of every layout",
+    "mark/align/alignment.py": "tests/mark/align/test_network.py, which aligns whole networks by it",
     "mark/align/realigned.py": "values without logic",
     "model/graph.py": "values without logic",
     "model/onnx_schema.py": "tables; tests/model/test_onnx.py compares what they read with the reference package",

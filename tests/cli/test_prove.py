@@ -76,8 +76,9 @@ def test_a_leaked_copy_is_ours_and_names_its_recipient(leak: Path) -> None:
         output, code = _run("prove", "mine", "leak.safetensors", *OWNER)
         assert code == 1, output
         assert output.startswith("leak.safetensors carries our mark: house version 1, p < 1e-")
+        assert "0 of 128 bits read wrongly" in output
         # one line for each tensor, and nothing of it acts on the terminal
-        assert len(output.splitlines()) == 4
+        assert len(output.splitlines()) == 5
         assert "\x1b" not in output
 
 

@@ -11,10 +11,10 @@ from palladion.ledger.writer import Ledger
 from palladion.lifecycle import deliver as module
 from palladion.lifecycle.deliver import Delivered, deliver
 from palladion.lifecycle.installation import gate_identity, owner_identity
+from palladion.lifecycle.marking import ownership_key_of
 from palladion.lifecycle.protect import protect
 from palladion.lifecycle.recipients import add_recipient, revoke_recipient
 from palladion.mark.fingerprints import fingerprint_key, trace
-from palladion.mark.weights import ownership_key
 from palladion.model.digest import model_digest
 from palladion.model.model import Model
 from palladion.model.read import read_memory
@@ -75,7 +75,7 @@ def test_what_opens_is_stamped_with_the_recipients_fingerprint(tmp_path: Path, m
     keys = [
         (name, fingerprint_key(root, digest, str(key.recipient))) for name, key in (("acme", ACME), ("other", OTHER))
     ]
-    found = trace(_original(), copy, ownership_key(made.owner.derive("mark"), digest), keys)
+    found = trace(_original(), copy, ownership_key_of({"scheme": "weights-2", "original": digest}, made.owner), keys)
     assert [item.recipient for item in found.accusations] == ["acme", "other"]
     assert found.accusations[0].log10_p < 0.7 * done.predicted_log10_p < -100
     assert found.accusations[1].log10_p > -3
@@ -115,6 +115,16 @@ def test_a_delivery_is_signed_registered_and_recorded(tmp_path: Path, made: Made
         "root": info.root,
         "header": info.header_digest,
     }
+
+
+def test_that_the_original_was_opened_is_on_record_before_the_copy(tmp_path: Path, made: Made) -> None:
+    before = len(kinds(made.installation))
+    done = _deliver(made, tmp_path / "copy.sealed")
+    assert kinds(made.installation)[before:] == ["model.opened", "model.delivered"]
+    record = decode_record(made.installation.read_ledger().entry(done.receipt.index - 1), what="it")
+    assert (record.actor, record.subject) == (ACTOR, "house@1")
+    assert record.details["purpose"] == "original"
+    assert record.details["reason"] == "to make the copy for acme"
 
 
 def test_a_model_that_is_too_small_is_delivered_only_if_that_is_asked_for(tmp_path: Path, made: Made) -> None:
@@ -192,6 +202,7 @@ def test_no_plaintext_of_the_copy_is_left_on_the_disk(tmp_path: Path, made: Made
 
 
 def test_progress_is_told(tmp_path: Path, made: Made) -> None:
-    steps: list[tuple[int, int]] = []
-    _deliver(made, tmp_path / "copy.sealed", progress=lambda done, total: steps.append((done, total)))
-    assert steps[-1][0] == steps[-1][1] > 0
+    steps: list[tuple[str, int, int]] = []
+    _deliver(made, tmp_path / "copy.sealed", progress=lambda *step: steps.append(step))
+    assert list(dict.fromkeys(stage for stage, _, _ in steps)) == ["stamp", "seal"]
+    assert steps[-1][1] == steps[-1][2] > 0

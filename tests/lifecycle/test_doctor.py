@@ -5,6 +5,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from palladion.lifecycle import doctor
@@ -13,6 +14,7 @@ from palladion.lifecycle.doctor import examine
 from palladion.lifecycle.installation import Installation, Paths
 from palladion.lifecycle.protect import protect
 from palladion.lifecycle.rewrap import rewrap
+from palladion.policy import RoutePolicy
 from palladion.seal.recipients import FileIdentity
 from tests.models import onnx_bytes, write
 
@@ -240,3 +242,19 @@ def test_an_old_registry_is_a_problem(tmp_path: Path, made: Made) -> None:
     assert problems[0][1] == "the ledger records model-2@1, and the registry does not list it"
     assert problems[-1][1] == "registry and ledger differ in 9 further things"
     assert len(problems) == doctor.DIFFERENCES_MAX + 1
+
+
+def _routed(made: Made, *routes: RoutePolicy) -> Installation:
+    policy = msgspec.structs.replace(made.installation.policy, route=routes)
+    return Installation(made.installation.paths, policy, made.clock)
+
+
+def test_routes_of_which_no_student_could_be_traced_are_told(made: Made) -> None:
+    plain, marking = RoutePolicy(model="fraud"), RoutePolicy(model="fraud", path="/marked", flipped=0.03)
+    assert "student tracing" not in {check.name for check in examine(made.installation)}
+    message = _found(_routed(made, plain, marking), "warning")["student tracing"]
+    assert message.startswith(f"1 routes mark no answers, {plain.route} first")
+    assert "version 1 of fraud is not calibrated" in _found(_routed(made, marking), "problem")["student tracing"]
+    with made.installation.open_registry() as registry, registry.write() as records:
+        records.calibrations.add("fraud", 1, path="fraud/x", digest="a" * 64, simulated=True, clients=1)
+    assert "all 1 routes mark" in _found(_routed(made, marking), "ok")["student tracing"]

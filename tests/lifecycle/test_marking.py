@@ -9,17 +9,21 @@ import pytest
 from safetensors.numpy import save
 
 from palladion import canonical
-from palladion.errors import KeysError, TamperError
+from palladion.errors import ConflictError, KeysError, TamperError
 from palladion.keys import Root
 from palladion.lifecycle import open as opening
-from palladion.lifecycle.marking import fingerprint, mark_ownership, ownership_of, unmarked
+from palladion.lifecycle.marking import fingerprint, mark_ownership, ownership_key_of, ownership_of, unmarked
 from palladion.lifecycle.protect import protect
+from palladion.mark.disclosure import commitment_root, tensor_commitments
 from palladion.mark.fingerprints import fingerprint_key, trace
-from palladion.mark.weights import SCHEME, find_ownership, ownership_key
+from palladion.mark.places import places
+from palladion.mark.weights import SCHEME, OwnershipKey, find_ownership, ownership_key, ownership_payload
 from palladion.model.digest import graph_digest, model_digest
 from palladion.model.model import Model
 from palladion.model.read import read_memory
-from palladion.registry import Version
+from palladion.model.safetensors import serialise
+from palladion.model.tensors import DTYPES, Tensor
+from palladion.registry import SealedFile, Version
 from tests.model import factories
 from tests.models import onnx_bytes, safetensors_bytes, write
 
@@ -42,6 +46,24 @@ def _digest(model: Model) -> str:
     return model_digest(model).hex()
 
 
+def _version(made: Made, original: Model) -> Version:
+    """A version as `protect` registers it, of which there is nothing but the mark."""
+    return Version(
+        model="m",
+        number=1,
+        parent=None,
+        content_digest="",
+        graph_digest=None,
+        format="safetensors",
+        publisher="",
+        marks=({"kind": "ownership", "scheme": SCHEME, "original": _digest(original), "amplitude": "0.01"},),
+        note="",
+        created=made.clock.now(),
+        served=SealedFile("", "", ""),
+        original=None,
+    )
+
+
 def _protect(made: Made, folder: Path, data: bytes, name: str) -> Version:
     path = write(folder / "m.bin", data)
     return protect(made.installation, made.owner, path, name, actor=ACTOR).version
@@ -51,7 +73,8 @@ def test_the_mark_that_is_put_in_is_the_one_that_is_found(made: Made) -> None:
     original = _model()
     mark = mark_ownership(original, _digest(original), made.owner)
     assert mark is not None
-    found = find_ownership(original, mark.model, ownership_key(made.owner.derive("mark"), _digest(original)))
+    found = find_ownership(original, mark.model, ownership_key_of(mark.description, made.owner))
+    assert (found.payload_errors, found.decoded) == (0, bytes.fromhex(mark.description["payload"]))
     assert len(found.tensors) == 2
     assert found.log10_p == pytest.approx(mark.predicted["exact copy"], rel=0.2)
     assert mark.weights == WEIGHTS
@@ -62,15 +85,22 @@ def test_the_version_says_what_was_marked_and_binds_the_owner_to_the_key(made: M
     mark = mark_ownership(original, _digest(original), made.owner)
     assert mark is not None
     key = ownership_key(made.owner.derive("mark"), _digest(original))
-    committed = canonical.encode({"key": key.hex(), "original": _digest(original), "scheme": SCHEME})
+    payload = ownership_payload(made.owner.public().keys["publisher"].hex(), _digest(original)).hex()
+    committed = canonical.encode(
+        {"amplitude": "0.01", "key": key.hex(), "original": _digest(original), "payload": payload, "scheme": SCHEME}
+    )
     assert mark.description == {
         "kind": "ownership",
-        "scheme": "weights-1",
+        "scheme": "weights-2",
         "original": _digest(original),
         "amplitude": "0.01",
         "places": 2,
         "weights": WEIGHTS,
+        "payload": payload,
         "commitment": sha256(committed).hexdigest(),
+        "tensor_keys": commitment_root(
+            tensor_commitments(OwnershipKey(key, bytes.fromhex(payload)), [place.name for place in places(original)])
+        ),
     }
     assert key.hex() not in str(mark.description)
 
@@ -87,8 +117,9 @@ def test_the_same_model_gets_the_same_mark_and_another_one_another(made: Made) -
 def test_what_is_predicted_falls_with_what_is_done_to_a_copy(made: Made) -> None:
     mark = mark_ownership(_model(), _digest(_model()), made.owner)
     assert mark is not None
-    assert list(mark.predicted) == ["exact copy", "int8", "int4"]
-    assert mark.predicted["exact copy"] < mark.predicted["int8"] < mark.predicted["int4"] <= 0
+    assert list(mark.predicted) == ["exact copy", "int8", "int4", "blind", "largest tensor, int4"]
+    of = mark.predicted
+    assert of["exact copy"] < of["int8"] < of["int4"] < of["largest tensor, int4"] <= of["blind"] == 0
 
 
 def test_the_original_stays_as_it_was_and_the_marked_model_computes_the_same_graph(made: Made) -> None:
@@ -131,24 +162,26 @@ def test_a_model_without_a_place_gets_no_mark(made: Made) -> None:
 def test_a_copy_carries_the_owners_mark_and_the_fingerprint_of_its_recipient(made: Made, tmp_path: Path) -> None:
     original = _model(5)
     version = _protect(made, tmp_path, safetensors_bytes(5), "house")
-    files, predicted = fingerprint(original, version, made.owner, "a public key")
-    assert files is not None
-    copy = read_memory(files)
-    ownership = ownership_key(made.owner.derive("mark"), _digest(original))
+    stamp = fingerprint(original, version, made.owner, "a public key")
+    assert stamp is not None
+    copy, predicted = stamp.copy.model, stamp.predicted_log10_p
+    ownership = ownership_key_of(version.marks[0], made.owner)
     key = fingerprint_key(made.owner.derive("fingerprint"), _digest(original), "a public key")
     found = trace(original, copy, ownership, [("it", key)]).accusations[0].log10_p
     assert predicted < -200
     # the key is a new one each time: the statistic of 32 has a deviation of 1
     assert 1.4 * predicted < found < 0.6 * predicted
     assert find_ownership(original, copy, ownership).log10_p < -50
-    assert fingerprint(original, version, made.owner, "a public key")[0] == files
-    assert fingerprint(original, version, made.owner, "another")[0] != files
+    again, other = (fingerprint(original, version, made.owner, key) for key in ("a public key", "another"))
+    assert again is not None
+    assert other is not None
+    assert again.copy.content == stamp.copy.content != other.copy.content
 
 
 def test_a_version_without_a_mark_has_no_fingerprints(made: Made, tmp_path: Path) -> None:
     version = _protect(made, tmp_path, onnx_bytes(5), "small")
     assert ownership_of(version) is None
-    assert fingerprint(read_memory({"m.onnx": onnx_bytes(5)}), version, made.owner, "a public key") == (None, 0.0)
+    assert fingerprint(read_memory({"m.onnx": onnx_bytes(5)}), version, made.owner, "a public key") is None
 
 
 def test_the_unmarked_original_is_opened_in_memory(made: Made, tmp_path: Path) -> None:
@@ -176,3 +209,95 @@ def test_a_registry_that_names_another_original_is_found_out(
     monkeypatch.setattr(opening, "find_version", lambda *_: forged)
     with pytest.raises(TamperError), unmarked(made.installation, made.owner, "forged@1"):
         pass
+
+
+def test_a_guard_halves_the_amplitude_until_it_is_content(made: Made) -> None:
+    original, seen = _model(), []
+
+    def guard(model: Model) -> bool:
+        change = np.abs(model.tensors["a"].data - original.tensors["a"].data).max()
+        seen.append(float(change))
+        return len(seen) == 3
+
+    mark = mark_ownership(original, _digest(original), made.owner, guard=guard)
+    assert mark is not None
+    assert seen == pytest.approx([seen[0], seen[0] / 2, seen[0] / 4], rel=1e-3)
+    assert mark.description["amplitude"] == "0.0025"
+    plain = mark_ownership(original, _digest(original), made.owner)
+    assert plain is not None
+    assert mark.predicted["int8"] > plain.predicted["int8"]
+    assert mark.description["commitment"] != plain.description["commitment"]
+    found = find_ownership(original, mark.model, ownership_key_of(mark.description, made.owner))
+    assert found.log10_p < -50
+
+
+def test_a_model_that_no_mark_leaves_as_it_should_be_is_refused(made: Made) -> None:
+    tried: list[Model] = []
+
+    def guard(model: Model) -> bool:
+        tried.append(model)
+        return False
+
+    with pytest.raises(ConflictError, match=r"even a mark of 0\.00125 of a row's size changes the model too much"):
+        mark_ownership(_model(), _digest(_model()), made.owner, guard=guard)
+    assert len(tried) == 4
+
+
+def test_a_copy_is_stamped_as_strongly_as_its_version_was_marked(made: Made, tmp_path: Path) -> None:
+    version = _protect(made, tmp_path, safetensors_bytes(9), "faint")
+    faint = replace(version, marks=({**version.marks[0], "amplitude": "0.0025"},))
+    original = _model(9)
+    moved = []
+    for row in (version, faint):
+        stamp = fingerprint(original, row, made.owner, "a public key")
+        assert stamp is not None
+        moved.append(float(np.abs(stamp.copy.model.tensors["a"].data - original.tensors["a"].data).max()))
+    assert moved[1] == pytest.approx(moved[0] / 4, rel=1e-2)
+
+
+def test_a_mark_of_the_first_scheme_has_a_key_without_a_payload(made: Made) -> None:
+    first = {"kind": "ownership", "scheme": "weights-1", "original": "ab" * 32}
+    key = ownership_key_of(first, made.owner)
+    assert key.payload is None
+    second = ownership_key_of({**first, "scheme": SCHEME, "payload": "cd" * 16}, made.owner)
+    assert (second.key, second.payload) == (key.key, b"\xcd" * 16)
+
+
+def test_what_is_predicted_of_a_copy_is_what_a_test_finds(made: Made) -> None:
+    weights = {f"w{index}": np.random.default_rng(index).standard_normal((512, 256)) for index in range(4)}
+    original = read_memory({"m.safetensors": save({name: item.astype(np.float32) for name, item in weights.items()})})
+    version = _version(made, original)
+    stamp = fingerprint(original, version, made.owner, "a public key")
+    assert stamp is not None
+    key = fingerprint_key(made.owner.derive("fingerprint"), _digest(original), "a public key")
+    found = trace(original, stamp.copy.model, ownership_key_of(version.marks[0], made.owner), [("it", key)])
+    assert found.accusations[0].log10_p == pytest.approx(stamp.predicted_log10_p, rel=0.05)
+
+
+def test_a_version_of_the_first_scheme_is_delivered_and_proved_as_ever(made: Made) -> None:
+    original = _model(10)
+    first = {"kind": "ownership", "scheme": "weights-1", "original": _digest(original), "amplitude": "0.01"}
+    version = replace(_version(made, original), marks=(first,))
+    stamp = fingerprint(original, version, made.owner, "a public key")
+    assert stamp is not None
+    found = find_ownership(original, stamp.copy.model, ownership_key_of(first, made.owner))
+    assert found.log10_p < -50
+    assert found.payload_errors is None
+
+
+def test_little_is_promised_of_a_model_that_is_stored_in_few_bits(made: Made) -> None:
+    numbers = np.random.default_rng(3).standard_normal((64, 256)).astype(np.float32)
+    predicted = []
+    for dtype in ("float32", "float8_e4m3fn"):
+        tensor = Tensor("w", DTYPES[dtype], numbers.shape, numbers.astype(DTYPES[dtype].carrier))
+        mark = mark_ownership(read_memory({"m.safetensors": serialise([tensor], {})}), "00" * 32, made.owner)
+        assert mark is not None
+        predicted.append(mark.predicted)
+        found = find_ownership(
+            read_memory({"m.safetensors": serialise([tensor], {})}),
+            mark.model,
+            ownership_key_of(mark.description, made.owner),
+        )
+        assert found.log10_p < 0.9 * mark.predicted["exact copy"], dtype
+    assert predicted[1]["exact copy"] > 0.1 * predicted[0]["exact copy"]
+    assert predicted[1]["int4"] == predicted[0]["int4"]

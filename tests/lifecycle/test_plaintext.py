@@ -8,10 +8,11 @@ import pytest
 
 from palladion.lifecycle import plaintext
 from palladion.lifecycle.plaintext import delete_plaintext
-from palladion.model.model import Model
+from palladion.model import read as read_module
+from palladion.model.model import Model, ModelFile
 from palladion.model.read import read_file
 from tests.model import factories
-from tests.models import onnx_bytes, write
+from tests.models import onnx_bytes, safetensors_bytes, write
 
 
 def _external(folder: Path, name: str, location: str = "weights.bin") -> Path:
@@ -81,8 +82,8 @@ def test_a_file_that_is_replaced_while_it_is_compared_stays(tmp_path: Path, monk
     model = read_file(path)
     compare = plaintext._holds
 
-    def compare_and_replace(descriptor: int, data: memoryview) -> bool:
-        same = compare(descriptor, data)
+    def compare_and_replace(descriptor: int, file: ModelFile) -> bool:
+        same = compare(descriptor, file)
         _replace(path)
         return same
 
@@ -138,3 +139,20 @@ def test_another_model_beside_it_with_data_of_its_own_hinders_nothing(tmp_path: 
     write(tmp_path / "empty", b"")
     assert _delete(path, model)[1] == {}
     assert sorted(item.name for item in tmp_path.iterdir()) == ["empty", "other.bin", "other.onnx"]
+
+
+def test_a_large_file_that_was_changed_after_it_was_read_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(read_module, "HELD_BYTES_MAX", 0)
+    path = write(tmp_path / "m.safetensors", safetensors_bytes())
+    model = read_file(path)
+    assert list(model.files[0].pieces())
+    write(path, safetensors_bytes(1))
+    assert list(_delete(path, model)[1]) == ["m.safetensors"]
+    assert path.read_bytes() == safetensors_bytes(1)
+
+
+def test_a_large_file_that_is_still_what_it_was_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(read_module, "HELD_BYTES_MAX", 0)
+    path = write(tmp_path / "m.safetensors", safetensors_bytes())
+    assert _delete(path, read_file(path))[1] == {}
+    assert not path.exists()

@@ -163,7 +163,7 @@ def test_progress_names_the_stages(tmp_path: Path) -> None:
         write(tmp_path / "model.safetensors", safetensors_bytes()),
         progress=lambda stage, done, total: stages.append(stage) if done == total else None,
     )
-    assert list(dict.fromkeys(stages)) == ["digest", "seal served", "seal original"]
+    assert list(dict.fromkeys(stages)) == ["digest", "mark", "seal served", "seal original"]
 
 
 def _state_another_key(path: Path, purpose: str) -> FileIdentity:

@@ -17,6 +17,7 @@ from palladion.cli.output import (
     size_text,
     warn,
 )
+from palladion.cli.protect import stages
 
 
 @click.command(epilog="Example: palladion deliver fraud --to acme --out fraud-for-acme.sealed")
@@ -45,7 +46,8 @@ def deliver(
     """Make the copy of VERSION (such as fraud@2) for one recipient: stamped, sealed to it alone, signed, recorded.
 
     The copy computes what the version does and carries a fingerprint, so that a leak can be traced: see palladion prove
-    copy. The recipient opens it with `palladion unseal`, and needs your publisher's key to check who made it.
+    copy. It is stamped tensor by tensor: memory need not hold the model. The recipient opens it with `palladion
+    unseal`, and needs your publisher's key to check who made it.
     """
     from palladion.lifecycle import deliver as life
 
@@ -61,7 +63,7 @@ def deliver(
             actor=actor(),
             without_fingerprint=without_fingerprint,
             license_required=license_required,
-            progress=bar,
+            progress=stages(bar),
         )
     row = made.delivery
     if as_json:

@@ -20,6 +20,7 @@ from palladion.errors import USAGE, PalladionError
 COMMANDS = {
     "init": "palladion.cli.init:init",
     "protect": "palladion.cli.protect:protect",
+    "mark": "palladion.cli.mark:mark",
     "seal": "palladion.cli.seal:seal",
     "unseal": "palladion.cli.unseal:unseal",
     "reseal": "palladion.cli.seal:reseal",

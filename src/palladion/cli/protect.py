@@ -21,15 +21,32 @@ from palladion.cli.output import (
 from palladion.errors import FINDING
 
 if TYPE_CHECKING:
-    from palladion.lifecycle.protect import Protected
+    from palladion.cli.output import Progress
+    from palladion.lifecycle.marking import OwnershipMark
+    from palladion.lifecycle.protect import Prepared, Protected
+    from palladion.lifecycle.reading import Progress as Stages
+    from palladion.mark.planting import Planted
 
-LOG10_P_WEAK = -12.0  # a thousand times below the threshold of a verdict: less leaves nothing for a rounding
+# A thousand times below the threshold of a verdict: what is predicted is a mean, and each key is another draw.
+LOG10_P_WEAK = -12.0
+BASE_HELP = "The model that an adapter was made for: a version such as llama@2, a sealed file, or a content digest."
+
+
+rows_option = click.option(
+    "--rows",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Rows of your own (.npy or .npz) that the classifier did not learn from: it is taught secret inputs by which "
+    "it is recognised through an API, and the rows show what that costs.",
+)
 
 
 @click.command(epilog="Example: palladion protect model.onnx --name fraud --note 'retrained in March'")
-@click.argument("model", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("model", type=click.Path(exists=True, path_type=Path))
 @click.option("--name", required=True, help="The model's name; a name that exists gets its next version.")
 @click.option("--note", default="", help="A sentence that stays with the version.")
+@click.option("--base", default="", metavar="MODEL", help=BASE_HELP)
+@rows_option
 @click.option("--delete-plaintext", is_flag=True, help="Remove the plaintext files once the sealed ones have verified.")
 @passphrase_option
 @json_option
@@ -39,18 +56,23 @@ def protect(
     model: Path,
     name: str,
     note: str,
+    base: str,
+    rows: Path | None,
     delete_plaintext: bool,
     passphrase_file: Path | None,
     as_json: bool,
 ) -> int:
     """Scan MODEL, seal it, sign it, and record it as the next version of NAME.
 
-    Two sealed files come out: the served one, for this host's gate, and the original, for owner and escrow only. MODEL
-    is ONNX or safetensors. Exit code 1 if the version is protected and a plaintext file that was to go has stayed.
+    Two sealed files come out: the served one, marked, for this host's gate; the original, for owner and escrow only.
+    MODEL is an ONNX, safetensors or GGUF file, a Hugging Face folder, or the folder of a LoRA adapter. Exit code 1 if
+    the version is protected and a plaintext file that was to go has stayed.
     """
     from palladion.lifecycle import protect as life
+    from palladion.lifecycle.seal import find_base
 
     installation = find_installation(ctx)
+    base_digest = find_base(installation, base)
     owner = installation.open_owner_root(owner_identities(passphrase_file))
     with progress("protect") as bar:
         made = life.protect(
@@ -60,8 +82,11 @@ def protect(
             name,
             actor=actor(),
             note=note,
+            base=base_digest,
+            rows=rows,
             delete=delete_plaintext,
-            progress=lambda stage, done, total: bar(done, total, stage),
+            announce=announce,
+            progress=stages(bar),
         )
     if as_json:
         print_json(_document(made))
@@ -73,19 +98,44 @@ def protect(
         warn(f"palladion serve cannot run it: {made.unservable}")
     if made.mark is None:
         warn("the model is too small to carry a mark: a copy of it cannot be proved ours, and no leak can be traced")
-    elif made.mark.predicted["int8"] > LOG10_P_WEAK:
-        warn("the model is so small that its mark may not survive quantisation")
     for item in made.stayed:
         warn(f"{item.path} was not deleted: {item.reason}")
     return FINDING if made.stayed else 0
 
 
-def _marked(made: "Protected") -> str:
+def announce(prepared: "Prepared") -> None:
+    """Say, before anything is sealed, what will not be provable of copies of this model."""
+    mark = prepared.mark
+    if mark is None:
+        return  # the summary says so
+    # blind, without the original, most models are too small; but there is an original
+    weak = [(name, p) for name, p in mark.predicted.items() if p > LOG10_P_WEAK and name != "blind"]
+    if weak:
+        found = "; ".join(f"{name}, log10 p about {p:.1f}" for name, p in weak)
+        warn(f"the model is so small that a copy may not be provable (a verdict takes log10 p of -9): {found}")
+
+
+def predictions(mark: "OwnershipMark") -> str:
     """What will be found again in copies: stated before anybody has one."""
-    if made.mark is None:
-        return "no: it has no tensor that could carry a mark"
-    found = ", ".join(f"{p:.0f} ({name})" for name, p in made.mark.predicted.items())
-    return f"{made.mark.weights:,} weights; a test against the original will find log10 p of about {found}"
+    found = "; ".join(f"{p:.0f} ({name})" for name, p in mark.predicted.items())
+    return f"{mark.weights:,} weights; a test against the original will find log10 p of about {found}"
+
+
+def stages(bar: "Progress") -> "Stages":
+    """A bar for steps that count bytes, each under its own name."""
+    return lambda stage, done, total: bar(done, total, f"{stage} {size_text(done)} of {size_text(total)}")
+
+
+def _marked(made: "Protected") -> str:
+    return "no: it has no tensor that could carry a mark" if made.mark is None else predictions(made.mark)
+
+
+def _taught(planted: "Planted | None") -> str | None:
+    """What the triggers cost, and how many of them hold."""
+    if planted is None:
+        return None
+    count = planted.commitment.count
+    return f"{count}: {planted.held:.0%} hold; {planted.flipped:.1%} of your rows are answered otherwise than before"
 
 
 def _document(made: "Protected") -> dict[str, object]:
@@ -100,6 +150,13 @@ def _document(made: "Protected") -> dict[str, object]:
         "tensors": made.tensors,
         "parameters": made.parameters,
         "mark": None if made.mark is None else {"weights": made.mark.weights, "log10_p": dict(made.mark.predicted)},
+        "triggers": None
+        if made.planted is None
+        else {
+            "count": made.planted.commitment.count,
+            "held": made.planted.held,
+            "rows_changed": made.planted.flipped,
+        },
         "served": str(made.served),
         "original": str(made.original),
         "publisher": version.publisher,
@@ -117,6 +174,7 @@ def _print(made: "Protected") -> None:
         [
             ("scanned", f"{version.format}, {made.tensors} tensors, {made.parameters:,} numbers, no findings"),
             ("marked", _marked(made)),
+            ("triggers", _taught(made.planted)),
             ("content", version.content_digest),
             ("served", f"{made.served} ({size_text(made.served.stat().st_size)}), for this host's gate"),
             ("original", f"{made.original}, for owner{' and escrow' if made.escrowed else ' only'}"),

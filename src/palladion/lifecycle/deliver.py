@@ -3,6 +3,7 @@
 Whoever opens it holds a stamped copy and never an unstamped one: unsealing stamps nothing, so there is nothing to skip.
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,15 +14,15 @@ from palladion.ledger.record import Record
 from palladion.ledger.writer import Receipt
 from palladion.lifecycle.installation import Installation
 from palladion.lifecycle.marking import fingerprint, unmarked
+from palladion.lifecycle.open import record_opened
+from palladion.lifecycle.reading import Progress, digested
 from palladion.lifecycle.recipients import refuse_revoked
 from palladion.lifecycle.revoke import require_unrevoked
-from palladion.model.digest import model_digest
-from palladion.model.read import read_memory
 from palladion.registry import Delivery, Recipient, SealedFile
 from palladion.seal.header import new_header
 from palladion.seal.recipients import parse_recipient
 from palladion.seal.sign import publisher_id
-from palladion.seal.structure import Progress, SealedInfo
+from palladion.seal.structure import SealedInfo
 from palladion.seal.writer import seal_files
 
 
@@ -48,27 +49,28 @@ def deliver(
     actor: str,
     without_fingerprint: bool = False,
     license_required: bool = False,
-    progress: Progress | None = None,
+    progress: Progress = lambda _stage, _done, _total: None,
 ) -> Delivered:
     """Write the copy of `version` (`fraud@2`, or `fraud` for the promoted one) for `recipient` to the new file `out`.
 
     Raises ConflictError for a revoked recipient or version, and for a model too small to carry a fingerprint unless
-    that is asked for; StorageError if `out` exists. What cannot be recorded is not left behind. Holds the model in
-    memory twice.
+    that is asked for; StorageError if `out` exists. What cannot be recorded is not left behind. That the original was
+    opened is on record before anything is written. Stamps weights tensor by tensor, twice: for the digest in the
+    header, and for the file.
     """
-    if out.exists():
+    if os.path.lexists(out):
         raise StorageError(f"{out} exists already", "name a new file: nothing is overwritten")
     row = _recipient(installation, recipient)
     with unmarked(installation, owner, version) as (original, found):
         require_unrevoked(installation, found.model, found.number)
-        stamped, predicted = fingerprint(original.model, found, owner, row.public_key)
-        if stamped is None and not without_fingerprint:
+        _record_opened(installation, original.info, recipient, actor=actor)
+        stamp = fingerprint(original.model, found, owner, row.public_key, progress=progress)
+        if stamp is None and not without_fingerprint:
             raise ConflictError(
                 f"version {found.number} of {found.model} is too small for a fingerprint: a leak could not be traced",
                 "--without-fingerprint delivers it all the same",
             )
-        contents = stamped if stamped is not None else {file.name: file.data for file in original.model.files}
-        content = model_digest(read_memory(contents)).hex()
+        copy = stamp.copy if stamp is not None else digested(original.model, progress)
         signer = owner.signer("publisher")
         header = new_header(
             kind=original.model.format,
@@ -77,20 +79,33 @@ def deliver(
             created=installation.clock.now(),
             model=found.model,
             version=found.number,
-            content=content,
+            content=copy.content,
             recipient=recipient,
+            base=original.info.header.base,
             license_required=license_required,
         )
         files.make_private_directory(out.parent)
-        parts = [(name, memoryview(data)) for name, data in contents.items()]
-        info = seal_files(parts, header, [parse_recipient(row.public_key)], signer, out, progress=progress)
+        info = seal_files(
+            copy.contents(),
+            header,
+            [parse_recipient(row.public_key)],
+            signer,
+            out,
+            progress=lambda done, total: progress("seal", done, total),
+        )
     try:
-        delivery, receipt = _register(installation, info, row, fingerprinted=stamped is not None, actor=actor)
+        delivery, receipt = _register(installation, info, row, fingerprinted=stamp is not None, actor=actor)
     except BaseException:
         # nobody would look for the fingerprint of a copy that is not on record
         out.unlink(missing_ok=True)
         raise
-    return Delivered(out, delivery, receipt, predicted)
+    return Delivered(out, delivery, receipt, stamp.predicted_log10_p if stamp else 0.0)
+
+
+def _record_opened(installation: Installation, info: SealedInfo, recipient: str, *, actor: str) -> None:
+    record = record_opened(info, at=installation.clock.now(), actor=actor, reason=f"to make the copy for {recipient}")
+    with installation.open_ledger(installation.open_gate_root()) as ledger:
+        ledger.append([record])
 
 
 def _register(

@@ -1,6 +1,10 @@
-"""Opens a sealed version into memory: nothing of it touches the disk, nothing is handed out before all is verified."""
+"""Opens a sealed version: nothing of it touches the disk, and nothing is handed out that is not verified.
+
+Into private memory, where all is verified first; or piece by piece, where each is, when it is asked for.
+"""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -11,19 +15,23 @@ from palladion.keys import Identity
 from palladion.ledger.record import Record
 from palladion.lifecycle.installation import Installation, gate_identity
 from palladion.model.digest import model_digest
-from palladion.model.model import Model
+from palladion.model.model import Format, Model
 from palladion.model.payload import PayloadKind, payload_content
-from palladion.model.read import read_memory
+from palladion.model.read import read_memory, read_stored
 from palladion.registry import SealedFile, Version
 from palladion.registry.rows import SealedKind
+from palladion.seal.lazy import LazyFiles, open_lazily
+from palladion.seal.opening import Accept
 from palladion.seal.reader import OpenedFiles, open_sealed, verify_file
 from palladion.seal.structure import Progress, SealedInfo
 
+_STORED = {"folder", "adapter", "gguf"}
+
 
 class OpenedModel:
-    """A version in private memory; a context manager. Closing wipes it: let go of its tensors first."""
+    """A version, opened; a context manager. Closing wipes private memory: let go of its tensors first."""
 
-    def __init__(self, version: Version, model: Model, opened: OpenedFiles) -> None:
+    def __init__(self, version: Version, model: Model, opened: OpenedFiles | LazyFiles) -> None:
         self.version = version
         self.model = model
         self._opened = opened
@@ -69,16 +77,24 @@ def find_version(installation: Installation, text: str) -> Version:
 
 
 def open_version(
-    installation: Installation, text: str, identity: Identity | None = None, *, kind: SealedKind = "served"
+    installation: Installation,
+    text: str,
+    identity: Identity | None = None,
+    *,
+    kind: SealedKind = "served",
+    lazily: bool = False,
 ) -> OpenedModel:
     """Open the version that `text` names; with the gate's identity, unless another is given.
 
-    Raises TamperError if the file is not the one that was registered and signed. That it was opened is for the caller
-    to record: `record_opened`.
+    With `lazily`, and always where it is a folder, an adapter or GGUF, weights are decrypted and verified piece by
+    piece, when they are asked for, into ordinary memory; ONNX never is. Raises TamperError if the file is not the one
+    that was registered and signed. That it was opened is for the caller to record: `record_opened`.
     """
     version = find_version(installation, text)
     if identity is None:
         identity = gate_identity(installation.open_gate_root())
+    if version.format in _STORED or (lazily and version.format == "safetensors"):
+        return _opened_lazily(installation, version, identity, kind)
     path, opened = _opened(installation, version, identity, kind)
     try:
         # the content that was registered
@@ -176,16 +192,42 @@ def record_opened(info: SealedInfo, *, at: datetime, actor: str, reason: str) ->
     return Record("model.opened", at, actor, f"{header.model}@{header.version}", details)
 
 
+@dataclass(frozen=True)
+class _SealedRanges:
+    """One file of a sealed file, by ranges."""
+
+    name: str
+    size: int
+    files: LazyFiles
+
+    def read_into(self, buffer: memoryview, offset: int) -> None:
+        """Fill `buffer` with the verified bytes from `offset` on."""
+        self.files.read_into(self.name, buffer, offset)
+
+
+def _opened_lazily(installation: Installation, version: Version, identity: Identity, kind: SealedKind) -> OpenedModel:
+    # the header, which names the content, is signed together with the segments' digests: who holds the publisher's key
+    # is believed that they belong together, as no digest of the whole is taken here
+    path = _sealed(installation, version, kind)
+    opened = open_lazily(path, [identity], installation.publishers(), accept=_accept(version, kind, path))
+    try:
+        sources = [_SealedRanges(entry.name, entry.size, opened) for entry in opened.entries.values()]
+        return OpenedModel(version, read_stored(cast("Format", opened.info.header.kind), sources), opened)
+    except BaseException:
+        opened.close()
+        raise
+
+
+def _accept(version: Version, kind: SealedKind, path: Path) -> Accept:
+    return lambda info: require_registered(info, version, kind, path)
+
+
 def _opened(
     installation: Installation, version: Version, identity: Identity, kind: SealedKind
 ) -> tuple[Path, OpenedFiles]:
     """A version's sealed file and what is in it: the registered one, not another that is just as well signed."""
     path = _sealed(installation, version, kind)
-
-    def accept(info: SealedInfo) -> None:
-        require_registered(info, version, kind, path)
-
-    return path, open_sealed(path, [identity], installation.publishers(), accept=accept)
+    return path, open_sealed(path, [identity], installation.publishers(), accept=_accept(version, kind, path))
 
 
 def _sealed(installation: Installation, version: Version, kind: SealedKind) -> Path:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from palladion.errors import FormatError
 from palladion.model.model import ModelFile
 from palladion.model.read import sniff
 
@@ -26,19 +27,24 @@ class Stayed:
     reason: str
 
 
-def delete_plaintext(folder: Path, files: Sequence[ModelFile]) -> tuple[list[Path], list[Stayed]]:
+def delete_plaintext(
+    folder: Path, files: Sequence[ModelFile], *, shared: bool = True
+) -> tuple[list[Path], list[Stayed]]:
     """Delete a model's files from the folder they were read from, the main one first; what was deleted, what stayed.
 
-    `files` hold the bytes that are sealed by now. Raises nothing: a file that cannot be deleted has stayed.
+    `files` hold the bytes that are sealed by now. With `shared`, files after the first are external data, which other
+    ONNX models may need too. Raises nothing: a file that cannot be deleted has stayed. Folders stay, empty.
     """
     deleted: list[Path] = []
     stayed: list[Stayed] = []
     for place, file in enumerate(files):
         path = folder / file.name
         try:
-            reason = (_needed_by(path, folder) if place else "") or _delete(path, file.data)
+            reason = (_needed_by(path, folder) if place and shared else "") or _delete(path, file)
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
+        except FormatError as error:
+            reason = f"it cannot be compared with what is sealed: {error.message}"
         if reason:
             stayed.append(Stayed(path, reason))
         else:
@@ -46,8 +52,8 @@ def delete_plaintext(folder: Path, files: Sequence[ModelFile]) -> tuple[list[Pat
     return deleted, stayed
 
 
-def _delete(path: Path, data: memoryview) -> str:
-    """Unlink `path` if it is a plain file that holds `data`; why not, else."""
+def _delete(path: Path, file: ModelFile) -> str:
+    """Unlink `path` if it is a plain file that holds what `file` does; why not, else."""
     if path.is_symlink():
         return "it is a link, and the file that it leads to would stay: delete that one yourself"
     # not blocking: a named pipe that took the file's place must not make us wait for ever
@@ -58,7 +64,7 @@ def _delete(path: Path, data: memoryview) -> str:
             return "it is not a plain file"
         if before.st_nlink != 1:
             return f"it has {before.st_nlink} names (hard links), and would stay under the others"
-        if not _holds(descriptor, data):
+        if not _holds(descriptor, file):
             return "it was changed after it was read: what it holds now is not sealed"
         # what was compared is what the name leads to, and nobody wrote to it meanwhile
         if _identity(os.lstat(path)) != _identity(before):
@@ -73,12 +79,15 @@ def _identity(status: os.stat_result) -> tuple[int, ...]:
     return (status.st_dev, status.st_ino, status.st_nlink, status.st_size, status.st_mtime_ns)
 
 
-def _holds(descriptor: int, data: memoryview) -> bool:
-    for start in range(0, len(data), COMPARED_BYTES):
-        part = data[start : start + COMPARED_BYTES]
-        if os.pread(descriptor, len(part), start) != part:
-            return False
-    return not os.pread(descriptor, 1, len(data))
+def _holds(descriptor: int, file: ModelFile) -> bool:
+    start = 0
+    for piece in file.pieces():
+        for begin in range(0, len(piece), COMPARED_BYTES):
+            part = piece[begin : begin + COMPARED_BYTES]
+            if os.pread(descriptor, len(part), start) != part:
+                return False
+            start += len(part)
+    return not os.pread(descriptor, 1, start)
 
 
 def _needed_by(path: Path, folder: Path) -> str:

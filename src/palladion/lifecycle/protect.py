@@ -4,24 +4,27 @@ What is served is marked; the original is not, and goes to owner and escrow only
 what is served. A model that has no place for a mark is served as it is, and `Version.marks` is empty.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from palladion import files
-from palladion.errors import PalladionError
+from palladion.errors import ConflictError, PalladionError
 from palladion.keys import Recipient, Root, Signer
 from palladion.ledger.record import Record
 from palladion.ledger.remote import LedgerWriter
 from palladion.ledger.writer import Receipt
 from palladion.lifecycle.installation import Installation, gate_identity, owner_identity
-from palladion.lifecycle.marking import OwnershipMark, mark_ownership
+from palladion.lifecycle.marking import Guard, OwnershipMark, mark_ownership
 from palladion.lifecycle.numbering import next_version
 from palladion.lifecycle.open import verify_version
 from palladion.lifecycle.plaintext import Stayed, delete_plaintext
 from palladion.lifecycle.reading import Progress, ReadModel, digested, read_model
 from palladion.lifecycle.reconcile import statement
-from palladion.model.model import ModelFile
+from palladion.lifecycle.rows import read_rows
+from palladion.lifecycle.seal import require_base
+from palladion.mark.planting import Planted, embed_triggers
+from palladion.model.model import Model
 from palladion.model.run import unservable
 from palladion.registry import NewVersion, Registry, SealedFile, Version, names
 from palladion.registry.rows import SealedKind
@@ -48,9 +51,29 @@ class Protected:
     tensors: int
     parameters: int
     mark: OwnershipMark | None
+    planted: Planted | None
     unservable: str | None
     deleted: tuple[Path, ...] = ()
     stayed: tuple[Stayed, ...] = ()
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A model that was scanned, read and marked, and is sealed next; `mark` is None where it has no place for one.
+
+    `plain` is what lies on the disk, `read` the same with its triggers, if it got any: `planted`.
+    """
+
+    path: Path
+    plain: ReadModel
+    read: ReadModel
+    mark: OwnershipMark | None
+    planted: Planted | None = None
+
+    @property
+    def served(self) -> ReadModel:
+        """What is to be served: the marked model."""
+        return self.read if self.mark is None else self.mark.served
 
 
 def protect(
@@ -61,23 +84,86 @@ def protect(
     *,
     actor: str,
     note: str = "",
+    base: str = "",
     delete: bool = False,
+    guard: Guard | None = None,
+    rows: Path | None = None,
+    announce: Callable[[Prepared], None] = lambda _prepared: None,
     progress: Progress = lambda _stage, _done, _total: None,
 ) -> Protected:
-    """Protect the model file at `path` as the next version of `name`, which is made if it is new.
+    """Protect the model at `path`, a file or a folder, as the next version of `name`, which is made if it is new.
 
-    With `delete`, its plaintext files are deleted once the sealed ones have verified. Raises PalladionError on a name
-    that cannot be one, ScanRefusedError, ConflictError if the content is a version already or the registry is an old
-    one, TamperError if the ledger was cut back, BusyError while another process writes. Holds the model in memory,
-    marked and unmarked, and reads the ledger's entries once (`reconcile.recorded`).
+    An adapter needs `base`, the content digest of the model it was made for. `announce` is told before anything is
+    sealed what will be found again in copies; `guard` is `mark_ownership`'s. With `rows`, a file of ordinary inputs, a
+    classifier gets the triggers that the policy asks for. With `delete`, the plaintext files are deleted once the
+    sealed ones have verified.
+
+    Raises PalladionError on a name that cannot be one, ScanRefusedError, ConflictError if the content is a version
+    already or the registry is an old one, TamperError if the ledger was cut back, FormatError if a file changes
+    meanwhile, BusyError while another process writes. Holds an ONNX model in memory, and of others one tensor at a
+    time; reads the ledger's entries once (`reconcile.recorded`).
     """
+    prepared = prepare(installation, owner, path, name, note=note, base=base, guard=guard, rows=rows, progress=progress)
+    announce(prepared)
+    return seal_prepared(
+        installation, owner, prepared, name, actor=actor, note=note, base=base, delete=delete, progress=progress
+    )
+
+
+def prepare(
+    installation: Installation,
+    owner: Root,
+    path: Path,
+    name: str,
+    *,
+    note: str,
+    base: str,
+    guard: Guard | None,
+    progress: Progress,
+    rows: Path | None = None,
+) -> Prepared:
+    """The first steps of `protect`, which write nothing. Raises as it does."""
     names.slug(name, what="the name of a model")
     names.note(note, what="the note of a version")
-    # 1. scan and read: one reading of the file, so that what is scanned is what is sealed
+    # 1. scan and read: whatever is read later is what was scanned, or an error
     read = read_model(installation, path, progress)
-    # 2. mark
-    mark = mark_ownership(read.model, read.content, owner)
-    served = read if mark is None else digested(mark.model, progress)
+    require_base(path, read.model.format, base)
+    # 2. mark: the triggers first, so that the sealed original has them, and copies differ from it by their marks alone
+    plain, planted = read, None
+    if rows is not None:
+        planted = _planted(installation, owner, plain, rows)
+        read = digested(planted.model, progress, stage="triggers")
+    mark = mark_ownership(read.model, read.content, owner, guard=guard, progress=progress)
+    return Prepared(path, plain, read, mark, planted)
+
+
+def _planted(installation: Installation, owner: Root, read: ReadModel, rows: Path) -> Planted:
+    count = installation.policy.protect.triggers
+    if not count:
+        raise ConflictError("the policy asks for no triggers, so there is nothing to do with rows", "protect.triggers")
+    if read.model.graph is None:
+        raise ConflictError(
+            f"triggers are put into classifiers in ONNX; {read.model.format} has no graph to run",
+            "leave --rows out, or palladion.mark.torch_triggers teaches them to a torch model",
+        )
+    references = read_rows(rows, read.model)
+    return embed_triggers(read.model, owner.derive("mark"), read.content, count=count, references=references)
+
+
+def seal_prepared(
+    installation: Installation,
+    owner: Root,
+    prepared: Prepared,
+    name: str,
+    *,
+    actor: str,
+    note: str,
+    base: str,
+    delete: bool,
+    progress: Progress,
+) -> Protected:
+    """The other steps of `protect`. Raises as it does."""
+    path, read, mark, served = prepared.path, prepared.read, prepared.mark, prepared.served
     made: Protected | None = None
     try:
         gate = installation.open_gate_root()
@@ -87,7 +173,7 @@ def protect(
             following = next_version(installation, gate, registry, model=name, content=served.content, path=path)
             # 4. seal and sign, to the keys of the roots that were opened and not to what a file says they are
             signer = owner.signer("publisher")
-            sealing = _Sealing(installation, signer, name, following.number, following.previous, progress)
+            sealing = _Sealing(installation, signer, name, following.number, following.previous, base, progress)
             owners = [owner_identity(owner).recipient, *installation.escrow_recipients()]
             served_file = sealing.seal("served", served, [gate_identity(gate).recipient])
             original_file = sealing.seal("original", read, owners)
@@ -102,18 +188,21 @@ def protect(
                 original=original_file,
                 tensors=served.tensors,
                 parent=following.parent,
-                marks=(mark.description,) if mark else (),
+                marks=(
+                    *([prepared.planted.description] if prepared.planted else []),
+                    *([mark.description] if mark else []),
+                ),
                 note=note,
             )
             made = _register(
-                installation, ledger, registry, new, number=following.number, actor=actor, read=read, mark=mark
+                installation, ledger, registry, new, number=following.number, actor=actor, prepared=prepared
             )
     except PalladionError as error:
         if made is None:
             raise
         raise _too_late(error, made, path) from error
-    # 6. the plaintext, while what was sealed is still in memory to be compared with it
-    return _without_plaintext(installation, made, path.parent, read.model.files) if delete else made
+    # 6. the plaintext, while it can be told whether it is still what was sealed
+    return _without_plaintext(installation, made, path, prepared.plain.model) if delete else made
 
 
 @dataclass(frozen=True)
@@ -125,6 +214,7 @@ class _Sealing:
     model: str
     number: int
     previous: str
+    base: str
     progress: Progress
 
     def seal(self, purpose: SealedKind, read: ReadModel, recipients: list[Recipient]) -> SealedFile:
@@ -133,7 +223,7 @@ class _Sealing:
         path = place(self.model, self.number)
         files.make_private_directory(path.parent)
         info = seal_files(
-            [(file.name, file.data) for file in read.model.files],
+            read.contents(),
             self._header(purpose, read),
             recipients,
             self.signer,
@@ -154,6 +244,7 @@ class _Sealing:
             version=self.number,
             previous=self.previous,
             content=read.content,
+            base=self.base,
         )
 
 
@@ -169,8 +260,7 @@ def _register(
     *,
     number: int,
     actor: str,
-    read: ReadModel,
-    mark: OwnershipMark | None,
+    prepared: Prepared,
 ) -> Protected:
     with registry.write() as records:
         if records.models.find(new.model) is None:
@@ -191,10 +281,11 @@ def _register(
         receipt=receipt,
         promoted=promoted,
         escrowed=bool(installation.policy.keys.escrow),
-        tensors=len(read.tensors),
-        parameters=read.model.parameter_count,
-        mark=mark,
-        unservable=unservable(read.model) if read.model.graph is not None else None,
+        tensors=len(prepared.read.tensors),
+        parameters=prepared.read.model.parameter_count,
+        mark=prepared.mark,
+        planted=prepared.planted,
+        unservable=unservable(prepared.read.model) if prepared.read.model.graph is not None else None,
     )
 
 
@@ -208,15 +299,15 @@ def _too_late(error: PalladionError, made: Protected, path: Path) -> PalladionEr
     )
 
 
-def _without_plaintext(
-    installation: Installation, made: Protected, folder: Path, model_files: Sequence[ModelFile]
-) -> Protected:
+def _without_plaintext(installation: Installation, made: Protected, path: Path, model: Model) -> Protected:
+    is_folder = model.format in {"folder", "adapter"}
+    folder = path if is_folder else path.parent
     kinds: tuple[SealedKind, ...] = ("served", "original")
     try:
         for kind in kinds:
             verify_version(installation, made.version, kind)
     except PalladionError as error:
         reason = f"what was sealed does not verify: {error.message}"
-        return replace(made, stayed=tuple(Stayed(folder / file.name, reason) for file in model_files))
-    deleted, stayed = delete_plaintext(folder, model_files)
+        return replace(made, stayed=tuple(Stayed(folder / file.name, reason) for file in model.files))
+    deleted, stayed = delete_plaintext(folder, model.files, shared=not is_folder)
     return replace(made, deleted=tuple(deleted), stayed=tuple(stayed))

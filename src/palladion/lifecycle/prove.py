@@ -2,16 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from palladion.errors import ConflictError
 from palladion.keys import Root
 from palladion.ledger.record import Record
 from palladion.lifecycle.installation import Installation
-from palladion.lifecycle.marking import ownership_of, unmarked
+from palladion.lifecycle.marking import ownership_key_of, ownership_of, unmarked
 from palladion.lifecycle.open import find_version
 from palladion.mark.fingerprints import Accusation, fingerprint_key, trace
+from palladion.mark.interface import verify
 from palladion.mark.stats import best_of
-from palladion.mark.weights import Finding, find_ownership, ownership_key
+from palladion.mark.weights import Finding
 from palladion.model.digest import model_digest
 from palladion.model.model import Model
 from palladion.registry import Version
@@ -27,7 +29,7 @@ class Tested:
     """The outcome for one version: the strength of the ownership mark, and recipients accused, strongest first.
 
     p-values are corrected for every version and recipient that was tested. `comparable` is whether any tensor of the
-    suspect could be set beside one of ours at all.
+    suspect could be set beside one of ours at all, `needed` what had to be undone for it, in words.
     """
 
     version: Version
@@ -36,6 +38,7 @@ class Tested:
     accusations: tuple[Accusation, ...]
     recipients: int
     comparable: bool
+    needed: tuple[str, ...] = ()
 
     @property
     def ours(self) -> bool:
@@ -58,16 +61,15 @@ def prove(
     """
     chosen = _chosen(installation, versions)
     outcomes = [
-        _test(installation, owner, suspect, version, original, tests=len(chosen), copies=copies)
-        for version, original in chosen
+        _test(installation, owner, suspect, version, mark, tests=len(chosen), copies=copies) for version, mark in chosen
     ]
     outcomes.sort(key=lambda item: (item.log10_p, -item.version.number))
     _record(installation, suspect, outcomes, copies=copies, actor=actor)
     return outcomes
 
 
-def _chosen(installation: Installation, named: Sequence[str]) -> list[tuple[Version, str]]:
-    """The versions to test against, each once, with the digests of their unmarked originals."""
+def _chosen(installation: Installation, named: Sequence[str]) -> list[tuple[Version, dict[str, Any]]]:
+    """The versions to test against, each once, with what they say of their marks."""
     if named:
         versions = [find_version(installation, name) for name in named]
     else:
@@ -77,7 +79,7 @@ def _chosen(installation: Installation, named: Sequence[str]) -> list[tuple[Vers
     for version in versions:
         mark = ownership_of(version)
         if mark is not None:
-            chosen[version.model, version.number] = version, str(mark["original"])
+            chosen[version.model, version.number] = version, mark
         elif named:
             raise ConflictError(
                 f"version {version.number} of {version.model} carries no mark: there is nothing to look for",
@@ -91,7 +93,7 @@ def _test(
     owner: Root,
     suspect: Model,
     version: Version,
-    digest: str,
+    mark: dict[str, Any],
     *,
     tests: int,
     copies: bool,
@@ -100,15 +102,20 @@ def _test(
         deliveries = records.deliveries.all(model=version.model, number=version.number)
     # one key for each recipient, however often it was sent the version
     recipients = {item.recipient: item.public_key for item in deliveries if item.fingerprinted} if copies else {}
-    ownership = ownership_key(owner.derive("mark"), digest)
+    digest, ownership = str(mark["original"]), ownership_key_of(mark, owner)
     root = owner.derive("fingerprint")
     keys = [(name, fingerprint_key(root, digest, public_key)) for name, public_key in recipients.items()]
     with unmarked(installation, owner, f"{version.model}@{version.number}") as (original, _):
-        finding = find_ownership(original.model, suspect, ownership)
-        found = trace(original.model, suspect, ownership, keys).accusations if keys else ()
+        verified = verify(original.model, suspect, ownership)
+        amplitude = float(mark["amplitude"])
+        found: tuple[Accusation, ...] = ()
+        if keys:
+            found = trace(original.model, verified.suspect, ownership, keys, amplitude=amplitude).accusations
     corrected = tuple(Accusation(item.recipient, best_of([item.log10_p], tests), item.statistic) for item in found)
+    finding = verified.finding
     log10_p = best_of([finding.log10_p], tests)
-    return Tested(version, finding, log10_p, corrected, len(recipients), comparable=finding.comparable > 0)
+    comparable = finding.comparable > 0 or bool(verified.needed)
+    return Tested(version, finding, log10_p, corrected, len(recipients), comparable, verified.needed)
 
 
 def _record(

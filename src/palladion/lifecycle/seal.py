@@ -3,6 +3,7 @@
 Nothing is marked, so a leak of what was only sealed cannot be traced: a customer's copy is `deliver`'s business.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,16 +16,20 @@ from palladion.ledger.remote import LedgerWriter
 from palladion.ledger.writer import Receipt
 from palladion.lifecycle.installation import Installation, gate_identity, owner_identity
 from palladion.lifecycle.numbering import Next, next_version
+from palladion.lifecycle.open import find_version
 from palladion.lifecycle.reading import read_model
 from palladion.lifecycle.recipients import refuse_revoked
 from palladion.lifecycle.reconcile import statement
 from palladion.model.payload import PayloadKind, file_kind, read_payload
 from palladion.registry import NewVersion, Registry, SealedFile, Version, VersionTensor, names
 from palladion.seal.header import new_header
+from palladion.seal.reader import verify_file
 from palladion.seal.recipients import parse_recipient
 from palladion.seal.sign import publisher_id
 from palladion.seal.structure import Progress, SealedInfo
 from palladion.seal.writer import Content, KnownFile, seal_files
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,7 @@ def seal(
     named = find_recipients(installation, recipients)
     # 2. read, and scan what is known to be a model
     contents = _read(installation, path, opaque=opaque, follow_links=follow_links)
-    _require_base(path, contents, base)
+    require_base(path, contents.kind, base)
     signer = owner.signer("publisher")
     gate = installation.open_gate_root()
     with installation.open_ledger(gate) as ledger, installation.open_registry() as registry:
@@ -134,14 +139,23 @@ def find_recipients(installation: Installation, texts: Sequence[str]) -> list[Re
     return found
 
 
-def _require_base(path: Path, contents: _Contents, base: str) -> None:
+def find_base(installation: Installation, text: str) -> str:
+    """The content digest of the model that an adapter was made for: a version, a sealed file, or the digest itself."""
+    if not text or _DIGEST.fullmatch(text):
+        return text
+    if Path(text).is_file():
+        return verify_file(Path(text), installation.publishers()).header.content
+    return find_version(installation, text).content_digest
+
+
+def require_base(path: Path, kind: str, base: str) -> None:
     """Raise ConflictError unless an adapter, and nothing else, comes with its base."""
-    if contents.kind == "adapter" and not base:
+    if kind == "adapter" and not base:
         raise ConflictError(
             f"{path} is an adapter, and the model it was made for is not named",
             "--base names a version, such as llama@2",
         )
-    if contents.kind != "adapter" and base:
+    if kind != "adapter" and base:
         raise ConflictError(f"{path} is no adapter, and so has no base", "leave --base out")
 
 
@@ -171,8 +185,7 @@ def _read(installation: Installation, path: Path, *, opaque: bool, follow_links:
     kind = "opaque" if opaque or path.is_dir() else file_kind(path)
     if kind in {"onnx", "safetensors"}:
         read = read_model(installation, path, lambda _stage, _done, _total: None)
-        contents = tuple((file.name, file.data) for file in read.model.files)
-        return _Contents(read.model.format, contents, read.tensors, read.graph, read.content)
+        return _Contents(read.model.format, tuple(read.contents()), read.tensors, read.graph, read.content)
     payload = read_payload(path, opaque=opaque, follow_links=follow_links)
     rows = tuple(VersionTensor(r.name, r.dtype, r.shape, r.digest.hex(), r.byte_count) for r in payload.rows)
     known = tuple((file.name, KnownFile(file.path, file.blake3)) for file in payload.files)

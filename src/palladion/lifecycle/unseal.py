@@ -1,17 +1,16 @@
 """Gives a model back as plaintext files: the one way in which what was sealed comes to lie on a disk again."""
 
-import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from palladion import files
-from palladion.errors import FormatError, StorageError
+from palladion.errors import FormatError
 from palladion.host.host import Host
 from palladion.host.load import load_files
 from palladion.keys import Identity
 from palladion.ledger.writer import Receipt
+from palladion.lifecycle.export import free_paths, write_files
 from palladion.lifecycle.installation import Installation
 from palladion.lifecycle.open import find_version, open_payload, record_opened
 from palladion.model.payload import PAYLOAD_KINDS
@@ -20,8 +19,6 @@ from palladion.registry.rows import SealedKind
 from palladion.seal.reader import OpenedFiles, open_sealed
 from palladion.seal.sign import publisher_id
 from palladion.seal.structure import SealedInfo
-
-_FOLDERS = {"folder", "adapter"}
 
 
 @dataclass(frozen=True)
@@ -45,11 +42,11 @@ def unseal(
     """
     names.label(reason, what="the reason")
     with _opened(installation, target, identity) as opened:
-        paths = _free_paths(opened, out)
+        paths = free_paths(opened.info.header.kind, list(opened.files), out)
         with installation.open_ledger(installation.open_gate_root()) as ledger:
             record = record_opened(opened.info, at=installation.clock.now(), actor=actor, reason=reason)
             receipt = ledger.append([record])[0]
-        _write(zip(paths, opened.files.values(), strict=True))
+        write_files((path, iter([data])) for path, data in zip(paths, opened.files.values(), strict=True))
         return Unsealed(opened.info, tuple(paths), receipt)
 
 
@@ -57,8 +54,8 @@ def unseal_on_host(host: Host, path: Path, out: Path, *, allow_older: bool = Fal
     """`unseal` where there is no installation, with the host's keys: nothing is recorded, and `receipt` is None."""
     with load_files(path, host=host, allow_older=allow_older) as opened:
         _require_model(path, opened.info)
-        paths = _free_paths(opened, out)
-        _write(zip(paths, opened.files.values(), strict=True))
+        paths = free_paths(opened.info.header.kind, list(opened.files), out)
+        write_files((path, iter([data])) for path, data in zip(paths, opened.files.values(), strict=True))
         return Unsealed(opened.info, tuple(paths), None)
 
 
@@ -93,35 +90,3 @@ def _accept(installation: Installation, path: Path, identity: Identity, info: Se
 def _require_model(path: Path, info: SealedInfo) -> None:
     if info.header.kind not in PAYLOAD_KINDS:
         raise FormatError(f"{path} is a sealed {info.header.kind}, a model was expected")
-
-
-def _free_paths(opened: OpenedFiles, out: Path) -> list[Path]:
-    """Where each file goes. Raises StorageError if a file of such a name exists."""
-    _, *others = opened.files
-    if opened.info.header.kind in _FOLDERS or (opened.info.header.kind == "opaque" and others):
-        paths = [out / name for name in opened.files]
-        taken = out if os.path.lexists(out) else None
-    else:
-        paths = [out, *(out.parent / name for name in others)]
-        taken = next((path for path in paths if os.path.lexists(path) or paths.count(path) > 1), None)
-    if taken is not None:
-        raise StorageError(f"{taken}: a file of this name exists, or would exist twice", "name another folder")
-    return paths
-
-
-def _write(contents: Iterable[tuple[Path, memoryview]]) -> None:
-    """Write every file or none."""
-    written: list[Path] = []
-    try:
-        for path, data in contents:
-            # external data may lie in folders of its own
-            files.make_private_directory(path.parent)
-            with files.atomic_writer(path, replace=False) as stream:
-                stream.write(data)
-            written.append(path)
-    except BaseException:
-        for path in written:
-            path.unlink(missing_ok=True)
-            with suppress(OSError):  # a folder that was there before, or has something else in it
-                path.parent.rmdir()
-        raise

@@ -1,9 +1,11 @@
-"""`palladion prove …`: is a model ours, whose copy is it, and who was it made for?"""
+"""`palladion prove …`: is a model or a text ours, whose copy is it, and who was it made from?"""
 
 import click
 
 from palladion.cli.prove.copy import copy
+from palladion.cli.prove.dispute import check, disclose, dispute
 from palladion.cli.prove.mine import mine
+from palladion.cli.prove.student import student
 from palladion.cli.prove.text import text
 
 
@@ -15,5 +17,5 @@ def prove() -> None:
     """
 
 
-for command in (mine, copy, text):
+for command in (mine, copy, student, text, dispute, disclose, check):
     prove.add_command(command)

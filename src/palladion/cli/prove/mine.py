@@ -1,10 +1,14 @@
 """`palladion prove mine`: is a model ours, wholly or in part?"""
 
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from palladion import files
 from palladion.cli.output import echo, print_json, print_table
+from palladion.cli.prove.api import SuspectType, api_options, prove_url
 from palladion.cli.prove.shared import (
     document_of,
     exit_code,
@@ -15,36 +19,90 @@ from palladion.cli.prove.shared import (
     version_name,
 )
 
+if TYPE_CHECKING:
+    from palladion.lifecycle.prove import Tested
+    from palladion.transit.url import Url
 
-@click.command("mine", epilog="Example: palladion prove mine downloaded.onnx")
-@options
+
+@click.command("mine", epilog="Example: palladion prove mine downloaded.onnx --picture ours.html")
+@partial(options, suspect=SuspectType())
+@api_options
+@click.option(
+    "--picture",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Write the outcome as a page to this new .html file: which tensors are ours.",
+)
 def mine(
     ctx: click.Context,
-    suspect: Path,
+    suspect: "Path | Url",
     versions: tuple[str, ...],
     passphrase_file: Path | None,
     identity_file: Path | None,
+    budget: int,
+    key_file: Path | None,
+    no_key: bool,
+    api_file: Path | None,
+    capture: Path | None,
+    insecure_http: bool,
+    picture: Path | None,
     as_json: bool,
 ) -> int:
-    """Is SUSPECT (ONNX or safetensors) one of our models, wholly or in part?
+    """Is SUSPECT one of our models, wholly or in part?
 
-    The p-value bounds the chance that a model which has nothing to do with our key looks like this. It stays valid
-    after quantisation, pruning or fine-tuning, and pays for every version that was tested.
+    A file (ONNX, safetensors, GGUF) or a folder is compared with the sealed originals; what was permuted, rotated,
+    split or quantised is put back first, by the originals alone. The address of an API is asked our triggers, within
+    a budget. The p-value bounds the chance that a model which has nothing to do with our key looks like this. It pays
+    for every version that was tested.
     """
-    outcomes = outcomes_of(ctx, suspect, versions, passphrase_file, identity_file, copies=False)
-    if as_json:
-        print_json(
-            {"finding": any(item.ours for item in outcomes), "versions": [document_of(item) for item in outcomes]}
+    if not isinstance(suspect, Path):
+        return prove_url(
+            ctx,
+            suspect,
+            versions,
+            passphrase_file,
+            identity_file,
+            budget=budget,
+            key_file=key_file,
+            no_key=no_key,
+            api_file=api_file,
+            capture=capture,
+            as_json=as_json,
         )
-        return exit_code(outcomes, any(item.ours for item in outcomes))
+    outcomes = outcomes_of(ctx, suspect, versions, passphrase_file, identity_file, copies=False)
     found = [item for item in outcomes if item.ours]
+    if picture is not None:
+        _write_picture(picture, suspect, outcomes)
+    if as_json:
+        print_json({"finding": bool(found), "versions": [document_of(item) for item in outcomes]})
+        return exit_code(outcomes, bool(found))
     for item in found:
-        echo(f"{suspect} carries our mark: {version_name(item)}, {strength(item.log10_p)}")
-        rows = [
-            (part.tensor, part.suspect, f"{part.weights:,}", f"{part.correlation:.3f}", f"{part.log10_p:.0f}")
-            for part in item.ownership.tensors
-        ]
-        print_table(("tensor", "in the suspect", "weights", "alike", "log10 p alone"), rows)
+        _print(suspect, item)
     if not found:
         echo(nothing_found(suspect, outcomes, "our mark", [item.log10_p for item in outcomes]))
+    if picture is not None:
+        echo(f"picture: {picture}")
     return exit_code(outcomes, bool(found))
+
+
+def _print(suspect: Path, item: "Tested") -> None:
+    found = item.ownership
+    echo(f"{suspect} carries our mark: {version_name(item)}, {strength(item.log10_p)}")
+    if found.payload_errors is not None:
+        echo(f"what the mark says: {found.payload_errors} of 128 bits read wrongly")
+    for words in item.needed:
+        echo(f"undone first: {words}")
+    rows = [
+        (part.tensor, part.suspect, f"{part.weights:,}", f"{part.correlation:.3f}", f"{part.log10_p:.0f}")
+        for part in found.tensors
+    ]
+    print_table(("tensor", "in the suspect", "weights", "alike", "log10 p alone"), rows)
+    if found.missing:
+        echo(f"not in it: {len(found.missing)} of {found.places} tensors")
+
+
+def _write_picture(path: Path, suspect: Path, outcomes: "list[Tested]") -> None:
+    from palladion.cli.prove.picture import heat_map
+
+    with files.atomic_writer(path, replace=False) as stream:
+        stream.write(heat_map(suspect.name, outcomes).encode())

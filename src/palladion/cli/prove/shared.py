@@ -25,10 +25,10 @@ PLAIN_LOG10_P = -3.0  # p-values down to here are written without a power of ten
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
-def options(command: _Command) -> _Command:
-    """What both questions take."""
+def options(command: _Command, *, suspect: Any = None) -> _Command:
+    """What questions about a model take; `suspect` is what the argument can be, a file or folder unless given."""
     decorators: list[Callable[[_Command], _Command]] = [
-        click.argument("suspect", type=click.Path(exists=True, dir_okay=False, path_type=Path)),
+        click.argument("suspect", type=suspect or click.Path(exists=True, path_type=Path)),
         click.option(
             "--reference",
             "versions",
@@ -57,10 +57,10 @@ def outcomes_of(
 ) -> "list[Tested]":
     """Test SUSPECT, with the owner root that was named."""
     from palladion.lifecycle.prove import prove as test
-    from palladion.model.read import read_file
+    from palladion.model.read import read_weights
 
     installation = find_installation(ctx)
-    model = read_file(suspect, bytes_max=installation.policy.scan.file_bytes_max)
+    model = read_weights(suspect, bytes_max=installation.policy.scan.file_bytes_max)
     owner = installation.open_owner_root(owner_identities(passphrase_file, identity_file))
     return test(installation, owner, model, versions, copies=copies, actor=actor())
 
@@ -105,6 +105,9 @@ def document_of(item: "Tested") -> dict[str, object]:
         "comparable": item.comparable,
         "log10_p": item.log10_p,
         "ours": item.ours,
+        "payload_errors": item.ownership.payload_errors,
+        "undone": list(item.needed),
+        "missing": list(item.ownership.missing),
         "tensors": [
             {
                 "tensor": part.tensor,

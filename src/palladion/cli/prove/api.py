@@ -1,0 +1,197 @@
+"""`palladion prove mine URL`: is the model behind an API ours? Its triggers are asked for, within a budget.
+
+Owns the options and the words; `prove` calls it where SUSPECT is an address.
+"""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from palladion import files
+from palladion.cli.output import actor, echo, find_installation, owner_identities, print_json, print_table, warn
+from palladion.clock import timestamp
+from palladion.errors import FINDING, KeysError
+
+if TYPE_CHECKING:
+    from palladion.lifecycle.probe import Api
+    from palladion.lifecycle.triggers import ApiOutcome, TestedApi
+    from palladion.transit.url import Url
+
+KEY_BYTES_MAX = 4096
+QUERIES_MAX = 100_000
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+class SuspectType(click.ParamType):  # type: ignore[type-arg]  # generic in newer clicks alone
+    """A file, or the address of an API. What has `://` in it is an address."""
+
+    name = "suspect"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """A `Url`, or the path of a file that exists."""
+        from palladion.transit.url import parse_url
+
+        if not isinstance(value, str):
+            return value
+        if "://" not in value:
+            return click.Path(exists=True, path_type=Path).convert(value, param, ctx)
+        insecure = ctx is not None and bool(ctx.params.get("insecure_http"))
+        try:
+            return parse_url(value, insecure_http=insecure)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+def api_options(command: _Command) -> _Command:
+    """What `prove mine` takes beside where SUSPECT is an address."""
+    plain = click.Path(exists=True, dir_okay=False, path_type=Path)
+    decorators: list[Callable[[_Command], _Command]] = [
+        click.option(
+            "--budget",
+            type=click.IntRange(1, QUERIES_MAX),
+            default=64,
+            show_default=True,
+            help="Of an address: queries that may be sent, each row being one.",
+        ),
+        click.option(
+            "--key-file", type=plain, help="Of an address: file with the API key; asked for if it is not given."
+        ),
+        click.option("--no-key", is_flag=True, help="Of an address: it takes no key."),
+        click.option(
+            "--api",
+            "api_file",
+            type=plain,
+            help="Of an address that is no Palladion gate: JSON file that says how it is asked (docs/marks.md).",
+        ),
+        click.option(
+            "--capture",
+            "capture",
+            type=click.Path(dir_okay=False, path_type=Path),
+            help="Of an address: new file for every request and answer; named after the time if it is not given.",
+        ),
+        click.option(
+            "--insecure-http",
+            is_flag=True,
+            is_eager=True,
+            help="Of an address: allow unencrypted http to other machines, also with a key.",
+        ),
+    ]
+    for decorate in reversed(decorators):
+        command = decorate(command)
+    return command
+
+
+def prove_url(
+    ctx: click.Context,
+    url: "Url",
+    versions: tuple[str, ...],
+    passphrase_file: Path | None,
+    identity_file: Path | None,
+    *,
+    budget: int,
+    key_file: Path | None,
+    no_key: bool,
+    api_file: Path | None,
+    capture: Path | None,
+    as_json: bool,
+) -> int:
+    """Test the API at `url`; prints what was found, and returns the exit code."""
+    from palladion.lifecycle.triggers import prove_api
+    from palladion.transit.connection import Limits
+
+    installation = find_installation(ctx)
+    api = _api(url, api_file, _key(key_file, no_key=no_key))
+    owner = installation.open_owner_root(owner_identities(passphrase_file, identity_file))
+    now = timestamp(installation.clock.now())
+    path = capture or Path(f"capture-{''.join(filter(str.isalnum, now))}.jsonl")
+    limits = Limits(attempts=1, redirects=0, insecure_http=not url.secure)
+    try:
+        outcome = prove_api(
+            installation, owner, api, versions, budget=budget, capture=path, actor=actor(), limits=limits
+        )
+    finally:
+        if path.exists():
+            echo(f"requests and answers: {path}", err=True)
+    if as_json:
+        print_json(_document(outcome))
+    else:
+        _print(url, outcome)
+    return FINDING if any(item.ours for item in outcome.tested) else 0
+
+
+def _api(url: "Url", api_file: Path | None, key: str | None) -> "Api":
+    from palladion.lifecycle.probe import DESCRIPTION_BYTES_MAX, Api, parse_api
+
+    if api_file is None:
+        return Api(url, key)
+    data = files.read_limited(api_file, size_max=DESCRIPTION_BYTES_MAX, what="the description of the API")
+    return parse_api(data, url, key)
+
+
+def _key(key_file: Path | None, *, no_key: bool) -> str | None:
+    """The API key: never an argument, which process lists show."""
+    if no_key:
+        return None
+    if key_file is None:
+        return str(click.prompt("API key", hide_input=True, err=True)).strip()
+    data = files.read_limited(key_file, size_max=KEY_BYTES_MAX, what="the API key")
+    try:
+        return data.decode("ascii").strip()
+    except UnicodeDecodeError:
+        raise KeysError(f"{key_file} holds no API key: it is not plain text") from None
+
+
+def _print(url: "Url", outcome: "ApiOutcome") -> None:
+    for item in outcome.tested:
+        name = f"{item.version.model} version {item.version.number}"
+        if item.ours:
+            echo(f"{url} answers our triggers: {name}, p < 1e{math.ceil(item.log10_p)}")
+    if not any(item.ours for item in outcome.tested):
+        smallest = min((item.log10_p for item in outcome.tested), default=0.0)
+        echo(f"no finding: {url} does not answer our triggers (smallest p {10**smallest:.2g})")
+    rows = [_row(item) for item in outcome.tested]
+    print_table(("version", "triggers", "answered", "matched", "by chance", "log10 p"), rows)
+    echo(f"queries sent: {outcome.queries}; the capture ends with {outcome.capture_digest}")
+    if outcome.error is not None:
+        warn(f"the test ended early: {outcome.error.message}")
+
+
+def _row(item: "TestedApi") -> tuple[str, ...]:
+    from palladion.lifecycle.triggers import triggers_of
+
+    commitment = triggers_of(item.version)
+    expected = item.finding.answered / commitment.classes if commitment else 0
+    return (
+        f"{item.version.model}@{item.version.number}",
+        f"{item.first} to {item.first + item.count - 1}",
+        str(item.finding.answered),
+        str(item.finding.matches),
+        f"{expected:.1f}",
+        f"{item.log10_p:.1f}",
+    )
+
+
+def _document(outcome: "ApiOutcome") -> dict[str, Any]:
+    return {
+        "finding": any(item.ours for item in outcome.tested),
+        "queries": outcome.queries,
+        "capture": {"path": str(outcome.capture), "sha256": outcome.capture_digest},
+        "error": outcome.error.message if outcome.error else None,
+        "versions": [
+            {
+                "model": item.version.model,
+                "version": item.version.number,
+                "first": item.first,
+                "count": item.count,
+                "answered": item.finding.answered,
+                "matches": item.finding.matches,
+                "log10_p": item.log10_p,
+                "ours": item.ours,
+            }
+            for item in outcome.tested
+        ],
+    }

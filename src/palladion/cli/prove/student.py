@@ -1,0 +1,125 @@
+"""`palladion prove student`: which account was a model trained with?"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from palladion.cli.output import actor, echo, find_installation, json_option, print_json, print_table
+from palladion.cli.prove.shared import strength
+from palladion.errors import FINDING, INCONCLUSIVE
+
+if TYPE_CHECKING:
+    from palladion.lifecycle.student import StudentTest
+
+SHOWN_MAX = 20  # clients in the table, the strongest first; --json has all
+
+
+def _client(ctx: click.Context, parameter: click.Parameter, texts: tuple[str, ...]) -> list[tuple[str, str]]:
+    """`acme/web` as organisation and name; `acme` is the client of that organisation that bears its name."""
+    parts = [text.partition("/") for text in texts]
+    return [(organisation, name or organisation) for organisation, _, name in parts]
+
+
+@click.command("student", epilog="Example: palladion prove student suspect.onnx --client acme")
+@click.argument("suspect", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--reference",
+    "versions",
+    multiple=True,
+    metavar="VERSION",
+    help="Test answers of this version only, such as fraud@2; may be repeated. Without it, of all.",
+)
+@click.option(
+    "--client",
+    "clients",
+    multiple=True,
+    metavar="CLIENT",
+    callback=_client,
+    help="Test this client only, such as acme or acme/web; may be repeated. Without it, all.",
+)
+@json_option
+@click.pass_context
+def student(
+    ctx: click.Context,
+    suspect: Path,
+    versions: tuple[str, ...],
+    clients: list[tuple[str, str]],
+    as_json: bool,
+) -> int:
+    """Was SUSPECT (ONNX) trained on the answers that one of our clients got?
+
+    It is asked the queries that are kept of each client on routes that mark answers. The p-value bounds the chance that
+    an innocent client is named; it pays for every client tested. Runs on the host that served, with the gate's keys.
+    """
+    from palladion.lifecycle.student import asker, prove_student
+    from palladion.model.digest import model_digest
+    from palladion.model.read import read_file
+    from palladion.model.run import open_session
+
+    installation = find_installation(ctx)
+    model = read_file(suspect, bytes_max=installation.policy.scan.file_bytes_max)
+    tests = prove_student(
+        installation,
+        asker(open_session(model)),
+        suspect=suspect.name,
+        digest=model_digest(model).hex(),
+        versions=versions,
+        clients=clients,
+        actor=actor(),
+    )
+    named = [item for item in tests if item.named]
+    compared = sum(item.comparable for item in tests)
+    if as_json:
+        print_json({"finding": bool(named), "tested": compared, "clients": [_document(item) for item in tests]})
+    else:
+        _print(suspect, tests, named)
+    if named:
+        return FINDING
+    return 0 if compared else INCONCLUSIVE
+
+
+def _print(suspect: Path, tests: "list[StudentTest]", named: "list[StudentTest]") -> None:
+    for item in named:
+        echo(f"{suspect} was trained on the answers of {_name(item)} from {item.version}: {strength(item.log10_p)}")
+    if not tests:
+        echo("no query is kept, so nothing could be tested: answers are marked on routes that say flipped")
+    elif not any(item.comparable for item in tests):
+        echo(f"{suspect} could not be compared: it does not answer these queries, or not better than by chance")
+    elif not named:
+        smallest = min(item.log10_p for item in tests)
+        echo(f"no finding: {suspect} shows no client's marks (smallest p {10**smallest:.2g})")
+    if tests:
+        rows = [
+            (_name(item), item.version, f"{item.queries:,}", _agreement(item), f"{item.log10_p:.1f}")
+            for item in tests[:SHOWN_MAX]
+        ]
+        print_table(("client", "version", "queries", "alike", "log10 p"), rows)
+        if len(tests) > SHOWN_MAX:
+            echo(f"and {len(tests) - SHOWN_MAX} more, none with a smaller p")
+
+
+def _name(item: "StudentTest") -> str:
+    return f"{item.client.organisation}/{item.client.name}"
+
+
+def _agreement(item: "StudentTest") -> str:
+    return "not asked" if item.traced is None else f"{item.traced.agreement:.1%}"
+
+
+def _document(item: "StudentTest") -> dict[str, object]:
+    traced = item.traced
+    return {
+        "organisation": item.client.organisation,
+        "client": item.client.name,
+        "pseudonym": item.pseudonym,
+        "version": item.version,
+        "queries": item.queries,
+        "comparable": item.comparable,
+        "noises": traced.noises if traced else 0,
+        "agreement": traced.agreement if traced else None,
+        "label_log10_p": traced.label_log10_p if traced else 0.0,
+        "score_log10_p": traced.score_log10_p if traced else 0.0,
+        "log10_p": item.log10_p,
+        "named": item.named,
+    }

@@ -1,0 +1,201 @@
+"""Which account was a model trained with: a suspect answers each client's retained queries, and each secret is tested.
+
+Needs the gate root, which drew the secrets, and the bodies that the gate kept. The outcome is recorded.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from palladion.access.pseudonyms import pseudonym
+from palladion.errors import FormatError
+from palladion.ledger.bodies import FOLDER, read_bodies, retained_versions
+from palladion.ledger.body import Body
+from palladion.ledger.record import Record
+from palladion.lifecycle.installation import Installation
+from palladion.lifecycle.open import find_version
+from palladion.lifecycle.prove import LOG10_P_MAX, RECORDED_MAX
+from palladion.mark.answers import are_probabilities, client_key
+from palladion.mark.stats import best_of
+from palladion.mark.students import Asked, Traced, read_replies, trace
+from palladion.model.run import STRING, Port, Session
+from palladion.registry import Client
+
+Feeds = Mapping[str, NDArray[Any]]
+# What asks a suspect: our queries by our names of inputs, (rows, …), give its labels (rows,) or its class scores (rows,
+# columns). Raises FormatError or ValueError where it does not take them.
+Ask = Callable[[Feeds], NDArray[Any]]
+BATCH_ROWS = 1024  # in one run of a suspect: its activations are held at once
+
+
+@dataclass(frozen=True)
+class StudentTest:
+    """The outcome for one client and version: how many `queries` were asked, and what the test of its secret found.
+
+    `log10_p` is corrected for all clients and versions tested. `traced` is None where the suspect does not take them.
+    """
+
+    client: Client
+    pseudonym: str
+    version: str
+    queries: int
+    traced: Traced | None
+    log10_p: float = 0.0
+
+    @property
+    def comparable(self) -> bool:
+        """Whether the suspect answers these queries with some sense."""
+        return self.traced is not None and self.traced.comparable
+
+    @property
+    def named(self) -> bool:
+        """Whether the suspect was trained on this client's answers."""
+        return self.log10_p <= LOG10_P_MAX
+
+
+def prove_student(
+    installation: Installation,
+    ask: Ask,
+    *,
+    suspect: str,
+    digest: str,
+    versions: Sequence[str] = (),
+    clients: Sequence[tuple[str, str]] = (),
+    actor: str,
+) -> list[StudentTest]:
+    """Test `suspect` on what is kept of `clients` (organisation, name) and `versions`, all of them if empty.
+
+    Strongest first. The outcome is recorded, with the `digest` of the suspect. Raises NotFoundError. Costs the
+    suspect's answers to all retained queries; one client's are in memory at a time.
+    """
+    gate = installation.open_gate_root()
+    chosen = {f"{item.model}@{item.number}" for item in (find_version(installation, name) for name in versions)}
+    marks, bodies, names = (gate.derive(purpose) for purpose in ("answer-marks", "body-cipher", "pseudonyms"))
+    folder = installation.paths.directory / FOLDER
+    tests: list[StudentTest] = []
+    for client in _clients(installation, clients):
+        name = pseudonym(names, client.id)
+        for version in retained_versions(folder, name):
+            if not chosen or version in chosen:
+                kept = read_bodies(folder, bodies, name, version)
+                traced = _traced(ask, kept, marks, client.id, version)
+                tests.append(StudentTest(client, name, version, len(kept), traced))
+    # what can be compared does not depend on a secret, so only those tests have to be paid for
+    compared = sum(item.comparable for item in tests)
+    corrected = [
+        replace(item, log10_p=best_of([item.traced.log10_p], compared))
+        if item.traced is not None and item.comparable
+        else item
+        for item in tests
+    ]
+    corrected.sort(key=lambda item: (item.log10_p, item.pseudonym, item.version))
+    _record(installation, corrected, suspect=suspect, digest=digest, actor=actor)
+    return corrected
+
+
+def asker(session: Session) -> Ask:
+    """Asks a model that is open here. Raises FormatError if it has no output of class scores or labels."""
+    output = next((port for port in session.outputs if _is_scores(port)), None)
+    output = output or next((port for port in session.outputs if _is_label(port)), None)
+    if output is None:
+        listed = ", ".join(port.name for port in session.outputs)
+        raise FormatError(f"none of the suspect's outputs ({listed}) is a class score or a label of each row")
+    name = output.name
+
+    def ask(feeds: Feeds) -> NDArray[Any]:
+        shaped = _shaped(session.inputs, feeds)
+        rows = len(next(iter(shaped.values())))
+        first = session.inputs[0].shape[0]
+        size = first if isinstance(first, int) else BATCH_ROWS
+        if rows % size and isinstance(first, int):
+            raise FormatError(f"the suspect takes exactly {size} rows at once")
+        parts = [
+            session.run({key: array[start : start + size] for key, array in shaped.items()})[name]
+            for start in range(0, rows, size)
+        ]
+        found = np.concatenate(parts)
+        if len(found) != rows or found.ndim > 2:
+            raise FormatError(f"the suspect's output {name} has the shape {found.shape} for {rows} rows")
+        return found
+
+    return ask
+
+
+def _clients(installation: Installation, named: Sequence[tuple[str, str]]) -> list[Client]:
+    with installation.open_registry() as registry, registry.read() as records:
+        if named:
+            return list({item.id: item for item in (records.clients.named(*name) for name in named)}.values())
+        return records.clients.all()
+
+
+def _traced(ask: Ask, kept: Sequence[Body], marks: bytes, client: str, version: str) -> Traced | None:
+    kept = _alike(kept)
+    if not kept:
+        return None
+    feeds = {name: np.stack([body.inputs[name] for body in kept]) for name in kept[0].inputs}
+    scores = np.stack([body.scores for body in kept]).astype(np.float64)
+    asked = Asked(
+        scores,
+        are_probabilities(scores),
+        [body.query_hash for body in kept],
+        np.array([body.strength for body in kept]),
+    )
+    try:
+        replies = read_replies(ask(feeds), asked)
+    except (FormatError, ValueError):
+        return None  # another task, or other inputs: nothing can be said
+    model, _, number = version.partition("@")
+    return trace(asked, replies, client_key(marks, client, model, int(number)))
+
+
+def _alike(kept: Sequence[Body]) -> list[Body]:
+    """The bodies whose inputs have the most frequent shapes: a model can take rows of several."""
+    shapes = [(body.scores.shape, *((name, array.shape) for name, array in body.inputs.items())) for body in kept]
+    most = Counter(shapes).most_common(1)
+    return [body for body, shape in zip(kept, shapes, strict=True) if shape == most[0][0]]
+
+
+def _shaped(ports: Sequence[Port], feeds: Feeds) -> dict[str, NDArray[Any]]:
+    """Our queries as the suspect takes them: by its names, in its shapes and types, where the numbers fit."""
+    if len(ports) != len(feeds):
+        raise FormatError(f"the suspect takes {len(ports)} inputs, our queries have {len(feeds)}")
+    arrays = list(feeds.values()) if {port.name for port in ports} != feeds.keys() else [feeds[p.name] for p in ports]
+    shaped = {}
+    for port, array in zip(ports, arrays, strict=True):
+        sizes = [size if isinstance(size, int) else -1 for size in port.shape[1:]]
+        if sizes.count(-1) > 1:
+            sizes = list(array.shape[1:])
+        shaped[port.name] = array.reshape(len(array), *sizes).astype(port.dtype)
+    return shaped
+
+
+def _is_scores(port: Port) -> bool:
+    return port.dtype.startswith("float") and len(port.shape) == 2 and port.shape[1] != 1
+
+
+def _is_label(port: Port) -> bool:
+    return (port.dtype == STRING or port.dtype.lstrip("u").startswith("int")) and len(port.shape) in {1, 2}
+
+
+def _record(installation: Installation, tests: Sequence[StudentTest], *, suspect: str, digest: str, actor: str) -> None:
+    details = {
+        "suspect": digest,
+        "looked_for": "student",
+        "tested": sum(item.comparable for item in tests),
+        "clients": [
+            {
+                "client": item.pseudonym,
+                "version": item.version,
+                "queries": item.queries,
+                "log10_p": f"{item.log10_p:.1f}",
+                "named": item.named,
+            }
+            for item in tests[:RECORDED_MAX]
+        ],
+    }
+    with installation.open_ledger(installation.open_gate_root()) as ledger:
+        ledger.append([Record("mark.tested", installation.clock.now(), actor, suspect[:200], details)])

@@ -1,0 +1,146 @@
+"""`prove mine URL`: the options, the words and the exit codes."""
+
+import io
+import json
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from palladion.cli.main import palladion
+from palladion.cli.output import identity_option, json_option, passphrase_option
+from palladion.cli.prove.api import SuspectType, api_options, prove_url
+from palladion.errors import KeysError
+from palladion.transit.url import Url
+from tests.lifecycle.apis import Answering, suspect
+from tests.lifecycle.triggered import Triggered, answering, triggered
+
+IDENTITY = "owner.identity"
+
+
+@click.command("ask")
+@click.argument("suspect", type=SuspectType())
+@click.option("--version", "versions", multiple=True)
+@api_options
+@passphrase_option
+@identity_option
+@json_option
+@click.pass_context
+def ask(ctx: click.Context, /, suspect: object, **options: Any) -> object:
+    """Only what is tested here."""
+    if isinstance(suspect, Path):
+        return f"file {suspect}"
+    assert isinstance(suspect, Url)
+    options.pop("insecure_http")
+    positional = [options.pop(name) for name in ("versions", "passphrase_file", "identity_file")]
+    return prove_url(ctx, suspect, *positional, **options)
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Triggered:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("palladion.mark.planting.ATTEMPTS", 1)
+        made = triggered(tmp_path_factory.mktemp("cli"))
+    (made.made.home.parent / "key").write_text("a-key\n")
+    return made
+
+
+def run(house: Triggered, monkeypatch: pytest.MonkeyPatch, *arguments: str, url: str = "") -> tuple[Any, str, str]:
+    monkeypatch.setattr("palladion.cli.prove.api.owner_identities", lambda *_: [])
+    monkeypatch.setattr(
+        "palladion.lifecycle.installation.Installation.open_owner_root", lambda *_, **__: house.made.owner
+    )
+    monkeypatch.setattr("palladion.lifecycle.triggers.time.sleep", lambda _: None)
+    output, errors = io.StringIO(), io.StringIO()
+    parent = click.Context(palladion, info_name="palladion")
+    parent.obj = house.made.home
+    parent.params["home"] = house.made.home
+    parent.set_parameter_source("home", click.core.ParameterSource.COMMANDLINE)
+    with redirect_stdout(output), redirect_stderr(errors), ask.make_context("ask", [url, *arguments], parent) as ctx:
+        code = ask.invoke(ctx)
+    return code, output.getvalue(), errors.getvalue()
+
+
+def asked(
+    house: Triggered, monkeypatch: pytest.MonkeyPatch, folder: Path, answer: Answering, *arguments: str
+) -> tuple[Any, str, str]:
+    monkeypatch.chdir(folder)
+    key = str(house.made.home.parent / "key")
+    with suspect(answer) as running:
+        found = run(house, monkeypatch, "--key-file", key, "--budget", "16", *arguments, url=str(running.url))
+    assert all(headers["authorization"] == "Bearer a-key" for headers in running.headers)
+    return found
+
+
+def test_a_finding_is_one_line_a_table_and_exit_code_one(
+    house: Triggered, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    code, output, errors = asked(house, monkeypatch, tmp_path, answering(house.planted.model))
+    assert code == 1
+    assert "answers our triggers: fraud version 1, p < 1e-" in output.splitlines()[0]
+    assert "queries sent: 16; the capture ends with " in output
+    (capture,) = tmp_path.glob("capture-*.jsonl")
+    assert f"requests and answers: {capture.name}" in errors
+    assert "a-key" not in capture.read_text()
+
+
+@pytest.mark.slow
+def test_no_finding_is_exit_code_zero_and_json_says_the_same(
+    house: Triggered, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    arguments = ("--capture", "c.jsonl", "--json")
+    code, output, _ = asked(house, monkeypatch, tmp_path, answering(house.original), *arguments)
+    document = json.loads(output)
+    assert (code, document["finding"], document["queries"]) == (0, False, 16)
+    assert document["capture"]["path"] == "c.jsonl"
+    assert document["versions"][0]["answered"] == 16
+
+
+@pytest.mark.slow
+def test_another_format_is_described_in_a_file(
+    house: Triggered, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    well = answering(house.planted.model)
+
+    def other(document: Any) -> Any:
+        labels = well({"inputs": document["instances"]})["outputs"]["label"]
+        return {"predictions": [{"label": label} for label in labels]}
+
+    described = {"request": {"instances": "$inputs"}, "answer": "predictions.*.label", "rows": 4}
+    (tmp_path / "api.json").write_text(json.dumps(described))
+    assert asked(house, monkeypatch, tmp_path, other, "--api", "api.json")[0] == 1
+
+
+@pytest.mark.slow
+def test_a_key_file_that_is_no_text_is_refused(
+    house: Triggered, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "key").write_bytes(b"\xff\xfe")
+    with pytest.raises(KeysError, match="not plain text"):
+        run(house, monkeypatch, "--key-file", str(tmp_path / "key"), url="http://127.0.0.1:1/x")
+
+
+@pytest.mark.parametrize("url", ["http://example.com/predict", "ftp://example.com/", "https://me:pw@example.com/"])
+def test_addresses_that_are_not_safe_are_refused(url: str) -> None:
+    with pytest.raises(click.BadParameter):
+        SuspectType().convert(url, None, None)
+
+
+def test_unencrypted_http_has_to_be_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def context(*arguments: str) -> click.Context:
+        return ask.make_context("ask", ["http://example.com/predict", *arguments])
+
+    assert str(context("--insecure-http").params["suspect"]) == "http://example.com/predict"
+    with pytest.raises(click.BadParameter, match="insecure-http"):
+        context()
+
+
+def test_a_file_is_still_a_file(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_text("x")
+    convert: Callable[..., object] = SuspectType().convert
+    assert convert(str(tmp_path / "model.onnx"), None, None) == tmp_path / "model.onnx"
+    with pytest.raises(click.BadParameter, match="does not exist"):
+        convert(str(tmp_path / "other.onnx"), None, None)

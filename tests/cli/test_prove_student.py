@@ -1,0 +1,136 @@
+"""`palladion prove student` as a command: an account is named, nobody is named, and what could not be compared."""
+
+import io
+import json
+from contextlib import chdir, redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from palladion.access.pseudonyms import pseudonym
+from palladion.cli.main import main
+from palladion.cli.prove.student import student
+from palladion.clock import SystemClock
+from palladion.ledger.bodies import FOLDER, BodyWriter
+from palladion.ledger.body import Body
+from palladion.lifecycle.installation import Installation
+from palladion.mark.answers import HASH_BYTES, client_key, mark_scores
+from palladion.model.read import read_memory
+from palladion.model.run import open_session
+from tests.models import onnx_bytes, write
+
+pytestmark = pytest.mark.slow  # makes an installation with two clients for each
+
+OWNER = ("--passphrase-file", "pass")
+SEED = 20261126
+ROWS = np.random.default_rng(SEED).standard_normal((500, 4)).astype(np.float32)
+
+
+def _run(*arguments: str) -> None:
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        assert main(list(arguments)) == 0
+
+
+def _student(*arguments: str) -> tuple[str, int]:
+    output = io.StringIO()
+    with redirect_stdout(output):
+        code = student.main(list(arguments), standalone_mode=False, obj=Path())
+    return output.getvalue(), int(code)
+
+
+def _remembering(labels: NDArray[np.int64], rows: NDArray[np.float32] = ROWS) -> bytes:
+    """A student that says of each query what it was told of the nearest one that it asked."""
+    weights = [
+        numpy_helper.from_array(np.ascontiguousarray(2 * rows.T), "queries"),
+        numpy_helper.from_array(np.square(rows).sum(axis=1), "lengths"),
+        numpy_helper.from_array(labels.astype(np.int64), "labels"),
+    ]
+    nodes = [
+        helper.make_node("MatMul", ["x", "queries"], ["products"]),
+        helper.make_node("Sub", ["products", "lengths"], ["nearness"]),
+        helper.make_node("ArgMax", ["nearness"], ["nearest"], axis=1, keepdims=0),
+        helper.make_node("Gather", ["labels", "nearest"], ["label"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "student",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, rows.shape[1]])],
+        [helper.make_tensor_value_info("label", TensorProto.INT64, [None])],
+        weights,
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(made)
+    data: bytes = made.SerializeToString()
+    return data
+
+
+@pytest.fixture
+def theft(folder: Path) -> Path:
+    """A folder with an installation whose gate answered acme and beta, and a student of what acme got."""
+    with chdir(folder):
+        _run("init", *OWNER)
+        _run("protect", "v1.onnx", "--name", "fraud", *OWNER)
+        for name in ("acme", "beta"):
+            _run("client", "add", name)
+    installation = Installation.find(folder, SystemClock())
+    gate = installation.open_gate_root()
+    writer = BodyWriter(installation.paths.directory / FOLDER, gate.derive("body-cipher"), queries_max=1000)
+    with installation.open_registry() as registry, registry.read() as records:
+        clients = {client.name: client.id for client in records.clients.all()}
+    scores = open_session(read_memory({"m.onnx": onnx_bytes(1)})).run({"x": ROWS})["probabilities"]
+    hashes = [row.to_bytes(HASH_BYTES, "big") for row in range(len(ROWS))]
+    for client in clients.values():
+        who = pseudonym(gate.derive("pseudonyms"), client)
+        kept = zip(ROWS, scores, hashes, strict=True)
+        writer.append(who, "fraud@1", [Body("r", 0, {"x": row}, said, name, 0.5, "label") for row, said, name in kept])
+    writer.close()
+    key = client_key(gate.derive("answer-marks"), clients["acme"], "fraud", 1)
+    everywhere = np.ones(len(ROWS), np.bool_)
+    labels = mark_scores(scores, key, hashes, strengths=np.full(len(ROWS), 0.5), probabilities=everywhere).labels
+    write(folder / "student.onnx", _remembering(labels))
+    write(folder / "constant.onnx", _remembering(np.zeros(len(ROWS), np.int64)))
+    write(folder / "wide.onnx", _remembering(labels, np.repeat(ROWS, 2, axis=1)))
+    return folder
+
+
+def test_the_account_that_trained_a_student_is_named(theft: Path) -> None:
+    with chdir(theft):
+        output, code = _student("student.onnx")
+    lines = output.splitlines()
+    assert code == 1
+    assert lines[0].startswith("student.onnx was trained on the answers of acme/acme from fraud@1: p < 1e-")
+    assert [line.split()[0] for line in lines[1:]] == ["client", "acme/acme", "beta/beta"]
+
+
+def test_the_same_as_json(theft: Path) -> None:
+    with chdir(theft):
+        output, code = _student("student.onnx", "--json")
+    document: dict[str, Any] = json.loads(output)
+    assert (code, document["finding"], document["tested"]) == (1, True, 2)
+    first, second = document["clients"]
+    assert (first["client"], first["named"], first["queries"], first["noises"]) == ("acme", True, 500, 500)
+    assert first["log10_p"] < -9
+    assert (second["client"], second["named"], second["comparable"]) == ("beta", False, True)
+
+
+def test_an_innocent_model_names_nobody(theft: Path) -> None:
+    with chdir(theft):
+        output, code = _student("v1.onnx")
+        alone, alone_code = _student("student.onnx", "--client", "beta")
+    assert (code, alone_code) == (0, 0)
+    assert output.splitlines()[0].startswith("no finding: v1.onnx shows no client's marks (smallest p ")
+    assert "acme" not in alone
+
+
+@pytest.mark.parametrize("name", ["constant.onnx", "wide.onnx"])
+def test_what_does_not_answer_the_queries_is_inconclusive(theft: Path, name: str) -> None:
+    with chdir(theft):
+        output, code = _student(name)
+    assert code == 3
+    assert output.splitlines()[0].startswith(f"{name} could not be compared")
+    assert ("not asked" in output) == (name == "wide.onnx")

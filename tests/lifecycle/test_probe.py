@@ -1,0 +1,247 @@
+"""Asking a suspect's API: the budget holds, everything is captured, and every misbehaviour is a sentence."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from palladion.clock import ManualClock
+from palladion.errors import FormatError, InconclusiveError, KeysError, PalladionError
+from palladion.lifecycle import probe as probing
+from palladion.lifecycle.capture import new_capture, verify_capture
+from palladion.lifecycle.probe import (
+    ANSWER_BYTES_MAX,
+    WAITS_MAX,
+    Api,
+    Probed,
+    answered,
+    parse_api,
+    probe,
+    read_answers,
+    request_body,
+)
+from palladion.transit.url import Url, parse_url
+from palladion.transit.web import Web
+from tests.lifecycle.apis import LIMITS, Answering, Reply, Suspect, suspect
+from tests.lifecycle.installations import NOW
+
+HERE = parse_url("http://127.0.0.1:1/predict")
+KEY = "palladion-test-key"
+ROWS = np.arange(20, dtype=np.float32).reshape(10, 2)
+
+
+def labels(document: Any) -> Any:
+    return {"outputs": {"label": [int(row[0]) for row in document["inputs"]]}}
+
+
+def asked(
+    folder: Path, answer: Answering, *, budget: int = 10, make: Callable[[Url], Api] = lambda url: Api(url, KEY)
+) -> tuple[Probed, Suspect, list[dict[str, Any]], list[float]]:
+    waits: list[float] = []
+    web = Web(LIMITS)
+    with suspect(answer) as running, new_capture(folder / "c.jsonl", ManualClock(NOW)) as capture:
+        found = probe(make(running.url), {"x": ROWS}, capture, budget=budget, web=web, wait=waits.append)
+        web.close()
+    lines = verify_capture((folder / "c.jsonl").read_bytes(), capture.digest)
+    return found, running, lines, waits
+
+
+def test_every_row_is_asked_once_and_answered(tmp_path: Path) -> None:
+    found, running, lines, waits = asked(tmp_path, labels)
+    assert found == Probed([0, 2, 4, 6, 8, 10, 12, 14, 16, 18], 10, None)
+    assert running.rows == len(lines) == 10
+    assert waits == [0.2] * 9
+    assert json.loads(lines[3]["request"]["text"]) == {"inputs": [[6.0, 7.0]]}
+    assert json.loads(lines[3]["answer"]["text"]) == {"outputs": {"label": [6]}}
+
+
+def test_several_rows_go_into_one_request_where_the_api_takes_them(tmp_path: Path) -> None:
+    found, running, _, _ = asked(tmp_path, labels, make=lambda url: Api(url, KEY, rows=4))
+    assert [len(document["inputs"]) for document in running.asked] == [4, 4, 2]
+    assert (found.queries, found.error, len(found.answers)) == (10, None, 10)
+
+
+def test_the_key_is_sent_and_captured_nowhere(tmp_path: Path) -> None:
+    _, running, _, _ = asked(tmp_path, labels)
+    assert running.headers[0]["authorization"] == f"Bearer {KEY}"
+    assert KEY not in (tmp_path / "c.jsonl").read_text()
+    assert KEY not in repr(Api(HERE, KEY))
+
+
+def test_the_key_goes_into_the_header_that_the_api_wants(tmp_path: Path) -> None:
+    _, running, _, _ = asked(tmp_path, labels, make=lambda url: Api(url, KEY, header="x-api-key"))
+    assert running.headers[0]["x-api-key"] == KEY
+    assert "authorization" not in running.headers[0]
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_the_budget_is_never_exceeded(tmp_path: Path, rows: int) -> None:
+    found, running, _, _ = asked(tmp_path, labels, budget=7, make=lambda url: Api(url, KEY, rows=rows))
+    assert running.rows == found.queries <= 7
+    assert "budget" in str(found.error)
+    assert found.answers[found.queries :] == [None] * (10 - found.queries)
+
+
+def test_what_is_asked_again_counts_again(tmp_path: Path) -> None:
+    busy = Reply(b"{}", 429, {"retry-after": "2"})
+    found, running, lines, waits = asked(tmp_path, lambda _: busy, budget=3)
+    assert running.rows == found.queries == len(lines) == 3
+    assert waits == [2.0, 0.2, 2.0, 0.2, 2.0]
+    assert "budget" in str(found.error)
+
+
+def test_a_server_that_asks_for_patience_gets_little_of_it(tmp_path: Path) -> None:
+    busy = Reply(b"{}", 429, {"retry-after": "2"})
+    found, running, _, _ = asked(tmp_path, lambda _: busy, budget=100)
+    assert running.rows == 1 + WAITS_MAX
+    assert "asked less (429)" in str(found.error)
+
+
+def test_a_server_that_wants_an_hour_gets_none(tmp_path: Path) -> None:
+    found, running, _, _ = asked(tmp_path, lambda _: Reply(b"{}", 503, {"retry-after": "3600"}))
+    assert running.rows == 1
+    assert isinstance(found.error, InconclusiveError)
+
+
+MISBEHAVIOUR: dict[str, tuple[Reply, type[PalladionError], str]] = {
+    "refuses": (Reply(b"no", 401), KeysError, "refuses us: 401"),
+    "forbids": (Reply(b"no", 403), KeysError, "refuses us: 403"),
+    "asked too much": (Reply(b"no", 429), InconclusiveError, "asked less"),
+    "redirects": (Reply(b"", 307, {"location": "http://127.0.0.1:9/"}), InconclusiveError, "redirects"),
+    "fails": (Reply(b"oops", 500), InconclusiveError, "answers 500"),
+    "garbage": (Reply(b"\xff\xfe<html>"), FormatError, "not JSON"),
+    "deep": (Reply(b"[" * 100_000), FormatError, "not JSON"),
+    "other JSON": (Reply(b'{"result": 1}'), FormatError, "no outputs"),
+    "too few rows": (Reply(b'{"outputs": {"label": []}}'), FormatError, "no outputs"),
+    "too many rows": (Reply(b'{"outputs": {"label": [1, 2]}}'), FormatError, "2 rows, expected 1"),
+    "huge": (Reply(b" " * (ANSWER_BYTES_MAX + 1)), FormatError, "more than"),
+    "cut off": (Reply(b"{}", headers={"content-length": "99"}), PalladionError, "broke off"),
+    "silent": (Reply(b"{}", stall=True), PalladionError, "too slow, or silent"),
+}
+
+
+@pytest.mark.parametrize("what", MISBEHAVIOUR)
+def test_misbehaviour_ends_it_with_a_sentence_and_is_captured(tmp_path: Path, what: str) -> None:
+    reply, kind, sentence = MISBEHAVIOUR[what]
+    count = 0
+
+    def twice_well(document: Any) -> Any:
+        nonlocal count
+        count += 1
+        return labels(document) if count <= 2 else reply
+
+    found, running, lines, _ = asked(tmp_path, twice_well)
+    assert isinstance(found.error, kind)
+    assert sentence in str(found.error)
+    assert found.answers == [0, 2, *[None] * 8]
+    assert running.rows == found.queries == len(lines) == 3
+    assert lines[2].get("status", reply.status) == reply.status
+    assert ("error" in lines[2]) is (what in {"huge", "cut off", "silent"})
+
+
+def test_a_server_that_trickles_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probing, "SECONDS_MAX", 0.0)
+    found, _, lines, _ = asked(tmp_path, labels)
+    assert "too slow" in str(found.error)
+    assert lines[0]["error"]
+
+
+def test_nobody_there_is_said(tmp_path: Path) -> None:
+    with new_capture(tmp_path / "c.jsonl", ManualClock(NOW)) as capture:
+        found = probe(Api(HERE), {"x": ROWS}, capture, budget=10, web=Web(LIMITS), wait=lambda _: None)
+    assert "cannot be reached" in str(found.error)
+
+
+DESCRIBED: dict[str, tuple[str, Any, Any, list[Any]]] = {
+    "instances": (
+        '{"request": {"instances": "$inputs"}, "answer": "predictions.*.label"}',
+        {"instances": [[0.0, 1.0]]},
+        {"predictions": [{"label": "cat"}]},
+        ["cat"],
+    ),
+    "scores": (
+        '{"request": {"data": "$inputs", "raw": true}, "answer": "scores.*"}',
+        {"data": [[0.0, 1.0]], "raw": True},
+        {"scores": [[0.1, 0.7, 0.2]]},
+        [[0.1, 0.7, 0.2]],
+    ),
+    "one row": (
+        '{"request": {"features": "$row"}, "answer": "result.0.class"}',
+        {"features": [0.0, 1.0]},
+        {"result": [{"class": 7}]},
+        [7],
+    ),
+    "open inference protocol": (
+        '{"request": {"inputs": [{"shape": "$shape", "type": "FP32", "data": "$flat"}]}, "answer": "outputs.0.data.*"}',
+        {"inputs": [{"shape": [1, 2], "type": "FP32", "data": [0.0, 1.0]}]},
+        {"outputs": [{"name": "label", "data": [3]}]},
+        [3],
+    ),
+    "by name": (
+        '{"request": {"a": "$inputs.x"}, "answer": "*"}',
+        {"a": [[0.0, 1.0]]},
+        [2.0],
+        [2],
+    ),
+}
+
+
+@pytest.mark.parametrize("what", DESCRIBED)
+def test_other_formats_are_described_in_json(what: str) -> None:
+    description, request, answer, found = DESCRIBED[what]
+    api = parse_api(description.encode(), HERE, None)
+    assert json.loads(request_body(api, {"x": ROWS[:1]})) == request
+    assert read_answers(api, json.dumps(answer).encode(), 1) == found
+
+
+def test_several_inputs_go_by_name() -> None:
+    body = request_body(Api(HERE), {"a": ROWS[:1], "b": np.array([[1]])})
+    assert json.loads(body) == {"inputs": {"a": [[0.0, 1.0]], "b": [[1]]}}
+
+
+def test_of_a_gates_outputs_the_label_counts_more_than_scores() -> None:
+    both = {"outputs": {"scores": [[0.1, 0.9]], "label": ["spam"]}}
+    assert read_answers(Api(HERE), json.dumps(both).encode(), 1) == ["spam"]
+    assert read_answers(Api(HERE), b'{"outputs": {"scores": [[0.1, 0.9]]}}', 1) == [[0.1, 0.9]]
+    assert read_answers(Api(HERE), b'{"outputs": {"label": [[4]]}}', 1) == [4]
+
+
+def test_of_scores_the_highest_answers() -> None:
+    assert [answered(item) for item in ([0.1, 0.9], "spam", 3, [])] == [1, "spam", 3, None]
+
+
+@pytest.mark.parametrize(
+    "description",
+    [
+        b"",
+        b"{}",
+        b"[" * 5000,
+        b'{"request": 1, "answer": ""}',
+        b'{"request": 1, "answer": "a..b"}',
+        b'{"request": 1, "answer": "a.*.b.*"}',
+        b'{"request": 1, "answer": "label", "rows": 4}',
+        b'{"request": 1, "answer": "*", "rows": 0}',
+        b'{"request": 1, "answer": "*", "header": "a b"}',
+        b'{"request": 1, "answer": "*", "extra": 1}',
+        b" " * 70_000,
+    ],
+)
+def test_a_broken_description_is_refused(description: bytes) -> None:
+    with pytest.raises(FormatError):
+        parse_api(description, HERE, None)
+
+
+@pytest.mark.parametrize("key", ["", "two words", "line\nbreak", "ü", "x" * 5000])
+def test_a_key_that_no_header_takes_is_refused(key: str) -> None:
+    with pytest.raises(KeysError):
+        Api(HERE, key)
+
+
+@pytest.mark.parametrize("answer", [b'{"p": [{"l": {}}]}', b'{"p": [{"l": null}]}', b'{"p": {}}', b'{"p": [1]}', b"7"])
+def test_an_answer_that_the_path_does_not_fit_is_refused(answer: bytes) -> None:
+    api = parse_api(b'{"request": "$inputs", "answer": "p.*.l"}', HERE, None)
+    with pytest.raises(FormatError):
+        read_answers(api, answer, 1)

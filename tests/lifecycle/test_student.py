@@ -1,0 +1,245 @@
+"""Which account trained a suspect: asked of the retained queries, answered with a p-value, and on record."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+
+from palladion.access.pseudonyms import pseudonym
+from palladion.errors import FormatError, NotFoundError
+from palladion.ledger.bodies import FOLDER, BodyWriter
+from palladion.ledger.body import Body
+from palladion.ledger.record import Record, decode_record
+from palladion.lifecycle.clients import add_client, revoke_client
+from palladion.lifecycle.protect import protect
+from palladion.lifecycle.prove import LOG10_P_MAX
+from palladion.lifecycle.student import BATCH_ROWS, Ask, StudentTest, asker, prove_student
+from palladion.mark.answers import HASH_BYTES, client_key, mark_scores
+from palladion.model.read import read_memory
+from palladion.model.run import Session, open_session
+from tests.models import onnx_bytes, write
+
+from .installations import ACTOR, Made, make
+
+SEED = 20261126
+MODEL = "fraud"
+QUERIES, STRENGTH = 800, 0.4
+ROWS = np.random.default_rng(SEED).standard_normal((QUERIES, 4)).astype(np.float32)
+NAMES = ("acme", "beta")
+
+
+def _marked(made: Made, client: str, scores: NDArray[np.floating], version: int = 1) -> NDArray[np.int64]:
+    root = made.installation.open_gate_root().derive("answer-marks")
+    hashes = [row.to_bytes(HASH_BYTES, "big") for row in range(len(scores))]
+    everywhere = np.ones(len(scores), np.bool_)
+    key = client_key(root, client, MODEL, version)
+    strengths = np.full(len(scores), STRENGTH)
+    return mark_scores(scores, key, hashes, strengths=strengths, probabilities=everywhere).labels
+
+
+def _scores() -> NDArray[np.float32]:
+    session = open_session(read_memory({"m.onnx": onnx_bytes(1)}))
+    found: NDArray[np.float32] = session.run({"x": ROWS})["probabilities"]
+    return found
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """Two clients, of whom one asked two versions, and a third whose queries nobody kept."""
+    folder = tmp_path_factory.mktemp("student")
+    made = make(folder)
+    for seed in (1, 2):
+        protect(made.installation, made.owner, write(folder / f"{seed}.onnx", onnx_bytes(seed)), MODEL, actor=ACTOR)
+    gate = made.installation.open_gate_root()
+    writer = BodyWriter(made.installation.paths.directory / FOLDER, gate.derive("body-cipher"), queries_max=5000)
+    for name in (*NAMES, "crow"):
+        client, _, _ = add_client(
+            made.installation, name, name, models=[], environment="test", expires=None, actor=ACTOR
+        )
+        if name in NAMES:
+            who = pseudonym(gate.derive("pseudonyms"), client.id)
+            writer.append(who, f"{MODEL}@1", _bodies())
+            if name == "beta":
+                writer.append(who, f"{MODEL}@2", _bodies()[:200])
+    writer.close()
+    return made
+
+
+def _bodies() -> list[Body]:
+    return [
+        Body("r", 0, {"x": row}, scores, number.to_bytes(HASH_BYTES, "big"), STRENGTH, "label")
+        for number, (row, scores) in enumerate(zip(ROWS, _scores(), strict=True))
+    ]
+
+
+def _client(made: Made, name: str) -> str:
+    with made.installation.open_registry() as registry, registry.read() as records:
+        return records.clients.named(name, name).id
+
+
+def _learned(labels: NDArray[Any]) -> Ask:
+    """A suspect that learned these labels by heart."""
+    known = dict(zip(map(np.ndarray.tobytes, ROWS), labels.tolist(), strict=True))
+    return lambda feeds: np.array([known[row.tobytes()] for row in feeds["x"]])
+
+
+def _prove(made: Made, ask: Ask, **options: Any) -> list[StudentTest]:
+    return prove_student(made.installation, ask, suspect="thief.onnx", digest="ab" * 32, actor=ACTOR, **options)
+
+
+def _last_record(made: Made) -> Record:
+    return [decode_record(data, what="it") for _, data in made.installation.read_ledger().entries()][-1]
+
+
+def test_the_account_that_trained_it_is_named_and_no_other(made: Made) -> None:
+    tests = _prove(made, _learned(_marked(made, _client(made, "acme"), _scores())))
+    assert [(item.client.name, item.version) for item in tests if item.named] == [("acme", f"{MODEL}@1")]
+    assert len(tests) == 3
+    assert all(item.log10_p > -1 for item in tests[1:])
+    # three tests are paid for
+    assert tests[0].traced is not None
+    assert tests[0].log10_p == pytest.approx(tests[0].traced.log10_p + np.log10(3))
+    assert [item.queries for item in tests if item.version == f"{MODEL}@2"] == [200]
+
+
+def test_the_outcome_is_recorded_without_a_name(made: Made) -> None:
+    tests = _prove(made, _learned(_marked(made, _client(made, "acme"), _scores())))
+    record = _last_record(made)
+    assert (record.kind, record.subject, record.actor) == ("mark.tested", "thief.onnx", ACTOR)
+    assert (record.details["suspect"], record.details["looked_for"], record.details["tested"]) == (
+        "ab" * 32,
+        "student",
+        3,
+    )
+    (strongest, *others) = record.details["clients"]
+    assert (strongest["client"], strongest["named"]) == (tests[0].pseudonym, True)
+    assert float(strongest["log10_p"]) == pytest.approx(tests[0].log10_p, abs=0.05)
+    assert not any(item["named"] for item in others)
+    assert "acme" not in str(record.details)
+
+
+def test_clients_and_versions_can_be_chosen(made: Made) -> None:
+    ask = _learned(_marked(made, _client(made, "acme"), _scores()))
+    assert [item.client.name for item in _prove(made, ask, clients=[("beta", "beta")])] == ["beta", "beta"]
+    assert [item.version for item in _prove(made, ask, versions=[f"{MODEL}@2"])] == [f"{MODEL}@2"]
+    assert _prove(made, ask, clients=[("crow", "crow"), ("crow", "crow")]) == []
+    with pytest.raises(NotFoundError):
+        _prove(made, ask, clients=[("nobody", "nobody")])
+    with pytest.raises(NotFoundError):
+        _prove(made, ask, versions=["nothing@1"])
+
+
+def test_a_client_that_was_revoked_is_tested_too(tmp_path: Path) -> None:
+    made = make(tmp_path)
+    client, _, _ = add_client(
+        made.installation, "acme", "acme", models=[], environment="test", expires=None, actor=ACTOR
+    )
+    gate = made.installation.open_gate_root()
+    writer = BodyWriter(made.installation.paths.directory / FOLDER, gate.derive("body-cipher"), queries_max=5000)
+    writer.append(pseudonym(gate.derive("pseudonyms"), client.id), f"{MODEL}@1", _bodies())
+    writer.close()
+    revoke_client(made.installation, "acme", "acme", actor=ACTOR)
+    assert _prove(made, _learned(_marked(made, client.id, _scores())))[0].named
+
+
+def test_the_model_itself_and_a_stranger_name_nobody(made: Made) -> None:
+    own = _prove(made, _learned(_scores().argmax(axis=1)))
+    assert all(item.comparable and item.log10_p > LOG10_P_MAX for item in own)
+    session = open_session(read_memory({"m.onnx": onnx_bytes(2)}))
+    stranger = _prove(made, _learned(session.run({"x": ROWS})["probabilities"].argmax(axis=1)))
+    assert not any(item.named for item in stranger)
+
+
+def _refusing(error: Exception) -> Ask:
+    def ask(_: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+        raise error
+
+    return ask
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        _refusing(FormatError("other inputs")),
+        _refusing(ValueError("other shapes")),
+        lambda feeds: np.zeros(len(feeds["x"]), np.int64),
+    ],
+    ids=["inputs", "shapes", "one answer"],
+)
+def test_a_suspect_that_does_not_answer_these_queries_cannot_be_compared(made: Made, ask: Ask) -> None:
+    tests = _prove(made, ask)
+    assert len(tests) == 3
+    assert not any(item.comparable or item.named for item in tests)
+    assert _last_record(made).details["tested"] == 0
+
+
+# --- asking a model that is open here
+
+
+FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
+Output = tuple[str, Any, Sequence[Any]]
+
+
+def _suspect(*, name: str = "x", width: Sequence[Any] = (None, 4), outputs: Sequence[Output] = ()) -> Session:
+    outputs = outputs or [("scores", FLOAT, [None, 4])]
+    nodes = [
+        helper.make_node("ArgMax", [name], [output], axis=1, keepdims=0)
+        if kind == INT64
+        else helper.make_node("Softmax", [name], [output], axis=-1)
+        for output, kind, _ in outputs
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "suspect",
+        [helper.make_tensor_value_info(name, FLOAT, list(width))],
+        [helper.make_tensor_value_info(output, kind, list(shape)) for output, kind, shape in outputs],
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(made)
+    return open_session(read_memory({"s.onnx": made.SerializeToString()}))
+
+
+def test_a_suspect_is_asked_by_its_own_name_of_the_input_and_its_scores_are_preferred() -> None:
+    outputs: list[Output] = [("label", INT64, [None]), ("scores", FLOAT, [None, 4])]
+    found = asker(_suspect(name="pixels", outputs=outputs))({"x": ROWS})
+    assert found.shape == (QUERIES, 4)
+    assert found.sum(axis=1) == pytest.approx(np.ones(QUERIES), abs=1e-5)
+
+
+def test_a_suspect_of_labels_alone_is_asked_for_them() -> None:
+    found = asker(_suspect(outputs=[("label", INT64, [None])]))({"x": ROWS.astype(np.float64)})
+    assert np.array_equal(found, ROWS.argmax(axis=1))
+
+
+def test_more_queries_than_fit_are_asked_in_parts() -> None:
+    rows = np.repeat(ROWS, 2, axis=0)
+    assert len(rows) > BATCH_ROWS
+    label = asker(_suspect(outputs=[("label", INT64, [None])]))
+    assert np.array_equal(label({"x": rows}), rows.argmax(axis=1))
+    one = asker(_suspect(width=(1, 4), outputs=[("label", INT64, [1])]))
+    assert np.array_equal(one({"x": ROWS[:50]}), ROWS[:50].argmax(axis=1))
+
+
+@pytest.mark.parametrize(
+    ("make_suspect", "message"),
+    [
+        (lambda: _suspect(width=(None, 5)), "cannot reshape"),
+        (lambda: _suspect(width=(3, 4)), "takes exactly 3 rows"),
+    ],
+    ids=["other width", "three at once"],
+)
+def test_a_suspect_that_takes_other_inputs_says_so(make_suspect: Callable[[], Session], message: str) -> None:
+    with pytest.raises((FormatError, ValueError), match=message):
+        asker(make_suspect())({"x": ROWS[:50]})
+
+
+def test_a_suspect_with_other_inputs_in_number_or_without_classes_says_so() -> None:
+    with pytest.raises(FormatError, match="takes 1 inputs, our queries have 2"):
+        asker(_suspect())({"x": ROWS, "y": ROWS})
+    with pytest.raises(FormatError, match=r"none of the suspect's outputs \(scores\)"):
+        asker(_suspect(width=(None, 1), outputs=[("scores", FLOAT, [None, 1])]))
