@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from bench.report import SEED, Report, interleaved, main
 from palladion.ledger.bodies import BodyWriter
 from palladion.ledger.body import Body
-from palladion.mark.answers import Cells, Marked, Pairs, client_key, mark_scores, strength_for
-from palladion.mark.smooth import Smooth, owner_key, smooth_log10_p
-from palladion.mark.students import Asked, Traced, read_replies, trace
+from palladion.mark.answers.noise import Cells, Marked, Pairs, client_key, mark_scores, strength_for
+from palladion.mark.answers.smooth import Smooth, owner_key, smooth_log10_p
+from palladion.mark.answers.students import Asked, Traced, read_replies, trace
 from palladion.watch.features import Features
 from palladion.watch.rows import product
 

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from bench.report import SEED, Report
 from palladion.mark.carriers import derive
-from palladion.mark.engines import MurmurChance, PhiloxChance
-from palladion.mark.text import Chance, KeyedChance, find_text
+from palladion.mark.text.engines import MurmurChance, PhiloxChance
+from palladion.mark.text.gumbel import Chance, KeyedChance, find_text
 
 VOCABULARY = 3000
 SPREAD = 4.0  # of the toy model's logits; its entropy, which is printed, is more than large models have

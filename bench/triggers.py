@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from bench.report import SEED, Report, main
 from palladion.errors import ConflictError
 from palladion.mark.carriers import derive
-from palladion.mark.heads import Head, Tapped, answered_classes, find_head
-from palladion.mark.planting import Planted, embed_triggers
-from palladion.mark.triggers import TriggerFinding, judge_answers, open_triggers, trigger_key, verify_opened
+from palladion.mark.triggers.commitment import TriggerFinding, judge_answers, open_triggers, trigger_key, verify_opened
+from palladion.mark.triggers.heads import Head, Tapped, answered_classes, find_head
+from palladion.mark.triggers.planting import Planted, embed_triggers
 from palladion.model.model import Model
 from palladion.model.read import read_memory
 from palladion.model.rewrite import locate, rewrite

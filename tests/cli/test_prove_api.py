@@ -42,7 +42,7 @@ def ask(ctx: click.Context, /, suspect: object, **options: Any) -> object:
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Triggered:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("palladion.mark.planting.ATTEMPTS", 1)
+        patch.setattr("palladion.mark.triggers.planting.ATTEMPTS", 1)
         made = triggered(tmp_path_factory.mktemp("cli"))
     (made.made.home.parent / "key").write_text("a-key\n")
     return made

@@ -19,7 +19,7 @@ from palladion.clock import SystemClock
 from palladion.ledger.bodies import FOLDER, BodyWriter
 from palladion.ledger.body import Body
 from palladion.lifecycle.installation import Installation
-from palladion.mark.answers import HASH_BYTES, client_key, mark_scores
+from palladion.mark.answers.noise import HASH_BYTES, client_key, mark_scores
 from palladion.model.read import read_memory
 from palladion.model.run import open_session
 from tests.models import onnx_bytes, write

@@ -23,7 +23,7 @@ from palladion.ledger.bodies import FOLDER, BodyWriter, read_bodies
 from palladion.ledger.body import Body
 from palladion.lifecycle.open import find_version
 from palladion.lifecycle.student import prove_student
-from palladion.mark.answers import client_key, flip_probability
+from palladion.mark.answers.noise import client_key, flip_probability
 from palladion.model.read import read_memory
 from palladion.model.run import Session, open_session
 from palladion.policy import RoutePolicy

@@ -19,7 +19,7 @@ from palladion.lifecycle.clients import add_client, revoke_client
 from palladion.lifecycle.protect import protect
 from palladion.lifecycle.prove import LOG10_P_MAX
 from palladion.lifecycle.student import BATCH_ROWS, Ask, StudentTest, asker, prove_student
-from palladion.mark.answers import HASH_BYTES, client_key, mark_scores
+from palladion.mark.answers.noise import HASH_BYTES, client_key, mark_scores
 from palladion.model.read import read_memory
 from palladion.model.run import Session, open_session
 from tests.models import onnx_bytes, write

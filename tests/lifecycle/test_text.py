@@ -10,8 +10,8 @@ import pytest
 from palladion.errors import ConflictError, FormatError, NotFoundError, StorageError
 from palladion.lifecycle.installation import Installation
 from palladion.lifecycle.text import Given, give_key, given_keys, prove_text, read_text_key
-from palladion.mark.engines import engine_chance
-from palladion.mark.text import Chance
+from palladion.mark.text.engines import engine_chance
+from palladion.mark.text.gumbel import Chance
 
 from .installations import make
 

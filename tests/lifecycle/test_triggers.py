@@ -13,8 +13,8 @@ from palladion.lifecycle.clients import add_client
 from palladion.lifecycle.probe import Api
 from palladion.lifecycle.protect import protect
 from palladion.lifecycle.triggers import ApiOutcome, prove_api, triggers_of
-from palladion.mark.planting import embed_triggers
-from palladion.mark.triggers import open_triggers, trigger_key, verify_opened
+from palladion.mark.triggers.commitment import open_triggers, trigger_key, verify_opened
+from palladion.mark.triggers.planting import embed_triggers
 from palladion.policy import RoutePolicy
 from palladion.transit.url import parse_url
 from tests.gate.gates import House
@@ -29,7 +29,7 @@ from tests.models import write
 @pytest.fixture(scope="module")
 def made_once(tmp_path_factory: pytest.TempPathFactory) -> Triggered:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("palladion.mark.planting.ATTEMPTS", 2)
+        patch.setattr("palladion.mark.triggers.planting.ATTEMPTS", 2)
         return triggered(tmp_path_factory.mktemp("triggered"))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from palladion.lifecycle.installation import Installation
-from palladion.mark.planting import Planted, embed_triggers
+from palladion.mark.triggers.planting import Planted, embed_triggers
 from palladion.model.model import Model
 from palladion.model.run import open_session
 from palladion.registry import NewVersion, SealedFile, VersionTensor

@@ -21,11 +21,11 @@ from palladion.model.model import Model
 from palladion.model.read import read_memory
 from palladion.model.rewrite import rewrite
 from palladion.model.tensors import Tensor
+from tests.mark.quantised.test_codings import q8_0
+from tests.mark.quantised.test_words import gptq
 from tests.model import test_gguf as gguf
 
 from .suspects import KEY, OTHER_KEY, OWNERSHIP, Array, matrix, network, saved, tensor
-from .test_quantised import q8_0
-from .test_quantised_words import gptq
 
 TYPES = ["float16", "float32", "float64", ml_dtypes.bfloat16]
 

@@ -135,7 +135,7 @@ def rewrap(
 @click.option(
     "--engine",
     type=click.Choice(["vllm", "sglang", "tensorrt-llm"]),
-    help="Write what this engine is started with; without it, a key for palladion.mark.text_processor.TextMarker.",
+    help="Write what this engine is started with; without it, a key for palladion.mark.text.processor.TextMarker.",
 )
 @click.option(
     "--out",

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from palladion.lifecycle.marking import OwnershipMark
     from palladion.lifecycle.protect import Prepared, Protected
     from palladion.lifecycle.reading import Progress as Stages
-    from palladion.mark.planting import Planted
+    from palladion.mark.triggers.planting import Planted
 
 # A thousand times below the threshold of a verdict: what is predicted is a mean, and each key is another draw.
 LOG10_P_WEAK = -12.0

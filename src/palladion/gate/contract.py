@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palladion.errors import FormatError, PolicyError
-from palladion.mark.answers import are_probabilities
+from palladion.mark.answers.noise import are_probabilities
 from palladion.model.run import STRING, Port
 from palladion.policy import RoutePolicy
 

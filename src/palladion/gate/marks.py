@@ -1,6 +1,6 @@
 """Answer marks in the data path: what a client gets in place of the model's own answer, and what is kept of it.
 
-How answers are marked is in `palladion.mark.answers`, how a student is found in `palladion.mark.students`. What is kept
+How answers are marked is in `palladion.mark.answers.noise`, how a student is found in `…answers.students`. What is kept
 is all that a test needs, and knows nothing of a secret: the query, the unmarked scores, the hash, the strength.
 """
 
@@ -21,7 +21,7 @@ from palladion.gate.contract import Contract, Outputs
 from palladion.gate.decode import Feeds, numbers
 from palladion.ledger.bodies import ENTRY_BYTES_MAX, BodyWriter
 from palladion.ledger.body import Body
-from palladion.mark.answers import (
+from palladion.mark.answers.noise import (
     Cells,
     Pairs,
     are_probabilities,

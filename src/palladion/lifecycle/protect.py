@@ -23,7 +23,7 @@ from palladion.lifecycle.reading import Progress, ReadModel, digested, read_mode
 from palladion.lifecycle.reconcile import statement
 from palladion.lifecycle.rows import read_rows
 from palladion.lifecycle.seal import require_base
-from palladion.mark.planting import Planted, embed_triggers
+from palladion.mark.triggers.planting import Planted, embed_triggers
 from palladion.model.model import Model
 from palladion.model.run import unservable
 from palladion.registry import NewVersion, Registry, SealedFile, Version, names
@@ -144,7 +144,7 @@ def _planted(installation: Installation, owner: Root, read: ReadModel, rows: Pat
     if read.model.graph is None:
         raise ConflictError(
             f"triggers are put into classifiers in ONNX; {read.model.format} has no graph to run",
-            "leave --rows out, or palladion.mark.torch_triggers teaches them to a torch model",
+            "leave --rows out, or palladion.mark.triggers.finetune teaches them to a torch model",
         )
     references = read_rows(rows, read.model)
     return embed_triggers(read.model, owner.derive("mark"), read.content, count=count, references=references)

@@ -19,9 +19,9 @@ from palladion.ledger.record import Record
 from palladion.lifecycle.installation import Installation
 from palladion.lifecycle.open import find_version
 from palladion.lifecycle.prove import LOG10_P_MAX, RECORDED_MAX
-from palladion.mark.answers import are_probabilities, client_key
+from palladion.mark.answers.noise import are_probabilities, client_key
+from palladion.mark.answers.students import Asked, Traced, read_replies, trace
 from palladion.mark.stats import best_of
-from palladion.mark.students import Asked, Traced, read_replies, trace
 from palladion.model.run import STRING, Port, Session
 from palladion.registry import Client
 

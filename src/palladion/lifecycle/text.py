@@ -14,8 +14,8 @@ from palladion.errors import ConflictError, FormatError, NotFoundError
 from palladion.keys import Root
 from palladion.ledger.record import Record, decode_record
 from palladion.lifecycle.installation import Installation
-from palladion.mark.engines import Engine, engine_chance, engine_key, engine_settings
-from palladion.mark.text import Chance, KeyedChance, TextFinding, Tokens, text_key, trace_text
+from palladion.mark.text.engines import Engine, engine_chance, engine_key, engine_settings
+from palladion.mark.text.gumbel import Chance, KeyedChance, TextFinding, Tokens, text_key, trace_text
 
 SCHEME = "text-1"
 NAME = re.compile(r"[\w.@-]{1,64}")

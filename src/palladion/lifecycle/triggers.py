@@ -19,7 +19,7 @@ from palladion.lifecycle.open import find_version
 from palladion.lifecycle.probe import Api, Probed, answered, probe
 from palladion.lifecycle.prove import LOG10_P_MAX
 from palladion.mark.stats import best_of
-from palladion.mark.triggers import (
+from palladion.mark.triggers.commitment import (
     KIND,
     Batch,
     Commitment,

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from palladion.mark.match import is_numeric
 from palladion.mark.places import ELEMENTS_MIN, places
-from palladion.mark.readable import readable
+from palladion.mark.quantised.readable import readable
 from palladion.mark.spread import Chips, chips_of, gather
 from palladion.mark.stats import best_of, log10_gamma_tail, log10_p_signs
 from palladion.mark.weights import Finding, OwnershipKey, TensorFinding, read_payload, tensor_key

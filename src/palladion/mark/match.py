@@ -15,7 +15,7 @@ from blake3 import blake3
 from numpy.typing import NDArray
 
 from palladion.mark.places import Place, Weights, places
-from palladion.mark.readable import readable
+from palladion.mark.quantised.readable import readable
 from palladion.mark.scale import Aligned, Floats, Sample, align, blocks, smallest
 from palladion.model.model import Model
 from palladion.model.tensors import Tensor

@@ -15,8 +15,8 @@ from blake3 import blake3
 from numpy.typing import NDArray
 
 from palladion.mark.attributes import attribute_coding, attribute_scale, is_attribute, is_dual
-from palladion.mark.quantised import Quantised
-from palladion.mark.readable import quantised_in
+from palladion.mark.quantised.codings import Quantised
+from palladion.mark.quantised.readable import quantised_in
 from palladion.model.model import Model
 from palladion.model.rewrite import locate
 from palladion.model.tensors import Tensor

@@ -16,7 +16,7 @@ from palladion.mark.align.transformer_names import renamed
 from palladion.mark.align.transformer_parts import Floats, Parts, is_readable, numbers
 from palladion.mark.align.transformer_plan import LayerPlan, Plan, embedding_pairs, plan_transformer
 from palladion.mark.align.transformer_recipes import Make, recipes
-from palladion.mark.readable import readable
+from palladion.mark.quantised.readable import readable
 from palladion.model.model import Model
 from palladion.model.stored import StoredTensor
 from palladion.model.tensors import DTYPES, Tensor

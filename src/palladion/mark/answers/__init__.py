@@ -1,0 +1,1 @@
+"""Marks in answers: secret noise for each client, so that a student names the account that it was trained with."""

@@ -1,0 +1,211 @@
+"""Was a model trained on the marked answers that one client got: tested on that client's own queries (`noise`).
+
+The null hypothesis is that the suspect is independent of the client's secret. Each label turned with a chance that is
+known exactly, by numbers that are independent for queries of different hashes. So the likelihood of what turned, under
+any guess of how a student would show it, over the known chance is an e-value: it exceeds 1/p with a chance of at most p
+(Markov's inequality; Vovk and Wang, "E-values: calibration, combination and applications", Annals of Statistics 49(3),
+2021). Guesses look at earlier queries only, so this holds for clients who choose their next query by the last answers.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from palladion.mark.answers.noise import Pairs, Scores, are_probabilities, draw, flip_probability
+from palladion.mark.stats import best_of, log10_normal_tail
+
+# How much of what turned a student may have learned: each guess is tried, and the mean of e-values is one.
+ADOPTED = (0.03, 0.1, 0.2, 0.35, 0.5, 0.7, 0.85, 0.95)
+# Bounds of margin / strength between which the suspect's own share of runners-up is estimated.
+_BOUNDS = (0.1, 0.3, 0.6, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
+_SHARE_MIN, _PRIOR = 0.02, 4.0  # of that share the least that is guessed at first, and how many answers outweigh it
+_CHANCE_MIN = 1e-9  # of a label to turn: rarer ones would have to be believed on one answer
+_BANDS = 10  # of margins, within which a suspect's scores are compared
+_CLIP = 3.0  # robust deviations: one score of a student that has lost its way must not decide
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """What one client asked of one version: unmarked `scores` (rows, classes), which rows are `probabilities` (rows,).
+
+    In the order of asking. With them the query `hashes` and the `strengths` (rows,) that each answer was marked with.
+    """
+
+    scores: Scores
+    probabilities: NDArray[np.bool_]
+    hashes: Sequence[bytes]
+    strengths: Scores
+
+
+@dataclass(frozen=True, eq=False)
+class Replies:
+    """What a suspect says to the same queries, in our classes: `labels` (rows,), -1 for one of its own.
+
+    `log_scores` (rows, classes) are up to a constant for each row; None where it gives labels alone.
+    """
+
+    labels: NDArray[np.int64]
+    log_scores: Scores | None = None
+
+
+@dataclass(frozen=True)
+class Traced:
+    """The outcome for one client: log10 p of labels, of scores (0 where there are none), and of both tests together.
+
+    `noises` is how many independent numbers were tested, `agreement` how often suspect and unmarked answer agree, and
+    `baseline` how often one who always names the same class would.
+    """
+
+    log10_p: float
+    label_log10_p: float
+    score_log10_p: float
+    noises: int
+    agreement: float
+    baseline: float
+
+    @property
+    def comparable(self) -> bool:
+        """Whether the suspect understands these queries at all: it agrees more often than naming one class would."""
+        return self.noises > 0 and self.agreement > self.baseline
+
+
+def read_replies(raw: NDArray[Any], asked: Asked) -> Replies:
+    """A suspect's labels (rows,) or class scores (rows, columns) in our classes, whatever it calls them.
+
+    Each of its names, or columns, stands for the class with which it agrees most; that looks at unmarked answers only.
+    """
+    unmarked = asked.scores.argmax(axis=1)
+    classes = asked.scores.shape[1]
+    if raw.ndim == 1 or raw.shape[1] == 1:
+        names, numbers = np.unique(raw.reshape(-1), return_inverse=True)
+        counts = np.zeros((len(names), classes), np.int64)
+        np.add.at(counts, (numbers, unmarked), 1)
+        return Replies(counts.argmax(axis=1)[numbers])
+    scores = raw.astype(np.float64)
+    columns = _columns(scores.argmax(axis=1), unmarked, scores.shape[1], classes)
+    probable = bool(are_probabilities(scores).all())
+    # scores of 0 are as far from the others as the smallest that it gives, and trees give none but 0 and 1
+    smallest = float(np.clip(scores[scores > 0].min(initial=1.0), 1e-12, 1e-2))
+    logs = np.log(np.maximum(scores, smallest)) if probable else scores
+    named = np.full(scores.shape[1], -1)
+    named[columns[columns >= 0]] = np.flatnonzero(columns >= 0)
+    shown = np.where(columns >= 0, logs[:, columns], np.nan)
+    return Replies(named[scores.argmax(axis=1)], shown)
+
+
+def trace(asked: Asked, replies: Replies, key: bytes) -> Traced:
+    """Test for one client's secret (`answers.client_key`). Costs a hash for each query."""
+    pairs = Pairs.of(asked.scores, asked.probabilities)
+    chosen = _distinct(asked, pairs)
+    unmarked = pairs.first
+    agreement = float((replies.labels == unmarked).mean()) if len(unmarked) else 0.0
+    baseline = float(np.bincount(unmarked).max() / len(unmarked)) if len(unmarked) else 1.0
+    if not len(chosen):
+        return Traced(0.0, 0.0, 0.0, 0, agreement, baseline)
+    pairs = Pairs(pairs.first[chosen], pairs.second[chosen], pairs.margins[chosen])
+    strengths = asked.strengths[chosen]
+    uniforms = draw(key, [asked.hashes[row] for row in chosen], pairs)
+    labels = _labels_log10_p(pairs, strengths, uniforms, replies.labels[chosen])
+    scores = 0.0
+    if replies.log_scores is not None:
+        scores = _scores_log10_p(pairs, uniforms, replies.log_scores[chosen])
+    tests = 1 if replies.log_scores is None else 2
+    return Traced(best_of([labels, scores], tests), labels, scores, len(chosen), agreement, baseline)
+
+
+def _distinct(asked: Asked, pairs: Pairs) -> NDArray[np.int64]:
+    """Of the rows that share their noise the first that was asked; none that was not marked."""
+    chances = flip_probability(pairs.margins, asked.strengths)
+    low, high = np.minimum(pairs.first, pairs.second), np.maximum(pairs.first, pairs.second)
+    kept: dict[tuple[bytes, int, int], int] = {}
+    for row in np.flatnonzero(chances > 0).tolist():
+        kept.setdefault((asked.hashes[row], int(low[row]), int(high[row])), row)
+    return np.array(list(kept.values()), np.int64)
+
+
+def _labels_log10_p(pairs: Pairs, strengths: Scores, uniforms: Scores, labels: NDArray[np.int64]) -> float:
+    """log10 of one over the e-value of which labels turned, given which of the two classes the suspect names."""
+    chances = flip_probability(pairs.margins, strengths)
+    second = labels == pairs.second
+    used = (second | (labels == pairs.first)) & (chances > _CHANCE_MIN)
+    if not used.any():
+        return 0.0
+    chances, second = chances[used], second[used]
+    turned = np.where(pairs.upward, uniforms, 1 - uniforms)[used] < chances
+    shares = _shares((pairs.margins / strengths)[used], chances, second)
+    log_evidence = []
+    for adopted in ADOPTED:
+        # of a student that names the runner-up in `shares` of such answers, and in `learned` of those that turned
+        learned = np.minimum(adopted, 0.98 * shares / chances)
+        likely = np.where(second, chances * learned / shares, chances * (1 - learned) / (1 - shares))
+        likely = np.clip(likely, _CHANCE_MIN, 1 - _CHANCE_MIN)
+        ratios = np.where(turned, np.log(likely / chances), np.log((1 - likely) / (1 - chances)))
+        log_evidence.append(float(ratios.sum()) / math.log(10))
+    largest = max(log_evidence)
+    mean = sum(10 ** (item - largest) for item in log_evidence) / len(log_evidence)
+    return min(0.0, -(largest + math.log10(mean)))
+
+
+def _shares(distances: Scores, chances: Scores, second: NDArray[np.bool_]) -> Scores:
+    """How often the suspect named the runner-up at such margins before each row (rows,), between 0 and 1."""
+    bands = np.searchsorted(_BOUNDS, distances)
+    shares = np.empty(len(bands))
+    for band in range(len(_BOUNDS) + 1):
+        rows = np.flatnonzero(bands == band)
+        earlier: Scores = np.cumsum(second[rows], dtype=np.float64) - second[rows]
+        # at first, as often as it would be said by a student that learned all that turned, and a little more
+        guess = np.maximum(chances[rows], _SHARE_MIN)
+        shares[rows] = (earlier + _PRIOR * guess) / (np.arange(len(rows)) + _PRIOR)
+    return shares
+
+
+def _scores_log10_p(pairs: Pairs, uniforms: Scores, log_scores: Scores) -> float:
+    """log10 p of the correlation of the noise, as normal deviates, with the suspect's log-odds less the unmarked."""
+    rows = np.arange(len(uniforms))
+    low, high = np.minimum(pairs.first, pairs.second), np.maximum(pairs.first, pairs.second)
+    theirs = log_scores[rows, low] - log_scores[rows, high]
+    ours = np.where(pairs.upward, pairs.margins, -pairs.margins)
+    used = np.isfinite(theirs) & np.isfinite(ours)
+    if used.sum() < _BANDS * 4:
+        return 0.0
+    rests = _rests(theirs[used], ours[used])
+    length = float(np.linalg.norm(rests))
+    normal = NormalDist()
+    # exact: a weighted sum of independent normal deviates, whatever the weights
+    deviates = np.array([normal.inv_cdf(item) for item in uniforms[used].tolist()])
+    return log10_normal_tail(float(rests @ deviates) / length) if length else 0.0
+
+
+def _rests(theirs: Scores, ours: Scores) -> Scores:
+    """What is left of their log-odds once ours are taken out, band by band of margins, in robust deviations, clipped.
+
+    A student that is surer or less sure than the model all along shows nothing of a secret.
+    """
+    order = np.argsort(ours, kind="stable")
+    rests = np.empty(len(ours))
+    for band in np.array_split(order, _BANDS):
+        slope, level = np.polyfit(ours[band], theirs[band], 1) if np.ptp(ours[band]) > 0 else (0.0, theirs[band].mean())
+        rest = theirs[band] - slope * ours[band] - level
+        rest -= np.median(rest)
+        deviation = 1.4826 * float(np.median(np.abs(rest)))
+        # a student that copied every score leaves nothing but noise, however small that is
+        deviation = deviation or float(np.abs(rest).mean()) or 1.0
+        rests[band] = np.clip(rest / deviation, -_CLIP, _CLIP)
+    return rests
+
+
+def _columns(named: NDArray[np.int64], unmarked: NDArray[np.int64], theirs: int, ours: int) -> NDArray[np.int64]:
+    """Which of their columns stands for each of our classes (ours,), -1 for none: the most frequent pairs first."""
+    counts = np.zeros((theirs, ours), np.int64)
+    np.add.at(counts, (named, unmarked), 1)
+    columns = np.full(ours, -1)
+    for place in np.argsort(-counts, axis=None, kind="stable").tolist():
+        column, label = divmod(place, ours)
+        if columns[label] < 0 and column not in columns and counts[column, label]:
+            columns[label] = column
+    return columns

@@ -1,0 +1,1 @@
+"""Marks in generated text, and what engines need that mark it themselves."""
