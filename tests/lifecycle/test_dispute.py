@@ -78,8 +78,10 @@ def test_an_expert_finds_the_mark_of_one_tensor_with_what_he_is_shown(made: Made
         shown, read_file(tmp_path / "original.safetensors"), read_file(tmp_path / "stolen"), _root(made)
     )
 
-    assert list(found) == ["down"]
-    assert found["down"].log10_p < -100
+    assert list(found.findings) == ["down"]
+    assert found.log10_p < -100
+    # who chose which to show may have looked at both
+    assert found.log10_p == pytest.approx(found.findings["down"].log10_p + np.log10(2))
     assert kinds(made.installation)[-1] == "mark.disclosed"
     assert shown.stat().st_mode & 0o777 == 0o600
 
@@ -124,3 +126,18 @@ def test_nothing_is_overwritten(made: Made, tmp_path: Path) -> None:
     with pytest.raises(StorageError):
         write_disclosure(made.installation, made.owner, "house@1", ["up"], tmp_path / "x", actor=ACTOR)
     assert (tmp_path / "x").read_bytes() == b"mine"
+
+
+def test_a_folder_is_checked_against_the_folder_that_was_marked(tmp_path: Path) -> None:
+    made = make(tmp_path)
+    (tmp_path / "house").mkdir()
+    (tmp_path / "house" / "model.safetensors").write_bytes(save(_weights(1)))
+    (tmp_path / "house" / "config.json").write_bytes(b"{}")
+    mark(made.installation, made.owner, tmp_path / "house", "house", tmp_path / "stolen", actor=ACTOR)
+    write_disclosure(made.installation, made.owner, "house@1", ["up"], tmp_path / "shown.json", actor=ACTOR)
+
+    found = check_disclosure(
+        tmp_path / "shown.json", read_file(tmp_path / "house"), read_file(tmp_path / "stolen"), _root(made)
+    )
+
+    assert found.log10_p < -100

@@ -1,8 +1,10 @@
 """Protecting a model: what comes out, what is refused, and what is left when a step fails."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from palladion import canonical
@@ -12,12 +14,15 @@ from palladion.ledger.record import decode_record
 from palladion.ledger.writer import Ledger
 from palladion.lifecycle import protect as life
 from palladion.lifecycle.installation import Installation, gate_identity, owner_identity
-from palladion.lifecycle.open import open_version
+from palladion.lifecycle.open import open_version, verify_version
+from palladion.lifecycle.prove import prove
+from palladion.mark.triggers.planting import embed_triggers
 from palladion.model.digest import model_digest
 from palladion.model.read import read_memory
 from palladion.registry import Registry
 from palladion.seal.reader import inspect_file, open_sealed
 from palladion.seal.recipients import FileIdentity
+from tests.mark.classifiers import network, rows
 from tests.models import onnx_bytes, safetensors_bytes, write
 
 from .installations import ACTOR, ESCROW, Made, kinds, make
@@ -251,3 +256,48 @@ def test_a_failure_before_the_registration_does_not_say_so(tmp_path: Path, monke
         with pytest.raises(StorageError) as caught:
             _protect(made, write(tmp_path / "model.onnx", onnx_bytes()))
     assert caught.value.message == "the disk is full"
+
+
+def test_a_version_with_triggers_opens_is_delivered_and_proved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = make(tmp_path)
+    model = network((), features=200, classes=8)
+    write(tmp_path / "fraud.onnx", bytes(model.files[0].data))
+    np.save(tmp_path / "rows.npy", rows(120, features=200))
+    monkeypatch.setattr(life, "embed_triggers", partial(embed_triggers, flipped_max=1))
+
+    done = life.protect(
+        made.installation,
+        made.owner,
+        tmp_path / "fraud.onnx",
+        "fraud",
+        actor=ACTOR,
+        rows=tmp_path / "rows.npy",
+        delete=True,
+    )
+
+    assert done.planted is not None
+    assert [mark["kind"] for mark in done.version.marks] == ["triggers", "ownership"]
+    assert done.deleted
+    assert not done.stayed
+    for kind in ("served", "original"):
+        verify_version(made.installation, done.version, kind)
+    with open_version(made.installation, "fraud") as opened:
+        (outcome,) = prove(made.installation, made.owner, opened.model, ["fraud@1"], copies=False, actor=ACTOR)
+    assert outcome.ours
+
+
+def test_rows_without_a_use_are_refused_before_anything_is_written(tmp_path: Path) -> None:
+    made = make(tmp_path)
+    write(tmp_path / "weights.safetensors", safetensors_bytes())
+    np.save(tmp_path / "rows.npy", np.zeros((4, 4), np.float32))
+
+    with pytest.raises(ConflictError, match="no graph to run"):
+        life.protect(
+            made.installation,
+            made.owner,
+            tmp_path / "weights.safetensors",
+            "house",
+            actor=ACTOR,
+            rows=tmp_path / "rows.npy",
+        )
+    assert not list(made.installation.paths.sealed.glob("house/*"))

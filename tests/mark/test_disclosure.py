@@ -74,3 +74,11 @@ def test_only_marked_tensors_can_be_shown() -> None:
 def test_what_is_no_disclosure_is_refused(broken: bytes) -> None:
     with pytest.raises(FormatError):
         parse_disclosure(broken, what="it")
+
+
+def test_a_payload_that_was_chosen_later_is_refused() -> None:
+    document = json.loads(disclose(KEY, ORIGINAL, NAMES, ["head"]).encode())
+    document["payload"] = "ff" * 16
+
+    with pytest.raises(TamperError, match="not the one that was committed to"):
+        parse_disclosure(json.dumps(document).encode(), what="it").verify(ROOT)

@@ -28,6 +28,12 @@ from palladion.cli.protect import stages
 @click.option(
     "--out", required=True, type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="The new sealed file."
 )
+@click.option(
+    "--base",
+    default="",
+    metavar="MODEL",
+    help="Of an adapter: the recipient's own sealed copy of the model it fits, which is what it has to open beside.",
+)
 @click.option("--without-fingerprint", is_flag=True, help="Deliver a model that is too small to carry a fingerprint.")
 @click.option("--license-required", is_flag=True, help="Let it open under a licence only: palladion license issue.")
 @passphrase_option
@@ -38,6 +44,7 @@ def deliver(
     version: str,
     recipient: str,
     out: Path,
+    base: str,
     without_fingerprint: bool,
     license_required: bool,
     passphrase_file: Path | None,
@@ -50,6 +57,7 @@ def deliver(
     unseal`, and needs your publisher's key to check who made it.
     """
     from palladion.lifecycle import deliver as life
+    from palladion.lifecycle.seal import find_base
 
     installation = find_installation(ctx)
     owner = installation.open_owner_root(owner_identities(passphrase_file))
@@ -61,6 +69,7 @@ def deliver(
             recipient,
             out,
             actor=actor(),
+            base=find_base(installation, base),
             without_fingerprint=without_fingerprint,
             license_required=license_required,
             progress=stages(bar),

@@ -47,12 +47,14 @@ def deliver(
     out: Path,
     *,
     actor: str,
+    base: str = "",
     without_fingerprint: bool = False,
     license_required: bool = False,
     progress: Progress = lambda _stage, _done, _total: None,
 ) -> Delivered:
     """Write the copy of `version` (`fraud@2`, or `fraud` for the promoted one) for `recipient` to the new file `out`.
 
+    An adapter names the digest of the model it fits: `base` is that of the recipient's own copy, which is stamped too.
     Raises ConflictError for a revoked recipient or version, and for a model too small to carry a fingerprint unless
     that is asked for; StorageError if `out` exists. What cannot be recorded is not left behind. That the original was
     opened is on record before anything is written. Stamps weights tensor by tensor, twice: for the digest in the
@@ -81,7 +83,7 @@ def deliver(
             version=found.number,
             content=copy.content,
             recipient=recipient,
-            base=original.info.header.base,
+            base=base or original.info.header.base,
             license_required=license_required,
         )
         files.make_private_directory(out.parent)

@@ -16,10 +16,11 @@ from palladion.lifecycle.installation import Installation
 from palladion.lifecycle.marking import ownership_key_of, ownership_of, unmarked
 from palladion.lifecycle.open import find_version
 from palladion.lifecycle.prove import Tested, prove
+from palladion.lifecycle.reading import digested
 from palladion.mark.disclosure import TENSORS_MAX, disclose, parse_disclosure
 from palladion.mark.places import places
+from palladion.mark.stats import best_of
 from palladion.mark.weights import Finding, find_in_tensor
-from palladion.model.digest import model_digest
 from palladion.model.model import Model
 from palladion.registry import Version
 
@@ -85,8 +86,24 @@ def write_disclosure(
     return found
 
 
-def check_disclosure(path: Path, original: Model, suspect: Model, root: str) -> dict[str, Finding]:
-    """What an expert checks, with nothing but what he was shown: each tensor's finding.
+@dataclass(frozen=True)
+class Checked:
+    """What an expert finds: each tensor that was shown, and log10 p of them together.
+
+    It pays for all that were committed to: whoever chose which to show may have looked at all.
+    """
+
+    findings: dict[str, Finding]
+    committed: int
+
+    @property
+    def log10_p(self) -> float:
+        """Of the best tensor shown."""
+        return best_of([item.log10_p for item in self.findings.values()], self.committed)
+
+
+def check_disclosure(path: Path, original: Model, suspect: Model, root: str) -> Checked:
+    """What an expert checks, with nothing but what he was shown.
 
     `root` is "tensor_keys" of the version's ledger record. Raises TamperError where a key is not the one that was
     committed to, FormatError where `original` is not the model that the mark was made for.
@@ -94,6 +111,7 @@ def check_disclosure(path: Path, original: Model, suspect: Model, root: str) -> 
     what = f"the disclosure {path}"
     shown = parse_disclosure(files.read_limited(path, size_max=DISCLOSURE_BYTES_MAX, what=what), what=what)
     shown.verify(root)
-    if model_digest(original).hex() != shown.original:
+    if digested(original, lambda _stage, _done, _total: None).content != shown.original:
         raise FormatError("the original is not the one that the mark was made for: its digest is another")
-    return {name: find_in_tensor(original, suspect, name, key) for name, key in shown.keys.items()}
+    found = {name: find_in_tensor(original, suspect, name, key) for name, key in shown.keys.items()}
+    return Checked(found, len(shown.commitments))

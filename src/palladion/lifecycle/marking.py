@@ -19,7 +19,7 @@ from palladion import canonical
 from palladion.errors import ConflictError
 from palladion.keys import Root
 from palladion.lifecycle.installation import Installation, owner_identity
-from palladion.lifecycle.open import OpenedModel, open_version
+from palladion.lifecycle.open import OWNERSHIP, OpenedModel, open_version
 from palladion.lifecycle.reading import Progress, ReadModel, digested
 from palladion.mark.carriers import derive
 from palladion.mark.disclosure import commitment_root, tensor_commitments
@@ -42,7 +42,6 @@ from palladion.model.rewrite import rewritten
 from palladion.model.tensors import Tensor
 from palladion.registry import Version
 
-OWNERSHIP = "ownership"
 AMPLITUDE_MIN = AMPLITUDE / 8  # a guard halves no further: what is left to find falls with the amplitude
 
 Guard = Callable[[Model], bool]  # whether a marked model still computes what the original does, near enough

@@ -168,8 +168,9 @@ def require_registered(info: SealedInfo, version: Version, kind: SealedKind, pat
 
 def content_of(version: Version, kind: SealedKind) -> str:
     """The digest of what a version's sealed file holds: the marked model is what is served, the original is not."""
-    marked = (str(mark["original"]) for mark in version.marks if kind == "original" and "original" in mark)
-    return next(marked, version.content_digest)
+    # triggers name an original too: the one before them, which is sealed nowhere
+    marked = (str(mark["original"]) for mark in version.marks if mark.get("kind") == OWNERSHIP)
+    return next(marked, version.content_digest) if kind == "original" else version.content_digest
 
 
 def sealed_kinds(version: Version) -> list[SealedKind]:
@@ -190,6 +191,9 @@ def record_opened(info: SealedInfo, *, at: datetime, actor: str, reason: str) ->
     header = info.header
     details = {"purpose": header.purpose, "header": info.header_digest, "reason": reason}
     return Record("model.opened", at, actor, f"{header.model}@{header.version}", details)
+
+
+OWNERSHIP = "ownership"  # the kind of mark whose "original" is the unmarked model that is sealed
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,14 @@ A key that was given is on record, so that a test pays for every key there is, a
 """
 
 import json
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from palladion import files
-from palladion.errors import ConflictError, FormatError, NotFoundError
+from palladion.errors import ConflictError, FormatError, NotFoundError, StorageError
 from palladion.keys import Root
 from palladion.ledger.record import Record, decode_record
 from palladion.lifecycle.installation import Installation
@@ -46,21 +47,25 @@ def give_key(installation: Installation, gate: Root, given: Given, out: Path, *,
     for text, what in ((given.tenant, "a tenant"), (given.epoch, "an epoch")):
         if not NAME.fullmatch(text):
             raise ConflictError(f"{text!r} cannot be the name of {what}: 1 to 64 letters, digits and . _ @ -")
+    if os.path.lexists(out):
+        raise StorageError(f"{out} exists already", "name a new file: nothing is overwritten")
     key = text_key(gate.derive(PURPOSE), given.tenant, given.epoch)
     if given.engine is None:
         document: dict[str, object] = {"scheme": SCHEME, "key": key.hex()}
     else:
         document = engine_settings(given.engine, engine_key(key))
+    record = Record(
+        KEY_GIVEN,
+        installation.clock.now(),
+        actor,
+        given.tenant,
+        {"epoch": given.epoch, "engine": given.engine or "palladion"},
+    )
     with files.atomic_writer(out, replace=False) as stream:
         stream.write(json.dumps(document).encode() + b"\n")
-    details = {"epoch": given.epoch, "engine": given.engine or "palladion"}
-    try:
+        # before the file has its name: text marked by a key that is not on record would never be found
         with installation.open_ledger(gate) as ledger:
-            ledger.append([Record(KEY_GIVEN, installation.clock.now(), actor, given.tenant, details)])
-    except BaseException:
-        # text marked by a key that nobody knows of would never be found
-        out.unlink(missing_ok=True)
-        raise
+            ledger.append([record])
 
 
 def read_text_key(path: Path) -> KeyedChance:

@@ -85,6 +85,8 @@ def parse_disclosure(data: bytes, *, what: str) -> Disclosure:
 
 
 def _commitment(name: str, key: TensorKey) -> str:
-    # a key has 256 random bits, so its hash can be shown
-    named = name.encode()
-    return sha256(b"palladion/v1/tensor-key" + len(named).to_bytes(4, "big") + named + key.key).hexdigest()
+    # A key has 256 random bits, so its hash can be shown. The payload is in it: whoever could choose that after he saw
+    # the suspect would choose what its noise says.
+    parts = (name.encode(), key.key, key.payload or b"")
+    encoded = b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+    return sha256(b"palladion/v1/tensor-key" + encoded).hexdigest()

@@ -16,6 +16,7 @@ from palladion.model.tensors import DTYPES, NAME_BYTES_MAX, Tensor, check_shape,
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 TENSORS_MAX = 200_000  # a mixture of experts keeps those of a layer in one tensor; ten thousand are many
+HEADER_BYTES_MAX = 512 * 2**20  # the largest tokenizers take some 20 MiB; held in memory, and read again as it grows
 PAIRS_MAX = 65_536  # a file of llama.cpp has some fifty
 ITEMS_MAX = 8_000_000  # in all arrays together; the largest tokenizers have 262,144 tokens and 514,906 merges
 KEY_BYTES_MAX = 65_535  # the specification's
@@ -122,6 +123,8 @@ def parse_header(head: memoryview, size: int, *, what: str) -> Layout:
     metadata, alignment = _pairs(cursor, pair_count)
     entries = [_entry(cursor) for _ in range(tensor_count)]
     begin = _aligned(cursor.position, alignment)
+    if begin > HEADER_BYTES_MAX:
+        raise FormatError(f"{what} has a header of {begin} bytes, more than the {HEADER_BYTES_MAX} allowed")
     if begin > size and entries:
         raise IncompleteError(f"{what} ends at byte {size}, within its header")
     return Layout(_spans(entries, max(0, size - begin), alignment, what), metadata, begin)

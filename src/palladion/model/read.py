@@ -9,7 +9,7 @@ import os
 import stat
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, TypeAlias
@@ -152,14 +152,16 @@ def read_folder(path: Path, *, bytes_max: int | None = None, weights_only: bool 
     allowance = _Allowance(STORED_BYTES_MAX if bytes_max is None else bytes_max)
     sources = []
     held = 0
-    for name in names:
-        with storage_errors(path / name), _opened(os.open(path / name, _FILE_FLAGS)) as descriptor:
-            hold = held + _size(descriptor) <= HELD_BYTES_MAX
-            source = _source(descriptor, name, allowance, hold=hold)
-        held += source.size if hold else 0
-        if not name.endswith(SAFETENSORS):
-            _refuse_weights(source)
-        sources.append(source)
+    with storage_errors(path), _opened(os.open(path, _FOLDER_FLAGS)) as folder:
+        for name in names:
+            # not by its path, unless links are followed: one could have been put there since the folder was listed
+            with storage_errors(path / name), _opened_in(folder, path, name, follow_links=weights_only) as descriptor:
+                hold = held + _size(descriptor) <= HELD_BYTES_MAX
+                source = _source(descriptor, name, allowance, hold=hold)
+            held += source.size if hold else 0
+            if not name.endswith(SAFETENSORS):
+                _refuse_weights(source)
+            sources.append(source)
     return read_stored("adapter" if ADAPTER_CONFIG in names else "folder", sources)
 
 
@@ -218,6 +220,10 @@ def _opened(descriptor: int) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _opened_in(folder: int, path: Path, name: str, *, follow_links: bool) -> AbstractContextManager[int]:
+    return _opened(os.open(path / name, _FILE_FLAGS)) if follow_links else _opened_beneath(folder, name)
 
 
 @contextmanager

@@ -223,9 +223,9 @@ def stored_safetensors(source: Ranges) -> tuple[dict[str, Tensor], dict[str, str
 
 def stored_gguf(source: Ranges) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors and the metadata of a GGUF file, of which the header alone is read. Raises FormatError."""
-    size = 0
+    size, limit = 0, min(source.size, gguf.HEADER_BYTES_MAX)
     while True:
-        size = min(source.size, max(PIECE_BYTES, 2 * size))
+        size = min(limit, max(PIECE_BYTES, 2 * size))
         head = memoryview(bytearray(size))
         source.read_into(head, 0)
         try:
@@ -234,6 +234,8 @@ def stored_gguf(source: Ranges) -> tuple[dict[str, Tensor], dict[str, str]]:
         except gguf.IncompleteError:
             if size == source.size:
                 raise
+            if size == limit:
+                raise FormatError(f"{source.name} has a header of more than the {limit} bytes allowed") from None
     tensors: dict[str, Tensor] = {
         name: stored_tensor(source, name, span.dtype, span.shape, layout.begin + span.begin)
         for name, span in layout.spans.items()

@@ -130,3 +130,14 @@ def test_text_that_an_engine_marked_is_found(engine: Engine) -> None:
 def test_an_engine_whose_generator_is_not_known_is_refused() -> None:
     with pytest.raises(ValueError, match="not documented"):
         engine_chance("tensorrt-llm", KEY)
+
+
+@pytest.mark.parametrize("value", ["1", True, None])
+def test_a_cut_off_that_is_no_number_is_not_passed_on(value: object) -> None:
+    assert "top_k" not in marked_request({**CHAT, "top_k": value}, "vllm", key=KEY)
+
+
+def test_settings_of_a_batch_are_changed_one_by_one() -> None:
+    sent = marked_request({"sampling_params": [{"temperature": 0}, "greedy"]}, "sglang", key=KEY)
+
+    assert sent["sampling_params"] == [{"temperature": TEMPERATURE_MIN}, {}]

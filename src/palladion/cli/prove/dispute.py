@@ -131,23 +131,25 @@ def check(disclosure: Path, original: Path, suspect: Path, committed: str, as_js
     """As an expert: are the keys in DISCLOSURE those that were committed to, and does the suspect carry their mark?
 
     Needs no installation and no other key. The p-value bounds the chance that a model which has nothing to do with the
-    keys looks like this.
+    keys looks like this, and pays for every tensor that could have been shown. Files have the names they had.
     """
     from palladion.lifecycle.dispute import check_disclosure
     from palladion.lifecycle.prove import LOG10_P_MAX
-    from palladion.mark.stats import best_of
     from palladion.model.read import read_file, read_weights
 
     found = check_disclosure(disclosure, read_file(original), read_weights(suspect), committed)
-    log10_p = best_of([item.log10_p for item in found.values()])
-    carries = log10_p <= LOG10_P_MAX
+    carries = found.log10_p <= LOG10_P_MAX
     if as_json:
         print_json(
-            {"finding": carries, "log10_p": log10_p, "tensors": {name: item.log10_p for name, item in found.items()}}
+            {
+                "finding": carries,
+                "log10_p": found.log10_p,
+                "tensors": {name: item.log10_p for name, item in found.findings.items()},
+            }
         )
     else:
         echo("the keys are those that were committed to")
-        print_table(("tensor", "log10 p"), [(name, f"{item.log10_p:.1f}") for name, item in found.items()])
+        print_table(("tensor", "log10 p"), [(name, f"{item.log10_p:.1f}") for name, item in found.findings.items()])
         verb = "carries" if carries else "does not carry"
-        echo(f"{suspect} {verb} the mark: {strength(log10_p)}")
+        echo(f"{suspect} {verb} the mark: {strength(found.log10_p)}")
     return FINDING if carries else 0

@@ -56,8 +56,8 @@ def marked_request(request: Mapping[str, Any], engine: Engine, *, key: int) -> d
     """
     changed = _sampled(request)
     for name in _NESTED:
-        if isinstance(request.get(name), Mapping):
-            changed[name] = _sampled(request[name])
+        if name in request:
+            changed[name] = _nested(request[name])
     if engine == "vllm":
         changed["watermarking"] = True
     elif engine == "sglang":
@@ -65,12 +65,22 @@ def marked_request(request: Mapping[str, Any], engine: Engine, *, key: int) -> d
     return changed
 
 
+def _nested(value: Any) -> Any:
+    """Settings of one answer, or a list of them for a batch; what is neither asks for nothing."""
+    if isinstance(value, list):
+        return [_nested(item) for item in value]
+    return _sampled(value) if isinstance(value, Mapping) else {}
+
+
 def _sampled(settings: Mapping[str, Any]) -> dict[str, Any]:
     kept = {name: value for name, value in settings.items() if name not in {*_MARK_FIELDS, *_BEAM_FIELDS}}
     for name, least in (("temperature", TEMPERATURE_MIN), ("top_p", TOP_P_MIN)):
         if name in kept and not _at_least(kept[name], least):
             kept[name] = least
-    if "top_k" in kept and _is_number(kept["top_k"]) and 0 < kept["top_k"] < TOP_K_MIN:
+    # a text or a truth is a number to engines that are lax about types: not asked for, it is their default
+    if "top_k" in kept and not _is_number(kept["top_k"]):
+        del kept["top_k"]
+    elif 0 < kept.get("top_k", 0) < TOP_K_MIN:
         kept["top_k"] = TOP_K_MIN
     if "min_p" in kept and not (_is_number(kept["min_p"]) and kept["min_p"] <= MIN_P_MAX):
         kept["min_p"] = MIN_P_MAX
