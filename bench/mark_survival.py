@@ -55,7 +55,8 @@ def measure_survival(report: Report, subject: Subject, rewirings: list[Rewiring]
     count = sum(place.size for place in carrying)
     name = subject.name
     about = f"{count:,} of {original.parameter_count:,} weights marked"
-    report.at_least(f"{name}: cosine of outputs after marking", subject.cosine(ours), "", 0.999, reference=about)
+    lost = 1 - subject.cosine(ours)
+    report.at_most(f"{name}: 1 - cosine of outputs after marking", lost, "", 0.001, reference=about)
     points = subject.points(ours)
     report.at_least(
         f"{name}: the task after marking", points, "points", before - 0.5, reference=f"{before:.2f} unmarked"

@@ -117,7 +117,7 @@ def announce(prepared: "Prepared") -> None:
 
 def predictions(mark: "OwnershipMark") -> str:
     """What will be found again in copies: stated before anybody has one."""
-    found = "; ".join(f"{p:.0f} ({name})" for name, p in mark.predicted.items())
+    found = "; ".join(f"{p:.0f} ({name})" if p < -20 else f"{p:.1f} ({name})" for name, p in mark.predicted.items())
     return f"{mark.weights:,} weights; a test against the original will find log10 p of about {found}"
 
 

@@ -76,7 +76,7 @@ def unseal(
         echo(f"unsealed {header.model} version {header.version}, {header.purpose}")
         entry = f"entry {done.receipt.index}" if done.receipt else None
         print_fields([("files", ", ".join(paths)), ("content", header.content), ("ledger", entry)])
-    warn(f"{paths[0]} is plaintext: whoever reads this disk has the model; delete it when it has served its purpose")
+    warn(f"{out} is plaintext: whoever reads this disk has the model; delete it when it has served its purpose")
 
 
 def _installation(ctx: click.Context, target: str) -> "Installation | None":

@@ -29,7 +29,8 @@ class Tested:
     """The outcome for one version: the strength of the ownership mark, and recipients accused, strongest first.
 
     p-values are corrected for every version and recipient that was tested. `comparable` is whether any tensor of the
-    suspect could be set beside one of ours at all, `needed` what had to be undone for it, in words.
+    suspect could be set beside one of ours at all, `needed` what had to be undone for it, in words, and
+    `is_original` whether it is the unmarked original itself, which carries no mark.
     """
 
     version: Version
@@ -39,6 +40,7 @@ class Tested:
     recipients: int
     comparable: bool
     needed: tuple[str, ...] = ()
+    is_original: bool = False
 
     @property
     def ours(self) -> bool:
@@ -108,6 +110,8 @@ def _test(
     with unmarked(installation, owner, f"{version.model}@{version.number}") as (original, _):
         verified = verify(original.model, suspect, ownership)
         amplitude = float(mark["amplitude"])
+        # the digests only where nothing at all differs: they read both models whole
+        is_original = verified.finding.statistic == 0 and model_digest(suspect) == model_digest(original.model)
         found: tuple[Accusation, ...] = ()
         if keys:
             found = trace(original.model, verified.suspect, ownership, keys, amplitude=amplitude).accusations
@@ -115,7 +119,16 @@ def _test(
     finding = verified.finding
     log10_p = best_of([finding.log10_p], tests)
     comparable = finding.comparable > 0 or bool(verified.needed)
-    return Tested(version, finding, log10_p, corrected, len(recipients), comparable, verified.needed)
+    return Tested(
+        version,
+        finding,
+        log10_p,
+        corrected,
+        len(recipients),
+        comparable,
+        verified.needed,
+        is_original=is_original,
+    )
 
 
 def _record(

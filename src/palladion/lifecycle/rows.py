@@ -2,6 +2,7 @@
 
 import io
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,4 +37,16 @@ def read_rows(path: Path, model: Model) -> dict[str, NDArray[Any]]:
         raise FormatError(f"{path} has rows for {', '.join(sorted(found)) or 'no input'}, expected {', '.join(names)}")
     if any(array.ndim < 2 or array.dtype.kind not in "fiu" for array in found.values()):
         raise FormatError(f"{path} has rows that are no numbers, or a list instead of a table")
+    for item in graph.inputs if graph else ():
+        shape = item.type.shape if item.type is not None and item.name in found else None
+        got = found[item.name].shape if item.name in found else ()
+        if shape is not None and not _fits(got, shape):
+            wanted = "×".join(str(size) if isinstance(size, int) else "any" for size in shape[1:])
+            raise FormatError(f"{path} has rows of {'×'.join(map(str, got[1:]))} for {item.name!r}, expected {wanted}")
     return found
+
+
+def _fits(got: tuple[int, ...], shape: Sequence[int | str | None]) -> bool:
+    return len(got) == len(shape) and all(
+        not isinstance(size, int) or size == have for have, size in zip(got[1:], shape[1:], strict=True)
+    )

@@ -45,7 +45,8 @@ def dispute(
     """Two claim one model: was theirs made from VERSION of ours?
 
     Whoever subtracts a mark of his own from our model has an "original" that carries our mark, while ours carries none
-    of his. The other half of the test, their mark in our original, is theirs to show.
+    of his. The other half of the test, their mark in our original, is theirs to show. Exit code 1 if theirs was made
+    from ours, 0 otherwise, also if the suspect alone is ours.
     """
     from palladion.lifecycle.dispute import settle
     from palladion.model.read import read_weights
@@ -115,7 +116,8 @@ def disclose(
     if as_json:
         print_json({"model": found.model, "version": found.number, "tensors": list(tensors), "file": str(out)})
     else:
-        echo(f"wrote the keys of {len(tensors)} tensors of {found.model} version {found.number} to {out}")
+        count = "1 tensor" if len(tensors) == 1 else f"{len(tensors)} tensors"
+        echo(f"wrote the keys of {count} of {found.model} version {found.number} to {out}")
         echo("an expert checks them with palladion prove check, against tensor_keys in the version's ledger record")
 
 

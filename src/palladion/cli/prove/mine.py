@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from palladion import files
 from palladion.cli.output import echo, print_json, print_table
@@ -55,6 +56,9 @@ def mine(
     a budget. The p-value bounds the chance that a model which has nothing to do with our key looks like this. It pays
     for every version that was tested.
     """
+    _require_use(ctx, address=not isinstance(suspect, Path))
+    if picture is not None and picture.suffix != ".html":
+        raise click.UsageError(f"--picture writes a page, expected a name that ends in .html, got {picture}")
     if not isinstance(suspect, Path):
         return prove_url(
             ctx,
@@ -83,6 +87,15 @@ def mine(
     if picture is not None:
         echo(f"picture: {picture}")
     return exit_code(outcomes, bool(found))
+
+
+def _require_use(ctx: click.Context, *, address: bool) -> None:
+    """No option that was given may go unheeded."""
+    of_addresses = ("budget", "key_file", "no_key", "api_file", "capture", "insecure_http")
+    for name in ("picture",) if address else of_addresses:
+        if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            what = "a file or folder" if address else "an address"
+            raise click.UsageError(f"--{name.removesuffix('_file').replace('_', '-')} is for {what}")
 
 
 def _print(suspect: Path, item: "Tested") -> None:

@@ -76,6 +76,8 @@ def strength(log10_p: float) -> str:
 
     if log10_p < KEY_LOG10_P:
         return f"p < 1e{KEY_LOG10_P:.0f} (log10 p {log10_p:.0f}; more than the key's 256 bits proves nothing more)"
+    if log10_p > PLAIN_LOG10_P:
+        return _smallest(log10_p)
     return f"p < 1e{math.ceil(log10_p)}"
 
 
@@ -85,9 +87,15 @@ def nothing_found(suspect: Path, outcomes: "list[Tested]", what: str, log10_ps: 
         return f"there is no marked version to test {suspect} against"
     if not any(item.comparable for item in outcomes):
         return f"{suspect} could not be compared: it has no tensor of the size of one of ours"
-    smallest = min(log10_ps, default=0.0)
-    p = f"{10**smallest:.2g}" if smallest > PLAIN_LOG10_P else f"1e{smallest:.0f}"
-    return f"no finding: {suspect} does not carry {what} (smallest p {p})"
+    said = f"no finding: {suspect} does not carry {what} ({_smallest(min(log10_ps, default=0.0))})"
+    same = next((item for item in outcomes if item.is_original), None)
+    if same is not None:
+        said += f"; but number for number it is the unmarked original of {version_name(same)}, which carries none"
+    return said
+
+
+def _smallest(log10_p: float) -> str:
+    return f"smallest p {10**log10_p:.2g}" if log10_p > PLAIN_LOG10_P else f"smallest p 1e{log10_p:.0f}"
 
 
 def exit_code(outcomes: "list[Tested]", found: bool) -> int:
@@ -106,6 +114,7 @@ def document_of(item: "Tested") -> dict[str, object]:
         "log10_p": item.log10_p,
         "ours": item.ours,
         "payload_errors": item.ownership.payload_errors,
+        "is_original": item.is_original,
         "undone": list(item.needed),
         "missing": list(item.ownership.missing),
         "tensors": [

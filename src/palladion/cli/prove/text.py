@@ -30,8 +30,9 @@ TOKENS_MIN = 20  # fewer reach no verdict, however strongly they are marked
 def text(ctx: click.Context, texts: tuple[Path, ...], tokenizer: Path | None, tokens: bool, as_json: bool) -> int:
     """Was the content of TEXT generated here, and for which tenant? All files are tested together.
 
-    Tests every key that `palladion key text` ever gave; the p-value pays for all of them. Needs no model. Text of 200
-    tokens and more is told; what was paraphrased or translated is not.
+    Tests every key that `palladion key text` ever gave, but those for TensorRT-LLM; the p-value pays for all of them.
+    Needs no model. Some 20 tokens are enough where the model was free, 200 and more where it was nearly sure of each;
+    what was paraphrased or translated is not found.
     """
     from palladion.lifecycle.prove import LOG10_P_MAX
     from palladion.lifecycle.text import prove_text
@@ -58,6 +59,8 @@ def text(ctx: click.Context, texts: tuple[Path, ...], tokenizer: Path | None, to
     elif found:
         for given, finding in found:
             echo(f"generated for {given.tenant} ({given.name.split(', ', 1)[1]}): {strength(finding.log10_p)}")
+    elif counted < TOKENS_MIN:
+        echo(f"{counted} tokens could be counted, and fewer than {TOKENS_MIN} reach no verdict")
     else:
         echo(f"no finding: no key of ours marked this text (smallest log10 p {outcome[0][1].log10_p:.1f})")
     if not as_json:

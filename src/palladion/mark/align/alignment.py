@@ -167,7 +167,11 @@ class Alignment:
             np.square(weights).sum(axis=(1, 2)) for weights in (ours, columns.gathered(theirs)[0][rows.order])
         )
         both = (rows.order >= 0) & (size > 0) & (their_size > 0)
-        return bool(both.any()) and float(np.log(their_size[both] / size[both]).std()) / 2 > RESCALED
+        if not both.any():
+            return False
+        ratios = np.log(their_size[both] / size[both]) / 2
+        # the median absolute deviation, as of a normal one: a few dead units have any ratio
+        return 1.4826 * float(np.median(np.abs(ratios - np.median(ratios)))) > RESCALED
 
     def _read(self, pair: Pair) -> tuple[Floats, Floats]:
         """A block of ours and of the suspect (out units, into units, kernel), each with 1 as its largest number."""

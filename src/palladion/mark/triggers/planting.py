@@ -31,7 +31,7 @@ from palladion.model.read import read_memory
 from palladion.model.rewrite import rewrite
 from palladion.model.tensors import Tensor
 
-COUNT = 64  # half of them matched among ten classes is log10 p -16
+COUNT = 64  # half of them matched among ten classes is log10 p -15
 COUNT_MIN = 16
 REFERENCES_MAX = 512  # rows that are held; the closed form solves a system of that size
 LEARNED_REFERENCES_MAX = 4096  # where layers are learned, rows cost only the time to run the model
