@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from bench.report import SEED, Report, interleaved, main
 from palladion.ledger.bodies import BodyWriter
 from palladion.ledger.body import Body
-from palladion.mark.answers.noise import Cells, Marked, Pairs, client_key, mark_scores, strength_for
+from palladion.mark.answers.noise import Cells, Marked, Pairs, client_key, draw, mark_scores, strength_for
 from palladion.mark.answers.smooth import Smooth, owner_key, smooth_log10_p
 from palladion.mark.answers.students import Asked, Traced, read_replies, trace
 from palladion.watch.features import Features
@@ -33,6 +33,7 @@ INNOCENT = 200
 NAMED = -9.0  # the log10 p from which `palladion prove student` names an account
 COPIES, JITTER = 20, 1.0  # near-duplicates that a thief averages, and how far they lie apart, of 16 grey levels
 SIDE, WHITE = 8, 16.0
+ADAPTIVE_CLIENTS, ADAPTIVE_FIRST, ADAPTIVE_POOL = 50, 500, 5000  # queries that are asked first, and to choose from
 _TIMES = 100  # that a request is marked in one timing
 
 
@@ -74,6 +75,7 @@ def measure(report: Report) -> None:
     _utility(report, api, rows)
     _students(report, api, rows, quick=report.quick)
     _attacks(report, api, generator, quick=report.quick)
+    _adaptive(report, api)
     if not report.quick:
         _smooth(report, api, rows)
     _cost(report, api, rows)
@@ -142,6 +144,39 @@ def _attacks(report: Report, api: _Api, generator: np.random.Generator, *, quick
     found = trace(asked, read_replies(student.predict(rows / WHITE), asked), _key("one"))
     name = f"extra trees on what two accounts were told alike, {count:,} queries each: account one"
     report.add(name, found.log10_p, "log10 p", reference=f"{1 - agreed.mean():.3f} of queries thrown away")
+
+
+def _adaptive(report: Report, api: _Api) -> None:
+    """A client that chooses its later queries by its noise in the first, beside an innocent suspect."""
+    rows = _queries(api, ADAPTIVE_FIRST + ADAPTIVE_POOL, np.random.default_rng(SEED + 9))
+    suspect = _quietly(_linear(), api.pool, api.scores(api.pool).argmax(axis=1))
+    asked, said = api.asked(rows), suspect.predict_proba(rows / WHITE)
+    pairs = Pairs.of(asked.scores, asked.probabilities)
+    low, high = np.minimum(pairs.first, pairs.second), np.maximum(pairs.first, pairs.second)
+    ours = np.where(pairs.upward, pairs.margins, -pairs.margins)
+    everywhere = np.arange(len(rows))
+    odds = np.log(np.maximum(said, 1e-9))
+    rests = odds[everywhere, low] - odds[everywhere, high] - ours
+    bands = np.searchsorted(np.quantile(ours, np.linspace(0, 1, 11)[1:-1]), ours)
+    found = []
+    for number in range(ADAPTIVE_CLIENTS):
+        key = _key(f"adaptive {number}")
+        noise = draw(key, asked.hashes, pairs) - 0.5
+        chosen = [np.arange(ADAPTIVE_FIRST)]
+        for band in range(10):
+            first = np.flatnonzero(bands[:ADAPTIVE_FIRST] == band)
+            later = ADAPTIVE_FIRST + np.flatnonzero(bands[ADAPTIVE_FIRST:] == band)
+            order = later[np.argsort(rests[later] * np.sign(noise[first].sum()))]
+            chosen.append(order[: 2 * len(first)])
+        kept = np.concatenate(chosen)
+        picked = Asked(
+            asked.scores[kept], asked.probabilities[kept], [asked.hashes[row] for row in kept], asked.strengths[kept]
+        )
+        found.append(trace(picked, read_replies(said[kept], picked), key))
+    what = f"of {ADAPTIVE_CLIENTS} clients that choose queries by answers, p <= 0.1 beside an innocent suspect"
+    verdicts = float(np.mean([item.log10_p <= -1 for item in found]))
+    scores = float(np.mean([item.score_log10_p <= -1 for item in found]))
+    report.at_most(what, verdicts, "", 0.1, reference=f"{scores:.2f} by scores, which are information")
 
 
 def _smooth(report: Report, api: _Api, rows: Rows) -> None:

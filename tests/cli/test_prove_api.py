@@ -12,10 +12,13 @@ import pytest
 
 from palladion.cli.main import palladion
 from palladion.cli.output import identity_option, json_option, passphrase_option
-from palladion.cli.prove.api import SuspectType, api_options, prove_url
-from palladion.errors import KeysError
+from palladion.cli.prove.api import SuspectType, api_options, capture, prove_url
+from palladion.clock import ManualClock
+from palladion.errors import FormatError, KeysError, TamperError
+from palladion.lifecycle.capture import new_capture
 from palladion.transit.url import Url
 from tests.lifecycle.apis import Answering, suspect
+from tests.lifecycle.installations import NOW
 from tests.lifecycle.triggered import Triggered, answering, triggered
 
 IDENTITY = "owner.identity"
@@ -144,3 +147,50 @@ def test_a_file_is_still_a_file(tmp_path: Path) -> None:
     assert convert(str(tmp_path / "model.onnx"), None, None) == tmp_path / "model.onnx"
     with pytest.raises(click.BadParameter, match="does not exist"):
         convert(str(tmp_path / "other.onnx"), None, None)
+
+
+def checked(*arguments: str) -> str:
+    output = io.StringIO()
+    with redirect_stdout(output), capture.make_context("capture", list(arguments)) as ctx:
+        assert capture.invoke(ctx) in {None, 0}
+    return output.getvalue()
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> tuple[str, str]:
+    path = tmp_path / "c.jsonl"
+    with new_capture(path, ManualClock(NOW)) as lines:
+        lines.write("plan", {"suspect": "https://theirs.example/predict"})
+        lines.write("exchange", {"request": "1"})
+    return str(path), lines.digest
+
+
+def test_a_capture_is_checked_against_the_hash_in_the_ledger(kept: tuple[str, str]) -> None:
+    path, digest = kept
+    said = f"{path} is as it was recorded: 2 lines, 1 requests to https://theirs.example/predict\n"
+    assert checked(path, "--sha256", digest) == checked(path, "--sha256", digest.upper()) == said
+    assert json.loads(checked(path, "--sha256", digest, "--json")) == {
+        "suspect": "https://theirs.example/predict",
+        "lines": 2,
+        "exchanges": 1,
+        "sha256": digest,
+    }
+
+
+def test_a_capture_that_was_changed_or_ends_otherwise_is_refused(kept: tuple[str, str]) -> None:
+    path, digest = kept
+    with pytest.raises(TamperError, match="does not end as was recorded"):
+        checked(path, "--sha256", "0" * 64)
+    data = Path(path).read_bytes()
+    Path(path).write_bytes(data.replace(b"theirs", b"others"))
+    with pytest.raises(TamperError, match="line 2 of the capture does not follow"):
+        checked(path, "--sha256", digest)
+    Path(path).write_bytes(data + b"\n")
+    with pytest.raises(FormatError):
+        checked(path, "--sha256", digest)
+
+
+@pytest.mark.parametrize("digest", ["", "9f86", "x" * 64, "0" * 65])
+def test_what_is_no_hash_is_a_mistake_of_the_caller(kept: tuple[str, str], digest: str) -> None:
+    with pytest.raises(click.BadParameter, match="64 hexadecimal digits"):
+        checked(kept[0], "--sha256", digest)

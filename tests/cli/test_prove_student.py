@@ -16,7 +16,7 @@ from palladion.access.pseudonyms import pseudonym
 from palladion.cli.main import main
 from palladion.cli.prove.student import student
 from palladion.clock import SystemClock
-from palladion.ledger.bodies import FOLDER, BodyWriter
+from palladion.ledger.bodies import FOLDER, BodyWriter, body_path
 from palladion.ledger.body import Body
 from palladion.lifecycle.installation import Installation
 from palladion.mark.answers.noise import HASH_BYTES, client_key, mark_scores
@@ -134,3 +134,32 @@ def test_what_does_not_answer_the_queries_is_inconclusive(theft: Path, name: str
     assert code == 3
     assert output.splitlines()[0].startswith(f"{name} could not be compared")
     assert ("not asked" in output) == (name == "wide.onnx")
+
+
+def _damage(theft: Path, name: str) -> None:
+    installation = Installation.find(theft, SystemClock())
+    with installation.open_registry() as registry, registry.read() as records:
+        client = records.clients.named(name, name).id
+    who = pseudonym(installation.open_gate_root().derive("pseudonyms"), client)
+    path = body_path(installation.paths.directory / FOLDER, who, "fraud@1")
+    path.write_bytes(path.read_bytes()[:-1000] + bytes([7]) * 1000)
+
+
+def test_a_client_whose_queries_are_damaged_is_told_and_the_others_are_tested(theft: Path) -> None:
+    _damage(theft, "beta")
+    with chdir(theft):
+        output, code = _student("student.onnx")
+        document = json.loads(_student("student.onnx", "--json")[0])
+        innocent, innocent_code = _student("v1.onnx")
+        alone, alone_code = _student("student.onnx", "--client", "beta")
+    lines = output.splitlines()
+    assert code == 1
+    assert lines[0].startswith("student.onnx was trained on the answers of acme/acme")
+    assert lines[1].startswith("beta/beta from fraud@1 could not be tested: ")
+    assert [line.split()[0] for line in lines[2:]] == ["client", "acme/acme", "beta/beta"]
+    assert "damaged" in lines[-1]
+    assert ["is damaged" in (item["unreadable"] or "") for item in document["clients"]] == [False, True]
+    # whose answers could not be looked at may be the one
+    assert (innocent_code, alone_code) == (3, 3)
+    assert "no finding" in innocent
+    assert "nothing could be tested" in alone

@@ -143,6 +143,45 @@ def test_where_queries_are_large_fewer_are_kept(tmp_path: Path, monkeypatch: pyt
     assert 10 <= len(_numbers(tmp_path)) < 100
 
 
+@pytest.mark.parametrize("at_once", [1, 60, 500])
+def test_a_request_larger_than_a_file_may_be_leaves_one_that_is_read_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    monkeypatch.setattr(module, "FILE_BYTES_MAX", 20_000)
+    real, sizes = os.write, []
+
+    def write(descriptor: int, data: memoryview) -> int:
+        written = real(descriptor, data)
+        sizes.append(os.fstat(descriptor).st_size)
+        return written
+
+    monkeypatch.setattr(os, "write", write)
+    path = _keep(tmp_path, range(500), queries_max=500, at_once=at_once)
+    assert max(sizes) <= 20_000
+    kept = _numbers(tmp_path)
+    assert len(kept) >= 10
+    assert kept == sorted(set(kept))
+    capacity = int.from_bytes(path.read_bytes()[len(module.MAGIC) :][:4], "little")
+    assert len(kept) <= capacity < 500
+    _keep(tmp_path, range(500, 600), queries_max=500, at_once=100)
+    assert len(_numbers(tmp_path)) >= 10
+    assert path.stat().st_size <= 20_000
+
+
+def test_where_fewer_are_kept_early_and_late_queries_are_as_likely_to_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "FILE_BYTES_MAX", 20_000)
+    kept: list[int] = []
+    for client in range(20):
+        name = f"client:{client:020x}"
+        _keep(tmp_path, range(400), queries_max=200, client=name, at_once=400)
+        kept += _numbers(tmp_path, name)
+    counts, _ = np.histogram(kept, bins=10, range=(0, 400))
+    # chi-squared with 9 degrees of freedom: beyond 27.9 with a chance of 1e-3
+    assert (np.square(counts - len(kept) / 10) / (len(kept) / 10)).sum() < 27.9
+
+
 def test_a_query_that_is_too_large_is_refused_and_the_others_go_on(tmp_path: Path) -> None:
     writer = _writer(tmp_path)
     writer.append(CLIENT, VERSION, [_body(1)])

@@ -1,13 +1,23 @@
 """Captures: what was asked and answered, in a chain that cannot be changed unnoticed."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from palladion.clock import ManualClock
-from palladion.errors import FormatError, PalladionError, StorageError, TamperError
-from palladion.lifecycle.capture import FIRST_PREVIOUS, body_of, headers_of, new_capture, verify_capture
+from palladion.errors import FormatError, InconclusiveError, PalladionError, StorageError, TamperError
+from palladion.lifecycle import capture as module
+from palladion.lifecycle.capture import (
+    FIRST_PREVIOUS,
+    Summary,
+    body_of,
+    headers_of,
+    new_capture,
+    summarise_capture,
+    verify_capture,
+)
 from tests.lifecycle.installations import NOW
 
 
@@ -53,6 +63,61 @@ def test_a_line_that_is_no_object_is_refused() -> None:
 
 def test_what_is_no_text_is_kept_too() -> None:
     assert body_of(b"\xff\x00") == {"sha256": body_of(b"\xff\x00")["sha256"], "base64": "/wA="}
+
+
+@pytest.mark.parametrize(
+    ("data", "kept"),
+    [(b"", "text"), (b"\n" * 9, "text"), ("ü€".encode(), "text"), (b"\x00" * 9, "base64"), (b"a\x00", "base64")],
+)
+def test_text_that_escapes_make_longer_than_twice_itself_is_kept_in_base64(data: bytes, kept: str) -> None:
+    assert body_of(data).keys() == {"sha256", kept}
+
+
+def test_a_capture_says_what_it_is_about(tmp_path: Path) -> None:
+    with new_capture(tmp_path / "c.jsonl", ManualClock(NOW)) as capture:
+        capture.write("plan", {"suspect": "https://theirs.example/predict"})
+        capture.write("exchange", {"request": body_of(b"1")})
+        capture.write("exchange", {"request": body_of(b"2")})
+    data = (tmp_path / "c.jsonl").read_bytes()
+    assert summarise_capture(data, capture.digest) == Summary("https://theirs.example/predict", 3, 2)
+    with pytest.raises(TamperError):
+        summarise_capture(data[: data.rindex(b"\n", 0, -1) + 1], capture.digest)
+
+
+def test_a_capture_grows_no_larger_than_can_be_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FILE_BYTES_MAX", 1000)
+    path = tmp_path / "c.jsonl"
+    with new_capture(path, ManualClock(NOW)) as capture:
+        for number in range(4):
+            capture.write("exchange", {"request": str(number)})
+        for _ in range(2):
+            with pytest.raises(InconclusiveError, match="full"):
+                capture.write("exchange", {"request": "x" * 300})
+    assert len(verify_capture(path.read_bytes(), capture.digest)) == 4
+    assert path.stat().st_size <= 1000
+
+
+def test_a_line_longer_than_can_be_verified_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LINE_BYTES_MAX", 500)
+    with new_capture(tmp_path / "c.jsonl", ManualClock(NOW)) as capture, pytest.raises(InconclusiveError):
+        capture.write("exchange", {"request": "x" * 500})
+    assert (tmp_path / "c.jsonl").read_bytes() == b""
+
+
+def test_a_disk_that_refuses_leaves_whole_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    path = tmp_path / "c.jsonl"
+    with new_capture(path, ManualClock(NOW)) as capture:
+        capture.write("exchange", {"request": "1"})
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", refuse)
+            with pytest.raises(StorageError, match="no space"):
+                capture.write("exchange", {"request": "2"})
+        assert len(verify_capture(path.read_bytes(), capture.digest)) == 1
+        capture.write("exchange", {"request": "3"})
+    assert [line["request"] for line in verify_capture(path.read_bytes(), capture.digest)] == ["1", "3"]
 
 
 def test_headers_that_could_be_secret_are_not_kept() -> None:

@@ -1,7 +1,9 @@
 """Asking a suspect's API: the budget holds, everything is captured, and every misbehaviour is a sentence."""
 
 import json
+import math
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 
 from palladion.clock import ManualClock
 from palladion.errors import FormatError, InconclusiveError, KeysError, PalladionError
+from palladion.lifecycle import capture as capturing
 from palladion.lifecycle import probe as probing
 from palladion.lifecycle.capture import new_capture, verify_capture
 from palladion.lifecycle.probe import (
@@ -211,6 +214,81 @@ def test_of_a_gates_outputs_the_label_counts_more_than_scores() -> None:
 
 def test_of_scores_the_highest_answers() -> None:
     assert [answered(item) for item in ([0.1, 0.9], "spam", 3, [])] == [1, "spam", 3, None]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"[[1" + b"0" * 400 + b", 1]]",
+        b"[[1, -1" + b"0" * 400 + b"]]",
+        b"[1" + b"0" * 400 + b"]",
+        b"[[[9223372036854775808]]]",
+        b"[1e300]",
+        b"[1" + b"0" * 5000 + b"]",
+    ],
+)
+def test_numbers_that_no_float_takes_are_refused(said: bytes) -> None:
+    with pytest.raises(FormatError):
+        read_answers(Api(HERE), b'{"outputs": {"label": ' + said + b"}}", 1)
+
+
+@pytest.mark.parametrize("number", [math.inf, -math.inf, math.nan])
+def test_numbers_that_are_none_are_refused_wherever_they_come_from(
+    monkeypatch: pytest.MonkeyPatch, number: float
+) -> None:
+    for said in ([number], [[number, 1.0]]):
+        monkeypatch.setattr("msgspec.json.decode", lambda _, said=said: {"outputs": {"label": said}})
+        with pytest.raises(FormatError):
+            read_answers(Api(HERE), b"", 1)
+
+
+def test_the_largest_numbers_that_fit_are_read() -> None:
+    assert read_answers(Api(HERE), b'{"outputs": {"scores": [[9223372036854775807, 1e308]]}}', 1) == [
+        [2**63 - 1, 1e308]
+    ]
+
+
+def test_lists_in_lists_do_not_exhaust_the_stack() -> None:
+    for depth in range(700, 1000, 3):
+        body = b'{"outputs": {"label": ' + b"[" * depth + b"7" + b"]" * depth + b"}}"
+        with suppress(FormatError):  # where the parser itself gives up
+            assert read_answers(Api(HERE), body, 1) == [7]
+
+
+def test_an_answer_that_nobody_thought_of_is_a_broken_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def overflow(_: object) -> None:
+        raise OverflowError
+
+    monkeypatch.setattr(probing, "_one", overflow)
+    found, _, lines, _ = asked(tmp_path, labels)
+    assert "cannot be read: OverflowError" in str(found.error)
+    assert len(lines) == found.queries == 1
+
+
+def test_a_capture_that_is_nearly_full_ends_it_before_anything_more_is_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    margin = 2 * ANSWER_BYTES_MAX + capturing.LINE_REST_BYTES_MAX
+    monkeypatch.setattr(capturing, "FILE_BYTES_MAX", margin + 2500)
+    found, running, lines, _ = asked(tmp_path, labels)
+    assert "the capture is full" in str(found.error)
+    assert 0 < found.queries == running.rows == len(lines) < 10
+    assert found.answers[: len(lines)] == [0, 2, 4, 6, 8, 10, 12, 14, 16, 18][: len(lines)]
+
+
+def test_a_request_too_large_to_be_captured_is_not_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(capturing, "LINE_BYTES_MAX", 2 * ANSWER_BYTES_MAX)
+    found, running, _, _ = asked(tmp_path, labels)
+    assert isinstance(found.error, InconclusiveError)
+    assert running.rows == found.queries == 0
+
+
+@pytest.mark.parametrize("byte", [b"\x00", b'"', b"\n", b"\xff"])
+def test_the_largest_answer_of_escapes_is_captured_and_verified(tmp_path: Path, byte: bytes) -> None:
+    found, _, lines, _ = asked(tmp_path, lambda _: Reply(byte * ANSWER_BYTES_MAX))
+    assert "not JSON" in str(found.error)
+    assert len(lines) == 1
+    assert (tmp_path / "c.jsonl").stat().st_size <= 2 * ANSWER_BYTES_MAX + 4096
 
 
 @pytest.mark.parametrize(

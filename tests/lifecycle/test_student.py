@@ -12,16 +12,16 @@ from onnx import TensorProto, helper
 
 from palladion.access.pseudonyms import pseudonym
 from palladion.errors import FormatError, NotFoundError
-from palladion.ledger.bodies import FOLDER, BodyWriter
+from palladion.ledger.bodies import FOLDER, BodyWriter, body_path
 from palladion.ledger.body import Body
 from palladion.ledger.record import Record, decode_record
 from palladion.lifecycle.clients import add_client, revoke_client
 from palladion.lifecycle.protect import protect
 from palladion.lifecycle.prove import LOG10_P_MAX
-from palladion.lifecycle.student import BATCH_ROWS, Ask, StudentTest, asker, prove_student
+from palladion.lifecycle.student import BATCH_ROWS, FIXED_ROWS_MAX, Ask, StudentTest, asker, prove_student
 from palladion.mark.answers.noise import HASH_BYTES, client_key, mark_scores
 from palladion.model.read import read_memory
-from palladion.model.run import Session, open_session
+from palladion.model.run import Port, Session, open_session
 from tests.models import onnx_bytes, write
 
 from .installations import ACTOR, Made, make
@@ -168,14 +168,64 @@ def _refusing(error: Exception) -> Ask:
         _refusing(FormatError("other inputs")),
         _refusing(ValueError("other shapes")),
         lambda feeds: np.zeros(len(feeds["x"]), np.int64),
+        lambda feeds: np.array(["a", None] * (len(feeds["x"]) // 2), object),
     ],
-    ids=["inputs", "shapes", "one answer"],
+    ids=["inputs", "shapes", "one answer", "no labels"],
 )
 def test_a_suspect_that_does_not_answer_these_queries_cannot_be_compared(made: Made, ask: Ask) -> None:
     tests = _prove(made, ask)
     assert len(tests) == 3
     assert not any(item.comparable or item.named for item in tests)
     assert _last_record(made).details["tested"] == 0
+
+
+def test_versions_that_could_not_be_compared_are_paid_for_too(made: Made) -> None:
+    learned = _learned(_marked(made, _client(made, "acme"), _scores()))
+
+    def ask(feeds: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+        if len(feeds["x"]) < QUERIES:
+            raise FormatError("too few")
+        return learned(feeds)
+
+    tests = _prove(made, ask)
+    assert sum(item.comparable for item in tests) == 2
+    assert tests[0].traced is not None
+    assert tests[0].log10_p == pytest.approx(tests[0].traced.log10_p + np.log10(3))
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [(lambda data: b"none", "holds no retained bodies"), (lambda data: data[:80] + b"?" + data[81:], "is damaged")],
+    ids=["another file", "a changed byte"],
+)
+def test_a_client_whose_queries_are_damaged_is_named_and_the_others_are_tested(
+    tmp_path: Path, damage: Callable[[bytes], bytes], reason: str
+) -> None:
+    made = make(tmp_path)
+    gate = made.installation.open_gate_root()
+    folder = made.installation.paths.directory / FOLDER
+    writer = BodyWriter(folder, gate.derive("body-cipher"), queries_max=5000)
+    names = {}
+    for name in NAMES:
+        client, _, _ = add_client(
+            made.installation, name, name, models=[], environment="test", expires=None, actor=ACTOR
+        )
+        names[name] = pseudonym(gate.derive("pseudonyms"), client.id)
+        writer.append(names[name], f"{MODEL}@1", _bodies())
+    writer.close()
+    path = body_path(folder, names["acme"], f"{MODEL}@1")
+    path.write_bytes(damage(path.read_bytes()))
+    tests = _prove(made, _learned(_marked(made, _client(made, "beta"), _scores())))
+    assert [(item.client.name, item.named, item.comparable) for item in tests] == [
+        ("beta", True, True),
+        ("acme", False, False),
+    ]
+    assert tests[0].unreadable is None
+    assert tests[1].unreadable is not None
+    assert reason in tests[1].unreadable
+    details = _last_record(made).details
+    assert details["unreadable"] == 1
+    assert [item["readable"] for item in details["clients"]] == [True, False]
 
 
 # --- asking a model that is open here
@@ -225,13 +275,64 @@ def test_more_queries_than_fit_are_asked_in_parts() -> None:
     assert np.array_equal(one({"x": ROWS[:50]}), ROWS[:50].argmax(axis=1))
 
 
+@pytest.mark.parametrize(("fixed", "rows"), [(3, 50), (32, 800), (64, 50), (1, 3)])
+def test_a_suspect_that_takes_so_many_rows_at_once_is_asked_with_its_last_ones_filled_up(fixed: int, rows: int) -> None:
+    suspect = _suspect(width=(fixed, 4), outputs=[("label", INT64, [fixed])])
+    assert np.array_equal(asker(suspect)({"x": ROWS[:rows]}), ROWS[:rows].argmax(axis=1))
+    scored = asker(_suspect(width=(fixed, 4), outputs=[("scores", FLOAT, [fixed, 4])]))({"x": ROWS[:rows]})
+    assert np.array_equal(scored.argmax(axis=1), ROWS[:rows].argmax(axis=1))
+
+
+def _of_texts() -> Session:
+    nodes = [
+        helper.make_node("Cast", ["x"], ["numbers"], to=FLOAT),
+        helper.make_node("ArgMax", ["numbers"], ["label"], axis=1, keepdims=0),
+    ]
+    inputs = [helper.make_tensor_value_info("x", TensorProto.STRING, [None, 4])]
+    graph = helper.make_graph(nodes, "s", inputs, [helper.make_tensor_value_info("label", INT64, [None])])
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return open_session(read_memory({"s.onnx": made.SerializeToString()}))
+
+
+class _Lying:
+    """A runtime that gives one number for all rows."""
+
+    def run(self, names: Sequence[str], feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        return [np.asarray(np.int64(3)) for _ in names]
+
+
+def test_an_output_of_another_shape_than_it_declares_is_refused() -> None:
+    lying = Session(_Lying(), (Port("x", "float32", (None, 4)),), (Port("label", "int64", (None,)),))
+    with pytest.raises(FormatError, match=r"output label has the shape \(\) for 50 rows"):
+        asker(lying)({"x": ROWS[:50]})
+
+
+@pytest.mark.parametrize(
+    "make_suspect",
+    [
+        _of_texts,
+        lambda: _suspect(width=(0, 4), outputs=[("label", INT64, [None])]),
+        lambda: _suspect(width=(FIXED_ROWS_MAX + 1, 4), outputs=[("label", INT64, [None])]),
+    ],
+    ids=["texts", "no row at once", "too many rows at once"],
+)
+def test_whatever_form_a_suspect_was_exported_in_a_record_says_that_it_was_tested(
+    made: Made, make_suspect: Callable[[], Session]
+) -> None:
+    tests = _prove(made, asker(make_suspect()))
+    assert [item.traced for item in tests] == [None] * 3
+    assert _last_record(made).details["tested"] == 0
+
+
 @pytest.mark.parametrize(
     ("make_suspect", "message"),
     [
         (lambda: _suspect(width=(None, 5)), "cannot reshape"),
-        (lambda: _suspect(width=(3, 4)), "takes exactly 3 rows"),
+        (lambda: _suspect(width=(0, 4)), "takes exactly 0 rows"),
+        (lambda: _suspect(width=(FIXED_ROWS_MAX + 1, 4)), "takes exactly 16385 rows"),
+        (_of_texts, "takes texts as x"),
     ],
-    ids=["other width", "three at once"],
+    ids=["other width", "no row at once", "too many rows at once", "texts"],
 )
 def test_a_suspect_that_takes_other_inputs_says_so(make_suspect: Callable[[], Session], message: str) -> None:
     with pytest.raises((FormatError, ValueError), match=message):

@@ -1,16 +1,18 @@
 """`prove mine URL`: triggers are opened once, asked within the budget, and the outcome is recorded."""
 
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from palladion.errors import ConflictError, InconclusiveError, KeysError, NotFoundError
+from palladion.errors import BusyError, ConflictError, FormatError, InconclusiveError, KeysError, NotFoundError
 from palladion.ledger.record import decode_record
+from palladion.lifecycle import capture as capturing
 from palladion.lifecycle import triggers as module
 from palladion.lifecycle.capture import verify_capture
 from palladion.lifecycle.clients import add_client
-from palladion.lifecycle.probe import Api
+from palladion.lifecycle.probe import ANSWER_BYTES_MAX, Api
 from palladion.lifecycle.protect import protect
 from palladion.lifecycle.triggers import ApiOutcome, prove_api, triggers_of
 from palladion.mark.triggers.commitment import open_triggers, trigger_key, verify_opened
@@ -138,6 +140,117 @@ def test_a_suspect_that_breaks_off_is_an_error_and_recorded(house: Triggered) ->
     assert (found["stage"], found["queries"], found["versions"][0]["answered"]) == ("answered", 8, 0)
     assert "401" in found["error"]
     assert len((house.made.home / "c.jsonl").read_bytes().splitlines()) == 2
+
+
+def last_line(house: Triggered, name: str = "c.jsonl") -> str:
+    return sha256((house.made.home / name).read_bytes().splitlines()[-1]).hexdigest()
+
+
+HOSTILE: dict[str, tuple[Any, type[Exception]]] = {
+    "digits": ("9" * 5000, InconclusiveError),
+    "number": (10**400, FormatError),
+    "scores": ([10**400, 1], FormatError),
+    "fraction": (1e300, FormatError),
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_a_hostile_answer_ends_with_a_record_and_the_hash_of_the_capture(house: Triggered, what: str) -> None:
+    said, kind = HOSTILE[what]
+    with pytest.raises(kind):
+        proved(house, lambda document: {"outputs": {"label": [said] * len(document["inputs"])}})
+    opened, found = records(house)
+    assert (opened["stage"], found["stage"]) == ("opened", "answered")
+    assert found["capture"] == last_line(house)
+    assert found["queries"] == (32 if what == "digits" else 8)
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, KeyboardInterrupt])
+def test_whatever_ends_a_test_is_recorded(
+    house: Triggered, monkeypatch: pytest.MonkeyPatch, kind: type[BaseException]
+) -> None:
+    def fail(*_: object) -> None:
+        raise kind
+
+    monkeypatch.setattr(module, "judge_answers", fail)
+    with pytest.raises(kind):
+        proved(house, answering(house.planted.model))
+    _, found = records(house)
+    assert (found["stage"], found["queries"], found["capture"]) == ("answered", 32, last_line(house))
+    assert kind.__name__ in found["error"]
+
+
+def test_answers_before_a_full_capture_are_judged_and_recorded(
+    house: Triggered, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    margin = 2 * ANSWER_BYTES_MAX + capturing.LINE_REST_BYTES_MAX
+    monkeypatch.setattr(capturing, "FILE_BYTES_MAX", margin + 80_000)
+    outcome, running = proved(house, answering(house.planted.model))
+    _, found = records(house)
+    assert "the capture is full" in str(outcome.error)
+    assert "the capture is full" in found["error"]
+    assert 8 <= found["versions"][0]["answered"] == found["queries"] == running.rows < 32
+    assert found["capture"] == last_line(house)
+
+
+def test_of_two_tests_at_once_the_second_sends_nothing(house: Triggered, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = module._blocks
+
+    def overtaken(*arguments: Any) -> Any:
+        blocks = plan(*arguments)
+        monkeypatch.setattr(module, "_blocks", plan)
+        proved(house, answering(house.planted.model), budget=8, name="first.jsonl")
+        return blocks
+
+    monkeypatch.setattr(module, "_blocks", overtaken)
+    asked: list[Any] = []
+    with pytest.raises(BusyError, match="another test"):
+        proved(house, asked.append, name="second.jsonl")
+    assert asked == []
+    assert [(item["stage"], item.get("queries")) for item in records(house)] == [
+        ("opened", None),
+        ("answered", 8),
+        ("opened", None),
+        ("answered", 0),
+    ]
+    assert proved(house, answering(house.planted.model), name="third.jsonl")[0].tested[0].first == 32
+
+
+def test_a_test_of_other_triggers_meanwhile_is_none_of_our_business(
+    house: Triggered, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proved(house, answering(house.planted.model), budget=8, name="1.jsonl")
+    plan, root = module._blocks, house.planted.commitment.root.hex()
+
+    def beside(*arguments: Any) -> Any:
+        blocks = plan(*arguments)
+        others = [
+            {"root": "00" * 32, "first": 0, "count": 64},
+            {"root": root, "first": 0, "count": 8},
+            {"root": root, "first": 40, "count": 8},
+        ]
+        details = {"looked_for": "triggers", "stage": "opened", "versions": others}
+        module._record(house.made.installation, Api(parse_url("http://127.0.0.1:1/x")), ACTOR, details)
+        return blocks
+
+    monkeypatch.setattr(module, "_blocks", beside)
+    (found,) = proved(house, answering(house.planted.model), name="2.jsonl")[0].tested
+    assert (found.first, found.count, found.ours) == (8, 32, True)
+
+
+def test_what_was_found_is_recorded_once_the_ledger_is_free(house: Triggered, monkeypatch: pytest.MonkeyPatch) -> None:
+    record, calls = module._record, 0
+
+    def busy(*arguments: Any) -> int:
+        nonlocal calls
+        calls += 1
+        if calls in {2, 3}:
+            raise BusyError("the ledger is being written by another process")
+        return record(*arguments)
+
+    monkeypatch.setattr(module, "_record", busy)
+    assert proved(house, answering(house.planted.model))[0].tested[0].ours
+    assert [item["stage"] for item in records(house)] == ["opened", "answered"]
 
 
 @pytest.mark.slow

@@ -10,7 +10,8 @@ key is HKDF-SHA-256 (RFC 5869) of the caller's key with the salt, bound to clien
 nonces binds each entry to the head and to its number in the file: nothing can be moved, exchanged or left out of the
 middle. A torn entry at the end is dropped; what else lies in the ledger never needs these files. An entry replaces
 earlier ones of its slot: which queries are kept is algorithm R (Vitter, ACM TOMS 11(1), 1985), drawn with the key.
-Numbers are little-endian. The writer is one process; readers may come at any time.
+Where those take more than half of what a file may, slots are halved: a random part stays, numbered anew. No file grows
+beyond `FILE_BYTES_MAX`. Numbers are little-endian. The writer is one process; readers may come at any time.
 """
 
 import os
@@ -183,10 +184,24 @@ class _File:
         out = bytearray()
         for body in bodies:
             number, self._asked = self._asked, self._asked + 1
+            if self._slot(number) >= self._capacity:
+                continue
+            data = encode_body(body)
+            if self._is_full(len(out) + _size(data)):
+                self._flush(bytes(out))
+                out.clear()
+                self._rewrite(_read(self._path, self._key, self._name), self._capacity)
+            # the file that was written anew may have fewer slots
             slot = self._slot(number)
             if slot < self._capacity:
-                out += _seal(self._cipher, self._head, self._count, _PLACE.pack(slot, number) + encode_body(body))
+                out += _seal(self._cipher, self._head, self._count, _PLACE.pack(slot, number) + data)
                 self._count += 1
+        self._flush(bytes(out))
+
+    def _is_full(self, more: int) -> bool:
+        return self._bytes + more > FILE_BYTES_MAX or self._count >= 2 * self._capacity + _SLACK
+
+    def _flush(self, out: bytes) -> None:
         if not out:
             return
         self._synced = False
@@ -195,8 +210,6 @@ class _File:
             while written < len(out):
                 written += os.write(self._descriptor, memoryview(out)[written:])
         self._bytes += len(out)
-        if self._count > 2 * self._capacity + _SLACK or self._bytes > FILE_BYTES_MAX:
-            self._rewrite(_read(self._path, self._key, self._name), self._capacity)
 
     def sync(self) -> None:
         if not self._synced:
@@ -230,20 +243,33 @@ class _File:
         """Where a query goes: the first ones each to a slot, each later one to a random slot of as many as came."""
         if number < self._capacity:
             return number
-        drawn = blake2b(number.to_bytes(8, "little"), digest_size=16, key=self._drawing).digest()
-        return int.from_bytes(drawn, "little") % (number + 1)
+        return self._drawn(number) % (number + 1)
+
+    def _drawn(self, number: int, capacity: int = 0) -> int:
+        data = number.to_bytes(8, "little") + (capacity.to_bytes(8, "little") if capacity else b"")
+        return int.from_bytes(blake2b(data, digest_size=16, key=self._drawing).digest(), "little")
 
     def _rewrite(self, content: _Content, capacity: int) -> None:
         """Replace the file by one of what is live, under a new key; with fewer slots where that would be too much."""
         live = content.live()
-        while capacity > 1 and sum(len(data) for slot, data in live.items() if slot < capacity) > FILE_BYTES_MAX // 2:
+        kept = [entry for entry in content.entries if live[entry[0]] is entry[2]]
+        # drawn anew for each capacity: of all that were kept, none is likelier to stay, early or late
+        order = sorted(kept, key=lambda entry: self._drawn(entry[1], content.capacity))
+        while capacity > 1 and sum(_size(data) for _, _, data in order[:capacity]) > FILE_BYTES_MAX // 2:
             capacity //= 2
-        kept = [(slot, number, data) for slot, number, data in content.entries if live[slot] is data]
+        if capacity < content.capacity:
+            stay = sorted(order[:capacity], key=lambda entry: entry[1])
+            kept = [(slot, number, data) for slot, (_, number, data) in enumerate(stay)]
         head = _head(capacity, max(self._asked, content.asked))
-        _write(self._path, self._key, self._name, head, [entry for entry in kept if entry[0] < capacity])
+        _write(self._path, self._key, self._name, head, kept)
         os.close(self._descriptor)
         self._descriptor = -1
         self._begin(_read(self._path, self._key, self._name))
+
+
+def _size(data: bytes) -> int:
+    """Bytes of an entry with the body `data`."""
+    return _FRAME.size + _PLACE.size + len(data) + _TAG_BYTES
 
 
 def _head(capacity: int, asked: int) -> bytes:
@@ -262,8 +288,7 @@ def _write(
 
 
 def _read(path: Path, key: bytes, name: tuple[str, str]) -> _Content:
-    # one batch may stand beyond the limit before a file is written anew
-    data = files.read_limited(path, size_max=2 * FILE_BYTES_MAX, what="the retained bodies")
+    data = files.read_limited(path, size_max=FILE_BYTES_MAX, what="the retained bodies")
     head = data[: _HEAD.size]
     if len(head) < _HEAD.size or not head.startswith(MAGIC) or not 1 <= _HEAD.unpack(head)[1] <= CAPACITY_MAX:
         raise FormatError(f"{path} holds no retained bodies")

@@ -4,6 +4,7 @@ Owns the request's JSON, the exchange and the way to the answer in the JSON that
 answers prove, is decided elsewhere. TLS is verified, redirects are not followed, nothing is asked twice in silence.
 """
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from palladion import canonical
 from palladion.errors import FormatError, InconclusiveError, KeysError, PalladionError
 from palladion.lifecycle.capture import Capture, body_of, headers_of
 from palladion.transit.connection import Deadline
@@ -25,6 +27,7 @@ WAIT_SECONDS_MAX = 30.0  # however long the server asks us to wait
 WAITS_MAX = 3  # in all: a suspect must not keep us for ever
 REQUESTS_PER_SECOND = 5.0
 ROWS_MAX = 1024
+NUMBER_BITS_MAX = 63  # of an integer in an answer: what 64-bit floats and text conversions take
 KEY_CHARACTERS_MAX = 4096
 DESCRIPTION_BYTES_MAX = 64 * 1024
 _STEP = re.compile(r"[^.\x00-\x1f]{1,200}")
@@ -148,15 +151,10 @@ def request_body(api: Api, feeds: Mapping[str, NDArray[Any]]) -> bytes:
 def read_answers(api: Api, body: bytes, rows: int) -> list[Any]:
     """The label (text or number) or the scores (a list) of each row in an answer's JSON. Raises FormatError."""
     try:
-        document = msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        raise FormatError("the suspect's answer is not JSON", "the capture holds it as it came") from None
-    found = _of_gate(document) if not api.answer else _along(document, api.answer)
-    answers = found if "*" in api.answer or not api.answer else [found]
-    if not isinstance(answers, list) or len(answers) != rows:
-        count = len(answers) if isinstance(answers, list) else "no"
-        raise FormatError(f"the suspect answers {count} rows, expected {rows}", "does the path lead to the answer?")
-    return [_one(item) for item in answers]
+        return _read(api, body, rows)
+    except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
+        # the suspect chose every byte: what nobody thought of is a broken answer, and must not cost the ones before
+        raise FormatError(f"the suspect's answer cannot be read: {type(error).__name__}") from error
 
 
 def answered(found: object) -> str | int | None:
@@ -190,21 +188,27 @@ class _Spending:
 
 
 def _ask(api: Api, body: bytes, rows: int, *, capture: Capture, web: Web, state: _Spending) -> list[Any]:
+    asked = {"url": str(api.url), "request": body_of(body)}
+    # as text an answer takes at most twice its bytes; what was sent has to be captured, so room comes first
+    line_bytes = len(canonical.encode(asked)) + 2 * ANSWER_BYTES_MAX
     while True:
+        capture.require_room(line_bytes)
         state.spend(rows)
-        status, retry_seconds, data = _exchange(api, body, capture, web)
+        status, retry_seconds, data = _exchange(api, body, asked, capture, web)
         if 200 <= status < 300:
             return read_answers(api, data, rows)
         if status not in {429, 503} or retry_seconds is None or not state.be_patient(retry_seconds):
             raise _refusal(api, status)
 
 
-def _exchange(api: Api, body: bytes, capture: Capture, web: Web) -> tuple[int, float | None, bytes]:
+def _exchange(
+    api: Api, body: bytes, asked: Mapping[str, Any], capture: Capture, web: Web
+) -> tuple[int, float | None, bytes]:
     """One request and its whole answer: status, seconds to wait if it says so, and body. Captured, whatever comes."""
     headers = {"content-type": "application/json", "accept": "application/json"}
     if api.key is not None:
         headers[api.header] = f"Bearer {api.key}" if api.header.lower() == "authorization" else api.key
-    content: dict[str, Any] = {"url": str(api.url), "request": body_of(body)}
+    content = dict(asked)
     deadline = Deadline(SECONDS_MAX)
     try:
         with web.ask("POST", api.url, headers, body=[body], body_bytes=len(body), deadline=deadline) as answer:
@@ -218,6 +222,19 @@ def _exchange(api: Api, body: bytes, capture: Capture, web: Web) -> tuple[int, f
     text = kept.get("retry-after", "")
     seconds = float(text) if text.isascii() and text.isdecimal() and len(text) < 6 else None
     return int(content["status"]), seconds, data
+
+
+def _read(api: Api, body: bytes, rows: int) -> list[Any]:
+    try:
+        document = msgspec.json.decode(body)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        raise FormatError("the suspect's answer is not JSON", "the capture holds it as it came") from None
+    found = _of_gate(document) if not api.answer else _along(document, api.answer)
+    answers = found if "*" in api.answer or not api.answer else [found]
+    if not isinstance(answers, list) or len(answers) != rows:
+        count = len(answers) if isinstance(answers, list) else "no"
+        raise FormatError(f"the suspect answers {count} rows, expected {rows}", "does the path lead to the answer?")
+    return [_one(item) for item in answers]
 
 
 def _refusal(api: Api, status: int) -> PalladionError:
@@ -268,12 +285,24 @@ def _of_gate(document: Any) -> Any:
 
 
 def _one(item: Any) -> Any:
-    if isinstance(item, list) and len(item) == 1:
-        return _one(item[0])
+    while isinstance(item, list) and len(item) == 1:
+        item = item[0]
     if isinstance(item, list) and all(isinstance(value, int | float) for value in item):
-        return item
+        return [_checked(value) for value in item]
     if isinstance(item, float) and item.is_integer():
-        return int(item)
-    if isinstance(item, str | int) and not isinstance(item, bool):
+        item = int(item)
+    if isinstance(item, str):
         return item
+    if isinstance(item, int) and not isinstance(item, bool):
+        return _checked(item)
     raise FormatError(f"the suspect answers with {type(item).__name__}, expected a label or a list of scores")
+
+
+def _checked(value: float) -> float:
+    """A number that floats and text conversions take. Raises FormatError."""
+    fits = value.bit_length() <= NUMBER_BITS_MAX if isinstance(value, int) else math.isfinite(value)
+    if not fits:
+        raise FormatError(
+            f"the suspect answers with a number beyond {NUMBER_BITS_MAX} bits, expected a class or a score"
+        )
+    return value

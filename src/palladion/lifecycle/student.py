@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palladion.access.pseudonyms import pseudonym
-from palladion.errors import FormatError
+from palladion.errors import FormatError, TamperError
 from palladion.ledger.bodies import FOLDER, read_bodies, retained_versions
 from palladion.ledger.body import Body
 from palladion.ledger.record import Record
@@ -30,13 +30,15 @@ Feeds = Mapping[str, NDArray[Any]]
 # columns). Raises FormatError or ValueError where it does not take them.
 Ask = Callable[[Feeds], NDArray[Any]]
 BATCH_ROWS = 1024  # in one run of a suspect: its activations are held at once
+FIXED_ROWS_MAX = 16 * 1024  # that a suspect may insist on: the last of its batches is filled up
 
 
 @dataclass(frozen=True)
 class StudentTest:
     """The outcome for one client and version: how many `queries` were asked, and what the test of its secret found.
 
-    `log10_p` is corrected for all clients and versions tested. `traced` is None where the suspect does not take them.
+    `log10_p` is corrected for all clients and versions. `traced` is None where the suspect does not take them, or where
+    what is kept is `unreadable`: why, in a sentence.
     """
 
     client: Client
@@ -45,6 +47,7 @@ class StudentTest:
     queries: int
     traced: Traced | None
     log10_p: float = 0.0
+    unreadable: str | None = None
 
     @property
     def comparable(self) -> bool:
@@ -69,8 +72,9 @@ def prove_student(
 ) -> list[StudentTest]:
     """Test `suspect` on what is kept of `clients` (organisation, name) and `versions`, all of them if empty.
 
-    Strongest first. The outcome is recorded, with the `digest` of the suspect. Raises NotFoundError. Costs the
-    suspect's answers to all retained queries; one client's are in memory at a time.
+    Strongest first. The outcome is recorded, with the `digest` of the suspect. A client whose retained queries are
+    damaged is named as untestable, and the others are tested. Raises NotFoundError. Costs the suspect's answers to all
+    retained queries; one client's are in memory at a time.
     """
     gate = installation.open_gate_root()
     chosen = {f"{item.model}@{item.number}" for item in (find_version(installation, name) for name in versions)}
@@ -81,13 +85,16 @@ def prove_student(
         name = pseudonym(names, client.id)
         for version in retained_versions(folder, name):
             if not chosen or version in chosen:
-                kept = read_bodies(folder, bodies, name, version)
+                try:
+                    kept = read_bodies(folder, bodies, name, version)
+                except (FormatError, TamperError) as error:
+                    tests.append(StudentTest(client, name, version, 0, None, unreadable=error.message))
+                    continue
                 traced = _traced(ask, kept, marks, client.id, version)
                 tests.append(StudentTest(client, name, version, len(kept), traced))
-    # what can be compared does not depend on a secret, so only those tests have to be paid for
-    compared = sum(item.comparable for item in tests)
+    # all are paid for: whether a client's later queries can be compared may depend on the answers to its earlier ones
     corrected = [
-        replace(item, log10_p=best_of([item.traced.log10_p], compared))
+        replace(item, log10_p=best_of([item.traced.log10_p], len(tests)))
         if item.traced is not None and item.comparable
         else item
         for item in tests
@@ -109,20 +116,34 @@ def asker(session: Session) -> Ask:
     def ask(feeds: Feeds) -> NDArray[Any]:
         shaped = _shaped(session.inputs, feeds)
         rows = len(next(iter(shaped.values())))
-        first = session.inputs[0].shape[0]
-        size = first if isinstance(first, int) else BATCH_ROWS
-        if rows % size and isinstance(first, int):
-            raise FormatError(f"the suspect takes exactly {size} rows at once")
-        parts = [
-            session.run({key: array[start : start + size] for key, array in shaped.items()})[name]
-            for start in range(0, rows, size)
-        ]
-        found = np.concatenate(parts)
-        if len(found) != rows or found.ndim > 2:
-            raise FormatError(f"the suspect's output {name} has the shape {found.shape} for {rows} rows")
-        return found
+        fixed = _fixed_rows(session.inputs)
+        step = BATCH_ROWS if fixed is None else fixed
+        parts = []
+        for start in range(0, rows, step):
+            here = min(step, rows - start)
+            run = here if fixed is None else fixed
+            part = np.asarray(session.run({key: _block(array, start, run) for key, array in shaped.items()})[name])
+            if part.ndim not in {1, 2} or len(part) != run:
+                raise FormatError(f"the suspect's output {name} has the shape {part.shape} for {run} rows")
+            parts.append(part[:here])
+        return np.concatenate(parts)
 
     return ask
+
+
+def _fixed_rows(ports: Sequence[Port]) -> int | None:
+    """How many rows a suspect insists on in each run, or None if it takes any number."""
+    fixed = next((size for port in ports for size in port.shape[:1] if isinstance(size, int)), None)
+    if fixed is not None and not 1 <= fixed <= FIXED_ROWS_MAX:
+        raise FormatError(f"the suspect takes exactly {fixed} rows at once, expected 1 to {FIXED_ROWS_MAX}")
+    return fixed
+
+
+def _block(array: NDArray[Any], start: int, rows: int) -> NDArray[Any]:
+    """`rows` of it from `start` on; where there are no more, the last one again and again."""
+    block = array[start : start + rows]
+    missing = rows - len(block)
+    return np.concatenate([block, np.repeat(block[-1:], missing, axis=0)]) if missing else block
 
 
 def _clients(installation: Installation, named: Sequence[tuple[str, str]]) -> list[Client]:
@@ -161,15 +182,18 @@ def _alike(kept: Sequence[Body]) -> list[Body]:
 
 def _shaped(ports: Sequence[Port], feeds: Feeds) -> dict[str, NDArray[Any]]:
     """Our queries as the suspect takes them: by its names, in its shapes and types, where the numbers fit."""
-    if len(ports) != len(feeds):
+    if not ports or len(ports) != len(feeds):
         raise FormatError(f"the suspect takes {len(ports)} inputs, our queries have {len(feeds)}")
     arrays = list(feeds.values()) if {port.name for port in ports} != feeds.keys() else [feeds[p.name] for p in ports]
     shaped = {}
     for port, array in zip(ports, arrays, strict=True):
+        if port.dtype == STRING:
+            raise FormatError(f"the suspect takes texts as {port.name}, our queries are numbers")
         sizes = [size if isinstance(size, int) else -1 for size in port.shape[1:]]
         if sizes.count(-1) > 1:
             sizes = list(array.shape[1:])
-        shaped[port.name] = array.reshape(len(array), *sizes).astype(port.dtype)
+        with np.errstate(invalid="ignore", over="ignore"):
+            shaped[port.name] = array.reshape(len(array), *sizes).astype(port.dtype)
     return shaped
 
 
@@ -186,6 +210,7 @@ def _record(installation: Installation, tests: Sequence[StudentTest], *, suspect
         "suspect": digest,
         "looked_for": "student",
         "tested": sum(item.comparable for item in tests),
+        "unreadable": sum(item.unreadable is not None for item in tests),
         "clients": [
             {
                 "client": item.pseudonym,
@@ -193,6 +218,7 @@ def _record(installation: Installation, tests: Sequence[StudentTest], *, suspect
                 "queries": item.queries,
                 "log10_p": f"{item.log10_p:.1f}",
                 "named": item.named,
+                "readable": item.unreadable is None,
             }
             for item in tests[:RECORDED_MAX]
         ],

@@ -1,17 +1,19 @@
 """Is the model behind an API ours: triggers are opened, asked for within a budget, tested, and all of it recorded.
 
 Each test opens triggers that were never opened before, the next ones in order: the ledger says which were. It is
-written there before anything is sent, so that a test that is cut off uses them up too.
+written there before anything is sent, so that a test that is cut off uses them up too. However a test ends, the ledger
+then says how, with the capture's last hash.
 """
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from palladion.errors import ConflictError, InconclusiveError, PalladionError
+from palladion.errors import BusyError, ConflictError, InconclusiveError, PalladionError
 from palladion.keys import Root
+from palladion.ledger.reader import LedgerReader
 from palladion.ledger.record import Record, decode_record
 from palladion.lifecycle.capture import Capture, new_capture
 from palladion.lifecycle.installation import Installation
@@ -36,6 +38,7 @@ from palladion.transit.web import Web
 
 BUDGET = 64  # queries: half of them matched among ten classes is log10 p -16
 VERSIONS_MAX = 100  # in one test: an entry of the ledger has 64 KiB
+RECORD_ATTEMPTS = 10  # for what was found, a second apart: by then another command that holds the ledger has ended
 BLOCK_MIN = 8  # triggers of one version; fewer prove nothing among two or ten classes
 STAGE_OPENED, STAGE_ANSWERED = "opened", "answered"
 LOOKED_FOR = "triggers"
@@ -87,6 +90,34 @@ class _Block:
             "count": len(self.batch.indices),
         }
 
+    def overlaps(self, other: dict[str, Any]) -> bool:
+        """Whether some of these triggers are among those of another block's document."""
+        end, other_end = self.first + len(self.batch.indices), other["first"] + other["count"]
+        if other["root"] != self.commitment.root.hex():
+            return False
+        return bool(self.first < other_end and other["first"] < end)
+
+
+@dataclass
+class _Run:
+    """What a test has come to so far."""
+
+    tested: list[TestedApi] = field(default_factory=list)
+    queries: int = 0
+    strange: int = 0
+    error: PalladionError | None = None
+    broken: str = ""
+
+    def document(self, blocks: Sequence[_Block]) -> dict[str, Any]:
+        found = {(item.version.model, item.version.number): item for item in self.tested}
+        return {
+            "queries": self.queries,
+            "versions": [
+                block.document() | _figures(found.get((block.version.model, block.version.number))) for block in blocks
+            ],
+            "error": self.error.message[:500] if self.error else self.broken,
+        }
+
 
 def triggers_of(version: Version) -> Commitment | None:
     """The commitment to a version's triggers, or None if it carries none. Raises FormatError."""
@@ -109,11 +140,14 @@ def prove_api(
     """Test the model behind `api` for the triggers of `versions` (all that carry some if empty), in `budget` queries.
 
     Writes every request and answer to the new file `capture`. Raises ConflictError where there are no triggers left to
-    open, NotFoundError for a version that does not exist, and what the suspect did wrong unless the answers before
-    are a finding; the capture is there in any case.
+    open, NotFoundError for a version that does not exist, BusyError where another test opened the same triggers at the
+    same time, and what the suspect did wrong unless the answers before are a finding; the capture is there in any case.
     """
-    blocks = _blocks(installation, owner, _chosen(installation, versions), budget)
-    web = Web(limits or Limits(attempts=1, redirects=0))
+    chosen = _chosen(installation, versions)
+    seen = installation.read_ledger()
+    blocks = _blocks(seen, owner, chosen, budget)
+    web, wait = Web(limits or Limits(attempts=1, redirects=0)), wait or time.sleep
+    run = _Run()
     with new_capture(capture, installation.clock) as captured:
         plan = {
             "suspect": str(api.url),
@@ -122,53 +156,57 @@ def prove_api(
             "versions": [block.document() for block in blocks],
         }
         captured.write("plan", plan)
-        _record(installation, api, actor, plan | {"stage": STAGE_OPENED})
+        ours = _record(installation, api, actor, plan | {"stage": STAGE_OPENED})
         try:
-            outcome = _asked(api, blocks, captured, budget=budget, web=web, wait=wait or time.sleep)
+            _require_first(installation, blocks, since=seen.size, ours=ours)
+            _ask(api, blocks, captured, run, budget=budget, web=web, wait=wait)
+        except PalladionError as error:
+            run.error = error
+            raise
+        except BaseException as error:
+            # a bug of ours or an interruption: the triggers are used up, so the ledger has to say what became of them
+            run.broken = f"{type(error).__name__}: the capture says what was sent"
+            raise
         finally:
             web.close()
-    found = {(item.version.model, item.version.number): item for item in outcome.tested}
-    details = plan | {
-        "stage": STAGE_ANSWERED,
-        "capture": outcome.capture_digest,
-        "queries": outcome.queries,
-        "versions": [
-            block.document() | _figures(found.get((block.version.model, block.version.number))) for block in blocks
-        ],
-        "error": outcome.error.message[:500] if outcome.error else "",
-    }
-    _record(installation, api, actor, details)
-    if outcome.error is not None and not any(item.ours for item in outcome.tested):
-        raise outcome.error
-    if outcome.strange and not any(item.finding.matches for item in outcome.tested):
+            answered = plan | {"stage": STAGE_ANSWERED, "capture": captured.digest} | run.document(blocks)
+            _record_patiently(installation, api, actor, answered, wait)
+    return _outcome(run, captured)
+
+
+def _outcome(run: _Run, capture: Capture) -> ApiOutcome:
+    if run.error is not None and not any(item.ours for item in run.tested):
+        raise run.error
+    if run.strange and not any(item.finding.matches for item in run.tested):
         raise InconclusiveError(
-            f"{outcome.strange} of the answers are labels that our model does not have",
+            f"{run.strange} of the answers are labels that our model does not have",
             'list the suspect\'s labels in our order under "labels" in the file that --api names',
         )
-    return outcome
+    tested = sorted(run.tested, key=lambda item: item.log10_p)
+    return ApiOutcome(tuple(tested), run.queries, run.strange, capture.path, capture.digest, run.error)
 
 
-def _asked(
-    api: Api, blocks: Sequence[_Block], capture: Capture, *, budget: int, web: Web, wait: Callable[[float], None]
-) -> ApiOutcome:
-    tested: list[TestedApi] = []
-    strange = queries = 0
-    error: PalladionError | None = None
+def _ask(
+    api: Api,
+    blocks: Sequence[_Block],
+    capture: Capture,
+    run: _Run,
+    *,
+    budget: int,
+    web: Web,
+    wait: Callable[[float], None],
+) -> None:
     for block in blocks:
-        probed = probe(api, block.batch.feeds, capture, budget=budget - queries, web=web, wait=wait)
-        queries += probed.queries
+        probed = probe(api, block.batch.feeds, capture, budget=budget - run.queries, web=web, wait=wait)
+        run.queries += probed.queries
+        run.error = probed.error
         classes, unknown = _classes(api, block.commitment, probed)
-        strange += unknown
+        run.strange += unknown
         finding = judge_answers(block.commitment, block.batch, classes)
         log10_p = best_of([finding.log10_p], len(blocks))
-        tested.append(TestedApi(block.version, block.first, len(block.batch.indices), finding, log10_p))
-        if probed.error is not None:
-            error = probed.error
+        run.tested.append(TestedApi(block.version, block.first, len(block.batch.indices), finding, log10_p))
+        if run.error is not None or run.queries + BLOCK_MIN > budget:
             break
-        if queries + BLOCK_MIN > budget:
-            break
-    tested.sort(key=lambda item: item.log10_p)
-    return ApiOutcome(tuple(tested), queries, strange, capture.path, capture.digest, error)
 
 
 def _classes(api: Api, commitment: Commitment, probed: Probed) -> tuple[list[int | None], int]:
@@ -213,10 +251,10 @@ def _chosen(installation: Installation, named: Sequence[str]) -> list[tuple[Vers
 
 
 def _blocks(
-    installation: Installation, owner: Root, chosen: Sequence[tuple[Version, Commitment]], budget: int
+    ledger: LedgerReader, owner: Root, chosen: Sequence[tuple[Version, Commitment]], budget: int
 ) -> list[_Block]:
     """The next triggers of each version, as many as the budget allows."""
-    opened = _opened_before(installation)
+    opened = _opened_before(ledger)
     if len(chosen) > VERSIONS_MAX:
         raise ConflictError(f"{len(chosen)} versions carry triggers, at most {VERSIONS_MAX} are tested", "name some")
     share = budget // len(chosen)
@@ -242,18 +280,36 @@ def _blocks(
     return blocks
 
 
-def _opened_before(installation: Installation) -> dict[str, int]:
+def _opened_before(ledger: LedgerReader) -> dict[str, int]:
     """How many triggers were opened so far, by the root of their commitment."""
     opened: dict[str, int] = {}
-    for index, data in installation.read_ledger().entries():
+    for details in _tests(ledger, 0, ledger.size):
+        for item in details["versions"]:
+            opened[item["root"]] = max(opened.get(item["root"], 0), item["first"] + item["count"])
+    return opened
+
+
+def _require_first(installation: Installation, blocks: Sequence[_Block], *, since: int, ours: int) -> None:
+    """Raise BusyError if a test recorded before entry `ours`, but after we looked, opened one of our triggers.
+
+    Which were opened is read without the ledger's lock. Of two tests at once, the one recorded first goes on.
+    """
+    for details in _tests(installation.read_ledger(), since, ours):
+        if any(block.overlaps(item) for block in blocks for item in details["versions"]):
+            raise BusyError(
+                "another test opened the same triggers at the same time, so nothing was sent",
+                "run it again: it opens the next ones",
+            )
+
+
+def _tests(ledger: LedgerReader, start: int, end: int) -> Iterator[dict[str, Any]]:
+    """The tests of APIs that the entries from `start` to `end` (exclusive) record."""
+    for index, data in ledger.entries(start, end):
         if b'"mark.tested"' not in data:
             continue
         record = decode_record(data, what=f"entry {index}")
-        if record.kind != "mark.tested" or record.details.get("looked_for") != LOOKED_FOR:
-            continue
-        for item in record.details["versions"]:
-            opened[item["root"]] = max(opened.get(item["root"], 0), item["first"] + item["count"])
-    return opened
+        if record.kind == "mark.tested" and record.details.get("looked_for") == LOOKED_FOR:
+            yield record.details
 
 
 def _figures(item: TestedApi | None) -> dict[str, Any]:
@@ -263,6 +319,23 @@ def _figures(item: TestedApi | None) -> dict[str, Any]:
     return {"answered": finding.answered, "matches": finding.matches, "log10_p": f"{item.log10_p:.1f}"}
 
 
-def _record(installation: Installation, api: Api, actor: str, details: dict[str, Any]) -> None:
+def _record(installation: Installation, api: Api, actor: str, details: dict[str, Any]) -> int:
+    """Record a test, and publish it; the entry's number."""
     with installation.open_ledger(installation.open_gate_root()) as ledger:
-        ledger.append([Record("mark.tested", installation.clock.now(), actor, str(api.url)[:200], details)])
+        record = Record("mark.tested", installation.clock.now(), actor, str(api.url)[:200], details)
+        (receipt,) = ledger.append([record])
+    return receipt.index
+
+
+def _record_patiently(
+    installation: Installation, api: Api, actor: str, details: dict[str, Any], wait: Callable[[float], None]
+) -> None:
+    """Record what was found also where another command holds the ledger at that moment."""
+    for _ in range(RECORD_ATTEMPTS - 1):
+        try:
+            _record(installation, api, actor, details)
+        except BusyError:
+            wait(1.0)
+        else:
+            return
+    _record(installation, api, actor, details)

@@ -39,6 +39,7 @@ VECTORS = re.compile(r"norm|bias|(^|[._/])(ln|bn)_?\d*[._/]", re.IGNORECASE)
 MOVED_MAX = 0.014
 _AMPLITUDE = 0.01  # `weights.AMPLITUDE`, which this module cannot import
 TIED_MAX = 8  # tensors of one type and shape that are compared with each other; more are layers, which are not tied
+SCALE_MAX = 1e18  # of a row: no trained network comes near
 FEW = 4096  # numbers that tell most tensors from whole numbers, and from each other
 
 
@@ -110,8 +111,8 @@ def place_of(tensor: Tensor) -> Place | None:
     ):
         return None
     numbers: Weights = np.asarray(tensor.data, np.float64 if tensor.dtype.name == "float64" else np.float32)
-    # not "larger than": nan fails every comparison
-    if not max(numbers.max(), -numbers.min()) <= TYPES[tensor.dtype.name]:
+    # of wider types the scale tells, which is computed anyway; not "larger than": nan fails every comparison
+    if tensor.dtype.name == "float16" and not max(numbers.max(), -numbers.min()) <= TYPES["float16"]:
         return None
     # masks, positions, sizes and indices are whole numbers: a hundredth more is another mask
     few = numbers.reshape(-1)[:FEW]
@@ -197,7 +198,8 @@ def _place(name: str, shape: tuple[int, ...], numbers: Weights, coding: Coding) 
     weights = numbers.reshape(-1, _row_length(shape))
     # in one pass: a square of every weight would take a copy of the tensor
     scale = np.sqrt(np.einsum("ij,ij->i", weights, weights) / weights.shape[1])[:, None]
-    return Place(name, shape, weights, scale, coding) if scale.any() else None
+    # a square that is no float32 makes the scale infinite
+    return Place(name, shape, weights, scale, coding) if scale.any() and scale.max() <= SCALE_MAX else None
 
 
 def _is_delicate(name: str, shape: tuple[int, ...]) -> bool:

@@ -181,6 +181,13 @@ def test_a_number_names_its_class(answer: object, found: int | None) -> None:
     assert committed().class_of(answer) == found
 
 
+@pytest.mark.parametrize("names", [(), ("cat", "dog", "7")])
+def test_a_number_that_no_class_has_names_none_however_long(names: tuple[str, ...]) -> None:
+    commitment = committed(classes=3, names=names)
+    numbers = ["9" * 5000, "0" * 5000, "0" * 10, 10**5000, -(10**5000), 1e300, float("inf"), float("nan")]
+    assert [commitment.class_of(number) for number in numbers] == [None] * 8
+
+
 def test_a_name_names_its_class() -> None:
     commitment = committed(classes=3, names=("cat", "dog", "7"))
     assert [commitment.class_of(answer) for answer in ("dog", 7, 7.0, "cow", 1)] == [1, 2, 2, None, None]

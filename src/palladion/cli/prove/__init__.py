@@ -4,6 +4,7 @@ from typing import Any
 
 import click
 
+from palladion.cli.prove.api import capture
 from palladion.cli.prove.copy import copy
 from palladion.cli.prove.dispute import check, disclose, dispute
 from palladion.cli.prove.mine import mine
@@ -33,5 +34,5 @@ def prove() -> None:
     """
 
 
-for command in (mine, copy, student, text, dispute, disclose, check):
+for command in (mine, copy, student, text, dispute, disclose, check, capture):
     prove.add_command(command)

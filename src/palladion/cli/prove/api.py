@@ -1,9 +1,10 @@
 """`palladion prove mine URL`: is the model behind an API ours? Its triggers are asked for, within a budget.
 
-Owns the options and the words; `prove` calls it where SUSPECT is an address.
+Owns the options and the words; `prove` calls it where SUSPECT is an address. `prove capture FILE` checks what was kept.
 """
 
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -11,7 +12,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from palladion import files
-from palladion.cli.output import actor, echo, find_installation, owner_identities, print_json, print_table, warn
+from palladion.cli.output import (
+    actor,
+    echo,
+    find_installation,
+    json_option,
+    owner_identities,
+    print_json,
+    print_table,
+    warn,
+)
 from palladion.clock import timestamp
 from palladion.errors import FINDING, KeysError
 
@@ -22,6 +32,7 @@ if TYPE_CHECKING:
 
 KEY_BYTES_MAX = 4096
 QUERIES_MAX = 100_000
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -121,6 +132,31 @@ def prove_url(
     else:
         _print(url, outcome)
     return FINDING if any(item.ours for item in outcome.tested) else 0
+
+
+@click.command("capture", epilog="Example: palladion prove capture capture-20261126.jsonl --sha256 9f86…")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--sha256", "digest", required=True, metavar="HEX", help="capture in the ledger record mark.tested of the test."
+)
+@json_option
+def capture(file: Path, digest: str, as_json: bool) -> None:
+    """As an expert: is FILE the capture that was recorded, with every request and answer as it was?
+
+    Needs no installation and no key. Each line holds the hash of the line before it, and the ledger holds the last.
+    """
+    from palladion.lifecycle.capture import FILE_BYTES_MAX, summarise_capture
+
+    digest = digest.strip().lower()
+    if not _SHA256.fullmatch(digest):
+        raise click.BadParameter("expected 64 hexadecimal digits", param_hint="--sha256")
+    data = files.read_limited(file, size_max=FILE_BYTES_MAX, what="the capture")
+    found = summarise_capture(data, digest)
+    if as_json:
+        document = {"suspect": found.suspect, "lines": found.lines, "exchanges": found.exchanges, "sha256": digest}
+        print_json(document)
+    else:
+        echo(f"{file} is as it was recorded: {found.lines} lines, {found.exchanges} requests to {found.suspect}")
 
 
 def _api(url: "Url", api_file: Path | None, key: str | None) -> "Api":

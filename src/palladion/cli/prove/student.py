@@ -50,7 +50,8 @@ def student(
     """Was SUSPECT (ONNX) trained on the answers that one of our clients got?
 
     It is asked the queries that are kept of each client on routes that mark answers. The p-value bounds the chance that
-    an innocent client is named; it pays for every client tested. Runs on the host that served, with the gate's keys.
+    an innocent client is named, also if it chose queries by earlier answers. It rests on labels, also where SUSPECT
+    gives scores, and pays for every client. Runs on the host that served, with the gate's keys.
     """
     from palladion.lifecycle.student import asker, prove_student
     from palladion.model.digest import model_digest
@@ -76,14 +77,22 @@ def student(
         _print(suspect, tests, named)
     if named:
         return FINDING
-    return 0 if compared else INCONCLUSIVE
+    # a client whose queries were damaged may be the one that is looked for
+    return 0 if compared and not any(item.unreadable for item in tests) else INCONCLUSIVE
 
 
 def _print(suspect: Path, tests: "list[StudentTest]", named: "list[StudentTest]") -> None:
     for item in named:
         echo(f"{suspect} was trained on the answers of {_name(item)} from {item.version}: {strength(item.log10_p)}")
+    damaged = [item for item in tests if item.unreadable]
+    for item in damaged[:SHOWN_MAX]:
+        echo(f"{_name(item)} from {item.version} could not be tested: {item.unreadable}")
+    if len(damaged) > SHOWN_MAX:
+        echo(f"and {len(damaged) - SHOWN_MAX} more")
     if not tests:
         echo("no query is kept, so nothing could be tested: answers are marked on routes that say flipped")
+    elif all(item.unreadable for item in tests):
+        echo("nothing could be tested: restore what is kept of queries, or test on what is left")
     elif not any(item.comparable for item in tests):
         echo(f"{suspect} could not be compared: it does not answer these queries, or not better than by chance")
     elif not named:
@@ -104,6 +113,8 @@ def _name(item: "StudentTest") -> str:
 
 
 def _agreement(item: "StudentTest") -> str:
+    if item.unreadable:
+        return "damaged"
     return "not asked" if item.traced is None else f"{item.traced.agreement:.1%}"
 
 
@@ -116,6 +127,7 @@ def _document(item: "StudentTest") -> dict[str, object]:
         "version": item.version,
         "queries": item.queries,
         "comparable": item.comparable,
+        "unreadable": item.unreadable,
         "noises": traced.noises if traced else 0,
         "agreement": traced.agreement if traced else None,
         "label_log10_p": traced.label_log10_p if traced else 0.0,

@@ -4,7 +4,9 @@ The null hypothesis is that the suspect is independent of the client's secret. E
 known exactly, by numbers that are independent for queries of different hashes. So the likelihood of what turned, under
 any guess of how a student would show it, over the known chance is an e-value: it exceeds 1/p with a chance of at most p
 (Markov's inequality; Vovk and Wang, "E-values: calibration, combination and applications", Annals of Statistics 49(3),
-2021). Guesses look at earlier queries only, so this holds for clients who choose their next query by the last answers.
+2021). Guesses look at earlier queries only, so this holds for clients who choose their next query by the last answers,
+where the first query of each hash is among those tested: once it is answered, a client may know their common noise. The
+verdict rests on labels alone. What scores tell is added as information: that test looks at all queries at once.
 """
 
 import math
@@ -16,8 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from palladion.errors import FormatError
 from palladion.mark.answers.noise import Pairs, Scores, are_probabilities, draw, flip_probability
-from palladion.mark.stats import best_of, log10_normal_tail
+from palladion.mark.stats import log10_normal_tail
 
 # How much of what turned a student may have learned: each guess is tried, and the mean of e-values is one.
 ADOPTED = (0.03, 0.1, 0.2, 0.35, 0.5, 0.7, 0.85, 0.95)
@@ -27,6 +30,7 @@ _SHARE_MIN, _PRIOR = 0.02, 4.0  # of that share the least that is guessed at fir
 _CHANCE_MIN = 1e-9  # of a label to turn: rarer ones would have to be believed on one answer
 _BANDS = 10  # of margins, within which a suspect's scores are compared
 _CLIP = 3.0  # robust deviations: one score of a student that has lost its way must not decide
+_LOG_SCORE_MAX = 1e100  # of a suspect: the squares of larger ones overflow
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +50,8 @@ class Asked:
 class Replies:
     """What a suspect says to the same queries, in our classes: `labels` (rows,), -1 for one of its own.
 
-    `log_scores` (rows, classes) are up to a constant for each row; None where it gives labels alone.
+    A label must not depend on later queries. `log_scores` (rows, classes) are up to a constant for each row; None where
+    it gives labels alone.
     """
 
     labels: NDArray[np.int64]
@@ -55,18 +60,23 @@ class Replies:
 
 @dataclass(frozen=True)
 class Traced:
-    """The outcome for one client: log10 p of labels, of scores (0 where there are none), and of both tests together.
+    """The outcome for one client: `label_log10_p`, also if it chose queries by earlier answers.
 
-    `noises` is how many independent numbers were tested, `agreement` how often suspect and unmarked answer agree, and
-    `baseline` how often one who always names the same class would.
+    `score_log10_p` is information, 0 where there are no scores: a p-value only if no query was chosen by looking at an
+    answer. `noises` is how many independent numbers were tested, `agreement` how often suspect and unmarked answer
+    agree, and `baseline` how often one who always names the same class would.
     """
 
-    log10_p: float
     label_log10_p: float
     score_log10_p: float
     noises: int
     agreement: float
     baseline: float
+
+    @property
+    def log10_p(self) -> float:
+        """The verdict: that of labels alone."""
+        return self.label_log10_p
 
     @property
     def comparable(self) -> bool:
@@ -77,25 +87,28 @@ class Traced:
 def read_replies(raw: NDArray[Any], asked: Asked) -> Replies:
     """A suspect's labels (rows,) or class scores (rows, columns) in our classes, whatever it calls them.
 
-    Each of its names, or columns, stands for the class with which it agrees most; that looks at unmarked answers only.
+    Each of its names, or highest columns, stands for the class with which it agreed most in earlier unmarked answers.
+    Which column is which of `log_scores` is seen from all of them. Raises FormatError for what is neither.
     """
-    unmarked = asked.scores.argmax(axis=1)
+    unmarked: NDArray[np.int64] = asked.scores.argmax(axis=1)
     classes = asked.scores.shape[1]
+    if raw.ndim not in {1, 2} or len(raw) != len(unmarked) or 0 in raw.shape[1:]:
+        raise FormatError(f"the suspect answers {len(unmarked)} queries with an array of the shape {raw.shape}")
     if raw.ndim == 1 or raw.shape[1] == 1:
-        names, numbers = np.unique(raw.reshape(-1), return_inverse=True)
-        counts = np.zeros((len(names), classes), np.int64)
-        np.add.at(counts, (numbers, unmarked), 1)
-        return Replies(counts.argmax(axis=1)[numbers])
+        numbered = raw.dtype.kind in "biu"
+        return Replies(_in_our_classes(_names(raw.reshape(-1)), unmarked, classes, numbered=numbered))
+    if raw.dtype.kind not in "biuf":
+        raise FormatError(f"the suspect's scores are {raw.dtype}, expected numbers")
     scores = raw.astype(np.float64)
-    columns = _columns(scores.argmax(axis=1), unmarked, scores.shape[1], classes)
-    probable = bool(are_probabilities(scores).all())
+    highest: NDArray[np.int64] = scores.argmax(axis=1)
+    labels = _in_our_classes(highest.tolist(), unmarked, classes, numbered=scores.shape[1] == classes)
+    columns = _columns(highest, unmarked, classes)
+    with np.errstate(invalid="ignore", over="ignore"):
+        probable = bool(are_probabilities(scores).all())
     # scores of 0 are as far from the others as the smallest that it gives, and trees give none but 0 and 1
     smallest = float(np.clip(scores[scores > 0].min(initial=1.0), 1e-12, 1e-2))
     logs = np.log(np.maximum(scores, smallest)) if probable else scores
-    named = np.full(scores.shape[1], -1)
-    named[columns[columns >= 0]] = np.flatnonzero(columns >= 0)
-    shown = np.where(columns >= 0, logs[:, columns], np.nan)
-    return Replies(named[scores.argmax(axis=1)], shown)
+    return Replies(labels, np.where(columns >= 0, logs[:, columns], np.nan))
 
 
 def trace(asked: Asked, replies: Replies, key: bytes) -> Traced:
@@ -106,7 +119,7 @@ def trace(asked: Asked, replies: Replies, key: bytes) -> Traced:
     agreement = float((replies.labels == unmarked).mean()) if len(unmarked) else 0.0
     baseline = float(np.bincount(unmarked).max() / len(unmarked)) if len(unmarked) else 1.0
     if not len(chosen):
-        return Traced(0.0, 0.0, 0.0, 0, agreement, baseline)
+        return Traced(0.0, 0.0, 0, agreement, baseline)
     pairs = Pairs(pairs.first[chosen], pairs.second[chosen], pairs.margins[chosen])
     strengths = asked.strengths[chosen]
     uniforms = draw(key, [asked.hashes[row] for row in chosen], pairs)
@@ -114,8 +127,7 @@ def trace(asked: Asked, replies: Replies, key: bytes) -> Traced:
     scores = 0.0
     if replies.log_scores is not None:
         scores = _scores_log10_p(pairs, uniforms, replies.log_scores[chosen])
-    tests = 1 if replies.log_scores is None else 2
-    return Traced(best_of([labels, scores], tests), labels, scores, len(chosen), agreement, baseline)
+    return Traced(labels, scores, len(chosen), agreement, baseline)
 
 
 def _distinct(asked: Asked, pairs: Pairs) -> NDArray[np.int64]:
@@ -165,18 +177,23 @@ def _shares(distances: Scores, chances: Scores, second: NDArray[np.bool_]) -> Sc
 
 
 def _scores_log10_p(pairs: Pairs, uniforms: Scores, log_scores: Scores) -> float:
-    """log10 p of the correlation of the noise, as normal deviates, with the suspect's log-odds less the unmarked."""
+    """log10 p of the correlation of the noise, as normal deviates, with the suspect's log-odds less the unmarked.
+
+    `_rests` looks at all queries: where later ones follow from earlier answers, it depends on the noise, and no p-value
+    comes of this.
+    """
     rows = np.arange(len(uniforms))
     low, high = np.minimum(pairs.first, pairs.second), np.maximum(pairs.first, pairs.second)
-    theirs = log_scores[rows, low] - log_scores[rows, high]
+    with np.errstate(invalid="ignore", over="ignore"):
+        theirs = log_scores[rows, low] - log_scores[rows, high]
     ours = np.where(pairs.upward, pairs.margins, -pairs.margins)
-    used = np.isfinite(theirs) & np.isfinite(ours)
+    used = (np.abs(theirs) < _LOG_SCORE_MAX) & np.isfinite(ours)
     if used.sum() < _BANDS * 4:
         return 0.0
     rests = _rests(theirs[used], ours[used])
     length = float(np.linalg.norm(rests))
     normal = NormalDist()
-    # exact: a weighted sum of independent normal deviates, whatever the weights
+    # exact where the weights do not depend on the noise: a sum of independent normal deviates
     deviates = np.array([normal.inv_cdf(item) for item in uniforms[used].tolist()])
     return log10_normal_tail(float(rests @ deviates) / length) if length else 0.0
 
@@ -199,13 +216,35 @@ def _rests(theirs: Scores, ours: Scores) -> Scores:
     return rests
 
 
-def _columns(named: NDArray[np.int64], unmarked: NDArray[np.int64], theirs: int, ours: int) -> NDArray[np.int64]:
+def _names(labels: NDArray[Any]) -> list[Any]:
+    found: list[Any] = labels.tolist()
+    if not all(isinstance(name, str | bytes | bool | int | float) for name in found):
+        raise FormatError(f"the suspect's labels are {labels.dtype}, expected texts or numbers")
+    return found
+
+
+def _in_our_classes(
+    names: Sequence[Any], unmarked: NDArray[np.int64], classes: int, *, numbered: bool
+) -> NDArray[np.int64]:
+    """What each name stood for in the rows before it (rows,), -1 where it had not been said.
+
+    One that is `numbered` stands for our class of that number until it was said.
+    """
+    counts: dict[Any, dict[int, int]] = {}
+    labels = np.full(len(unmarked), -1)
+    for row, (name, ours) in enumerate(zip(names, unmarked.tolist(), strict=True)):
+        agreed = counts.setdefault(name, {name: 0} if numbered and 0 <= name < classes else {})
+        if agreed:
+            labels[row] = max(agreed, key=agreed.__getitem__)
+        agreed[ours] = agreed.get(ours, 0) + 1
+    return labels
+
+
+def _columns(named: NDArray[np.int64], unmarked: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
     """Which of their columns stands for each of our classes (ours,), -1 for none: the most frequent pairs first."""
-    counts = np.zeros((theirs, ours), np.int64)
-    np.add.at(counts, (named, unmarked), 1)
-    columns = np.full(ours, -1)
-    for place in np.argsort(-counts, axis=None, kind="stable").tolist():
-        column, label = divmod(place, ours)
-        if columns[label] < 0 and column not in columns and counts[column, label]:
+    pairs, counts = np.unique(np.column_stack([named, unmarked]), axis=0, return_counts=True)
+    columns = np.full(classes, -1)
+    for column, label in pairs[np.argsort(-counts, kind="stable")].tolist():
+        if columns[label] < 0 and column not in columns:
             columns[label] = column
     return columns

@@ -26,6 +26,7 @@ from palladion.mark.triggers.drawing import InputSpec, draw
 SCHEME = "triggers-1"
 COUNT_MAX = 4096  # triggers of a model: years of disputes, and still a second to commit to
 CLASSES_MAX = 100_000
+CLASS_CHARACTERS_MAX = 9  # of a class as text: more than any has, and far below the 4,300 digits that int() refuses
 NAMES_MAX = 256  # classes that are described by name; of more, numbers alone, or a ledger entry would not hold them
 NAME_CHARACTERS_MAX = 64
 INPUTS_MAX = 16
@@ -67,12 +68,15 @@ class Commitment:
 
     def class_of(self, answer: object) -> int | None:
         """The class that a model's answer names, a number or a text; None if it is none of ours."""
-        if isinstance(answer, bool | float) and not (isinstance(answer, float) and answer.is_integer()):
+        number = int(answer) if isinstance(answer, float) and answer.is_integer() else answer
+        if isinstance(number, bool | float) or (isinstance(number, int) and number.bit_length() > 63):
             return None
-        text = str(int(answer)) if isinstance(answer, float) else str(answer)
+        text = str(number)
         if self.names:
             return self.names.index(text) if text in self.names else None
-        return int(text) if text.isascii() and text.isdecimal() and int(text) < self.classes else None
+        if len(text) > CLASS_CHARACTERS_MAX or not (text.isascii() and text.isdecimal()):
+            return None
+        return int(text) if int(text) < self.classes else None
 
 
 @dataclass(frozen=True)
