@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-SCRIPTS = ("answers", "install", "ledger", "loading", "marks", "model", "rivals", "seal", "triggers")
+SCRIPTS = ("answers", "install", "ledger", "loading", "marks", "model", "rivals", "seal", "tabular", "triggers")
 
 
 def main(arguments: list[str]) -> int:
