@@ -84,7 +84,7 @@ def measure(report: Report) -> None:
 def _utility(report: Report, api: _Api, rows: Rows) -> None:
     marked, tested = api.answer(rows, "thief"), api.answer(api.test, "thief")
     clean = float((api.scores(api.test).argmax(axis=1) == api.truth).mean())
-    report.add("labels that turn, on queries", float(marked.flipped.mean()), "", reference=f"policy {SHARE}")
+    report.add("labels that turn, on queries", float(marked.flipped.mean()), "of 1", reference=f"policy {SHARE}")
     right = float((tested.labels == api.truth).mean())
     report.at_least(
         "accuracy of marked answers", right * 100, "points", clean * 100 - 0.5, reference=f"{clean * 100:.1f} unmarked"
@@ -176,7 +176,7 @@ def _adaptive(report: Report, api: _Api) -> None:
     what = f"of {ADAPTIVE_CLIENTS} clients that choose queries by answers, p <= 0.1 beside an innocent suspect"
     verdicts = float(np.mean([item.log10_p <= -1 for item in found]))
     scores = float(np.mean([item.score_log10_p <= -1 for item in found]))
-    report.at_most(what, verdicts, "", 0.1, reference=f"{scores:.2f} by scores, which are information")
+    report.at_most(what, verdicts, "of 1", 0.1, reference=f"{scores:.2f} by scores, which are information")
 
 
 def _smooth(report: Report, api: _Api, rows: Rows) -> None:

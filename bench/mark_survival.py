@@ -56,7 +56,7 @@ def measure_survival(report: Report, subject: Subject, rewirings: list[Rewiring]
     name = subject.name
     about = f"{count:,} of {original.parameter_count:,} weights marked"
     lost = 1 - subject.cosine(ours)
-    report.at_most(f"{name}: 1 - cosine of outputs after marking", lost, "", 0.001, reference=about)
+    report.at_most(f"{name}: 1 - cosine of outputs after marking", lost, "of 1", 0.001, reference=about)
     points = subject.points(ours)
     report.at_least(
         f"{name}: the task after marking", points, "points", before - 0.5, reference=f"{before:.2f} unmarked"
@@ -161,7 +161,7 @@ def measure_subjects(report: Report) -> None:
     for make, rewired in ((mini_lm, _bert_rewirings), (cnn, _cnn_rewirings), (gpt, _gpt_rewirings)):
         subject = make()
         if subject is None:
-            report.add(f"{make.__name__}: left out", 0, "", reference="torch, its weights or its data are not here")
+            report.add(f"{make.__name__}: left out", 0, "rows", reference="torch, its weights or its data are not here")
             continue
         measure_survival(report, subject, rewired(subject))
         if subject.name == "MiniLM":
@@ -253,4 +253,4 @@ def measure_null(report: Report, subject: Subject, *, keys: int = 10_000) -> Non
     from scipy.stats import kstest
 
     fit = float(kstest(normal_t, "norm").pvalue)
-    report.at_least("null: normal numbers, Kolmogorov-Smirnov p of T", fit, "", 0.01, reference=f"{keys:,} keys")
+    report.at_least("null: normal numbers, Kolmogorov-Smirnov p of T", fit, "p", 0.01, reference=f"{keys:,} keys")

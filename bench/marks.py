@@ -75,7 +75,7 @@ def _many_recipients(report: Report) -> None:
     """Eight colluders of 10,000 recipients, on the encoder of MiniLM if its weights are here."""
     subject = mini_lm()
     if subject is None:
-        report.add("fingerprints of 10,000: left out", 0, "", reference="MiniLM is not here")
+        report.add("fingerprints of 10,000: left out", 0, "rows", reference="MiniLM is not here")
         return
     encoder = {name: item for name, item in subject.weights.items() if name.startswith("encoder.")}
     collusion(report, "MiniLM's encoder, 8 of 10,000", as_model(encoder), recipients=10_000)
