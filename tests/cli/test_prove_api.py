@@ -58,7 +58,8 @@ def run(house: Triggered, monkeypatch: pytest.MonkeyPatch, *arguments: str, url:
     )
     monkeypatch.setattr("palladion.lifecycle.triggers.time.sleep", lambda _: None)
     output, errors = io.StringIO(), io.StringIO()
-    parent = click.Context(palladion, info_name="palladion")
+    # with its settings: click remembers what the help option of a command is called
+    parent = click.Context(palladion, info_name="palladion", **palladion.context_settings)
     parent.obj = house.made.home
     parent.params["home"] = house.made.home
     parent.set_parameter_source("home", click.core.ParameterSource.COMMANDLINE)
