@@ -10,7 +10,6 @@ from typing import Any
 import click
 import pytest
 
-from palladion.cli.main import palladion
 from palladion.cli.output import identity_option, json_option, passphrase_option
 from palladion.cli.prove.api import SuspectType, api_options, capture, prove_url
 from palladion.clock import ManualClock
@@ -58,8 +57,8 @@ def run(house: Triggered, monkeypatch: pytest.MonkeyPatch, *arguments: str, url:
     )
     monkeypatch.setattr("palladion.lifecycle.triggers.time.sleep", lambda _: None)
     output, errors = io.StringIO(), io.StringIO()
-    # with its settings: click remembers what the help option of a command is called
-    parent = click.Context(palladion, info_name="palladion", **palladion.context_settings)
+    # not palladion itself: click remembers what the help option of a command is called
+    parent = click.Context(click.Group("palladion"), info_name="palladion")
     parent.obj = house.made.home
     parent.params["home"] = house.made.home
     parent.set_parameter_source("home", click.core.ParameterSource.COMMANDLINE)
@@ -152,7 +151,10 @@ def test_a_file_is_still_a_file(tmp_path: Path) -> None:
 
 def checked(*arguments: str) -> str:
     output = io.StringIO()
-    with redirect_stdout(output), capture.make_context("capture", list(arguments)) as ctx:
+    with (
+        redirect_stdout(output),
+        capture.make_context("capture", list(arguments), help_option_names=["-h", "--help"]) as ctx,
+    ):
         assert capture.invoke(ctx) in {None, 0}
     return output.getvalue()
 

@@ -39,7 +39,7 @@ def _run(*arguments: str) -> None:
 def _student(*arguments: str) -> tuple[str, int]:
     output = io.StringIO()
     with redirect_stdout(output):
-        code = student.main(list(arguments), standalone_mode=False, obj=Path())
+        code = student.main(list(arguments), standalone_mode=False, help_option_names=["-h", "--help"], obj=Path())
     return output.getvalue(), int(code)
 
 
