@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,11 @@ def _modules() -> Iterator[Path]:
     yield from sorted(SOURCE.rglob("*.py"))
 
 
+@cache
+def _tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
 def _name(path: Path) -> str:
     return path.relative_to(SOURCE).as_posix()
 
@@ -70,7 +76,7 @@ def test_functions_can_be_read_at_a_glance() -> None:
     long = {
         f"{_name(path)}:{node.name}"
         for path in _modules()
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(_tree(path))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         and (node.end_lineno or node.lineno) - node.lineno + 1 > FUNCTION_LINES_MAX
     }
@@ -81,14 +87,14 @@ def test_the_product_asserts_nothing_since_python_can_be_told_to_skip_it() -> No
     found = [
         f"{_name(path)}:{node.lineno}"
         for path in _modules()
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(_tree(path))
         if isinstance(node, ast.Assert)
     ]
     assert found == []
 
 
 def test_every_module_says_what_it_owns() -> None:
-    assert [_name(path) for path in _modules() if not ast.get_docstring(ast.parse(path.read_text()))] == []
+    assert [_name(path) for path in _modules() if not ast.get_docstring(_tree(path))] == []
 
 
 def test_tests_mirror_the_source() -> None:

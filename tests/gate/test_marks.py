@@ -34,6 +34,8 @@ from tests.lifecycle.installations import ACTOR
 from .gates import MODEL, PATH, Bench, House, StubSession, add_calibration, answer, open_gate, problem
 from .marking import SEED, calibration_of
 
+pytestmark = pytest.mark.slow  # the default suite is run often, and these are many
+
 MARKING = RoutePolicy(model=MODEL, mode="enforce", flipped=0.05)
 ROWS = np.random.default_rng(SEED).standard_normal((200, 4)).astype(np.float32)
 

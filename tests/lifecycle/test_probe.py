@@ -31,6 +31,8 @@ from palladion.transit.web import Web
 from tests.lifecycle.apis import LIMITS, Answering, Reply, Suspect, suspect
 from tests.lifecycle.installations import NOW
 
+pytestmark = pytest.mark.slow  # the default suite is run often, and these are many
+
 HERE = parse_url("http://127.0.0.1:1/predict")
 KEY = "palladion-test-key"
 ROWS = np.arange(20, dtype=np.float32).reshape(10, 2)

@@ -26,6 +26,8 @@ from tests.models import onnx_bytes, write
 
 from .installations import ACTOR, Made, make
 
+pytestmark = pytest.mark.slow  # the default suite is run often, and these are many
+
 SEED = 20261126
 MODEL = "fraud"
 QUERIES, STRENGTH = 800, 0.4

@@ -27,6 +27,8 @@ from tests.lifecycle.triggered import MODEL, Triggered, answering, triggered
 from tests.mark.classifiers import ORIGINAL, network, rows
 from tests.models import write
 
+pytestmark = pytest.mark.slow  # the default suite is run often, and these are many
+
 
 @pytest.fixture(scope="module")
 def made_once(tmp_path_factory: pytest.TempPathFactory) -> Triggered:

@@ -18,6 +18,8 @@ from palladion.model.tensors import Tensor
 
 from .suspects import KEY, OTHER_KEY
 
+pytestmark = pytest.mark.slow  # the default suite is run often, and these are many
+
 Array = NDArray[Any]
 MARGINS = np.random.default_rng(1).standard_normal(600).astype(np.float32)
 SHARES = np.where(np.arange(900) % 3, 0, 0.02 * np.random.default_rng(2).integers(1, 5, 900) / 4).astype(np.float32)

@@ -35,6 +35,8 @@ from .suspects import (
     with_weights,
 )
 
+pytestmark = pytest.mark.slow  # the default suite is run often, and these are many
+
 LOUD = 10 * AMPLITUDE  # so that few weights are enough: sqrt(N) / 10 instead of sqrt(N) / 100
 
 

@@ -18,6 +18,8 @@ from palladion.model.tensors import Tensor
 
 from .suspects import network
 
+pytestmark = pytest.mark.slow  # the default suite is run often, and these are many
+
 Nodes = list[onnx.NodeProto]
 Size = str | int | None
 Shape = list[Size]

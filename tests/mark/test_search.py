@@ -20,6 +20,8 @@ from palladion.model.model import Model
 
 from .suspects import KEY, OWNERSHIP, Array, each, matrix, noisy, numbers_of, one_matrix, rounded, saved, stamped
 
+pytestmark = pytest.mark.slow  # the default suite is run often, and these are many
+
 ORIGINAL = saved({"w": matrix(96, 256), "v": matrix(64, 200, seed=2)})
 KEYS = [(f"recipient {index}", fingerprint_key(bytes(32), "digest", f"key {index}")) for index in range(300)]
 STATISTIC = 7.0

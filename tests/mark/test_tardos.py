@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from palladion.mark.carriers import derive
 from palladion.mark.tardos import LENGTH_MAX, TardosCode, accuse, embed, length_for, read
 
+pytestmark = pytest.mark.slow  # the default suite is run often, and these are many
+
 KEY = bytes(32)
 OWNER = derive(KEY, "owner")
 NAMED = -9.0

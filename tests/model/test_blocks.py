@@ -13,6 +13,8 @@ from palladion.model.block_layouts import LAYOUTS
 from palladion.model.blocks import BLOCK_TYPES, PACKED_TYPES, decode, encode_like, mean_step, nearby
 from palladion.model.tensors import DTYPES
 
+pytestmark = pytest.mark.slow  # the default suite is run often, and these are many
+
 TYPES = sorted(BLOCK_TYPES)
 # Where the float16 scales of a block stand.
 HALVES = {"q2_k": (80, 82), "q3_k": (108,), "q6_k": (208,), **dict.fromkeys(("q4_1", "q5_1", "q4_k", "q5_k"), (0, 2))}

@@ -25,6 +25,8 @@ from palladion.watch.calibration_file import decode_calibration, encode_calibrat
 from tests.lifecycle.installations import ACTOR, NOW, Made, kinds, make
 from tests.models import onnx_bytes, write
 
+pytestmark = pytest.mark.slow  # the default suite is run often, and these are many
+
 SEED = 19
 PLAN = Plan(clients=44, organisations=4, horizon=16, group_horizon=6, seed=3)
 

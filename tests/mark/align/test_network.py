@@ -32,6 +32,8 @@ from .networks import (
     resnet_parts,
 )
 
+pytestmark = pytest.mark.slow  # the default suite is run often, and these are many
+
 INT4_NOISE = 0.1  # of weights, as `protect` predicts it
 
 

@@ -31,6 +31,8 @@ from .transformers_made import (
     tuned,
 )
 
+pytestmark = pytest.mark.slow  # the default suite is run often, and these are many
+
 OWN, WRONG = OwnershipKey(KEY, None), OwnershipKey(OTHER_KEY, None)
 ORIGINALS = {family: saved(made(family)) for family in FAMILIES}
 MARKED = {

@@ -6,6 +6,8 @@ from numpy.typing import NDArray
 
 from palladion.mark.align.transformer_heads import Heads, head_size, plan_heads, rearranged
 
+pytestmark = pytest.mark.slow  # the default suite is run often, and these are many
+
 WIDTH, HEADS, SIZE = 48, 6, 8
 Matrix = NDArray[np.float32]
 

@@ -12,6 +12,8 @@ from tests.mark.suspects import saved
 
 from .transformers_made import FAMILIES, GROUPS, HEADS, Array, Family, int4, made, tuned
 
+pytestmark = pytest.mark.slow  # the default suite is run often, and these are many
+
 
 def _parts(family: Family) -> Parts:
     model = saved(made(family))

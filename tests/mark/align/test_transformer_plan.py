@@ -14,6 +14,8 @@ from tests.mark.suspects import saved
 
 from .transformers_made import HEADS, made
 
+pytestmark = pytest.mark.slow  # the default suite is run often, and these are many
+
 ORIGINAL = saved(made("bert"))
 ATTACKED = reparametrise(made("bert"), 3, heads=HEADS)
 

@@ -5,6 +5,8 @@ import pytest
 
 from palladion.mark.align.units import COPIES_MAX, Units, View, equilibrated, pair_units
 
+pytestmark = pytest.mark.slow  # the default suite is run often, and these are many
+
 
 def weights(
     units: int = 24, others: int = 20, kernel: int = 3, seed: int = 1

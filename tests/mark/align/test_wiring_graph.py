@@ -9,6 +9,8 @@ from palladion.model.model import Model
 
 from .networks import Node, Tensors, cnn, cnn_nodes, exported, mlp, mlp_nodes, resnet_nodes
 
+pytestmark = pytest.mark.slow  # the default suite is run often, and these are many
+
 
 def wired(model: Model) -> dict[str, list[Block]]:
     assert model.graph is not None

@@ -12,6 +12,8 @@ from palladion.model.tensors import Tensor
 from tests.mark.quantised import test_nibbles, test_words
 from tests.mark.suspects import Array, matrix, tensor
 
+pytestmark = pytest.mark.slow  # the default suite is run often, and these are many
+
 
 def among(**arrays: Array) -> dict[str, object]:
     """What is found, by name; a double underscore is a dot."""

@@ -12,6 +12,8 @@ from palladion.model.read import read_memory
 from palladion.model.tensors import Tensor
 from tests.mark.suspects import KEY, Array, tensor
 
+pytestmark = pytest.mark.slow  # the default suite is run often, and these are many
+
 OUTPUTS, INPUTS, BLOCK = 24, 80, 32  # the last block is half empty
 BLOCKS = 3
 STATED = {"K": INPUTS, "N": OUTPUTS, "bits": 4, "block_size": BLOCK}

@@ -10,6 +10,8 @@ from palladion.mark.quantised.nibbles import Nibbles, nibbles_of
 from palladion.model.tensors import Tensor
 from tests.mark.suspects import KEY, Array, matrix, tensor
 
+pytestmark = pytest.mark.slow  # the default suite is run often, and these are many
+
 NF4 = [
     -1,
     -0.6962,

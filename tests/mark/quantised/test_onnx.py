@@ -18,6 +18,8 @@ from palladion.model.rewrite import rewrite
 from palladion.model.tensors import Tensor
 from tests.mark.suspects import KEY, OWNERSHIP, Array, matrix, one_matrix
 
+pytestmark = pytest.mark.slow  # the default suite is run often, and these are many
+
 CODES = np.clip(np.rint(matrix(32, 24) * 300), -127, 127).astype(np.int8)  # (inputs, outputs)
 
 

@@ -9,6 +9,8 @@ from palladion.mark.quantised.words import Words, words_of
 from palladion.model.tensors import Tensor
 from tests.mark.suspects import KEY, Array, tensor
 
+pytestmark = pytest.mark.slow  # the default suite is run often, and these are many
+
 INPUTS, OUTPUTS, GROUP = 64, 32, 16
 AWQ_ORDER = [0, 2, 4, 6, 1, 3, 5, 7]
 

@@ -7,6 +7,8 @@ import pytest
 
 from palladion.mark.triggers.dense import Activation, Dense, _slopes, forward, learn
 
+pytestmark = pytest.mark.slow  # the default suite is run often, and these are many
+
 
 def layers(activation: Activation = "Relu", *, last: int = 5, seed: int = 1) -> list[Dense]:
     generator = np.random.default_rng(seed)

@@ -13,6 +13,8 @@ from tests.mark.classifiers import FEATURES, linear, network, rows, trees
 from tests.mark.suspects import one_matrix
 from tests.model.factories import helper, make_model, perceptron, value, weights
 
+pytestmark = pytest.mark.slow  # the default suite is run often, and these are many
+
 
 def head(model: Model) -> Head:
     found = find_head(model)

@@ -19,6 +19,8 @@ from palladion.model.rewrite import rewrite
 from tests.mark.classifiers import ORIGINAL, linear, network, rows, trees
 from tests.mark.suspects import one_matrix, rounded
 
+pytestmark = pytest.mark.slow  # the default suite is run often, and these are many
+
 ROOT = bytes(range(32))
 REFERENCES = {"x": rows(300)}
 

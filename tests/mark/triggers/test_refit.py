@@ -5,6 +5,8 @@ import pytest
 
 from palladion.mark.triggers.refit import hold_references, refit_head, solve_margins, usual_lead
 
+pytestmark = pytest.mark.slow  # the default suite is run often, and these are many
+
 GENERATOR = np.random.default_rng(20261126)
 WEIGHTS = GENERATOR.normal(size=(6, 40))
 BIAS = GENERATOR.normal(size=6)

@@ -13,6 +13,8 @@ from palladion.model.model import Model
 from palladion.model.run import open_session
 from tests.mark.classifiers import rows, trees
 
+pytestmark = pytest.mark.slow  # the default suite is run often, and these are many
+
 
 def read(model: Model) -> Trees:
     assert model.graph is not None
