@@ -17,7 +17,7 @@ from palladion.cli.output import (
     size_text,
     warn,
 )
-from palladion.cli.protect import BASE_HELP, announce, predictions, rows_option, stages
+from palladion.cli.protect import BASE_HELP, announce, check_option, guard_of, predictions, rows_option, stages
 
 
 @click.command(epilog="Example: palladion mark ./llama --name llama --out ./llama-marked")
@@ -29,6 +29,7 @@ from palladion.cli.protect import BASE_HELP, announce, predictions, rows_option,
 @click.option("--note", default="", help="A sentence that stays with the version.")
 @click.option("--base", default="", metavar="MODEL", help=BASE_HELP)
 @rows_option
+@check_option
 @passphrase_option
 @json_option
 @click.pass_context
@@ -40,6 +41,7 @@ def mark(
     note: str,
     base: str,
     rows: Path | None,
+    check: str | None,
     passphrase_file: Path | None,
     as_json: bool,
 ) -> None:
@@ -66,6 +68,7 @@ def mark(
             actor=actor(),
             note=note,
             base=base_digest,
+            guard=guard_of(check),
             rows=rows,
             announce=announce,
             progress=stages(bar),

@@ -1,5 +1,7 @@
 """`palladion protect`: a plaintext model in, a sealed and recorded version out."""
 
+import shlex
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,10 +24,11 @@ from palladion.errors import FINDING
 
 if TYPE_CHECKING:
     from palladion.cli.output import Progress
-    from palladion.lifecycle.marking import OwnershipMark
+    from palladion.lifecycle.marking import Guard, OwnershipMark
     from palladion.lifecycle.protect import Prepared, Protected
     from palladion.lifecycle.reading import Progress as Stages
     from palladion.mark.triggers.planting import Planted
+    from palladion.model.model import Model
 
 # A thousand times below the threshold of a verdict: what is predicted is a mean, and each key is another draw.
 LOG10_P_WEAK = -12.0
@@ -41,12 +44,21 @@ rows_option = click.option(
 )
 
 
+check_option = click.option(
+    "--check",
+    metavar="COMMAND",
+    help="Halve the mark while this program, which gets the path of the marked model (in plaintext, as long as it "
+    "runs), exits with 1; 0 says that the model is good enough. 'probes' compares outputs of an ONNX model instead.",
+)
+
+
 @click.command(epilog="Example: palladion protect model.onnx --name fraud --note 'retrained in March'")
 @click.argument("model", type=click.Path(exists=True, path_type=Path))
 @click.option("--name", required=True, help="The model's name; a name that exists gets its next version.")
 @click.option("--note", default="", help="A sentence that stays with the version.")
 @click.option("--base", default="", metavar="MODEL", help=BASE_HELP)
 @rows_option
+@check_option
 @click.option("--delete-plaintext", is_flag=True, help="Remove the plaintext files once the sealed ones have verified.")
 @passphrase_option
 @json_option
@@ -58,6 +70,7 @@ def protect(
     note: str,
     base: str,
     rows: Path | None,
+    check: str | None,
     delete_plaintext: bool,
     passphrase_file: Path | None,
     as_json: bool,
@@ -83,6 +96,7 @@ def protect(
             actor=actor(),
             note=note,
             base=base_digest,
+            guard=guard_of(check),
             rows=rows,
             delete=delete_plaintext,
             announce=announce,
@@ -101,6 +115,20 @@ def protect(
     for item in made.stayed:
         warn(f"{item.path} was not deleted: {item.reason}")
     return FINDING if made.stayed else 0
+
+
+def guard_of(check: str | None) -> "Callable[[Model], Guard] | None":
+    """What `--check` asks for, of the unmarked model."""
+    from palladion.mark.guard import command_guard, cosine_guard
+
+    if check is None:
+        return None
+    if check == "probes":
+        return cosine_guard
+    command = shlex.split(check)
+    if not command:
+        raise click.UsageError("--check is a program, or 'probes', got nothing")
+    return lambda _original: command_guard(command)
 
 
 def announce(prepared: "Prepared") -> None:

@@ -17,7 +17,7 @@ from palladion.lifecycle.installation import Installation
 from palladion.lifecycle.marking import Guard, OwnershipMark, ownership_of
 from palladion.lifecycle.protect import Prepared, prepare, seal_prepared
 from palladion.lifecycle.reading import Progress
-from palladion.model.model import ModelFile
+from palladion.model.model import Model, ModelFile
 from palladion.registry import Version
 
 
@@ -46,7 +46,7 @@ def mark(
     actor: str,
     note: str = "",
     base: str = "",
-    guard: Guard | None = None,
+    guard: Callable[[Model], Guard] | None = None,
     rows: Path | None = None,
     announce: Callable[[Prepared], None] = lambda _prepared: None,
     progress: Progress = lambda _stage, _done, _total: None,

@@ -86,7 +86,7 @@ def protect(
     note: str = "",
     base: str = "",
     delete: bool = False,
-    guard: Guard | None = None,
+    guard: Callable[[Model], Guard] | None = None,
     rows: Path | None = None,
     announce: Callable[[Prepared], None] = lambda _prepared: None,
     progress: Progress = lambda _stage, _done, _total: None,
@@ -94,7 +94,8 @@ def protect(
     """Protect the model at `path`, a file or a folder, as the next version of `name`, which is made if it is new.
 
     An adapter needs `base`, the content digest of the model it was made for. `announce` is told before anything is
-    sealed what will be found again in copies; `guard` is `mark_ownership`'s. With `rows`, a file of ordinary inputs, a
+    sealed what will be found again in copies; `guard` makes that of `mark_ownership` of the
+    unmarked model. With `rows`, a file of ordinary inputs, a
     classifier gets the triggers that the policy asks for. With `delete`, the plaintext files are deleted once the
     sealed ones have verified.
 
@@ -118,7 +119,7 @@ def prepare(
     *,
     note: str,
     base: str,
-    guard: Guard | None,
+    guard: Callable[[Model], Guard] | None,
     progress: Progress,
     rows: Path | None = None,
 ) -> Prepared:
@@ -133,7 +134,8 @@ def prepare(
     if rows is not None:
         planted = _planted(installation, owner, plain, rows)
         read = digested(planted.model, progress, stage="triggers")
-    mark = mark_ownership(read.model, read.content, owner, guard=guard, progress=progress)
+    watching = guard(read.model) if guard is not None else None
+    mark = mark_ownership(read.model, read.content, owner, guard=watching, progress=progress)
     return Prepared(path, plain, read, mark, planted)
 
 
