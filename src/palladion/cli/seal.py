@@ -1,6 +1,5 @@
 """`palladion seal` and `palladion reseal`: encryption alone, of a model or anything else."""
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,11 +20,8 @@ from palladion.cli.output import (
 )
 
 if TYPE_CHECKING:
-    from palladion.lifecycle.installation import Installation
     from palladion.lifecycle.reseal import Resealed
     from palladion.lifecycle.seal import Sealed
-
-_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 @click.command(epilog="Example: palladion seal ./llama --name llama --to acme --out llama-for-acme.sealed")
@@ -80,7 +76,7 @@ def seal(
     from palladion.lifecycle import seal as life
 
     installation = find_installation(ctx)
-    base_digest = _base(installation, base)
+    base_digest = life.find_base(installation, base)
     owner = installation.open_owner_root(owner_identities(passphrase_file))
     with progress(f"seal {path.name}") as bar:
         made = life.seal(
@@ -133,18 +129,6 @@ def reseal(ctx: click.Context, version: str, reason: str, passphrase_file: Path 
         print_fields([("ledger", f"entry {made.receipt.index}"), ("left out", ", ".join(made.lost) or None)])
     for wrap in made.lost:
         warn(f"{wrap} could open {subject} before and cannot now: no registered recipient has that key")
-
-
-def _base(installation: "Installation", text: str) -> str:
-    """The content digest of what `--base` names."""
-    from palladion.lifecycle.open import find_version
-    from palladion.seal.reader import verify_file
-
-    if not text or _DIGEST.fullmatch(text):
-        return text
-    if Path(text).is_file():
-        return verify_file(Path(text), installation.publishers()).header.content
-    return find_version(installation, text).content_digest
 
 
 def _document(made: "Sealed") -> dict[str, object]:

@@ -21,7 +21,6 @@ from palladion.keys import Root
 from palladion.lifecycle.installation import Installation, owner_identity
 from palladion.lifecycle.open import OWNERSHIP, OpenedModel, open_version
 from palladion.lifecycle.reading import Progress, ReadModel, digested
-from palladion.mark.carriers import derive
 from palladion.mark.disclosure import commitment_root, tensor_commitments
 from palladion.mark.fingerprints import fingerprint_key, stamp_place
 from palladion.mark.match import CLIP
@@ -172,7 +171,7 @@ class _Marking:
             return None
         if place.tied_to is None:  # the same numbers with the same mark say nothing more
             self.carrying[place.name] = _Carrying(place.size, place.grain)
-        return place.coding.encode(self._mark(place), derive(self._key, "rounding", place.carrier_name))
+        return place.stored(self._mark(place), self._key)
 
 
 def _description(key: OwnershipKey, original: str, amplitude: float, places: Mapping[str, _Carrying]) -> dict[str, Any]:

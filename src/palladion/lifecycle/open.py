@@ -76,6 +76,14 @@ def find_version(installation: Installation, text: str) -> Version:
         return current
 
 
+def versions_named(installation: Installation, named: Sequence[str]) -> list[Version]:
+    """The versions that `named` says, as `find_version` reads each; of every model all, if it is empty."""
+    if named:
+        return [find_version(installation, name) for name in named]
+    with installation.open_registry() as registry, registry.read() as records:
+        return [version for model in records.models.all() for version in records.versions.all(model.name)]
+
+
 def open_version(
     installation: Installation,
     text: str,

@@ -9,7 +9,7 @@ from palladion.keys import Root
 from palladion.ledger.record import Record
 from palladion.lifecycle.installation import Installation
 from palladion.lifecycle.marking import ownership_key_of, ownership_of, unmarked
-from palladion.lifecycle.open import find_version
+from palladion.lifecycle.open import versions_named
 from palladion.mark.fingerprints import Accusation, fingerprint_key, trace
 from palladion.mark.interface import verify
 from palladion.mark.stats import best_of
@@ -72,13 +72,8 @@ def prove(
 
 def _chosen(installation: Installation, named: Sequence[str]) -> list[tuple[Version, dict[str, Any]]]:
     """The versions to test against, each once, with what they say of their marks."""
-    if named:
-        versions = [find_version(installation, name) for name in named]
-    else:
-        with installation.open_registry() as registry, registry.read() as records:
-            versions = [version for model in records.models.all() for version in records.versions.all(model.name)]
     chosen = {}
-    for version in versions:
+    for version in versions_named(installation, named):
         mark = ownership_of(version)
         if mark is not None:
             chosen[version.model, version.number] = version, mark

@@ -17,7 +17,7 @@ from palladion.ledger.reader import LedgerReader
 from palladion.ledger.record import Record, decode_record
 from palladion.lifecycle.capture import Capture, new_capture
 from palladion.lifecycle.installation import Installation
-from palladion.lifecycle.open import find_version
+from palladion.lifecycle.open import versions_named
 from palladion.lifecycle.probe import Api, Probed, answered, probe
 from palladion.lifecycle.prove import LOG10_P_MAX
 from palladion.mark.stats import best_of
@@ -228,13 +228,8 @@ def _classes(api: Api, commitment: Commitment, probed: Probed) -> tuple[list[int
 
 
 def _chosen(installation: Installation, named: Sequence[str]) -> list[tuple[Version, Commitment]]:
-    if named:
-        versions = [find_version(installation, name) for name in named]
-    else:
-        with installation.open_registry() as registry, registry.read() as records:
-            versions = [version for model in records.models.all() for version in records.versions.all(model.name)]
     chosen = {}
-    for version in versions:
+    for version in versions_named(installation, named):
         commitment = triggers_of(version)
         if commitment is not None:
             # of versions with the same triggers, one is enough: the newest

@@ -5,9 +5,11 @@ Models are `palladion.model.read.read_file`'s; weights are read tensor by tensor
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
+
+from numpy.typing import NDArray
 
 from palladion.mark.align.realign import realign
-from palladion.mark.carriers import derive
 from palladion.mark.places import Survey
 from palladion.mark.weights import AMPLITUDE, Finding, OwnershipKey, find_ownership, mark_place
 from palladion.model.model import Model
@@ -36,13 +38,11 @@ def embed(original: Model, key: OwnershipKey, *, amplitude: float = AMPLITUDE) -
     survey = Survey(original)
     mark = partial(mark_place, key=key, amplitude=amplitude)
 
-    def change(tensor: Tensor) -> object:
+    def change(tensor: Tensor) -> NDArray[Any] | None:
         place = survey.place_of(tensor)
-        if place is None:
-            return None
-        return place.coding.encode(mark(place), derive(key.key, "rounding", place.carrier_name))
+        return None if place is None else place.stored(mark(place), key.key)
 
-    return rewritten(original, change)  # type: ignore[arg-type]
+    return rewritten(original, change)
 
 
 def verify(original: Model, suspect: Model, key: OwnershipKey) -> Verified:

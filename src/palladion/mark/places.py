@@ -15,6 +15,7 @@ from blake3 import blake3
 from numpy.typing import NDArray
 
 from palladion.mark.attributes import attribute_coding, attribute_scale, is_attribute, is_dual
+from palladion.mark.carriers import derive
 from palladion.mark.quantised.codings import Quantised
 from palladion.mark.quantised.readable import quantised_in
 from palladion.model.model import Model
@@ -89,6 +90,10 @@ class Place:
     def carrier_name(self) -> str:
         """By which name the key of its carrier, and that of its rounding, are derived."""
         return self.name if self.tied_to is None else self.tied_to
+
+    def stored(self, weights: Weights, key: bytes) -> NDArray[Any]:
+        """The tensor's `data` for marked `weights` (rows, columns), rounded by a key that follows from `key`."""
+        return self.coding.encode(weights, derive(key, "rounding", self.carrier_name))
 
     @property
     def size(self) -> int:
