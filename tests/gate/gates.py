@@ -23,8 +23,10 @@ from palladion.clock import ManualClock
 from palladion.errors import PalladionError
 from palladion.gate.directory import Directory, Roll, read_roll
 from palladion.gate.gate import Gate
-from palladion.gate.hosted import Hosted, host
 from palladion.gate.requests import Request, Response
+from palladion.gate.served import Served, open_route
+from palladion.gate.sources.embedded import Embedded
+from palladion.gate.stages import Stages
 from palladion.keys import Root
 from palladion.ledger import merkle
 from palladion.ledger.record import Record
@@ -194,17 +196,17 @@ class Bench:
     def put(self, standing: Standing, *, client: str = "acme", actor: str = "user:test") -> None:
         """Let a client stand so from now on."""
         change = StandingChange(self.house.ids[client], standing, "for the test", actor, self.clock.now())
-        self.gate.directory.change(change)
+        self.gate.stages.directory.change(change)
 
     def standing(self, client: str = "acme") -> Standing:
         """How a client stands."""
-        return self.gate.directory.callers[self.house.ids[client]].standing
+        return self.gate.stages.directory.callers[self.house.ids[client]].standing
 
-    def change_hosted(self, **changes: Any) -> Hosted:
+    def change_served(self, **changes: Any) -> Served:
         """Serve the route with something else in it."""
-        (path,) = self.gate.hosted
-        changed = replace(self.gate.hosted[path], **changes)
-        self.gate.hosted = {path: changed}
+        (path,) = self.gate.served
+        changed = replace(self.gate.served[path], **changes)
+        self.gate.serve({path: changed})
         return changed
 
     @property
@@ -223,16 +225,17 @@ def open_gate(house: House, *routes: RoutePolicy, **sections: Mapping[str, Any])
     async def keep(changes: Iterable[StandingChange]) -> None:
         kept.extend(changes)
 
-    gate = Gate(installation, house.root, directory=directory, watch=watch, journal=journal, keep=keep)
-    gate.hosted = {route.route: _hosted(house, route) for route in installation.policy.route}
+    stages = Stages(installation, house.root, directory=directory, watch=watch, journal=journal, keep=keep)
+    gate = Gate(stages)
+    gate.serve({route.route: _served(house, route) for route in installation.policy.route})
     clock = installation.clock
     assert isinstance(clock, ManualClock)
     return Bench(house, gate, clock, journal, watch, kept)
 
 
 @cache
-def _hosted(house: House, route: RoutePolicy) -> Hosted:
-    return host(house.installation, route)
+def _served(house: House, route: RoutePolicy) -> Served:
+    return open_route(house.installation, route)
 
 
 @cache
@@ -271,6 +274,18 @@ class StubSession(Session):
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         return self._answer(feeds)
+
+
+def session_of(served: Served) -> Session:
+    """The model of a route that runs here."""
+    assert isinstance(served.source, Embedded)
+    return served.source.session
+
+
+def stub(bench: Bench, answer: Callable[[Mapping[str, NDArray[Any]]], dict[str, NDArray[Any]]]) -> Embedded:
+    """The source of a gate's only route, with a model that does what a test says."""
+    (served,) = bench.gate.served.values()
+    return Embedded(StubSession(session_of(served), answer), threads=2)
 
 
 def failing(error: PalladionError | ValueError) -> Callable[[Mapping[str, NDArray[Any]]], dict[str, NDArray[Any]]]:

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from palladion.errors import BusyError, FormatError, PalladionError, StorageError
 from palladion.gate.directory import WATCH, Directory, Roll
-from palladion.gate.gate import effective
 from palladion.gate.requests import Digests, Response
+from palladion.gate.stages import effective
 from palladion.ledger.record import encode_record
 from palladion.ledger.writer import BATCH_MAX
 from palladion.policy import RoutePolicy
@@ -35,12 +35,13 @@ from .gates import (
     Bench,
     Deadlines,
     House,
-    StubSession,
     answer,
     failing,
     header,
     open_gate,
     problem,
+    session_of,
+    stub,
     tiny_calibration,
 )
 
@@ -130,8 +131,8 @@ def test_json_without_an_encoding_is_expected(bench: Bench, headers: dict[bytes,
 
 def test_an_answer_is_what_the_model_says(bench: Bench) -> None:
     response = bench.ask([ROW, [1, 2, 3, 4]])
-    feeds, _ = bench.gate.hosted[PATH].decoder.decode(msgspec.json.encode({"inputs": [ROW, [1, 2, 3, 4]]}))
-    expected = bench.gate.hosted[PATH].session.run(feeds)
+    asked = bench.gate.served[PATH].decode(msgspec.json.encode({"inputs": [ROW, [1, 2, 3, 4]]}), {})
+    expected = session_of(bench.gate.served[PATH]).run(asked.feeds)
     assert response.status == 200
     assert answer(response) == {
         "model": MODEL,
@@ -139,7 +140,7 @@ def test_an_answer_is_what_the_model_says(bench: Bench) -> None:
         "outputs": {"probabilities": expected["probabilities"].tolist()},
     }
     assert header(response, b"content-type") == b"application/json"
-    assert bench.gate.answered == 2
+    assert bench.gate.stages.answered == 2
 
 
 def test_a_wrong_input_is_told_with_its_field_and_asks_no_model(bench: Bench) -> None:
@@ -181,7 +182,7 @@ def test_the_record_says_what_was_disclosed_to_whom_and_no_name(bench: Bench) ->
     bench.watch.p_value = 0.01234
     response = bench.ask()
     (record,) = bench.journal.records
-    name = bench.gate.name(bench.house.ids["acme"])
+    name = bench.gate.stages.name(bench.house.ids["acme"])
     request_id = header(response, b"palladion-request")
     assert request_id is not None
     assert (record.kind, record.actor, record.subject, record.time) == (
@@ -272,7 +273,7 @@ def test_the_suspended_are_refused_before_anything_is_read(bench: Bench) -> None
     bench.put("suspended")
     assert problem(bench.ask(body=_unread)) == "suspended"
     assert bench.journal.records == []
-    assert bench.gate.refusals == {(bench.house.ids["acme"], "suspended"): 1}
+    assert bench.gate.stages.refusals == {(bench.house.ids["acme"], "suspended"): 1}
 
 
 @pytest.mark.parametrize("standing", ["watched", "throttled", "degraded"])
@@ -298,7 +299,7 @@ def test_an_observing_route_records_once_what_it_would_have_done(house: House) -
     assert [bench.ask().body for _ in range(3)] == [before.body] * 3
     assert bench.kinds == ["answer.given", "standing.proposed", *["answer.given"] * 3]
     proposed = bench.journal.records[1]
-    assert (proposed.actor, proposed.subject) == (WATCH, bench.gate.name(bench.house.ids["acme"]))
+    assert (proposed.actor, proposed.subject) == (WATCH, bench.gate.stages.name(bench.house.ids["acme"]))
     assert proposed.details == {"from": "trusted", "to": "suspended", "reason": "they are odd", "route": PATH}
     assert (bench.standing(), bench.kept) == ("trusted", [])
 
@@ -321,7 +322,7 @@ def test_a_suspension_takes_effect_on_the_answer_that_brought_it(bench: Bench) -
     assert problem(response) == "suspended"
     assert bench.kinds == ["standing.changed"]
     assert [change.standing for change in bench.kept] == ["suspended"]
-    assert bench.gate.answered == 0
+    assert bench.gate.stages.answered == 0
 
 
 def test_a_campaign_falls_together(bench: Bench) -> None:
@@ -332,7 +333,7 @@ def test_a_campaign_falls_together(bench: Bench) -> None:
 
 
 def test_a_campaign_with_more_members_than_one_append_takes_is_recorded_whole(bench: Bench) -> None:
-    directory = bench.gate.directory
+    directory = bench.gate.stages.directory
     acme = directory.callers[bench.house.ids["acme"]]
     members = {f"m{n:04}": replace(acme, client=replace(acme.client, id=f"m{n:04}")) for n in range(BATCH_MAX + 5)}
     _load(bench, callers={**directory.callers, **members})
@@ -354,11 +355,11 @@ def test_a_client_that_is_raised_by_time_begins_anew(bench: Bench) -> None:
 
 def test_what_counts_on_a_route_that_observes_is_trust_or_suspension(house: House) -> None:
     bench = open_gate(house, OBSERVE)
-    hosted = bench.gate.hosted[PATH]
+    served = bench.gate.served[PATH]
     seen = []
     for standing in ("trusted", "watched", "throttled", "degraded", "suspended"):
         bench.put(standing)
-        seen.append(effective(bench.gate.directory.callers[bench.house.ids["acme"]], hosted))
+        seen.append(effective(bench.gate.stages.directory.callers[bench.house.ids["acme"]], served.route))
     assert seen == [*["trusted"] * 4, "suspended"]
 
 
@@ -378,7 +379,7 @@ def test_two_hundred_requests_at_once_are_never_over_admitted(house: House) -> N
     assert sum(response.status == 200 for response in responses) == 20
     assert {response.status for response in responses} == {200, 429}
     assert bench.kinds == ["answer.given"] * 20
-    assert bench.gate.refusals == {(bench.house.ids["acme"], "rate-limited"): 180}
+    assert bench.gate.stages.refusals == {(bench.house.ids["acme"], "rate-limited"): 180}
 
 
 def test_two_hundred_requests_of_many_rows_at_once_are_never_over_admitted(house: House) -> None:
@@ -387,7 +388,7 @@ def test_two_hundred_requests_of_many_rows_at_once_are_never_over_admitted(house
     answered = sum(response.status == 200 for response in responses)
     assert 7 * answered + (200 - answered) >= 100
     assert 7 * answered <= 100
-    assert bench.gate.answered == 7 * answered
+    assert bench.gate.stages.answered == 7 * answered
 
 
 def test_one_clients_limit_is_not_anothers(house: House) -> None:
@@ -436,8 +437,8 @@ def test_a_body_is_not_read_without_a_query_to_pay_for_it(house: House) -> None:
 
 def test_what_a_limit_is_now_is_to_be_kept(bench: Bench) -> None:
     bench.ask()
-    assert bench.gate.changed_limits == {bench.house.ids["acme"]}
-    assert bench.gate.limits[bench.house.ids["acme"]] > bench.clock.now().timestamp()
+    assert bench.gate.stages.changed_limits == {bench.house.ids["acme"]}
+    assert bench.gate.stages.limits[bench.house.ids["acme"]] > bench.clock.now().timestamp()
 
 
 async def _while_bodies_arrive(bench: Bench, clients: list[str], then: list[str]) -> list[list[Response]]:
@@ -495,13 +496,13 @@ def test_what_cannot_be_recorded_does_not_leave(bench: Bench, error: PalladionEr
     assert answer(response).keys() == {"type", "title", "status"}
     assert b"probabilities" not in response.body
     assert b"secret" not in response.body
-    assert bench.gate.answered == 0
+    assert bench.gate.stages.answered == 0
 
 
 def test_a_standing_that_cannot_be_recorded_does_not_change(bench: Bench) -> None:
     bench.journal.error, bench.watch.verdict = BusyError("too many records wait"), _verdict("suspended")
     assert problem(bench.ask()) == "unrecorded"
-    assert (bench.standing(), bench.kept, bench.gate.unrecorded) == ("trusted", [], [])
+    assert (bench.standing(), bench.kept, bench.gate.stages.unrecorded) == ("trusted", [], [])
     bench.journal.error = None
     assert problem(bench.ask()) == "suspended"
     assert bench.kinds == ["standing.changed"]
@@ -509,7 +510,7 @@ def test_a_standing_that_cannot_be_recorded_does_not_change(bench: Bench) -> Non
 
 @pytest.mark.parametrize("error", [FormatError("node MatMul_7 of /secret failed"), ValueError("input 'hidden'")])
 def test_a_model_that_fails_tells_nothing_of_its_inside(bench: Bench, error: PalladionError | ValueError) -> None:
-    bench.change_hosted(session=StubSession(bench.gate.hosted[PATH].session, failing(error)))
+    bench.change_served(source=stub(bench, failing(error)))
     response = bench.ask()
     assert (response.status, problem(response)) == (500, "model-failed")
     assert answer(response).keys() == {"type", "title", "status"}
@@ -520,7 +521,7 @@ def test_a_model_that_mixes_rows_answers_nobody(bench: Bench) -> None:
     def joined(_: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         return {"probabilities": np.ones((1, 3), np.float32) / 3}
 
-    bench.change_hosted(session=StubSession(bench.gate.hosted[PATH].session, joined))
+    bench.change_served(source=stub(bench, joined))
     assert problem(bench.ask([ROW, ROW])) == "model-failed"
     assert bench.ask([ROW]).status == 200
 
@@ -530,8 +531,8 @@ class SlowModel:
 
     def __init__(self, bench: Bench) -> None:
         self.begun, self.go_on = threading.Event(), threading.Event()
-        self._real = bench.gate.hosted[PATH].session
-        bench.change_hosted(session=StubSession(self._real, self._answer))
+        self._real = session_of(bench.gate.served[PATH])
+        bench.change_served(source=stub(bench, self._answer))
 
     def _answer(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         self.begun.set()
@@ -570,12 +571,12 @@ def test_an_answer_that_is_not_ready_in_time_is_not_given(house: House, monkeypa
 
 
 def _load(bench: Bench, callers: Mapping[str, Any]) -> None:
-    directory: Directory = bench.gate.directory
+    directory: Directory = bench.gate.stages.directory
     directory.load(Roll(directory._keys, callers))
 
 
 def _revoke_keys(bench: Bench) -> None:
-    directory = bench.gate.directory
+    directory = bench.gate.stages.directory
     directory.load(Roll({}, directory.callers))
 
 
@@ -602,7 +603,7 @@ def test_a_client_that_is_suspended_while_the_model_runs_gets_no_answer(bench: B
 
 def test_a_version_that_is_replaced_while_it_runs_answers_and_is_not_weighed(bench: Bench) -> None:
     def swap() -> None:
-        bench.change_hosted(calibration=tiny_calibration())
+        bench.change_served(calibration=tiny_calibration())
 
     response = SlowModel(bench).meanwhile(bench, swap)
     assert response.status == 200
@@ -647,15 +648,15 @@ def test_a_change_is_recorded_and_kept_though_its_client_no_longer_waits(
         await journal.begun.wait()
         deadlines.pass_by()
         response = await asked
-        assert [change.standing for change in bench.gate.unrecorded] == ["throttled"]
+        assert [change.standing for change in bench.gate.stages.unrecorded] == ["throttled"]
         journal.go_on.set()
-        await bench.gate.close()
+        await bench.gate.stages.close()
         return response
 
     assert problem(asyncio.run(run())) == "busy"
     assert bench.kinds == ["standing.changed", "answer.given"]
     assert [change.standing for change in bench.kept] == ["throttled"]
-    assert bench.gate.unrecorded == []
+    assert bench.gate.stages.unrecorded == []
 
 
 def test_without_a_change_a_late_record_is_not_made(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -668,7 +669,7 @@ def test_without_a_change_a_late_record_is_not_made(bench: Bench, monkeypatch: p
         deadlines.pass_by()
         response = await asked
         journal.go_on.set()
-        await bench.gate.close()
+        await bench.gate.stages.close()
         return response
 
     assert problem(asyncio.run(run())) == "busy"
@@ -680,11 +681,11 @@ def test_a_change_that_is_being_recorded_is_known_to_a_reload(bench: Bench) -> N
 
     async def run() -> None:
         journal = SlowJournal(bench)
-        directory = bench.gate.directory
+        directory = bench.gate.stages.directory
         asked = asyncio.create_task(bench.gate.handle(bench.request()))
         await journal.begun.wait()
         before = {name: replace(caller, standing="trusted") for name, caller in directory.callers.items()}
-        assert directory.load(Roll(directory._keys, before), bench.gate.unrecorded) == []
+        assert directory.load(Roll(directory._keys, before), bench.gate.stages.unrecorded) == []
         journal.go_on.set()
         await asked
 
@@ -713,7 +714,7 @@ def test_forgiving_begins_anew_with_watch_and_proposals(house: House) -> None:
     bench = open_gate(house, OBSERVE)
     bench.watch.verdict = _verdict("throttled")
     bench.ask()
-    bench.gate.forgive(bench.house.ids["acme"])
+    bench.gate.stages.forgive(bench.house.ids["acme"])
     bench.ask()
     assert bench.watch.forgiven == [bench.house.ids["acme"]]
     assert bench.kinds.count("standing.proposed") == 2
@@ -722,7 +723,7 @@ def test_forgiving_begins_anew_with_watch_and_proposals(house: House) -> None:
 def test_refusals_of_strangers_are_not_counted(bench: Bench) -> None:
     bench.ask(headers={})
     bench.ask(path="/nothing")
-    assert bench.gate.refusals == {(bench.house.ids["acme"], "not-found"): 1}
+    assert bench.gate.stages.refusals == {(bench.house.ids["acme"], "not-found"): 1}
 
 
 _HEADER = st.sampled_from([b"authorization", b"x-api-key", b"content-type", b"content-encoding", b"x"])

@@ -13,8 +13,8 @@ import pytest
 from palladion.clock import ManualClock
 from palladion.errors import BusyError, FormatError
 from palladion.gate.directory import WATCH
-from palladion.gate.hosted import host
 from palladion.gate.keeper import LIMITS, Keeper, encode_limits, load_limits, load_suspicion, suspicion_purpose
+from palladion.gate.served import open_route
 from palladion.policy import RoutePolicy
 from palladion.registry import Incident, Registry, StandingChange
 from palladion.registry.rows import Standing
@@ -247,7 +247,7 @@ def test_a_saved_limit_that_is_none_is_refused(registry: Registry, mine: House, 
 
 
 def test_suspicion_is_kept_by_model_and_calibration(registry: Registry, mine: House) -> None:
-    uncalibrated = host(mine.installation, RoutePolicy(model=MODEL))
+    uncalibrated = open_route(mine.installation, RoutePolicy(model=MODEL))
     purpose = suspicion_purpose(uncalibrated)
     assert purpose == f"suspicion:{MODEL}:none"
     _use(registry, lambda keeper: keeper.states({purpose: {mine.ids["acme"]: b"state"}, "other": {}}))

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from palladion.access.pseudonyms import pseudonym
 from palladion.errors import PolicyError, StorageError
 from palladion.gate.contract import Contract, make_contract
-from palladion.gate.hosted import Hosted, host
 from palladion.gate.marks import AnswerMarks, Retainer, Turned, make_marks
+from palladion.gate.served import Served, open_route
 from palladion.ledger.bodies import FOLDER, BodyWriter, read_bodies
 from palladion.ledger.body import Body
 from palladion.lifecycle.open import find_version
@@ -31,7 +31,7 @@ from palladion.registry import Version
 from palladion.watch.calibration import Calibration
 from tests.lifecycle.installations import ACTOR
 
-from .gates import MODEL, PATH, Bench, House, StubSession, add_calibration, answer, open_gate, problem
+from .gates import MODEL, PATH, Bench, House, StubSession, add_calibration, answer, open_gate, problem, session_of
 from .marking import SEED, calibration_of
 
 pytestmark = pytest.mark.slow  # the default suite is run often, and these are many
@@ -44,7 +44,7 @@ ROWS = np.random.default_rng(SEED).standard_normal((200, 4)).astype(np.float32)
 def marked_house(house: House, tmp_path_factory: pytest.TempPathFactory) -> House:
     """A house whose model is calibrated."""
     copied = house.copy(tmp_path_factory.mktemp("marks"))
-    session = host(copied.installation, RoutePolicy(model=MODEL)).session
+    session = session_of(open_route(copied.installation, RoutePolicy(model=MODEL)))
     content = find_version(copied.installation, MODEL).content_digest
     add_calibration(copied.installation, calibration_of(session, content))
     return copied
@@ -127,7 +127,7 @@ def test_the_watch_sees_what_the_model_said(marked_house: House, tmp_path: Path,
 
     monkeypatch.setattr(bench.watch, "observe", observe)
     bench.ask(ROWS[:20].tolist())
-    bench.change_hosted(marks=None)
+    bench.change_served(marks=None)
     assert np.allclose(seen[0], answer(bench.ask(ROWS[:20].tolist()))["outputs"]["probabilities"])
 
 
@@ -135,7 +135,7 @@ def test_no_record_tells_which_label_turned(marked_house: House, tmp_path: Path)
     plain, marking = open_gate(marked_house, replace_route(MARKING, flipped=0.0)), _open(marked_house, tmp_path)
     for bench in (plain, marking):
         bench.ask(ROWS.tolist())
-    assert marking.gate.flipped > 0
+    assert marking.gate.stages.flipped > 0
     assert marking.journal.records[-1].details.keys() == plain.journal.records[-1].details.keys()
 
 
@@ -205,23 +205,23 @@ def test_a_student_of_one_account_names_it(marked_house: House, tmp_path: Path) 
 
 
 def _marks(house: House, route: RoutePolicy = MARKING) -> AnswerMarks:
-    marks = host(house.installation, route).marks
+    marks = open_route(house.installation, route).marks
     assert marks is not None
     return marks
 
 
 def test_over_all_secrets_as_many_labels_turn_as_the_policy_says(marked_house: House) -> None:
-    hosted = host(marked_house.installation, MARKING)
-    assert hosted.marks is not None
+    served = open_route(marked_house.installation, MARKING)
+    assert served.marks is not None
     rows = np.random.default_rng(SEED + 1).standard_normal((2000, 4)).astype(np.float32)
-    outputs = hosted.session.run({"x": rows})
-    marked = [hosted.marks.mark(outputs, {"x": rows}, 2000, str(client), trusted=False) for client in range(10)]
+    outputs = session_of(served).run({"x": rows})
+    marked = [served.marks.mark(outputs, {"x": rows}, 2000, str(client), trusted=False) for client in range(10)]
     assert sum(item.flipped for item in marked) / 20_000 == pytest.approx(0.05, abs=0.015)
 
 
 def test_a_trusted_client_that_asks_what_turns_easily_gets_no_more_turned_labels(marked_house: House) -> None:
-    hosted = host(marked_house.installation, MARKING)
-    marks = hosted.marks
+    served = open_route(marked_house.installation, MARKING)
+    marks = served.marks
     assert marks is not None
     rows = np.random.default_rng(SEED + 2).standard_normal((1000, 4)).astype(np.float32)
     outputs = {"probabilities": np.tile(np.array([[0.4, 0.4, 0.2]], np.float32), (1000, 1))}
@@ -315,14 +315,14 @@ def test_a_row_whose_label_is_another_than_that_of_its_highest_score_is_left_alo
 
 
 def test_without_a_share_there_are_no_marks(house: House) -> None:
-    assert host(house.installation, RoutePolicy(model=MODEL)).marks is None
+    assert open_route(house.installation, RoutePolicy(model=MODEL)).marks is None
 
 
 def test_a_route_without_a_calibration_is_refused(house: House) -> None:
     with pytest.raises(
         PolicyError, match=r"cannot mark answers \(flipped = 0.05\): version 1 of fraud is not cal"
     ) as caught:
-        host(house.installation, MARKING)
+        open_route(house.installation, MARKING)
     assert caught.value.hints == (f"palladion watch calibrate {MODEL}@1",)
 
 
@@ -333,11 +333,11 @@ def _make(house: House, session: Session, contract: Contract, calibration: Calib
 
 @pytest.mark.parametrize("kind", ["numbers", "classes"])
 def test_a_model_without_class_scores_is_refused(marked_house: House, kind: Any) -> None:
-    hosted = host(marked_house.installation, MARKING)
-    assert hosted.calibration is not None
-    contract = replace(hosted.contract, kind=kind, scores="probabilities" if kind == "numbers" else None)
+    served = open_route(marked_house.installation, MARKING)
+    assert served.calibration is not None
+    contract = replace(served.contract, kind=kind, scores="probabilities" if kind == "numbers" else None)
     with pytest.raises(PolicyError, match="gives no class scores"):
-        _make(marked_house, hosted.session, contract, hosted.calibration)
+        _make(marked_house, session_of(served), contract, served.calibration)
 
 
 @pytest.mark.parametrize(
@@ -378,12 +378,12 @@ def test_a_model_that_fails_when_it_is_asked_for_its_labels_is_refused(house: Ho
 
 
 def test_marks_of_a_hosted_route_are_those_of_its_client_and_version(marked_house: House) -> None:
-    hosted: Hosted = host(marked_house.installation, MARKING)
-    marks = hosted.marks
+    served: Served = open_route(marked_house.installation, MARKING)
+    marks = served.marks
     assert marks is not None
     root = marked_house.root.derive("answer-marks")
     assert marks.root == root
     keys = {client_key(root, client, MODEL, number) for client in ("a", "b") for number in (1, 2)}
     assert len(keys) == 4
     assert flip_probability(np.array([0.0]), marks.strength) == 0.5
-    assert hosted.route.route == PATH
+    assert served.route.route == PATH

@@ -17,8 +17,8 @@ from palladion.access.pseudonyms import pseudonym
 from palladion.errors import BusyError, PalladionError, PolicyError, StorageError
 from palladion.gate import server as module
 from palladion.gate.directory import WATCH
-from palladion.gate.hosted import host
 from palladion.gate.requests import Request, Response
+from palladion.gate.served import open_route
 from palladion.gate.server import ROUTES_MAX, check_routes, serve
 from palladion.ledger.audit import verify_ledger
 from palladion.ledger.bodies import FOLDER, read_bodies
@@ -43,6 +43,7 @@ from .gates import (
     at,
     open_gate,
     problem,
+    session_of,
     tiny_calibration,
 )
 from .marking import SEED, calibration_of
@@ -215,7 +216,7 @@ def test_the_ledger_says_when_it_began_with_what_and_when_it_ended(
 
 def test_marked_answers_are_kept_and_told_of_all_together(mine: House, monkeypatch: pytest.MonkeyPatch) -> None:
     installation = mine.installation
-    session = host(installation, ENFORCE).session
+    session = session_of(open_route(installation, ENFORCE))
     add_calibration(installation, calibration_of(session, find_version(installation, MODEL).content_digest))
     rows = np.random.default_rng(SEED).standard_normal((200, 4)).tolist()
 
@@ -373,10 +374,10 @@ def test_suspicion_and_limits_survive_a_restart(mine: House, monkeypatch: pytest
     async def first(running: Running) -> dict[str, float]:
         for client in ("acme", "acme", "globex"):
             assert (await running.ask(client=client, rows=[[n, 1, 2, 3] for n in range(3)])).status == 200
-        return dict(running.server._gate.limits)
+        return dict(running.server._stages.limits)
 
     async def second(running: Running) -> tuple[dict[str, int], dict[str, float]]:
-        return await _suspicion(running), dict(running.server._gate.limits)
+        return await _suspicion(running), dict(running.server._stages.limits)
 
     limits = _with_server(mine, first, monkeypatch=monkeypatch)
     assert _with_server(mine, second, monkeypatch=monkeypatch) == ({"acme/acme": 6, "globex/globex": 3}, limits)

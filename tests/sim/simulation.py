@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from palladion.access.identity import hash_api_key, new_api_key
 from palladion.gate.directory import Caller, Roll
-from palladion.gate.hosted import Hosted
 from palladion.gate.requests import Request, Response
+from palladion.gate.served import Served
 from palladion.policy import RoutePolicy
 from palladion.redteam.pool import Pool
 from palladion.redteam.traffic import SimulatedClient, honest_clients, honest_organisations
@@ -26,7 +26,7 @@ from palladion.registry.rows import Standing
 from palladion.watch.calibration import MEMBER_SIZES, About, Calibration, calibrate
 from palladion.watch.instruments import Episode
 from palladion.watch.watch import Watch
-from tests.gate.gates import MODEL, PATH, House, open_gate
+from tests.gate.gates import MODEL, PATH, House, open_gate, session_of
 from tests.lifecycle.installations import NOW
 
 HORIZON = 48
@@ -64,13 +64,13 @@ class Simulation:
             watch={**WATCH_POLICY, **watch},
             limits={"queries_per_second": 1e6, "burst": 1_000_000},
         )
-        hosted = self.bench.gate.hosted[PATH]
-        self.pool = _pool(hosted)
+        served = self.bench.gate.served[PATH]
+        self.pool = _pool(served)
         self._keys: dict[str, str] = {}
-        calibration = _calibrate(hosted)
-        self.bench.change_hosted(calibration=calibration)
-        self.bench.gate.watch = Watch(self.bench.gate.policy.watch)
-        self.bench.gate.watch.watch_model(MODEL, calibration, {})
+        calibration = _calibrate(served)
+        self.bench.change_served(calibration=calibration)
+        self.bench.gate.stages.watch = Watch(self.bench.gate.stages.policy.watch)
+        self.bench.gate.stages.watch.watch_model(MODEL, calibration, {})
 
     def run(self, clients: Sequence[SimulatedClient], *, address: str | None = None) -> dict[str, Outcome]:
         """Let all clients ask, each at its own times, a few rows at once; all from `address` if there is one."""
@@ -79,7 +79,7 @@ class Simulation:
 
     def standing(self, name: str) -> Standing:
         """How a client stands now."""
-        return self.bench.gate.directory.callers[name].standing
+        return self.bench.gate.stages.directory.callers[name].standing
 
     def changes(self, name: str) -> list[Standing]:
         """Every standing that a client was put into, in order, as the registry would have it."""
@@ -113,7 +113,7 @@ class Simulation:
 
     def _register(self, clients: Sequence[SimulatedClient]) -> None:
         """Let them in, without a registry: each by its name as id."""
-        directory, pepper = self.bench.gate.directory, self.bench.house.root.derive("client-key-pepper")
+        directory, pepper = self.bench.gate.stages.directory, self.bench.house.root.derive("client-key-pepper")
         callers, keys = dict(directory.callers), dict(directory._keys)
         for client in clients:
             if client.name in callers:
@@ -127,22 +127,22 @@ class Simulation:
 
 
 @cache
-def _pool(hosted: Hosted) -> Pool:
+def _pool(served: Served) -> Pool:
     """Rows of four correlated measurements, labelled as the model labels them; the same for every seed."""
     generator = np.random.default_rng(7)
     rows = (generator.standard_normal((600, 4)) @ generator.standard_normal((4, 4))).astype(np.float32)
-    labels = hosted.session.run({"x": rows})["probabilities"].argmax(axis=1).astype(np.int64)
+    labels = session_of(served).run({"x": rows})["probabilities"].argmax(axis=1).astype(np.int64)
     return Pool(rows, labels)
 
 
 @cache
-def _calibrate(hosted: Hosted) -> Calibration:
+def _calibrate(served: Served) -> Calibration:
     """A calibration on honest clients over that pool; made once, because it takes a second."""
-    pool, generator = _pool(hosted), np.random.default_rng(11)
+    pool, generator = _pool(served), np.random.default_rng(11)
 
     def episode(client: SimulatedClient) -> Episode:
-        outputs = hosted.session.run({"x": client.rows})
-        scores = hosted.contract.class_scores(outputs, len(client.rows))
+        outputs = session_of(served).run({"x": client.rows})
+        scores = served.contract.class_scores(outputs, len(client.rows))
         return Episode(client.rows.astype(np.float64), scores)
 
     clients = [episode(client) for client in honest_clients(pool, 140, HORIZON, generator)]

@@ -46,7 +46,7 @@ def test_every_step_down_is_recorded_once_before_it_is_written(house: House) -> 
     simulation = Simulation(house, SEED)
     stolen = _thief(simulation)
     simulation.run([stolen])
-    name = simulation.bench.gate.name(stolen.name)
+    name = simulation.bench.gate.stages.name(stolen.name)
     recorded = [
         (record.details["from"], record.details["to"])
         for record in simulation.bench.journal.records

@@ -55,7 +55,7 @@ class App:
             if name in headers and name in _ONCE:
                 raise Problem("bad-request", f"the header {name.decode('latin-1')} comes twice")
             headers[name] = value
-        policy = self._gate.policy.gate
+        policy = self._gate.stages.policy.gate
 
         async def body() -> bytes:
             # called when the client is known and admitted; until then nothing is read, and no limit is told
@@ -100,12 +100,22 @@ async def _read(receive: Receive, bytes_max: int) -> bytes:
 
 
 async def _send(send: Send, response: Response) -> None:
+    stream = response.stream
     headers = [
         *response.headers,
-        (b"content-length", str(len(response.body)).encode()),
         # answers are for one client: no cache on the way may keep them
         (b"cache-control", b"no-store"),
         (b"x-content-type-options", b"nosniff"),
     ]
-    await send({"type": "http.response.start", "status": response.status, "headers": headers})
-    await send({"type": "http.response.body", "body": response.body})
+    if stream is None:
+        headers.append((b"content-length", str(len(response.body)).encode()))
+    try:
+        await send({"type": "http.response.start", "status": response.status, "headers": headers})
+        if stream is not None:
+            async for part in stream.parts:
+                await send({"type": "http.response.body", "body": part, "more_body": True})
+        await send({"type": "http.response.body", "body": response.body if stream is None else b""})
+    finally:
+        # a stream that breaks is not ended: uvicorn then cuts the connection, and the client sees that it is not whole
+        if stream is not None:
+            await stream.close()

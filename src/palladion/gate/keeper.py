@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from palladion.errors import ConflictError, FormatError, NotFoundError, PalladionError
 from palladion.gate.directory import WATCH
-from palladion.gate.hosted import Hosted
+from palladion.gate.served import Served
 from palladion.incident.cases import suspend_case
 from palladion.registry import Incident, Records, Registry, StandingChange
 
@@ -80,16 +80,16 @@ class Keeper:
         self._thread.shutdown(wait=True)
 
 
-def suspicion_purpose(hosted: Hosted) -> str:
+def suspicion_purpose(served: Served) -> str:
     """Under which name the suspicion of a model is kept: states of one calibration mean nothing under another."""
-    digest = hosted.calibration_row.digest[:16] if hosted.calibration_row else "none"
-    return f"suspicion:{hosted.route.model}:{digest}"
+    digest = served.calibration_row.digest[:16] if served.calibration_row else "none"
+    return f"suspicion:{served.route.model}:{digest}"
 
 
-def load_suspicion(registry: Registry, hosted: Hosted) -> dict[str, bytes]:
+def load_suspicion(registry: Registry, served: Served) -> dict[str, bytes]:
     """The saved suspicion of a model's clients."""
     with registry.read() as records:
-        return records.gate_states.load(suspicion_purpose(hosted))
+        return records.gate_states.load(suspicion_purpose(served))
 
 
 def encode_limits(limits: Mapping[str, float]) -> dict[str, bytes]:

@@ -1,6 +1,6 @@
 """What the data path takes and gives: a request without its transport, a response, and salted digests of both."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
@@ -21,13 +21,30 @@ class Request:
     address: str | None = None
 
 
+@dataclass(eq=False)
+class Stream:
+    """A body that comes in parts. Whoever has it closes it, whether or not a part was taken."""
+
+    parts: AsyncGenerator[bytes, None]
+    release: Callable[[], None] = lambda: None
+
+    async def close(self) -> None:
+        """End it where it is, and give back its place. Closing it twice does no harm."""
+        release, self.release = self.release, lambda: None
+        try:
+            await self.parts.aclose()
+        finally:
+            release()
+
+
 @dataclass(frozen=True)
 class Response:
-    """A response: status, headers and body."""
+    """A response: status, headers and body, or a stream in its place."""
 
     status: int
     body: bytes
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    stream: Stream | None = None
 
     @classmethod
     def of_problem(cls, problem: Problem) -> "Response":

@@ -7,7 +7,7 @@ import asyncio
 import logging
 import socket
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
@@ -20,11 +20,13 @@ from palladion.gate.admin import AdminServer
 from palladion.gate.app import HEALTH_PATHS, App
 from palladion.gate.directory import Directory, Roll, read_roll
 from palladion.gate.gate import Gate
-from palladion.gate.hosted import Hosted, host
 from palladion.gate.keeper import LIMITS, Keeper, encode_limits, load_limits, load_suspicion, suspicion_purpose
 from palladion.gate.listener import Api, api_config, listen, listen_address
 from palladion.gate.marks import Retainer
 from palladion.gate.recorder import Recorder
+from palladion.gate.served import Served, open_route
+from palladion.gate.sources.source import Source
+from palladion.gate.stages import Stages
 from palladion.incident.cases import opened_record
 from palladion.keys import Root
 from palladion.ledger.bodies import FOLDER, BodyWriter
@@ -33,6 +35,7 @@ from palladion.ledger.writer import BATCH_MAX
 from palladion.lifecycle.installation import Installation
 from palladion.lifecycle.open import record_opened
 from palladion.registry import CalibrationRow, Registry, Version
+from palladion.seal.structure import SealedInfo
 from palladion.watch.response import rank
 from palladion.watch.watch import Asker, Explanation, Watch
 
@@ -85,6 +88,7 @@ class _Server:
         self._failures: set[str] = set()
         self._marking = any(route.flipped > 0 for route in self._policy.route)
         self._retainer: Retainer | None = None
+        self._retired: dict[Source, asyncio.Task[None]] = {}
 
     async def run(self, address: tuple[str, int]) -> None:
         root = self._installation.open_gate_root()
@@ -107,24 +111,24 @@ class _Server:
             self._retainer = Retainer(BodyWriter(folder, key, queries_max=self._policy.retention.queries))
         with registry.read() as records:
             self._directory.load(read_roll(records))
-        self._gate = Gate(
+        self._stages = Stages(
             self._installation,
             root,
             directory=self._directory,
             watch=self._watch,
             journal=self._recorder,
             keep=self._keeper.standings,
-            retainer=self._retainer,
         )
+        self._gate = Gate(self._stages, retainer=self._retainer)
         # before any state is taken up, so that organisations are together again as they were
         for caller in self._directory.callers.values():
             self._watch.link(Asker(caller.id, caller.client.organisation))
-        self._gate.hosted = {route.route: host(self._installation, route) for route in self._policy.route}
-        for item in {item.route.model: item for item in self._gate.hosted.values()}.values():
+        self._gate.serve({route.route: open_route(self._installation, route) for route in self._policy.route})
+        for item in {item.route.model: item for item in self._gate.served.values()}.values():
             self._watch_by(item, load_suspicion(registry, item))
-        self._gate.limits = load_limits(registry)
+        self._stages.limits = load_limits(registry)
 
-    def _watch_by(self, item: Hosted, saved: Mapping[str, bytes]) -> None:
+    def _watch_by(self, item: Served, saved: Mapping[str, bytes]) -> None:
         self._watch.watch_model(item.route.model, item.calibration, saved)
         self._purposes[item.route.model] = suspicion_purpose(item)
 
@@ -146,7 +150,8 @@ class _Server:
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
-                await self._gate.close()
+                await self._stages.close()
+                await self._close_sources()
                 await self._keep()
                 await self._close_bodies()
                 await self._record_refusals()
@@ -157,7 +162,7 @@ class _Server:
         name, port = listener.getsockname()[:2]
         scheme = "https" if self._policy.gate.tls_certificate else "http"
         url = f"{scheme}://{f'[{name}]' if ':' in name else name}:{port}"
-        for item in self._gate.hosted.values():
+        for item in self._gate.served.values():
             self._say(f"{item.route.mode} {url}{item.route.route}: {item.subject}, {_calibrated(item)}")
         self._say(f"serving on {url}")
 
@@ -173,10 +178,10 @@ class _Server:
         """
         roll = await self._keeper.run(_read_roll)
         # the registry thread answers in order, so what it has written since is not in these two any more
-        for client in self._directory.load(roll, [*self._gate.unrecorded, *self._keeper.unwritten]):
-            self._gate.forgive(client)
+        for client in self._directory.load(roll, [*self._stages.unrecorded, *self._keeper.unwritten]):
+            self._stages.forgive(client)
         failures = []
-        for model in dict.fromkeys(item.route.model for item in self._gate.hosted.values()):
+        for model in dict.fromkeys(item.route.model for item in self._gate.served.values()):
             try:
                 await self._renew(model)
             except PalladionError as error:
@@ -186,19 +191,23 @@ class _Server:
 
     async def _renew(self, model: str) -> None:
         """Serve what the registry says should be served: all routes of a model at once."""
-        routes = {path: item for path, item in self._gate.hosted.items() if item.route.model == model}
+        routes = {path: item for path, item in self._gate.served.items() if item.route.model == model}
         version, row = await self._keeper.run(partial(_current, model))
         if version is None or all(item.is_current(version, row) for item in routes.values()):
             return
         # in a thread that nothing else waits for: a large model takes minutes
-        opened = {path: await asyncio.to_thread(host, self._installation, item.route) for path, item in routes.items()}
-        await self._recorder.append([self._opened(item, "swap live") for item in opened.values()])
+        opened = {
+            path: await asyncio.to_thread(open_route, self._installation, item.route) for path, item in routes.items()
+        }
+        await self._recorder.append([self._opened(item.sealed, "swap live") for item in opened.values() if item.sealed])
         newest = list(opened.values())[-1]
         if suspicion_purpose(newest) != self._purposes[model]:
             # what is known under the old calibration counts again if that one comes back
             await self._keep()
-            self._watch_by(newest, await self._keeper.run(partial(load_suspicion, hosted=newest)))
-        self._gate.hosted = {**self._gate.hosted, **opened}
+            self._watch_by(newest, await self._keeper.run(partial(load_suspicion, served=newest)))
+        replaced = [self._gate.served[path].source for path in opened]
+        self._gate.serve({**self._gate.served, **opened})
+        self._retire(replaced)
         for path, item in opened.items():
             self._say(f"{item.subject} answers on {path} now, {_calibrated(item)}")
 
@@ -206,9 +215,9 @@ class _Server:
         states: dict[str, dict[str, bytes]] = {}
         for model, purpose in self._purposes.items():
             states[purpose] = self._watch.changes(model)
-        limits = self._gate.limits
-        states[LIMITS] = encode_limits({client: limits[client] for client in self._gate.changed_limits})
-        self._gate.changed_limits.clear()
+        limits = self._stages.limits
+        states[LIMITS] = encode_limits({client: limits[client] for client in self._stages.changed_limits})
+        self._stages.changed_limits.clear()
         try:
             await self._keeper.states(states)
             self._failures.discard("registry")
@@ -222,6 +231,19 @@ class _Server:
                 self._complain("bodies", error)
         await self._record_cases()
 
+    def _retire(self, sources: Sequence[Source]) -> None:
+        """Close what was replaced, once no request can use it any more."""
+        seconds = self._policy.gate.body_seconds_max + self._policy.gate.deadline_ms / 1000
+        for source in sources:
+            self._retired[source] = asyncio.create_task(_close_after(seconds, source))
+
+    async def _close_sources(self) -> None:
+        for task in self._retired.values():
+            task.cancel()
+        current = {item.source for item in self._gate.served.values()}
+        for source in current | self._retired.keys():
+            await source.close()
+
     async def _close_bodies(self) -> None:
         if self._retainer is not None:
             try:
@@ -231,8 +253,8 @@ class _Server:
 
     def _answered(self) -> dict[str, int]:
         """How many queries were answered, and how many of the labels were turned by marks, where routes mark."""
-        answered = {"answered": self._gate.answered}
-        return {**answered, "flipped": self._gate.flipped} if self._marking else answered
+        answered = {"answered": self._stages.answered}
+        return {**answered, "flipped": self._stages.flipped} if self._marking else answered
 
     async def _record_cases(self) -> None:
         for case in self._keeper.opened():
@@ -243,28 +265,28 @@ class _Server:
                 self._complain("ledger", error)
 
     async def _record_refusals(self) -> None:
-        refusals, self._gate.refusals = self._gate.refusals, Counter()
+        refusals, self._stages.refusals = self._stages.refusals, Counter()
         for start in range(0, len(refusals), BATCH_MAX):
             some = sorted(refusals.items())[start : start + BATCH_MAX]
             try:
                 await self._recorder.append([self._refusal(*key, count) for key, count in some])
             except PalladionError as error:
-                self._gate.refusals.update(dict(some))
+                self._stages.refusals.update(dict(some))
                 self._complain("ledger", error)
 
     def _refusal(self, client: str, reason: str, requests: int) -> Record:
         details = {"reason": reason, "requests": requests}
-        return Record("answer.refused", self._installation.clock.now(), ACTOR, self._gate.name(client), details)
+        return Record("answer.refused", self._installation.clock.now(), ACTOR, self._stages.name(client), details)
 
     async def _record_start(self) -> None:
-        opened = [self._opened(item, "serve") for item in self._gate.hosted.values()]
+        opened = [self._opened(item.sealed, "serve") for item in self._gate.served.values() if item.sealed]
         await self._recorder.append([self._about_gate("gate.started", {"routes": self._routes()}), *opened])
 
     def _about_gate(self, kind: str, details: dict[str, Any]) -> Record:
         return Record(kind, self._installation.clock.now(), ACTOR, self._installation.paths.home.name, details)
 
-    def _opened(self, item: Hosted, reason: str) -> Record:
-        return record_opened(item.sealed, at=self._installation.clock.now(), actor=ACTOR, reason=reason)
+    def _opened(self, sealed: SealedInfo, reason: str) -> Record:
+        return record_opened(sealed, at=self._installation.clock.now(), actor=ACTOR, reason=reason)
 
     def _complain(self, part: str, error: PalladionError) -> None:
         """Say it once, not every second."""
@@ -277,11 +299,11 @@ class _Server:
             {
                 "path": path,
                 "version": item.subject,
-                "content": item.version.content_digest,
+                "content": item.version.content_digest if item.version else None,
                 "mode": item.route.mode,
                 "calibration": item.calibration_row.digest if item.calibration_row else None,
             }
-            for path, item in self._gate.hosted.items()
+            for path, item in self._gate.served.items()
         ]
 
     async def _status(self) -> dict[str, Any]:
@@ -293,7 +315,7 @@ class _Server:
                 {
                     "id": caller.id,
                     "client": f"{caller.client.organisation}/{caller.client.name}",
-                    "pseudonym": self._gate.name(caller.id),
+                    "pseudonym": self._stages.name(caller.id),
                     "standing": caller.standing,
                     "models": [_shown(item) for item in self._watch.explain(caller.id)],
                 }
@@ -307,6 +329,11 @@ class _Server:
             "entries": self._recorder.size,
             "ready": self._recorder.sound,
         }
+
+
+async def _close_after(seconds: float, source: Source) -> None:
+    await asyncio.sleep(seconds)
+    await source.close()
 
 
 async def _every(seconds: float, action: Callable[[], Awaitable[None]]) -> None:
@@ -329,7 +356,7 @@ def _current(model: str, registry: Registry) -> tuple[Version | None, Calibratio
         return version, records.calibrations.newest(version.model, version.number) if version else None
 
 
-def _calibrated(item: Hosted) -> str:
+def _calibrated(item: Served) -> str:
     if item.calibration is None:
         return "uncalibrated"
     about = item.calibration.about

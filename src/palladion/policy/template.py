@@ -5,7 +5,8 @@ from typing import Any, get_args, get_origin, get_type_hints
 import msgspec
 from msgspec import Meta
 
-from palladion.policy.sections import Policy, Section
+from palladion.policy.section import Section
+from palladion.policy.sections import Policy
 
 EXAMPLE = "fraud"  # shown for a setting that has no default: a model's name
 

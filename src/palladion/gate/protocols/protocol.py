@@ -1,0 +1,85 @@
+"""What a protocol of questions and answers is: how a request becomes arrays, and how outputs become an answer.
+
+One codec serves both sides: towards clients, and, where the model runs at an upstream, towards that. Pure; who may ask,
+what is watched and what is disclosed is decided between the two halves.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from palladion.gate.contract import Outputs
+from palladion.gate.decode import Feeds
+from palladion.model.run import Port
+
+Headers = Mapping[bytes, bytes]
+
+
+@dataclass(frozen=True, eq=False)
+class About:
+    """What may be said of a served model: its name, the version's number as text, and its ports.
+
+    `outputs` are those that clients may get something of.
+    """
+
+    model: str
+    version: str
+    inputs: Sequence[Port]
+    outputs: Sequence[Port]
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """A decoded request: arrays by input name, the number of queries, and what its answer needs to know of it."""
+
+    feeds: Feeds
+    rows: int
+    form: Any = None
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """A body and the headers that belong to it, besides its length."""
+
+    body: bytes
+    headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+
+
+class Protocol_(Protocol):  # noqa: N801 (a protocol in both senses)
+    """The codec of one route, made for the ports of its model."""
+
+    @property
+    def paths(self) -> Mapping[str, str]:
+        """What is served: by path "ask" (POST), or "describe" (GET). "ask describe" takes both."""
+        ...
+
+    @property
+    def media_types(self) -> frozenset[bytes]:
+        """Content types, in lower case and without parameters, that a request's body may have."""
+        ...
+
+    def decode(self, body: bytes, headers: Headers) -> Asked:
+        """The inputs in a client's request. Raises Problem that names the field at fault."""
+        ...
+
+    def encode(self, asked: Asked, outputs: Mapping[str, NDArray[Any]], about: About) -> Encoded:
+        """The answer to a client: `outputs` are what is disclosed, by name."""
+        ...
+
+    def describe(self, path: str, about: About) -> Encoded:
+        """What a client has to know to ask."""
+        ...
+
+
+class UpstreamProtocol(Protocol):
+    """The codec towards an upstream."""
+
+    def encode_request(self, feeds: Feeds, rows: int) -> tuple[bytes, Encoded]:
+        """The target (path and query) of a POST, and what is sent."""
+        ...
+
+    def decode_answer(self, body: bytes, headers: Sequence[tuple[bytes, bytes]], rows: int) -> Outputs:
+        """The outputs by name. Raises FormatError for anything that is not exactly an answer."""
+        ...
