@@ -17,12 +17,16 @@ WATCH = "watch"  # the actor of changes that no person decided
 
 @dataclass(frozen=True)
 class Caller:
-    """An authenticated client: who it is, its standing, since when, and who decided that."""
+    """An authenticated client: who it is, its standing, since when, and who decided that.
+
+    `user` is its own customer on whose behalf it asks, where a proxy or a token that is believed says so.
+    """
 
     client: Client
     standing: Standing
     since: datetime
     decided_by: str
+    user: str | None = None
 
     @property
     def id(self) -> str:

@@ -5,6 +5,7 @@ What follows then is in `questions`, with the `stages` that all kinds of questio
 
 from collections.abc import Mapping
 from contextlib import ExitStack
+from types import MappingProxyType
 
 from palladion.errors import PolicyError
 from palladion.gate.directory import Caller
@@ -32,9 +33,12 @@ class Gate:
         """What is served, by route."""
         return self._served
 
-    def serve(self, served: Mapping[str, Served]) -> None:
-        """Serve this from now on, in place of everything before. Raises PolicyError where two answer on one path."""
-        endpoints: dict[str, Endpoint] = {}
+    def serve(self, served: Mapping[str, Served], others: Mapping[str, Endpoint] = MappingProxyType({})) -> None:
+        """Serve this from now on, in place of everything before; `others` answer on their paths without arrays.
+
+        Raises PolicyError where two answer on one path.
+        """
+        endpoints = dict(others)
         for item in served.values():
             for path, action in item.protocol.paths.items():
                 if path in endpoints:
