@@ -26,8 +26,8 @@ marked.safetensors carries our mark: house version 1, …
 …
 [exit 1]
 $ palladion mark weights.safetensors --name house --out marked.safetensors --passphrase-file pass
-palladion: error: marked.safetensors: a file of this name exists, or would exist twice
-palladion: hint: name another folder
+palladion: error: marked.safetensors exists already, and nothing is overwritten
+palladion: hint: name a new file with --out, or move marked.safetensors away: the same model becomes the same copy again
 [exit 2]
 $ palladion mark v1.onnx --name small --out small.onnx --passphrase-file pass
 palladion: error: v1.onnx has no tensor that could carry a mark

@@ -1,8 +1,11 @@
 """What commands share: printing, passphrases, keys that are typed, sizes, tables."""
 
+import io
 import json
 import os
 import re
+import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -173,3 +176,65 @@ def test_a_finding_is_a_document_where_json_is_asked_for(capsys: pytest.CaptureF
     with pytest.raises(NotFoundError):
         _fails(NotFoundError("no such thing"), as_json=True)
     assert capsys.readouterr().out == ""
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+class _AtOnce:
+    """A timer that has run down."""
+
+    def __init__(self, _seconds: float, act: Callable[[], None]) -> None:
+        self.start = act
+
+    def cancel(self) -> None:
+        pass
+
+
+def _drawn(monkeypatch: pytest.MonkeyPatch, stderr: io.StringIO, steps: list[tuple[str, int, int]]) -> str:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "stderr", stderr)
+    monkeypatch.setattr(threading, "Timer", _AtOnce)
+    with output.progress("test it") as bar:
+        for step in steps:
+            output.stages(bar)(*step)
+    return stderr.getvalue()
+
+
+def test_a_bar_says_what_is_done_and_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = _drawn(monkeypatch, _Terminal(), [("open", 0, 0), ("digest", 1024, 4096)])
+    assert "test it" in drawn  # before it was told anything
+    assert "digest 1.0 KiB of 4.0 KiB" in drawn
+    assert "25%" in drawn
+
+
+def test_names_in_a_bar_do_nothing_to_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = _drawn(monkeypatch, _Terminal(), [("a\x1b[31mb\n[bold]", 1, 2)])
+    assert r"a\x1b[31mb\n[bold] 1 B of 2 B" in drawn
+
+
+def test_a_stage_after_another_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = _drawn(monkeypatch, _Terminal(), [("digest", 4096, 4096), ("seal", 1024, 4096)])
+    # the time that is left is that of the stage, and not the nothing that was left of the one before
+    assert drawn.rpartition("seal")[2].count("0:00:00") == 0
+    assert "25%" in drawn.rpartition("seal")[2]
+
+
+def test_nothing_is_drawn_where_nobody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _drawn(monkeypatch, io.StringIO(), [("digest", 1, 2)]) == ""
+    stderr = _Terminal()
+    monkeypatch.setattr(sys, "stderr", stderr)
+    monkeypatch.setenv("TERM", "dumb")
+    with output.progress("test it") as bar:
+        bar(1, 2)
+    assert stderr.getvalue() == ""
+
+
+def test_a_command_that_is_quick_draws_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    stderr = _Terminal()
+    monkeypatch.setattr(sys, "stderr", stderr)
+    with output.progress("test it") as bar:
+        bar(1, 2)
+    assert stderr.getvalue() == ""

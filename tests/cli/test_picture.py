@@ -1,5 +1,6 @@
 """The picture of `prove mine`: every tensor in it, by colour, and nothing that a suspect's names can do."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from palladion.cli.prove.picture import heat_map
@@ -44,6 +45,16 @@ def test_names_of_a_suspect_do_nothing_on_the_page() -> None:
     assert "<script" not in page
     assert '" onload="x' not in page
     assert "default-src 'none'" in page
+
+
+def test_a_test_without_the_original_says_so_and_compares_nothing() -> None:
+    blind = replace(_outcome(_tensor("up", -40.0)), blind_log10_p=-45.0)
+    page = heat_map("leak.onnx", [blind])
+
+    assert "without the original" in page
+    assert "log10 p is about -45.0 of house version 1" in page
+    assert "alike" not in page
+    assert "0.990" not in page
 
 
 def test_a_suspect_that_is_not_ours_is_said_not_to_be() -> None:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from palladion.cli.main import main
@@ -20,3 +21,30 @@ def test_a_link_is_not_called_deleted(folder: Path, capsys: pytest.CaptureFixtur
     assert "deleted" not in printed.out
     assert "palladion: warning: link.onnx was not deleted: it is a link" in printed.err
     assert (folder / "v1.onnx").exists()
+
+
+@pytest.mark.parametrize("suffix", ["npy", "npz"])
+def test_too_few_rows_are_told_with_how_many_are_wanted(
+    folder: Path, capsys: pytest.CaptureFixture[str], suffix: str
+) -> None:
+    # of a width that is refused, so that nothing is taught
+    few, enough = (np.zeros((count, 5), np.float32) for count in (199, 200))
+    with session.chdir(folder):
+        assert main(["init", "--passphrase-file", "pass"]) == 0
+        for rows, warned in ((few, True), (enough, False)):
+            np.savez("rows.npz", x=rows) if suffix == "npz" else np.save("rows.npy", rows)
+            capsys.readouterr()
+            main(["protect", "v1.onnx", "--name", "m", "--rows", f"rows.{suffix}", "--passphrase-file", "pass"])
+            told = capsys.readouterr().err
+            assert (f"palladion: warning: rows.{suffix} has 199 rows, and at least 200 are wanted" in told) == warned
+            assert ("are wanted" in told) == warned
+
+
+def test_rows_that_are_none_are_not_counted(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with session.chdir(folder):
+        assert main(["init", "--passphrase-file", "pass"]) == 0
+        for data in (b"", b"PK\x03\x04", b"\x80\x04N.", b"\x93NUMPY\x01\x00"):
+            Path("rows.npy").write_bytes(data)
+            capsys.readouterr()
+            assert main(["protect", "v1.onnx", "--name", "m", "--rows", "rows.npy", "--passphrase-file", "pass"]) == 1
+            assert "are wanted" not in capsys.readouterr().err

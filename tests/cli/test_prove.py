@@ -11,6 +11,7 @@ import pytest
 from safetensors.numpy import load, save
 
 from palladion.cli.main import main
+from palladion.cli.prove.shared import smallest
 from palladion.seal.reader import open_sealed
 from palladion.seal.recipients import FileIdentity
 from palladion.seal.sign import parse_publisher
@@ -133,6 +134,69 @@ def test_a_delivery_as_json(leak: Path) -> None:
         "file": "again.sealed",
         "fingerprinted": True,
     }
+
+
+@pytest.mark.slow
+def test_a_suspect_is_tested_without_the_original(folder: Path) -> None:
+    generator = np.random.default_rng(11)
+    weights = {"w": generator.standard_normal((1024, 1024)).astype(np.float32)}  # twice what a verdict takes
+    (folder / "large.safetensors").write_bytes(save(weights))
+    stranger = {"w": generator.standard_normal((1024, 1024)).astype(np.float32)}
+    (folder / "stranger.safetensors").write_bytes(save(stranger))
+    with chdir(folder):
+        _run("init", *OWNER)
+        _run("mark", "large.safetensors", "--name", "large", "--out", "marked.safetensors", *OWNER)
+        (original,) = Path(".palladion/sealed/large").glob("*.original.sealed")
+        original.unlink()
+        output, code = _run("prove", "mine", "marked.safetensors", "--blind", "--picture", "p.html", *OWNER)
+        assert code == 1, output
+        assert output.startswith("marked.safetensors carries our mark: large version 1, without the original, p < 1e-")
+        assert "alike" not in output
+        assert "without the original" in Path("p.html").read_text()
+        output, code = _run("prove", "mine", "stranger.safetensors", "--blind", *OWNER)
+        assert code == 0
+        assert output.startswith("no finding: stranger.safetensors does not carry our mark (smallest p ")
+        assert "a copy that was permuted or rotated is not found" in output
+        assert "in an exact copy, log10 p is about -2" in output
+        document, code = _json("prove", "mine", "marked.safetensors", "--blind", *OWNER)
+        assert (code, document["finding"], document["versions"][0]["blind"]) == (1, True, True)
+
+
+def test_a_model_that_is_too_small_for_a_blind_test_is_not_cleared(leak: Path) -> None:
+    with chdir(leak):
+        output, code = _run("prove", "mine", "leak.safetensors", "--blind", *OWNER)
+    assert code == 3, output
+    assert output.startswith("leak.safetensors could not be tested without the original: our models are too small")
+    assert "of house version 1, too little for a verdict" in output
+
+
+def test_options_and_suspects_that_do_not_fit_say_what_does(leak: Path) -> None:
+    with chdir(leak):
+        output, code = _run("prove", "mine", "https://api.example/v1", "--blind", *OWNER)
+        assert (code, output.splitlines()[0]) == (2, "palladion: error: --blind is for a file or folder")
+        output, code = _run("prove", "copy", "https://api.example/v1", *OWNER)
+        assert code == 2
+        assert "copies are told apart by their weights" in output
+        assert "palladion prove mine asks" in output
+        assert "palladion prove student whose" in output
+        output, code = _run("prove", "copy", "nowhere.onnx", *OWNER)
+        assert (code, "does not exist" in output) == (2, True)
+        output, code = _run("prove", "copy", "acme.sealed", *OWNER)
+        assert code == 3
+        assert "palladion: hint: palladion unseal acme.sealed --out PATH opens it" in output
+
+
+@pytest.mark.parametrize(
+    ("log10_ps", "words"),
+    [
+        ([], "smallest p 1"),
+        ([-0.5, -1.0], "smallest p 0.1"),
+        ([-3.6], "smallest p < 1e-3"),
+        ([-8.9, 0.0], "smallest p < 1e-8"),
+    ],
+)
+def test_a_p_value_is_never_said_to_be_smaller_than_it_is(log10_ps: list[float], words: str) -> None:
+    assert smallest(log10_ps) == words
 
 
 def test_where_nothing_is_marked_there_is_nothing_to_test(folder: Path) -> None:

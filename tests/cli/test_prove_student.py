@@ -6,6 +6,7 @@ from contextlib import chdir, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import onnx
 import pytest
@@ -14,14 +15,17 @@ from onnx import TensorProto, helper, numpy_helper
 
 from palladion.access.pseudonyms import pseudonym
 from palladion.cli.main import main
-from palladion.cli.prove.student import student
+from palladion.cli.prove.student import BUDGET, student
 from palladion.clock import SystemClock
 from palladion.ledger.bodies import FOLDER, BodyWriter, body_path
 from palladion.ledger.body import Body
+from palladion.lifecycle import student_api
+from palladion.lifecycle.capture import verify_capture
 from palladion.lifecycle.installation import Installation
 from palladion.mark.answers.noise import HASH_BYTES, client_key, mark_scores
 from palladion.model.read import read_memory
 from palladion.model.run import open_session
+from tests.lifecycle.apis import Answering, Reply, Suspect, suspect
 from tests.models import onnx_bytes, write
 
 pytestmark = pytest.mark.slow  # makes an installation with two clients for each
@@ -163,3 +167,106 @@ def test_a_client_whose_queries_are_damaged_is_told_and_the_others_are_tested(th
     assert (innocent_code, alone_code) == (3, 3)
     assert "no finding" in innocent
     assert "nothing could be tested" in alone
+
+
+# --- the model behind an API
+
+
+DESCRIPTION = {"request": {"inputs": "$inputs"}, "answer": "outputs.label.*", "rows": 100}
+
+
+def _api(path: Path) -> Answering:
+    """A server with this model behind it."""
+    session = open_session(read_memory({"m.onnx": path.read_bytes()}))
+    output = session.outputs[-1].name
+
+    def answer(document: Any) -> Any:
+        found = session.run({"x": np.array(document["inputs"], np.float32)})[output]
+        return {"outputs": {"label": (found if found.ndim == 1 else found.argmax(axis=1)).tolist()}}
+
+    return answer
+
+
+def _asked(
+    theft: Path, monkeypatch: pytest.MonkeyPatch, answer: Answering, *arguments: str
+) -> tuple[str, str, int, Suspect]:
+    monkeypatch.setattr("palladion.lifecycle.student_api.time.sleep", lambda _: None)
+    (theft / "key").write_text("an-api-key\n")
+    (theft / "api.json").write_text(json.dumps(DESCRIPTION))
+    errors = io.StringIO()
+    with chdir(theft), suspect(answer) as running, redirect_stderr(errors):
+        output, code = _student(str(running.url), "--key-file", "key", "--api", "api.json", *arguments)
+    return output, errors.getvalue(), code, running
+
+
+def test_the_account_that_trained_what_an_api_serves_is_named(theft: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    output, errors, code, running = _asked(theft, monkeypatch, _api(theft / "student.onnx"))
+    lines = output.splitlines()
+    assert code == 1
+    assert lines[0].startswith(f"{running.url} was trained on the answers of acme/acme from fraud@1: p < 1e-")
+    assert [line.split()[0] for line in lines[1:4]] == ["client", "acme/acme", "beta/beta"]
+    (capture,) = theft.glob("capture-*.jsonl")
+    assert errors == f"requests and answers: {capture.name}\n"
+    said = lines[-1].removeprefix(f"queries sent: {running.rows}; the capture ends with ")
+    assert len(verify_capture(capture.read_bytes(), said)) == 1 + 2 + len(running.asked)
+    assert all(headers["authorization"] == "Bearer an-api-key" for headers in running.headers)
+    assert "an-api-key" not in capture.read_text() + output + errors
+    with chdir(theft):
+        _run("prove", "capture", capture.name, "--sha256", said)
+
+
+def test_of_an_api_json_says_queries_and_capture_too(theft: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ("--budget", "800", "--capture", "c.jsonl", "--json")
+    output, errors, code, running = _asked(theft, monkeypatch, _api(theft / "student.onnx"), *arguments)
+    document = json.loads(output)
+    assert (code, document["finding"], document["tested"], document["queries"]) == (1, True, 2, 800)
+    assert running.rows == 800
+    assert document["capture"]["path"] == "c.jsonl"
+    verify_capture((theft / "c.jsonl").read_bytes(), document["capture"]["sha256"])
+    assert document["error"] is None
+    assert [(item["client"], item["named"], item["queries"]) for item in document["clients"]] == [
+        ("acme", True, 400),
+        ("beta", False, 400),
+    ]
+    assert "an-api-key" not in output + errors
+
+
+def test_an_api_with_an_innocent_model_is_no_finding(theft: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    output, _, code, _ = _asked(theft, monkeypatch, _api(theft / "v1.onnx"))
+    assert code == 0
+    assert "shows no client's marks (smallest p " in output.splitlines()[0]
+
+
+def test_an_api_that_dies_is_inconclusive_unless_somebody_is_named(
+    theft: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dying(path: str) -> Answering:
+        well, count = _api(theft / path), 0
+
+        def answer(document: Any) -> Any:
+            nonlocal count
+            count += 1
+            return well(document) if count <= 5 else Reply(b"", 500)
+
+        return answer
+
+    output, errors, code, _ = _asked(theft, monkeypatch, dying("v1.onnx"), "--capture", "1.jsonl")
+    assert code == 3
+    assert output.startswith("no finding in what was answered: ")
+    assert "not asked" in output
+    assert "the test ended early: " in errors
+    _, errors, code, _ = _asked(theft, monkeypatch, dying("student.onnx"), "--capture", "2.jsonl")
+    assert code == 1
+    assert "answers 500" in errors
+
+
+def test_options_of_an_address_are_refused_with_a_file(theft: Path) -> None:
+    for option in (("--budget", "100"), ("--no-key",), ("--capture", "c.jsonl"), ("--insecure-http",)):
+        with chdir(theft), pytest.raises(click.UsageError, match=f"{option[0]} is for an address"):
+            _student("student.onnx", *option)
+    with chdir(theft), pytest.raises(click.BadParameter, match="is a directory"):
+        _student("llama")
+
+
+def test_the_command_and_the_function_have_the_same_budget() -> None:
+    assert student_api.BUDGET == BUDGET

@@ -19,8 +19,8 @@ from palladion.errors import PolicyError, StorageError
 from palladion.gate.contract import Contract, make_contract
 from palladion.gate.marks import AnswerMarks, Retainer, Turned, make_marks
 from palladion.gate.served import Served, open_route
-from palladion.ledger.bodies import FOLDER, BodyWriter, read_bodies
-from palladion.ledger.body import Body
+from palladion.ledger.bodies import FOLDER, BodyWriter, read_retained
+from palladion.ledger.body import Body, cell_of
 from palladion.lifecycle.open import find_version
 from palladion.lifecycle.student import prove_student
 from palladion.mark.answers.noise import client_key, flip_probability
@@ -56,13 +56,13 @@ def _writer(house: House, folder: Path, *, queries_max: int = 5000) -> BodyWrite
 
 def _open(house: House, folder: Path, route: RoutePolicy = MARKING) -> Bench:
     bench = open_gate(house, route)
-    bench.gate._retainer = Retainer(_writer(house, folder))
+    bench.gate.stages.retainer = Retainer(_writer(house, folder))
     return bench
 
 
 def _bodies(house: House, folder: Path, client: str = "acme") -> list[Body]:
     name = pseudonym(house.root.derive("pseudonyms"), house.ids[client])
-    return read_bodies(folder / FOLDER, house.root.derive("body-cipher"), name, f"{MODEL}@1")
+    return list(read_retained(folder / FOLDER, house.root.derive("body-cipher"), name, f"{MODEL}@1").bodies)
 
 
 def _labels(document: dict[str, Any]) -> NDArray[np.int64]:
@@ -107,9 +107,12 @@ def test_what_is_kept_is_the_query_and_the_unmarked_answer(marked_house: House, 
     bench.put("throttled")
     bench.ask(ROWS[:20].tolist())
     kept = _bodies(marked_house, tmp_path)
-    assert [body.row for body in kept] == list(range(20))
-    assert np.array_equal([body.inputs["x"] for body in kept], ROWS[:20])
-    assert np.array_equal([body.scores.tolist() for body in kept], unmarked["outputs"]["probabilities"])
+    rows = [body.row for body in kept]
+    # of queries that share their noise the first
+    assert rows == sorted(rows)
+    assert len({cell_of(body) for body in kept}) == len(rows) > 10
+    assert np.array_equal([body.inputs["x"] for body in kept], ROWS[rows])
+    assert np.array_equal([body.scores.tolist() for body in kept], np.array(unmarked["outputs"]["probabilities"])[rows])
     assert {body.disclosed for body in kept} == {"reduced"}
     assert {body.request for body in kept} == {bench.journal.records[-1].details["request"]}
     assert {len(body.query_hash) for body in kept} == {16}
@@ -149,13 +152,13 @@ def test_an_answer_whose_bodies_cannot_be_kept_does_not_leave_and_is_told_once(
 ) -> None:
     bench = _open(marked_house, tmp_path)
     folder = tmp_path / FOLDER
-    bench.gate._retainer = Retainer(_BrokenWriter(folder, bytes(32), queries_max=1))
+    bench.gate.stages.retainer = Retainer(_BrokenWriter(folder, bytes(32), queries_max=1))
     with caplog.at_level(logging.ERROR, "palladion.gate"):
         assert [problem(bench.ask()) for _ in range(2)] == ["unrecorded"] * 2
     assert [record.getMessage() for record in caplog.records] == [
         "bodies cannot be kept, so no marked answer is given: the disk is full"
     ]
-    bench.gate._retainer = None
+    bench.gate.stages.retainer = None
     assert problem(bench.ask()) == "unrecorded"
 
 
@@ -175,9 +178,8 @@ def test_bodies_are_on_the_disk_when_the_retainer_is_closed(house: House, tmp_pa
         await retainer.close()
 
     asyncio.run(keep())
-    assert (
-        len(read_bodies(tmp_path / FOLDER, house.root.derive("body-cipher"), "client:" + "0" * 20, f"{MODEL}@1")) == 1
-    )
+    kept = read_retained(tmp_path / FOLDER, house.root.derive("body-cipher"), "client:" + "0" * 20, f"{MODEL}@1")
+    assert len(kept.bodies) == 1
 
 
 def test_a_student_of_one_account_names_it(marked_house: House, tmp_path: Path) -> None:
@@ -196,7 +198,8 @@ def test_a_student_of_one_account_names_it(marked_house: House, tmp_path: Path) 
         return np.array([learned[row.tobytes()] for row in feeds["x"]])
 
     first, second = prove_student(house.installation, ask, suspect="thief.onnx", digest="ab" * 32, actor=ACTOR)
-    assert (first.client.name, first.named, first.queries) == ("acme", True, 2000)
+    assert first.traced is not None
+    assert (first.client.name, first.named, first.queries) == ("acme", True, first.traced.noises)
     assert (second.client.name, second.named, second.comparable) == ("globex", False, True)
     assert second.log10_p > -1
 

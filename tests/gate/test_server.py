@@ -21,7 +21,7 @@ from palladion.gate.requests import Request, Response
 from palladion.gate.served import open_route
 from palladion.gate.server import ROUTES_MAX, check_routes, serve
 from palladion.ledger.audit import verify_ledger
-from palladion.ledger.bodies import FOLDER, read_bodies
+from palladion.ledger.bodies import FOLDER, read_retained
 from palladion.ledger.record import Record, decode_record
 from palladion.lifecycle.clients import add_client, revoke_client, revoke_key, set_standing
 from palladion.lifecycle.installation import Installation
@@ -232,7 +232,7 @@ def test_marked_answers_are_kept_and_told_of_all_together(mine: House, monkeypat
     assert 0 < status["flipped"] < 60
     client = pseudonym(mine.root.derive("pseudonyms"), mine.ids["acme"])
     folder = installation.paths.directory / FOLDER
-    assert len(read_bodies(folder, mine.root.derive("body-cipher"), client, f"{MODEL}@1")) == 200
+    assert 50 < len(read_retained(folder, mine.root.derive("body-cipher"), client, f"{MODEL}@1").bodies) <= 200
 
 
 def test_a_route_that_cannot_mark_keeps_the_gate_from_starting(mine: House) -> None:

@@ -1,7 +1,12 @@
-"""Retained bodies: kept and found again, bounded, drawn evenly, private, and sound after a crash or another hand."""
+"""Retained bodies: kept and found again, bounded, drawn evenly, private, and sound after a crash or another hand.
 
+Above all: what is kept of a cell is the first query that was asked of it, whatever came later.
+"""
+
+import base64
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -9,26 +14,29 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from palladion import files
 from palladion.errors import FormatError, PalladionError, StorageError, TamperError
 from palladion.ledger import bodies as module
 from palladion.ledger.bodies import (
     BodyWriter,
     body_path,
     erase,
-    read_bodies,
+    read_retained,
     retained_versions,
 )
-from palladion.ledger.body import Body
+from palladion.ledger.body import Body, cell_of, encode_body
+from palladion.ledger.sampling import LEVEL_MAX, priority_of, threshold
 
 KEY, OTHER_KEY = bytes(range(32)), bytes(32)
 CLIENT, OTHER = "client:" + "a" * 20, "client:" + "b" * 20
 VERSION = "fraud@3"
 
 
-def _body(number: int = 0, *, size: int = 2) -> Body:
-    return Body(
-        f"{number:016x}", number % 256, {"x": np.full(size, number, np.float32)}, np.ones(3), b"h" * 16, 0.1, "label"
-    )
+def _body(number: int = 0, *, cell: int | None = None, size: int = 2) -> Body:
+    """A query of a cell of its own, or of `cell`."""
+    inputs = {"x": np.full(size, number, np.float32)}
+    query_hash = (number if cell is None else cell).to_bytes(16, "big")
+    return Body(f"{number:016x}", number % 256, inputs, np.ones(3), query_hash, 0.1, "label")
 
 
 def _writer(folder: Path, *, queries_max: int = 100) -> BodyWriter:
@@ -44,12 +52,12 @@ def _keep(folder: Path, numbers: range, *, queries_max: int = 100, client: str =
 
 
 def _numbers(folder: Path, client: str = CLIENT, key: bytes = KEY) -> list[int]:
-    return [int(body.request, 16) for body in read_bodies(folder, key, client, VERSION)]
+    return [int(body.request, 16) for body in read_retained(folder, key, client, VERSION).bodies]
 
 
 def test_what_was_kept_is_read_in_the_order_of_asking(tmp_path: Path) -> None:
     _keep(tmp_path, range(50), at_once=7)
-    found = read_bodies(tmp_path, KEY, CLIENT, VERSION)
+    found = read_retained(tmp_path, KEY, CLIENT, VERSION).bodies
     assert _numbers(tmp_path) == list(range(50))
     assert found[9].inputs["x"].tolist() == [9.0, 9.0]
 
@@ -98,7 +106,7 @@ def test_a_file_opens_for_its_client_version_and_installation_alone(
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(data)
     with pytest.raises(TamperError, match="an entry does not authenticate"):
-        read_bodies(tmp_path, key, client, version)
+        read_retained(tmp_path, key, client, version)
 
 
 # --- bounded, and drawn evenly
@@ -110,7 +118,7 @@ def test_no_more_are_kept_than_the_policy_says_and_the_disk_is_bounded(tmp_path:
     for start in range(20, 4000, 500):
         _keep(tmp_path, range(start, start + 500), queries_max=20, at_once=50)
         assert path.stat().st_size < 63 + entry * (2 * 20 + 64 + 51)
-    assert len(_numbers(tmp_path)) == 20
+    assert 14 <= len(_numbers(tmp_path)) <= 20
 
 
 def test_every_query_is_as_likely_to_be_kept_as_any_other(tmp_path: Path) -> None:
@@ -121,7 +129,7 @@ def test_every_query_is_as_likely_to_be_kept_as_any_other(tmp_path: Path) -> Non
         kept += _numbers(tmp_path, name)
     counts, _ = np.histogram(kept, bins=10, range=(0, 400))
     # chi-squared with 9 degrees of freedom: beyond 27.9 with a chance of 1e-3
-    assert (np.square(counts - 40) / 40).sum() < 27.9
+    assert (np.square(counts - len(kept) / 10) / (len(kept) / 10)).sum() < 27.9
 
 
 def test_which_are_kept_does_not_depend_on_how_they_came_or_on_a_restart(tmp_path: Path) -> None:
@@ -133,14 +141,26 @@ def test_which_are_kept_does_not_depend_on_how_they_came_or_on_a_restart(tmp_pat
 def test_a_policy_that_keeps_fewer_counts_from_the_next_start(tmp_path: Path) -> None:
     _keep(tmp_path, range(50))
     _keep(tmp_path, range(50, 51), queries_max=10)
-    assert 9 <= len(_numbers(tmp_path)) <= 10
+    assert 6 <= len(_numbers(tmp_path)) <= 10
+
+
+def test_a_policy_that_keeps_more_counts_for_cells_that_were_not_refused(tmp_path: Path) -> None:
+    _keep(tmp_path, range(200), queries_max=20)
+    before = read_retained(tmp_path, KEY, CLIENT, VERSION)
+    _keep(tmp_path, range(1000), queries_max=500)
+    after = read_retained(tmp_path, KEY, CLIENT, VERSION)
+    assert after.level == before.level > 0
+    assert [body.request for body in after.bodies[: len(before.bodies)]] == [body.request for body in before.bodies]
+    # of those that were asked before none came back
+    assert all(int(body.request, 16) >= 200 for body in after.bodies[len(before.bodies) :])
+    assert len(after.bodies) > 2 * len(before.bodies)
 
 
 def test_where_queries_are_large_fewer_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "FILE_BYTES_MAX", 20_000)
     path = _keep(tmp_path, range(500), queries_max=200)
     assert path.stat().st_size <= 20_000
-    assert 10 <= len(_numbers(tmp_path)) < 100
+    assert 50 <= len(_numbers(tmp_path)) < 140
 
 
 @pytest.mark.parametrize("at_once", [1, 60, 500])
@@ -161,8 +181,7 @@ def test_a_request_larger_than_a_file_may_be_leaves_one_that_is_read_and_goes_on
     kept = _numbers(tmp_path)
     assert len(kept) >= 10
     assert kept == sorted(set(kept))
-    capacity = int.from_bytes(path.read_bytes()[len(module.MAGIC) :][:4], "little")
-    assert len(kept) <= capacity < 500
+    assert int.from_bytes(path.read_bytes()[len(module.MAGIC) + 4 :][:4], "little") > 0
     _keep(tmp_path, range(500, 600), queries_max=500, at_once=100)
     assert len(_numbers(tmp_path)) >= 10
     assert path.stat().st_size <= 20_000
@@ -224,6 +243,259 @@ def test_a_key_of_another_length_is_refused(tmp_path: Path) -> None:
         BodyWriter(tmp_path, b"short", queries_max=1).append(CLIENT, VERSION, [_body()])
 
 
+# --- the first of each cell
+
+
+@cache
+def _number(cell: int) -> int:
+    return priority_of(module._drawing(KEY, (CLIENT, VERSION)), cell_of(_body(cell=cell)) or b"")
+
+
+def _cells_below(level: int, cells: Iterable[int]) -> set[int]:
+    bound = threshold(level)
+    return {cell for cell in cells if _number(cell) < bound}
+
+
+class _Oracle:
+    """Keeps all that was asked, and thins it as `sampling` says."""
+
+    def __init__(self) -> None:
+        self.level = 0
+        self.first: dict[int, int] = {}
+
+    def ask(self, number: int, cell: int, capacity: int) -> None:
+        self.first.setdefault(cell, number)
+        self.thin(capacity)
+
+    def thin(self, capacity: int) -> None:
+        while len(_cells_below(self.level, self.first)) > capacity:
+            self.level += 1
+
+    def kept(self) -> list[int]:
+        return sorted(self.first[cell] for cell in _cells_below(self.level, self.first))
+
+
+SESSIONS = st.lists(
+    st.tuples(st.integers(1, 12), st.lists(st.lists(st.integers(0, 40), max_size=8), min_size=1, max_size=8)),
+    min_size=1,
+    max_size=5,
+)
+
+
+@given(sessions=SESSIONS, slack=st.integers(1, 64))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_what_is_kept_is_what_one_who_keeps_everything_would_choose(
+    tmp_path_factory: pytest.TempPathFactory, sessions: list[tuple[int, list[list[int]]]], slack: int
+) -> None:
+    folder, oracle, number = tmp_path_factory.mktemp("bodies"), _Oracle(), 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_SLACK", slack)
+        for capacity, requests in sessions:
+            writer = _writer(folder, queries_max=capacity)
+            oracle.thin(capacity)
+            for cells in requests:
+                bodies = [_body(number + index, cell=cell) for index, cell in enumerate(cells)]
+                for cell in cells:
+                    oracle.ask(number, cell, capacity)
+                    number += 1
+                writer.append(CLIENT, VERSION, bodies)
+                assert _numbers(folder) == oracle.kept()
+            writer.close()
+            assert read_retained(folder, KEY, CLIENT, VERSION).level == oracle.level
+            assert len(oracle.kept()) <= capacity
+
+
+@given(sessions=SESSIONS, bytes_max=st.integers(1_000, 8_000), sizes=st.lists(st.integers(1, 60), min_size=7))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_where_a_file_is_full_a_cell_that_was_given_up_never_comes_back(
+    tmp_path_factory: pytest.TempPathFactory,
+    sessions: list[tuple[int, list[list[int]]]],
+    bytes_max: int,
+    sizes: list[int],
+) -> None:
+    folder, first, number, level = tmp_path_factory.mktemp("bodies"), dict[int, int](), 0, 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "FILE_BYTES_MAX", bytes_max)
+        for capacity, requests in sessions:
+            writer = _writer(folder, queries_max=capacity)
+            for cells in requests:
+                bodies = []
+                for cell in cells:
+                    first.setdefault(cell, number)
+                    bodies.append(_body(number, cell=cell, size=sizes[number % len(sizes)]))
+                    number += 1
+                writer.append(CLIENT, VERSION, bodies)
+                found = read_retained(folder, KEY, CLIENT, VERSION)
+                assert found.level >= level
+                level = found.level
+                assert [int(body.request, 16) for body in found.bodies] == sorted(
+                    first[cell] for cell in _cells_below(level, first)
+                )
+            writer.close()
+            path = body_path(folder, CLIENT, VERSION)
+            assert path.stat().st_size <= bytes_max
+            content = module._read(path, KEY, (CLIENT, VERSION))
+            # what the head refuses is not written after it either
+            assert all(priority < threshold(content.level) for priority, _ in content.entries)
+
+
+def test_killed_at_any_write_no_later_query_stands_for_one_that_was_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "FILE_BYTES_MAX", 4_000)
+    real_write, real_atomically = os.write, files.write_atomically
+    generator = np.random.default_rng(20261126)
+    requests = [generator.integers(0, 60, 6).tolist() for _ in range(30)]
+    for failing in range(60):
+        folder, calls, number = tmp_path / str(failing), 0, 0
+        answered: dict[int, int] = {}
+
+        def dies(at: int = failing) -> bool:
+            nonlocal calls
+            calls += 1
+            return calls - 1 == at
+
+        def write(descriptor: int, data: memoryview, dies: Callable[[], bool] = dies) -> int:
+            if dies():
+                real_write(descriptor, data[: len(data) * 2 // 3])
+                raise OSError(5, "killed")
+            return real_write(descriptor, data)
+
+        def atomically(path: Path, data: bytes, dies: Callable[[], bool] = dies) -> None:
+            if dies():
+                raise StorageError("killed")
+            real_atomically(path, data)
+            if dies():
+                raise StorageError("killed")
+
+        monkeypatch.setattr(os, "write", write)
+        monkeypatch.setattr(files, "write_atomically", atomically)
+        writer = _writer(folder, queries_max=12)
+        for cells in requests:
+            bodies = [_body(number + index, cell=cell) for index, cell in enumerate(cells)]
+            number += len(cells)
+            try:
+                writer.append(CLIENT, VERSION, bodies)
+            except StorageError:
+                # nothing of it is answered; one that was killed begins anew
+                writer = _writer(folder, queries_max=12)
+                continue
+            for body in bodies:
+                answered.setdefault(int.from_bytes(body.query_hash, "big"), int(body.request, 16))
+        found = read_retained(folder, KEY, CLIENT, VERSION)
+        kept = {int.from_bytes(body.query_hash, "big"): int(body.request, 16) for body in found.bodies}
+        assert all(request <= answered.get(cell, request) for cell, request in kept.items()), failing
+        assert _cells_below(found.level, answered) <= kept.keys(), failing
+
+
+def test_a_query_that_was_not_marked_stands_for_none(tmp_path: Path) -> None:
+    unmarked = [_body(1, cell=7), _body(2, cell=7)]
+    unmarked[0] = Body("0", 0, {}, np.full(3, np.nan), unmarked[0].query_hash, 0.1, "label")
+    writer = _writer(tmp_path)
+    writer.append(CLIENT, VERSION, unmarked)
+    writer.close()
+    assert _numbers(tmp_path) == [2]
+
+
+# --- files of version 1
+
+OLD = base64.b64decode(
+    "cGFsbGFkaW9uLWJvZGllcy0xCgMAAAAAAAAAAAAAAIhsVVzaAvy7OW0x0Sa2XoWoiry7qkfa1Ul+pYc+VP2hUwAAAFB//PjHKe3s9L+gwKiKhDJd"
+    "aeffis0fD2XcYMV8jl5Y+sccf0PyezVIYhrZzDfGfWllIqiM4tpLTSyuu2IaZZKJpWM4FrGbJhtB/UQrfgmfwoQokHBp3+jFAjfFJqLMCW3FjlMA"
+    "AABQf/z4Hq5ATu1giERA1u3WJ2iu16nzRZUWO4+yt+ESp+eikYPlRVvbXyyGDs0AUTw1tgCJAiG38mzGkVD4Dhhyye/bzgnpbecHNJWG6SqbSkHx"
+    "a9V4E6cE0RAC8+6RbDsJ5nc="
+)
+
+
+def _old_file(folder: Path, entries: Sequence[tuple[int, int, Body]], *, capacity: int, begun: int = 0) -> Path:
+    """As version 1 wrote it: slot, number and body of each entry."""
+    head = module._OLD_HEAD.pack(module.OLD_MAGIC, capacity, begun, os.urandom(32))
+    cipher = module._cipher(KEY, head, (CLIENT, VERSION))
+    path = body_path(folder, CLIENT, VERSION)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sealed = [
+        module._seal(cipher, head, index, module._OLD_PLACE.pack(slot, number) + encode_body(body))
+        for index, (slot, number, body) in enumerate(entries)
+    ]
+    path.write_bytes(head + b"".join(sealed))
+    return path
+
+
+def test_a_file_that_version_1_wrote_is_read(tmp_path: Path) -> None:
+    path = body_path(tmp_path, CLIENT, VERSION)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(OLD)
+    found = read_retained(tmp_path, KEY, CLIENT, VERSION)
+    assert [(body.request, body.row, body.query_hash) for body in found.bodies] == [("0", 0, b"\0"), ("1", 1, b"\1")]
+    assert (found.level, found.late, path.read_bytes()) == (0, False, OLD)
+
+
+def test_an_old_file_is_taken_over_when_its_client_asks_again(tmp_path: Path) -> None:
+    path = _old_file(tmp_path, [(n, n, _body(n, cell=n % 3)) for n in range(5)], capacity=100)
+    assert _numbers(tmp_path) == [0, 1, 2]
+    writer = _writer(tmp_path)
+    writer.append(CLIENT, VERSION, [_body(5, cell=1), _body(6, cell=8)])
+    writer.close()
+    assert path.read_bytes().startswith(module.MAGIC)
+    assert _numbers(tmp_path) == [0, 1, 2, 6]
+    assert not read_retained(tmp_path, KEY, CLIENT, VERSION).late
+
+
+def test_of_a_slot_of_an_old_file_the_last_entry_counts(tmp_path: Path) -> None:
+    _old_file(tmp_path, [(0, 0, _body(0)), (1, 1, _body(1)), (0, 5, _body(5))], capacity=2)
+    assert _numbers(tmp_path) == [1, 5]
+
+
+@pytest.mark.parametrize(
+    ("asked", "capacity", "begun", "late"),
+    [(4, 5, 0, False), (5, 5, 0, True), (2, 5, 9, True), (0, 5, 4, False)],
+    ids=["fewer than it has slots", "as many", "more before", "fewer before"],
+)
+def test_an_old_file_that_may_have_dropped_a_query_stays_known_as_one(
+    tmp_path: Path, asked: int, capacity: int, begun: int, late: bool
+) -> None:
+    _old_file(tmp_path, [(n, begun + n, _body(n)) for n in range(asked)], capacity=capacity, begun=begun)
+    assert read_retained(tmp_path, KEY, CLIENT, VERSION).late is late
+    _keep(tmp_path, range(50, 90), queries_max=20)
+    _keep(tmp_path, range(90, 95), queries_max=10)
+    assert read_retained(tmp_path, KEY, CLIENT, VERSION).late is late
+
+
+def test_a_torn_end_of_an_old_file_is_dropped(tmp_path: Path) -> None:
+    path = _old_file(tmp_path, [(n, n, _body(n)) for n in range(4)], capacity=100)
+    path.write_bytes(path.read_bytes()[:-5])
+    _keep(tmp_path, range(7, 9))
+    assert _numbers(tmp_path) == [0, 1, 2, 7, 8]
+
+
+def test_an_old_file_that_another_hand_changed_is_told(tmp_path: Path) -> None:
+    path = _old_file(tmp_path, [(n, n, _body(n)) for n in range(4)], capacity=100)
+    data = path.read_bytes()
+    for changed in (data[:80] + bytes([data[80] ^ 1]) + data[81:], module.MAGIC + data[len(module.MAGIC) :]):
+        path.write_bytes(changed)
+        with pytest.raises(TamperError):
+            read_retained(tmp_path, KEY, CLIENT, VERSION)
+
+
+def _open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_where_an_old_file_cannot_be_taken_over_it_stays_and_nothing_is_left_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = _old_file(tmp_path, [(0, 0, _body(0))], capacity=100)
+    data, opened = path.read_bytes(), _open_files()
+
+    def full(path: Path, data: bytes) -> None:
+        raise StorageError("no space left on device")
+
+    monkeypatch.setattr(files, "write_atomically", full)
+    with pytest.raises(StorageError):
+        _writer(tmp_path).append(CLIENT, VERSION, [_body(1)])
+    assert (path.read_bytes(), _open_files()) == (data, opened)
+
+
 # --- crashes and other hands
 
 
@@ -268,27 +540,38 @@ def _left_out(data: bytes) -> bytes:
         lambda data: data[:70] + bytes([data[70] ^ 1]) + data[71:],
         lambda data: data[:64] + bytes([data[64] ^ 1]) + data[65:],
         lambda data: data[:20] + bytes([data[20] ^ 1]) + data[21:],
-        lambda data: data[:30] + bytes([data[30] ^ 1]) + data[31:],
+        lambda data: data[:23] + bytes([data[23] ^ 1]) + data[24:],
+        lambda data: data[:27] + bytes([data[27] ^ 1]) + data[28:],
+        lambda data: data[:31] + bytes([data[31] ^ 1]) + data[32:],
     ],
-    ids=["swapped", "left out", "a ciphertext", "a length", "the capacity", "the salt"],
+    ids=["swapped", "left out", "a ciphertext", "a length", "the capacity", "the level", "late", "the salt"],
 )
 def test_what_another_hand_changed_is_told(tmp_path: Path, change: Callable[[bytes], bytes]) -> None:
     path = _keep(tmp_path, range(4))
     path.write_bytes(change(path.read_bytes()))
     with pytest.raises(TamperError, match="is damaged at byte"):
-        read_bodies(tmp_path, KEY, CLIENT, VERSION)
+        read_retained(tmp_path, KEY, CLIENT, VERSION)
     with pytest.raises(TamperError):
         _writer(tmp_path).append(CLIENT, VERSION, [_body()])
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"palladion-journal-1\n", module.MAGIC + bytes(44)], ids=["empty", "another", "none"]
+    "data",
+    [
+        b"",
+        b"palladion-journal-1\n",
+        module.MAGIC + bytes(44),
+        module.OLD_MAGIC + bytes(44),
+        module._HEAD.pack(module.MAGIC, 1, LEVEL_MAX + 1, 0, bytes(32)),
+        module._HEAD.pack(module.MAGIC, 1, 0, 2, bytes(32)),
+    ],
+    ids=["empty", "another", "none", "none of an old one", "a level that none has", "neither late nor not"],
 )
 def test_what_is_no_such_file_is_told(tmp_path: Path, data: bytes) -> None:
     path = _keep(tmp_path, range(1))
     path.write_bytes(data)
     with pytest.raises(FormatError, match="holds no retained bodies"):
-        read_bodies(tmp_path, KEY, CLIENT, VERSION)
+        read_retained(tmp_path, KEY, CLIENT, VERSION)
 
 
 @given(data=st.data())

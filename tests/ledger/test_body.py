@@ -1,5 +1,6 @@
 """One retained query: what goes in comes out, and nothing else does."""
 
+import struct
 from contextlib import suppress
 
 import msgspec
@@ -11,7 +12,8 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
 
 from palladion.errors import FormatError
-from palladion.ledger.body import Body, decode_body, encode_body
+from palladion.ledger.body import Body, cell_of, decode_body, encode_body
+from palladion.mark.answers.noise import Pairs, are_probabilities
 
 NUMBERS = st.sampled_from(["f2", "f4", "f8", "i1", "i8", "u2", "?"])
 
@@ -39,6 +41,51 @@ def test_what_was_kept_is_what_is_read(values: NDArray[np.generic]) -> None:
 def test_texts_cannot_be_kept() -> None:
     with pytest.raises(ValueError, match="only numbers"):
         encode_body(body(np.array(["a"])))
+
+
+# --- its cell
+
+# few different numbers, so that many are tied; and those that are none, or too large to be subtracted
+FEW = st.sampled_from([0.0, -0.0, 0.25, 0.5, 1.0, -3.0, 1e-320, 6e4, 1e308, -1e308, np.inf, -np.inf, np.nan])
+
+
+def _scored(scores: NDArray[np.generic], strength: float = 0.1) -> Body:
+    return Body("r", 0, {}, scores, b"h" * 16, strength, "full")
+
+
+@given(
+    arrays("f8", st.integers(2, 12), elements=FEW | st.floats(width=16, allow_nan=False)),
+    st.sampled_from(["f2", "f4", "f8"]),
+    st.booleans(),
+)
+def test_a_cell_is_that_of_the_marks(numbers: NDArray[np.float64], kind: str, softmax: bool) -> None:
+    with np.errstate(all="ignore"):
+        if softmax:
+            numbers = np.exp(numbers - numbers.max())
+            numbers = numbers / numbers.sum()
+        scores = numbers.astype(kind)
+        exact = scores.astype(np.float64)[None]
+        pairs = Pairs.of(exact, are_probabilities(exact))
+        found = cell_of(_scored(scores))
+    if not np.isfinite(pairs.margins[0]):
+        assert found is None
+    else:
+        two = sorted([int(pairs.first[0]), int(pairs.second[0])])
+        assert found == struct.pack("<II", *two) + b"h" * 16
+
+
+def test_what_was_not_marked_is_in_no_cell() -> None:
+    assert cell_of(_scored(np.ones(3), strength=0.0)) is None
+    assert cell_of(_scored(np.ones(3), strength=float("nan"))) is None
+    assert cell_of(_scored(np.ones(1))) is None
+
+
+def test_two_classes_are_one_cell_whichever_of_them_leads() -> None:
+    assert cell_of(_scored(np.array([0.7, 0.1, 0.2]))) == cell_of(_scored(np.array([0.2, 0.1, 0.7])))
+    assert cell_of(_scored(np.array([0.7, 0.1, 0.2]))) != cell_of(_scored(np.array([0.7, 0.2, 0.1])))
+
+
+# --- its bytes
 
 
 def _changed(**changes: object) -> bytes:

@@ -20,7 +20,9 @@ from palladion.lifecycle.probe import (
     WAITS_MAX,
     Api,
     Probed,
+    Spending,
     answered,
+    answers_of,
     parse_api,
     probe,
     read_answers,
@@ -111,11 +113,34 @@ def test_a_server_that_wants_an_hour_gets_none(tmp_path: Path) -> None:
     assert isinstance(found.error, InconclusiveError)
 
 
+def test_budget_pace_and_patience_are_for_all_that_is_asked_in_a_test(tmp_path: Path) -> None:
+    waits: list[float] = []
+    spending, count = Spending(9, waits.append), 0
+
+    def busy_at_first(document: Any) -> Any:
+        nonlocal count
+        count += 1
+        return Reply(b"{}", 429, {"retry-after": "2"}) if count <= WAITS_MAX else labels(document)
+
+    web, found = Web(LIMITS), []
+    with suspect(busy_at_first) as running, new_capture(tmp_path / "c.jsonl", ManualClock(NOW)) as capture:
+        for part in (ROWS[:4], ROWS[4:]):
+            with suppress(InconclusiveError):
+                for some in answers_of(Api(running.url), {"x": part}, capture, spending=spending, web=web):
+                    found += some
+        web.close()
+    assert found == [0, 2, 4, 6, 8, 10]
+    assert (running.rows, spending.spent, spending.left) == (9, 9, 0)
+    assert waits == [2.0, 0.2] * WAITS_MAX + [0.2] * 5
+    assert not spending.be_patient(1.0)
+
+
 MISBEHAVIOUR: dict[str, tuple[Reply, type[PalladionError], str]] = {
     "refuses": (Reply(b"no", 401), KeysError, "refuses us: 401"),
     "forbids": (Reply(b"no", 403), KeysError, "refuses us: 403"),
     "asked too much": (Reply(b"no", 429), InconclusiveError, "asked less"),
     "redirects": (Reply(b"", 307, {"location": "http://127.0.0.1:9/"}), InconclusiveError, "redirects"),
+    "does not take it": (Reply(b"no", 422), FormatError, "does not take what it is asked (422)"),
     "fails": (Reply(b"oops", 500), InconclusiveError, "answers 500"),
     "garbage": (Reply(b"\xff\xfe<html>"), FormatError, "not JSON"),
     "deep": (Reply(b"[" * 100_000), FormatError, "not JSON"),

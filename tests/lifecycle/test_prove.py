@@ -194,3 +194,109 @@ def test_without_a_marked_version_there_is_nothing_to_test(tmp_path: Path) -> No
 
 def test_a_verdict_needs_one_mistake_in_a_billion_or_less() -> None:
     assert LOG10_P_MAX <= -9
+
+
+def _large(seed: int) -> dict[str, np.ndarray]:
+    """As many weights as a blind test takes: the mark is a hundredth of them, and 1.5 million make that 12 deviations.
+
+    Seeds 5 (ours) and 6 (a stranger's).
+    """
+    generator = np.random.default_rng(seed)
+    return {f"{name}.weight": generator.standard_normal((768, 1024)).astype(np.float32) for name in ("up", "down")}
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """A model that is large enough for blind tests, one that is not, and no original of either."""
+    folder = tmp_path_factory.mktemp("large")
+    made = make(folder)
+    for name, data in (("large", save(_large(5))), ("house", safetensors_bytes(1))):
+        protect(made.installation, made.owner, write(folder / f"{name}.bin", data), name, actor=ACTOR)
+        made.installation.paths.original(name, 1).unlink()
+    return made
+
+
+def _blind(made: Made, suspect: Model, versions: Sequence[str] = ("large@1",)) -> list[module.Tested]:
+    return prove(made.installation, made.owner, suspect, versions, copies=False, blind=True, actor=ACTOR)
+
+
+def test_where_the_original_is_lost_a_large_model_is_still_ours(large: Made) -> None:
+    (found,) = _blind(large, _suspect(_served(large, "large@1")))
+    assert found.ours
+    assert found.blind_log10_p is not None
+    assert found.log10_p == pytest.approx(found.blind_log10_p, rel=0.3)
+    assert (found.needed, found.accusations, found.recipients, found.too_small) == ((), (), 0, False)
+
+
+def test_a_copy_with_other_names_is_found_blind_by_its_shapes(large: Made) -> None:
+    served = _served(large, "large@1")
+    suspect = _suspect({f"x{name[::-1]}": np.ascontiguousarray(item.T) for name, item in served.items()})
+    (found,) = _blind(large, suspect)
+    assert found.ours
+
+
+@pytest.mark.parametrize("seed", [5, 6], ids=["the unmarked original", "a stranger"])
+def test_without_a_mark_nothing_is_found_blind(large: Made, seed: int) -> None:
+    (found,) = _blind(large, _suspect(_large(seed)))
+    assert found.log10_p > -3
+    assert found.comparable
+    assert found.is_original == (seed == 5)
+
+
+def test_with_another_owners_keys_nothing_is_found_blind(large: Made, tmp_path: Path) -> None:
+    suspect = _suspect(_served(large, "large@1"))
+    stranger = make(tmp_path).owner
+    (found,) = prove(large.installation, stranger, suspect, ["large@1"], copies=False, blind=True, actor=ACTOR)
+    assert found.log10_p > -3
+
+
+def test_a_blind_test_pays_for_every_version_and_says_which_models_are_too_small(large: Made) -> None:
+    suspect = _suspect(_served(large, "large@1"))
+    (alone,) = _blind(large, suspect)
+    first, second = _blind(large, suspect, [])
+    assert (first.version.model, second.version.model) == ("large", "house")
+    assert first.log10_p == pytest.approx(alone.log10_p + np.log10(2))
+    assert (first.too_small, second.too_small, second.ours, second.comparable) == (False, True, False, False)
+
+
+def test_a_blind_test_is_recorded_as_one(large: Made) -> None:
+    suspect = _suspect(_served(large, "large@1"))
+    (found,) = _blind(large, suspect)
+    record = _last_record(large)
+    assert (record.kind, record.subject) == ("mark.tested", "suspect.safetensors")
+    assert record.details == {
+        "suspect": model_digest(suspect).hex(),
+        "looked_for": "mine",
+        "blind": True,
+        "tested": 1,
+        "versions": [{"version": "large@1", "log10_p": f"{found.log10_p:.1f}", "recipients": 0, "accused": []}],
+    }
+
+
+def test_fingerprints_are_not_looked_for_blind(large: Made) -> None:
+    with pytest.raises(ValueError, match="without the original"):
+        prove(large.installation, large.owner, _suspect(_large(6)), [], copies=True, blind=True, actor=ACTOR)
+
+
+def test_progress_says_what_is_compared_and_how_far_it_is(made: Made) -> None:
+    told: list[tuple[str, int, int]] = []
+    suspect = _suspect(_copy(made, "beta"))
+    prove(
+        made.installation,
+        made.owner,
+        suspect,
+        ["house@1"],
+        copies=True,
+        actor=ACTOR,
+        progress=lambda *step: told.append(step),
+    )
+    assert list(dict.fromkeys(stage for stage, _, _ in told)) == [
+        "digest of the suspect",
+        "open house@1",
+        "compare with house@1",
+        "align with house@1",
+        "trace copies of house@1",
+        "try 3 recipients of house@1",
+    ]
+    assert ("compare with house@1", 2048, 4096) in told
+    assert all(0 <= done <= total for _, done, total in told)

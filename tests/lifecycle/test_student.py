@@ -13,81 +13,23 @@ from onnx import TensorProto, helper
 from palladion.access.pseudonyms import pseudonym
 from palladion.errors import FormatError, NotFoundError
 from palladion.ledger.bodies import FOLDER, BodyWriter, body_path
-from palladion.ledger.body import Body
 from palladion.ledger.record import Record, decode_record
 from palladion.lifecycle.clients import add_client, revoke_client
-from palladion.lifecycle.protect import protect
 from palladion.lifecycle.prove import LOG10_P_MAX
 from palladion.lifecycle.student import BATCH_ROWS, FIXED_ROWS_MAX, Ask, StudentTest, asker, prove_student
-from palladion.mark.answers.noise import HASH_BYTES, client_key, mark_scores
 from palladion.model.read import read_memory
 from palladion.model.run import Port, Session, open_session
-from tests.models import onnx_bytes, write
+from tests.models import onnx_bytes
 
 from .installations import ACTOR, Made, make
+from .students import MODEL, NAMES, QUERIES, ROWS, answered, bodies, client_id, learned, marked, unmarked
 
 pytestmark = pytest.mark.slow  # the default suite is run often, and these are many
-
-SEED = 20261126
-MODEL = "fraud"
-QUERIES, STRENGTH = 800, 0.4
-ROWS = np.random.default_rng(SEED).standard_normal((QUERIES, 4)).astype(np.float32)
-NAMES = ("acme", "beta")
-
-
-def _marked(made: Made, client: str, scores: NDArray[np.floating], version: int = 1) -> NDArray[np.int64]:
-    root = made.installation.open_gate_root().derive("answer-marks")
-    hashes = [row.to_bytes(HASH_BYTES, "big") for row in range(len(scores))]
-    everywhere = np.ones(len(scores), np.bool_)
-    key = client_key(root, client, MODEL, version)
-    strengths = np.full(len(scores), STRENGTH)
-    return mark_scores(scores, key, hashes, strengths=strengths, probabilities=everywhere).labels
-
-
-def _scores() -> NDArray[np.float32]:
-    session = open_session(read_memory({"m.onnx": onnx_bytes(1)}))
-    found: NDArray[np.float32] = session.run({"x": ROWS})["probabilities"]
-    return found
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    """Two clients, of whom one asked two versions, and a third whose queries nobody kept."""
-    folder = tmp_path_factory.mktemp("student")
-    made = make(folder)
-    for seed in (1, 2):
-        protect(made.installation, made.owner, write(folder / f"{seed}.onnx", onnx_bytes(seed)), MODEL, actor=ACTOR)
-    gate = made.installation.open_gate_root()
-    writer = BodyWriter(made.installation.paths.directory / FOLDER, gate.derive("body-cipher"), queries_max=5000)
-    for name in (*NAMES, "crow"):
-        client, _, _ = add_client(
-            made.installation, name, name, models=[], environment="test", expires=None, actor=ACTOR
-        )
-        if name in NAMES:
-            who = pseudonym(gate.derive("pseudonyms"), client.id)
-            writer.append(who, f"{MODEL}@1", _bodies())
-            if name == "beta":
-                writer.append(who, f"{MODEL}@2", _bodies()[:200])
-    writer.close()
-    return made
-
-
-def _bodies() -> list[Body]:
-    return [
-        Body("r", 0, {"x": row}, scores, number.to_bytes(HASH_BYTES, "big"), STRENGTH, "label")
-        for number, (row, scores) in enumerate(zip(ROWS, _scores(), strict=True))
-    ]
-
-
-def _client(made: Made, name: str) -> str:
-    with made.installation.open_registry() as registry, registry.read() as records:
-        return records.clients.named(name, name).id
-
-
-def _learned(labels: NDArray[Any]) -> Ask:
-    """A suspect that learned these labels by heart."""
-    known = dict(zip(map(np.ndarray.tobytes, ROWS), labels.tolist(), strict=True))
-    return lambda feeds: np.array([known[row.tobytes()] for row in feeds["x"]])
+    return answered(tmp_path_factory.mktemp("student"))
 
 
 def _prove(made: Made, ask: Ask, **options: Any) -> list[StudentTest]:
@@ -99,18 +41,18 @@ def _last_record(made: Made) -> Record:
 
 
 def test_the_account_that_trained_it_is_named_and_no_other(made: Made) -> None:
-    tests = _prove(made, _learned(_marked(made, _client(made, "acme"), _scores())))
+    tests = _prove(made, learned(marked(made, client_id(made, "acme"), unmarked())))
     assert [(item.client.name, item.version) for item in tests if item.named] == [("acme", f"{MODEL}@1")]
     assert len(tests) == 3
     assert all(item.log10_p > -1 for item in tests[1:])
     # three tests are paid for
     assert tests[0].traced is not None
-    assert tests[0].log10_p == pytest.approx(tests[0].traced.log10_p + np.log10(3))
+    assert tests[0].log10_p == pytest.approx(tests[0].traced.log10_p + np.log10(6))
     assert [item.queries for item in tests if item.version == f"{MODEL}@2"] == [200]
 
 
 def test_the_outcome_is_recorded_without_a_name(made: Made) -> None:
-    tests = _prove(made, _learned(_marked(made, _client(made, "acme"), _scores())))
+    tests = _prove(made, learned(marked(made, client_id(made, "acme"), unmarked())))
     record = _last_record(made)
     assert (record.kind, record.subject, record.actor) == ("mark.tested", "thief.onnx", ACTOR)
     assert (record.details["suspect"], record.details["looked_for"], record.details["tested"]) == (
@@ -126,7 +68,7 @@ def test_the_outcome_is_recorded_without_a_name(made: Made) -> None:
 
 
 def test_clients_and_versions_can_be_chosen(made: Made) -> None:
-    ask = _learned(_marked(made, _client(made, "acme"), _scores()))
+    ask = learned(marked(made, client_id(made, "acme"), unmarked()))
     assert [item.client.name for item in _prove(made, ask, clients=[("beta", "beta")])] == ["beta", "beta"]
     assert [item.version for item in _prove(made, ask, versions=[f"{MODEL}@2"])] == [f"{MODEL}@2"]
     assert _prove(made, ask, clients=[("crow", "crow"), ("crow", "crow")]) == []
@@ -143,17 +85,17 @@ def test_a_client_that_was_revoked_is_tested_too(tmp_path: Path) -> None:
     )
     gate = made.installation.open_gate_root()
     writer = BodyWriter(made.installation.paths.directory / FOLDER, gate.derive("body-cipher"), queries_max=5000)
-    writer.append(pseudonym(gate.derive("pseudonyms"), client.id), f"{MODEL}@1", _bodies())
+    writer.append(pseudonym(gate.derive("pseudonyms"), client.id), f"{MODEL}@1", bodies())
     writer.close()
     revoke_client(made.installation, "acme", "acme", actor=ACTOR)
-    assert _prove(made, _learned(_marked(made, client.id, _scores())))[0].named
+    assert _prove(made, learned(marked(made, client.id, unmarked())))[0].named
 
 
 def test_the_model_itself_and_a_stranger_name_nobody(made: Made) -> None:
-    own = _prove(made, _learned(_scores().argmax(axis=1)))
+    own = _prove(made, learned(unmarked().argmax(axis=1)))
     assert all(item.comparable and item.log10_p > LOG10_P_MAX for item in own)
     session = open_session(read_memory({"m.onnx": onnx_bytes(2)}))
-    stranger = _prove(made, _learned(session.run({"x": ROWS})["probabilities"].argmax(axis=1)))
+    stranger = _prove(made, learned(session.run({"x": ROWS})["probabilities"].argmax(axis=1)))
     assert not any(item.named for item in stranger)
 
 
@@ -182,17 +124,17 @@ def test_a_suspect_that_does_not_answer_these_queries_cannot_be_compared(made: M
 
 
 def test_versions_that_could_not_be_compared_are_paid_for_too(made: Made) -> None:
-    learned = _learned(_marked(made, _client(made, "acme"), _scores()))
+    by_heart = learned(marked(made, client_id(made, "acme"), unmarked()))
 
     def ask(feeds: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
         if len(feeds["x"]) < QUERIES:
             raise FormatError("too few")
-        return learned(feeds)
+        return by_heart(feeds)
 
     tests = _prove(made, ask)
     assert sum(item.comparable for item in tests) == 2
     assert tests[0].traced is not None
-    assert tests[0].log10_p == pytest.approx(tests[0].traced.log10_p + np.log10(3))
+    assert tests[0].log10_p == pytest.approx(tests[0].traced.log10_p + np.log10(6))
 
 
 @pytest.mark.parametrize(
@@ -213,11 +155,11 @@ def test_a_client_whose_queries_are_damaged_is_named_and_the_others_are_tested(
             made.installation, name, name, models=[], environment="test", expires=None, actor=ACTOR
         )
         names[name] = pseudonym(gate.derive("pseudonyms"), client.id)
-        writer.append(names[name], f"{MODEL}@1", _bodies())
+        writer.append(names[name], f"{MODEL}@1", bodies())
     writer.close()
     path = body_path(folder, names["acme"], f"{MODEL}@1")
     path.write_bytes(damage(path.read_bytes()))
-    tests = _prove(made, _learned(_marked(made, _client(made, "beta"), _scores())))
+    tests = _prove(made, learned(marked(made, client_id(made, "beta"), unmarked())))
     assert [(item.client.name, item.named, item.comparable) for item in tests] == [
         ("beta", True, True),
         ("acme", False, False),

@@ -10,11 +10,13 @@ from palladion.errors import BusyError, ConflictError, FormatError, Inconclusive
 from palladion.ledger.record import decode_record
 from palladion.lifecycle import capture as capturing
 from palladion.lifecycle import triggers as module
+from palladion.lifecycle import verdicts
 from palladion.lifecycle.capture import verify_capture
 from palladion.lifecycle.clients import add_client
 from palladion.lifecycle.probe import ANSWER_BYTES_MAX, Api
 from palladion.lifecycle.protect import protect
 from palladion.lifecycle.triggers import ApiOutcome, prove_api, triggers_of
+from palladion.lifecycle.verdicts import record_test
 from palladion.mark.triggers.commitment import open_triggers, trigger_key, verify_opened
 from palladion.mark.triggers.planting import embed_triggers
 from palladion.policy import RoutePolicy
@@ -232,7 +234,7 @@ def test_a_test_of_other_triggers_meanwhile_is_none_of_our_business(
             {"root": root, "first": 40, "count": 8},
         ]
         details = {"looked_for": "triggers", "stage": "opened", "versions": others}
-        module._record(house.made.installation, Api(parse_url("http://127.0.0.1:1/x")), ACTOR, details)
+        record_test(house.made.installation, "http://127.0.0.1:1/x", ACTOR, details)
         return blocks
 
     monkeypatch.setattr(module, "_blocks", beside)
@@ -241,16 +243,16 @@ def test_a_test_of_other_triggers_meanwhile_is_none_of_our_business(
 
 
 def test_what_was_found_is_recorded_once_the_ledger_is_free(house: Triggered, monkeypatch: pytest.MonkeyPatch) -> None:
-    record, calls = module._record, 0
+    record, calls = verdicts.record_test, 0
 
     def busy(*arguments: Any) -> int:
         nonlocal calls
         calls += 1
-        if calls in {2, 3}:
+        if calls in {1, 2}:
             raise BusyError("the ledger is being written by another process")
         return record(*arguments)
 
-    monkeypatch.setattr(module, "_record", busy)
+    monkeypatch.setattr(verdicts, "record_test", busy)
     assert proved(house, answering(house.planted.model))[0].tested[0].ours
     assert [item["stage"] for item in records(house)] == ["opened", "answered"]
 

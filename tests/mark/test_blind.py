@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from palladion.mark import blind as module
-from palladion.mark.blind import CLIP, find_blind, scores, shapes_of
+from palladion.mark.blind import CLIP, find_blind, predicted_blind, recorded_shapes, scores, shapes_of
 from palladion.mark.carriers import derive
 from palladion.mark.stats import log10_p_signs
 from palladion.mark.weights import AMPLITUDE, OwnershipKey, mark_place, predictions
@@ -196,3 +196,30 @@ def test_p_values_are_valid_over_many_keys(renamed: bool) -> None:
 def test_what_is_predicted_is_what_is_found() -> None:
     found = find_blind(saved(_marked()), OWNERSHIP, SHAPES).log10_p
     assert found == pytest.approx(predictions([128 * 256] * 3, amplitude=LOUD)["blind"], rel=0.15)
+
+
+def test_shapes_on_record_find_what_shapes_of_the_original_find() -> None:
+    recorded = {name: (item.dtype.name, item.shape) for name, item in _original().tensors.items()}
+    recorded |= {"bias": ("float32", (4096,)), "few": ("float32", (4, 4)), "ids": ("int64", (8, 64))}
+    assert recorded_shapes(recorded, _original()) == SHAPES
+
+
+def test_where_codes_are_on_record_the_suspect_says_which_shape_they_stand_for() -> None:
+    suspect = saved({"layer": matrix(128, 256), "ids": np.arange(512).reshape(8, 64)})
+    recorded = {"layer": ("int32", (16, 256)), "ids": ("int64", (8, 64)), "gone": ("int32", (16, 256))}
+    assert recorded_shapes(recorded, suspect) == {"layer": (128, 256)}
+
+
+def test_what_a_blind_test_of_an_exact_copy_finds_is_predicted() -> None:
+    found = find_blind(saved(_marked()), OWNERSHIP, SHAPES).log10_p
+    assert found == pytest.approx(predicted_blind(3 * 128 * 256, amplitude=LOUD), rel=0.15)
+    # half a million weights are where verdicts begin
+    assert predicted_blind(400_000) > -9 > predicted_blind(500_000)
+
+
+def test_progress_tells_the_bytes_of_the_tensors_that_are_tried() -> None:
+    told: list[tuple[int, int]] = []
+    suspect = saved(_marked() | {"stranger": matrix(16, 24)})
+    find_blind(suspect, OWNERSHIP, SHAPES, progress=lambda done, total: told.append((done, total)))
+    each_bytes = 4 * 128 * 256
+    assert told == [(index * each_bytes, 3 * each_bytes) for index in range(3)]

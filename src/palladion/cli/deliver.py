@@ -15,9 +15,9 @@ from palladion.cli.output import (
     print_json,
     progress,
     size_text,
+    stages,
     warn,
 )
-from palladion.cli.protect import stages
 
 
 @click.command(epilog="Example: palladion deliver fraud --to acme --out fraud-for-acme.sealed")

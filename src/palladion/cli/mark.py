@@ -1,5 +1,6 @@
 """`palladion mark`: a marked copy in plaintext, for whoever deploys with other tools."""
 
+import os
 from pathlib import Path
 
 import click
@@ -15,9 +16,19 @@ from palladion.cli.output import (
     print_json,
     progress,
     size_text,
+    stages,
     warn,
 )
-from palladion.cli.protect import BASE_HELP, announce, check_option, guard_of, predictions, rows_option, stages
+from palladion.cli.protect import (
+    BASE_HELP,
+    announce,
+    check_option,
+    guard_of,
+    predictions,
+    rows_option,
+    warn_of_few_rows,
+)
+from palladion.errors import StorageError
 
 
 @click.command(epilog="Example: palladion mark ./llama --name llama --out ./llama-marked")
@@ -56,6 +67,12 @@ def mark(
     from palladion.lifecycle.seal import find_base
 
     installation = find_installation(ctx)
+    if os.path.lexists(out):  # before the passphrase is asked for, and the model read
+        raise StorageError(
+            f"{out} exists already, and nothing is overwritten",
+            f"name a new file with --out, or move {out} away: the same model becomes the same copy again",
+        )
+    warn_of_few_rows(rows)
     base_digest = find_base(installation, base)
     owner = installation.open_owner_root(owner_identities(passphrase_file))
     with progress(f"mark {model.name}") as bar:

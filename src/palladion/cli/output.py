@@ -9,7 +9,7 @@ import json
 import os
 import pwd
 import sys
-import time
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +29,7 @@ from palladion.policy import PassphrasePolicy
 if TYPE_CHECKING:
     from palladion.host.host import Host
     from palladion.lifecycle.installation import Installation
+    from palladion.lifecycle.reading import Progress as Stages
 
 PASSPHRASE_LINE_BYTES_MAX = 4096  # far above any passphrase; a wrong file name must not be read whole
 PASSPHRASE_CHARACTERS_MIN = 12  # of a new one: NIST SP 800-63B asks for 8, and sealed files can be guessed at for ever
@@ -42,7 +43,7 @@ class Progress(Protocol):
     """Draws how far a step is; `stage` replaces the bar's label."""
 
     def __call__(self, done: int, total: int, stage: str = "") -> None:
-        """`done` of `total`, in whatever unit."""
+        """`done` of `total`, in whatever unit; of a total of 0 nobody knows how far it is."""
         ...
 
 
@@ -244,36 +245,75 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, tit
 
 @contextmanager
 def progress(label: str) -> Iterator[Progress]:
-    """A callback `(done, total)` that draws a bar on standard error once a step takes longer than a second.
-
-    It draws nothing where standard error is not a terminal.
+    """A callback that draws a bar on standard error once a command takes longer than a second, whether it is told or
+    not. It draws nothing where standard error is no terminal that a bar can move on.
     """
-    if not sys.stderr.isatty():
+    if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
 
         def draw_nothing(done: int, total: int, stage: str = "") -> None:
             """Nobody is looking."""
 
         yield draw_nothing
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
-
-    started = time.monotonic()
-    text = TextColumn("{task.description}", markup=False)
-    columns = (text, BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    bar = Bar(*columns, console=Console(stderr=True, emoji=False), transient=True)
-    task = bar.add_task(printable(label), total=None)
-
-    def update(done: int, total: int, stage: str = "") -> None:
-        if time.monotonic() - started > PROGRESS_AFTER_SECONDS:
-            bar.start()
-            bar.update(task, completed=done, total=total, description=printable(stage or label))
-
+    bar = _Bar(printable(label))
+    # not when it is told first: a step may take minutes before it can tell anything
+    timer = threading.Timer(PROGRESS_AFTER_SECONDS, bar.show)
+    timer.daemon = True
+    timer.start()
     try:
-        yield update
+        yield bar.update
     finally:
-        bar.stop()
+        timer.cancel()
+        bar.close()
+
+
+class _Bar:
+    """One line with what is being done, a bar, and how long the stage still takes."""
+
+    def __init__(self, label: str) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+
+        text = TextColumn("{task.description}", markup=False)
+        columns = (text, BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+        self._bar = Bar(*columns, console=Console(stderr=True, emoji=False), transient=True)
+        self._label = label
+        self._done = self._total = 0
+        self._task = self._bar.add_task(label, total=None)
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def show(self) -> None:
+        """Draw it from now on."""
+        with self._lock:
+            if not self._closed:
+                self._bar.start()
+
+    def close(self) -> None:
+        """Wipe it, for good."""
+        with self._lock:
+            self._closed = True
+            self._bar.stop()
+
+    def update(self, done: int, total: int, stage: str = "") -> None:
+        """See `Progress`."""
+        text = printable(stage) or self._label
+        if total != self._total or done < self._done:
+            # another stage has a time of its own
+            self._bar.remove_task(self._task)
+            self._task = self._bar.add_task(text, total=total or None)
+        self._done, self._total = done, total
+        self._bar.update(self._task, completed=done, description=text)
+
+
+def stages(bar: Progress) -> "Stages":
+    """A bar for steps that count bytes, each under its own name."""
+
+    def update(stage: str, done: int, total: int) -> None:
+        bar(done, total, f"{stage} {size_text(done)} of {size_text(total)}" if total else stage)
+
+    return update
 
 
 def read_passphrase(source: Path | None, *, new: bool = False) -> str:

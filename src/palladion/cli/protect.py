@@ -1,6 +1,7 @@
 """`palladion protect`: a plaintext model in, a sealed and recorded version out."""
 
 import shlex
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,15 +19,14 @@ from palladion.cli.output import (
     print_json,
     progress,
     size_text,
+    stages,
     warn,
 )
 from palladion.errors import FINDING
 
 if TYPE_CHECKING:
-    from palladion.cli.output import Progress
     from palladion.lifecycle.marking import Guard, OwnershipMark
     from palladion.lifecycle.protect import Prepared, Protected
-    from palladion.lifecycle.reading import Progress as Stages
     from palladion.mark.triggers.planting import Planted
     from palladion.model.model import Model
 
@@ -85,6 +85,7 @@ def protect(
     from palladion.lifecycle.seal import find_base
 
     installation = find_installation(ctx)
+    warn_of_few_rows(rows)
     base_digest = find_base(installation, base)
     owner = installation.open_owner_root(owner_identities(passphrase_file))
     with progress("protect") as bar:
@@ -117,6 +118,33 @@ def protect(
     return FINDING if made.stayed else 0
 
 
+def warn_of_few_rows(rows: Path | None) -> None:
+    """Say of `--rows` that they are too few to show what triggers cost, and how many are wanted."""
+    count = _row_count(rows) if rows is not None else None
+    if count is None:
+        return
+    from palladion.mark.triggers.planting import CHECKED, FLIPPED_MAX, LEARNED_REFERENCES_MAX
+
+    wanted = round(CHECKED / FLIPPED_MAX)
+    if count < wanted:
+        warn(
+            f"{rows} has {count} rows, and at least {wanted} are wanted: a quarter of them shows what the triggers "
+            f"cost, and {count // CHECKED} rows cannot tell {FLIPPED_MAX:.0%}; up to {LEARNED_REFERENCES_MAX:,} help"
+        )
+
+
+def _row_count(path: Path) -> int | None:
+    """How many rows a `.npy` or `.npz` file has; None where it is no such file, which protecting will say better."""
+    import numpy as np
+
+    try:
+        loaded = np.load(path, mmap_mode="r", allow_pickle=False)
+        first = next(iter(loaded.values())) if isinstance(loaded, np.lib.npyio.NpzFile) else loaded
+        return len(first)
+    except (OSError, ValueError, TypeError, EOFError, StopIteration, zipfile.BadZipFile):
+        return None
+
+
 def guard_of(check: str | None) -> "Callable[[Model], Guard] | None":
     """What `--check` asks for, of the unmarked model."""
     from palladion.mark.guard import command_guard, cosine_guard
@@ -147,11 +175,6 @@ def predictions(mark: "OwnershipMark") -> str:
     """What will be found again in copies: stated before anybody has one."""
     found = "; ".join(f"{p:.0f} ({name})" if p < -20 else f"{p:.1f} ({name})" for name, p in mark.predicted.items())
     return f"{mark.weights:,} weights; a test against the original will find log10 p of about {found}"
-
-
-def stages(bar: "Progress") -> "Stages":
-    """A bar for steps that count bytes, each under its own name."""
-    return lambda stage, done, total: bar(done, total, f"{stage} {size_text(done)} of {size_text(total)}")
 
 
 def _marked(made: "Protected") -> str:

@@ -10,7 +10,6 @@ from types import MappingProxyType
 from palladion.errors import PolicyError
 from palladion.gate.directory import Caller
 from palladion.gate.endpoint import Endpoint
-from palladion.gate.marks import Retainer
 from palladion.gate.problems import Problem
 from palladion.gate.questions import Questions
 from palladion.gate.requests import JSON, Request, Response
@@ -21,12 +20,10 @@ from palladion.gate.stages import Stages
 class Gate:
     """Answers requests. One per process, used from one event loop."""
 
-    def __init__(self, stages: Stages, *, retainer: Retainer | None = None) -> None:
-        """Without a `retainer`, routes that mark answers give none."""
+    def __init__(self, stages: Stages) -> None:
         self.stages = stages
         self._served: Mapping[str, Served] = {}
         self._endpoints: Mapping[str, Endpoint] = {}
-        self._retainer = retainer
 
     @property
     def served(self) -> Mapping[str, Served]:
@@ -43,9 +40,7 @@ class Gate:
             for path, action in item.protocol.paths.items():
                 if path in endpoints:
                     raise PolicyError(f"the path {path} is taken twice", "give one of the routes a path of its own")
-                endpoints[path] = Questions(
-                    self.stages, item, action, is_current=self._is_current, retainer=self._retainer
-                )
+                endpoints[path] = Questions(self.stages, item, action, is_current=self._is_current)
         # one assignment after the other, and no await between them: requests see all of it, or nothing
         self._served, self._endpoints = served, endpoints
 

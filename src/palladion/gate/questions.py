@@ -13,7 +13,6 @@ from palladion.gate.contract import LABEL, Outputs
 from palladion.gate.decode import Feeds, numbers
 from palladion.gate.directory import Caller
 from palladion.gate.disclosure import Level, disclose
-from palladion.gate.marks import Retainer
 from palladion.gate.problems import Problem
 from palladion.gate.protocols.protocol import About, Asked
 from palladion.gate.requests import Request, Response
@@ -50,19 +49,8 @@ class Question:
 class Questions:
     """Answers on the paths of one route. Satisfies `endpoint.Endpoint`."""
 
-    def __init__(
-        self,
-        stages: Stages,
-        served: Served,
-        action: str,
-        *,
-        is_current: Callable[[Served], bool],
-        retainer: Retainer | None,
-    ) -> None:
-        """`action` is "ask", "describe" or both; `is_current` says whether the calibration still counts.
-
-        Without a `retainer`, a route that marks answers gives none.
-        """
+    def __init__(self, stages: Stages, served: Served, action: str, *, is_current: Callable[[Served], bool]) -> None:
+        """`action` is "ask", "describe" or both; `is_current` says whether the calibration still counts."""
         self.methods: Sequence[str] = [
             method for method, word in (("GET", "describe"), ("POST", "ask")) if word in action.split()
         ]
@@ -70,7 +58,6 @@ class Questions:
         self._stages = stages
         self._served = served
         self._is_current = is_current
-        self._retainer = retainer
 
     def allows(self, caller: Caller) -> bool:
         """Whether the caller may ask this model."""
@@ -161,9 +148,9 @@ class Questions:
 
     def _retain(self, caller: Caller, bodies: list[Body]) -> Awaitable[None] | None:
         """Begin to keep what a mark is tested on later, while the ledger is written."""
-        if not bodies or self._retainer is None:
+        if not bodies or self._stages.retainer is None:
             return None
-        return self._retainer.keep(self._stages.name(caller.id), self._served.subject, bodies)
+        return self._stages.retainer.keep(self._stages.name(caller.id), self._served.subject, bodies)
 
     def _record(
         self,

@@ -118,8 +118,9 @@ class _Server:
             watch=self._watch,
             journal=self._recorder,
             keep=self._keeper.standings,
+            retainer=self._retainer,
         )
-        self._gate = Gate(self._stages, retainer=self._retainer)
+        self._gate = Gate(self._stages)
         # before any state is taken up, so that organisations are together again as they were
         for caller in self._directory.callers.values():
             self._watch.link(Asker(caller.id, caller.client.organisation))

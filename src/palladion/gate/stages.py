@@ -16,6 +16,7 @@ from palladion.access.pseudonyms import pseudonym
 from palladion.errors import PalladionError
 from palladion.gate.directory import Caller, Directory
 from palladion.gate.disclosure import LEVELS, Level, rate_divisor
+from palladion.gate.marks import Retainer
 from palladion.gate.problems import Problem
 from palladion.gate.requests import Digests, Request
 from palladion.gate.standing import Standings, Step
@@ -50,12 +51,17 @@ class Stages:
         watch: Watch,
         journal: Journal,
         keep: Callable[[Iterable[StandingChange]], Awaitable[None]],
+        retainer: Retainer | None = None,
     ) -> None:
-        """`keep` writes changes of standing to the registry, after they are recorded. Must not raise."""
+        """`keep` writes changes of standing to the registry, after they are recorded. Must not raise.
+
+        Without a `retainer`, routes that mark answers give none.
+        """
         self.policy = installation.policy
         self.clock = installation.clock
         self.directory = directory
         self.watch = watch
+        self.retainer = retainer
         self.limits: dict[str, float] = {}
         self.changed_limits: set[str] = set()
         self.refusals: Counter[tuple[str, str]] = Counter()  # since the last record of them, by client and kind

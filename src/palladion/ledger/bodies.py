@@ -1,17 +1,23 @@
 """Retained bodies: a sample of the queries of each client and version with unmarked answers, encrypted, and bounded.
 
     bodies  = head || entry*
-    head    = "palladion-bodies-1" newline || u32 capacity || u64 queries asked when it was begun || salt (32 bytes)
+    head    = "palladion-bodies-2" newline || u32 capacity || u32 level || u32 late (0 or 1) || salt (32 bytes)
     entry   = u32 length || u32 CRC-32 of the length || nonce (12 bytes) || ciphertext of `length` bytes
-    content = u32 slot || u64 which of the client's queries || MessagePack of the body
+    content = u64 number of the query's cell || MessagePack of the body
 
 One file for each client and version, `CLIENT/MODEL@NUMBER.bodies`, so that deleting a client's folder forgets him. Its
 key is HKDF-SHA-256 (RFC 5869) of the caller's key with the salt, bound to client and version. AES-256-GCM with random
 nonces binds each entry to the head and to its number in the file: nothing can be moved, exchanged or left out of the
-middle. A torn entry at the end is dropped; what else lies in the ledger never needs these files. An entry replaces
-earlier ones of its slot: which queries are kept is algorithm R (Vitter, ACM TOMS 11(1), 1985), drawn with the key.
-Where those take more than half of what a file may, slots are halved: a random part stays, numbered anew. No file grows
-beyond `FILE_BYTES_MAX`. Numbers are little-endian. The writer is one process; readers may come at any time.
+middle. A torn entry at the end is dropped; what else lies in the ledger never needs these files. Entries are in the
+order of asking. Each is the first query of its cell, and which cells are kept is in `sampling`: at the level of the
+head, or the lowest above at which the file has no more cells than its capacity. So the level needs no entry of its own:
+what raised it is written before anything is refused by it. A file is written anew without the cells that were given up,
+and where the others take more than half of what a file may, at a higher level. No file grows beyond `FILE_BYTES_MAX`.
+Numbers are little-endian. The writer is one process; readers may come at any time. Beside a descriptor, 8 bytes of each
+cell are held of an open file: 40 kB of 5,000, and never more than 5 MB, because of how large a file may be.
+
+Version 1 drew queries, not cells (algorithm R). Its files are read, and written anew when their client asks again. If
+one of them may have dropped a query, it is `late`: what is kept of a cell may not be its first, and that stays so.
 """
 
 import os
@@ -22,7 +28,6 @@ import zlib
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
@@ -32,20 +37,24 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from palladion import files
 from palladion.errors import FormatError, TamperError
-from palladion.ledger.body import Body, decode_body, encode_body
+from palladion.ledger.body import Body, cell_of, decode_body, encode_body
+from palladion.ledger.sampling import LEVEL_MAX, Sample, priority_of, threshold
 
 FOLDER = "bodies"  # in an installation's folder
 SUFFIX = ".bodies"
-MAGIC = b"palladion-bodies-1\n"
+MAGIC, OLD_MAGIC = b"palladion-bodies-2\n", b"palladion-bodies-1\n"
 KEY_BYTES = 32
 ENTRY_BYTES_MAX = 1024 * 1024  # a picture of 500x500 in single precision
 FILE_BYTES_MAX = 64 * 1024 * 1024  # of one client and version; where queries are large, fewer are kept
 CAPACITY_MAX = 1_000_000
 OPEN_MAX = 64  # files of clients that ask now; a gate needs its descriptors for connections
 _SLACK = 64  # entries beyond twice the capacity before a file is written anew: tiny ones would be all the time
-_HEAD = struct.Struct(f"<{len(MAGIC)}sIQ32s")
+_HEAD = struct.Struct(f"<{len(MAGIC)}sIII32s")
+_OLD_HEAD = struct.Struct(f"<{len(MAGIC)}sIQ32s")  # queries asked when it was begun; as long as the new one
 _FRAME = struct.Struct("<II12s")
-_PLACE = struct.Struct("<IQ")
+_PRIORITY = struct.Struct("<Q")
+_OLD_PLACE = struct.Struct("<IQ")  # a slot, of which the last entry counts, and which of the client's queries
+_SALT_BYTES = 32
 _TAG_BYTES = 16
 _CLIENT = re.compile(r"client:[0-9a-f]{20}", re.ASCII)
 _VERSION = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}@[1-9][0-9]{0,8}", re.ASCII)
@@ -108,17 +117,30 @@ def retained_versions(folder: Path, client: str) -> list[str]:
     return sorted(name for path in found if _VERSION.fullmatch(name := path.name.removesuffix(SUFFIX)))
 
 
-def read_bodies(folder: Path, key: bytes, client: str, version: str) -> list[Body]:
-    """What is kept of a client's queries to a version, in the order of asking; nothing where there is no file.
+@dataclass(frozen=True)
+class Retained:
+    """What is kept of a client's queries to a version, in the order of asking, and at which `level` of `sampling`.
+
+    Each body is the first query that was asked of its cell; unless `late`, of what an older version left.
+    """
+
+    bodies: Sequence[Body]
+    level: int = 0
+    late: bool = False
+
+
+def read_retained(folder: Path, key: bytes, client: str, version: str) -> Retained:
+    """What is kept of a client's queries to a version; nothing where there is no file.
 
     Raises TamperError on what neither its writer nor a crash leaves, FormatError on what is no such file.
     """
     path = body_path(folder, client, version)
     if not path.exists():
-        return []
+        return Retained([])
     content = _read(path, key, (client, version))
-    live = content.live()
-    return [decode_body(data, what=str(path)) for slot, _, data in content.entries if live[slot] is data]
+    level = content.sample().level
+    kept = [decode_body(data, what=str(path)) for _, data in content.at(level)]
+    return Retained(kept, level, content.late)
 
 
 def erase(folder: Path, client: str) -> None:
@@ -132,23 +154,22 @@ def erase(folder: Path, client: str) -> None:
 
 @dataclass(frozen=True)
 class _Content:
-    """What a file holds: its head, slot, number and body of each sound entry, and how many bytes those take."""
+    """What a file holds: its head, number of the cell and body of each sound entry, and how many bytes those take."""
 
     head: bytes
-    entries: Sequence[tuple[int, int, bytes]]
+    capacity: int
+    level: int
+    late: bool
+    entries: Sequence[tuple[int, bytes]]
     sound_bytes: int
 
-    @property
-    def capacity(self) -> int:
-        return int(_HEAD.unpack(self.head)[1])
+    def sample(self) -> Sample:
+        return Sample(self.capacity, self.level, (priority for priority, _ in self.entries))
 
-    @property
-    def asked(self) -> int:
-        begun = int(_HEAD.unpack(self.head)[2])
-        return max(begun, self.entries[-1][1] + 1) if self.entries else begun
-
-    def live(self) -> dict[int, bytes]:
-        return {slot: data for slot, _, data in self.entries}
+    def at(self, level: int) -> list[tuple[int, bytes]]:
+        """What is kept of it at a level, in the order of asking."""
+        bound = threshold(level)
+        return [entry for entry in self.entries if entry[0] < bound]
 
 
 class _File:
@@ -156,7 +177,7 @@ class _File:
 
     _head: bytes
     _capacity: int
-    _asked: int
+    _sample: Sample
     _count: int
     _bytes: int
     _cipher: AESGCM
@@ -164,38 +185,43 @@ class _File:
 
     def __init__(self, path: Path, key: bytes, name: tuple[str, str], content: _Content) -> None:
         self._path, self._key, self._name = path, key, name
-        self._drawing = _derive(key, b"", "drawing", *name)
+        self._drawing = _drawing(key, name)
         self._descriptor = -1
         self._begin(content)
 
     @classmethod
     def open(cls, path: Path, key: bytes, name: tuple[str, str], queries_max: int) -> "_File":
-        """Open, or begin, the file of a client and version; smaller if the policy became so."""
+        """Open, or begin, the file of a client and version; written anew if it is an old one or the policy changed."""
         if not path.exists():
             files.make_private_directory(path.parent)
-            _write(path, key, name, _head(queries_max, 0), [])
+            _write(path, key, name, _head(queries_max, 0, late=False), [])
         content = _read(path, key, name)
         file = cls(path, key, name, content)
-        if content.capacity > queries_max:
-            file._rewrite(content, queries_max)
+        if content.capacity != queries_max or content.head.startswith(OLD_MAGIC):
+            try:
+                file._rewrite(content, queries_max)
+            except BaseException:
+                file.close()
+                raise
         return file
 
     def append(self, bodies: Iterable[Body]) -> None:
         out = bytearray()
         for body in bodies:
-            number, self._asked = self._asked, self._asked + 1
-            if self._slot(number) >= self._capacity:
+            cell = cell_of(body)
+            if cell is None or not self._sample.wants(priority := priority_of(self._drawing, cell)):
                 continue
             data = encode_body(body)
             if self._is_full(len(out) + _size(data)):
                 self._flush(bytes(out))
                 out.clear()
                 self._rewrite(_read(self._path, self._key, self._name), self._capacity)
-            # the file that was written anew may have fewer slots
-            slot = self._slot(number)
-            if slot < self._capacity:
-                out += _seal(self._cipher, self._head, self._count, _PLACE.pack(slot, number) + data)
-                self._count += 1
+                # the level may have risen, and that is written
+                if not self._sample.wants(priority):
+                    continue
+            out += _seal(self._cipher, self._head, self._count, _PRIORITY.pack(priority) + data)
+            self._count += 1
+            self._sample.add(priority)
         self._flush(bytes(out))
 
     def _is_full(self, more: int) -> bool:
@@ -233,35 +259,22 @@ class _File:
             os.lseek(self._descriptor, 0, os.SEEK_END)
         self._head = content.head
         self._capacity = content.capacity
-        self._asked = content.asked
+        self._sample = content.sample()
         self._count = len(content.entries)
         self._bytes = content.sound_bytes
         self._cipher = _cipher(self._key, content.head, self._name)
         self._synced = True
 
-    def _slot(self, number: int) -> int:
-        """Where a query goes: the first ones each to a slot, each later one to a random slot of as many as came."""
-        if number < self._capacity:
-            return number
-        return self._drawn(number) % (number + 1)
-
-    def _drawn(self, number: int, capacity: int = 0) -> int:
-        data = number.to_bytes(8, "little") + (capacity.to_bytes(8, "little") if capacity else b"")
-        return int.from_bytes(blake2b(data, digest_size=16, key=self._drawing).digest(), "little")
-
     def _rewrite(self, content: _Content, capacity: int) -> None:
-        """Replace the file by one of what is live, under a new key; with fewer slots where that would be too much."""
-        live = content.live()
-        kept = [entry for entry in content.entries if live[entry[0]] is entry[2]]
-        # drawn anew for each capacity: of all that were kept, none is likelier to stay, early or late
-        order = sorted(kept, key=lambda entry: self._drawn(entry[1], content.capacity))
-        while capacity > 1 and sum(_size(data) for _, _, data in order[:capacity]) > FILE_BYTES_MAX // 2:
-            capacity //= 2
-        if capacity < content.capacity:
-            stay = sorted(order[:capacity], key=lambda entry: entry[1])
-            kept = [(slot, number, data) for slot, (_, number, data) in enumerate(stay)]
-        head = _head(capacity, max(self._asked, content.asked))
-        _write(self._path, self._key, self._name, head, kept)
+        """Replace the file by one of what is kept, under a new key; at a higher level where that would be too much."""
+        # first by the capacity that it had: by that, cells were refused
+        level = content.sample().level
+        level = Sample(capacity, level, (priority for priority, _ in content.entries)).level
+        kept = content.at(level)
+        while sum(_size(data) for _, data in kept) > FILE_BYTES_MAX // 2:
+            level += 1
+            kept = content.at(level)
+        _write(self._path, self._key, self._name, _head(capacity, level, late=content.late), kept)
         os.close(self._descriptor)
         self._descriptor = -1
         self._begin(_read(self._path, self._key, self._name))
@@ -269,20 +282,17 @@ class _File:
 
 def _size(data: bytes) -> int:
     """Bytes of an entry with the body `data`."""
-    return _FRAME.size + _PLACE.size + len(data) + _TAG_BYTES
+    return _FRAME.size + _PRIORITY.size + len(data) + _TAG_BYTES
 
 
-def _head(capacity: int, asked: int) -> bytes:
-    return _HEAD.pack(MAGIC, capacity, asked, os.urandom(32))
+def _head(capacity: int, level: int, *, late: bool) -> bytes:
+    return _HEAD.pack(MAGIC, capacity, level, late, os.urandom(_SALT_BYTES))
 
 
-def _write(
-    path: Path, key: bytes, name: tuple[str, str], head: bytes, entries: Sequence[tuple[int, int, bytes]]
-) -> None:
+def _write(path: Path, key: bytes, name: tuple[str, str], head: bytes, entries: Sequence[tuple[int, bytes]]) -> None:
     cipher = _cipher(key, head, name)
     sealed = [
-        _seal(cipher, head, index, _PLACE.pack(slot, number) + data)
-        for index, (slot, number, data) in enumerate(entries)
+        _seal(cipher, head, index, _PRIORITY.pack(priority) + data) for index, (priority, data) in enumerate(entries)
     ]
     files.write_atomically(path, head + b"".join(sealed))
 
@@ -290,19 +300,47 @@ def _write(
 def _read(path: Path, key: bytes, name: tuple[str, str]) -> _Content:
     data = files.read_limited(path, size_max=FILE_BYTES_MAX, what="the retained bodies")
     head = data[: _HEAD.size]
-    if len(head) < _HEAD.size or not head.startswith(MAGIC) or not 1 <= _HEAD.unpack(head)[1] <= CAPACITY_MAX:
+    if len(head) < _HEAD.size or not head.startswith((MAGIC, OLD_MAGIC)):
         raise FormatError(f"{path} holds no retained bodies")
+    _, capacity, level, late, _ = _HEAD.unpack(head)
+    old = head.startswith(OLD_MAGIC)
+    if not 1 <= capacity <= CAPACITY_MAX or (not old and (level > LEVEL_MAX or late > 1)):
+        raise FormatError(f"{path} holds no retained bodies")
+    place_bytes = _OLD_PLACE.size if old else _PRIORITY.size
     cipher = _cipher(key, head, name)
-    entries: list[tuple[int, int, bytes]] = []
+    contents: list[bytes] = []
     position = _HEAD.size
     while position < len(data):
-        content = _entry_at(data, position, cipher, _associated(head, len(entries)), path)
+        content = _entry_at(data, position, cipher, _associated(head, len(contents)), path)
         if content is None:
             break
-        slot, number = _PLACE.unpack_from(content)
-        entries.append((slot, number, content[_PLACE.size :]))
+        if len(content) < place_bytes:
+            raise FormatError(f"{path} has an entry of {len(content)} bytes, too few for one")
+        contents.append(content)
         position += _FRAME.size + len(content) + _TAG_BYTES
-    return _Content(head, entries, position)
+    if old:
+        return _Content(head, capacity, 0, *_old(path, _drawing(key, name), head, contents), position)
+    entries = [(_PRIORITY.unpack_from(content)[0], content[_PRIORITY.size :]) for content in contents]
+    return _Content(head, capacity, level, bool(late), entries, position)
+
+
+def _old(
+    path: Path, drawing: bytes, head: bytes, contents: Sequence[bytes]
+) -> tuple[bool, Sequence[tuple[int, bytes]]]:
+    """Whether a file of version 1 may have dropped a query, and the first that it still has of each cell."""
+    _, capacity, asked, _ = _OLD_HEAD.unpack(head)
+    places = [_OLD_PLACE.unpack_from(content) for content in contents]
+    last = {slot: index for index, (slot, _) in enumerate(places)}
+    first: dict[int, bytes] = {}
+    for index, ((slot, number), content) in enumerate(zip(places, contents, strict=True)):
+        asked = max(asked, number + 1)
+        if last[slot] == index:
+            data = content[_OLD_PLACE.size :]
+            cell = cell_of(decode_body(data, what=str(path)))
+            if cell is not None:
+                first.setdefault(priority_of(drawing, cell), data)
+    # as many as it has slots may have been more: which query was refused left no trace
+    return asked >= capacity, list(first.items())
 
 
 def _entry_at(data: bytes, position: int, cipher: AESGCM, associated: bytes, path: Path) -> bytes | None:
@@ -325,8 +363,6 @@ def _entry_at(data: bytes, position: int, cipher: AESGCM, associated: bytes, pat
         if start + length == len(data):
             return None
         raise TamperError(f"{path} is damaged at byte {position}: an entry does not authenticate") from None
-    if len(content) < _PLACE.size:
-        raise FormatError(f"{path} has an entry of {len(content)} bytes, too few for one")
     return content
 
 
@@ -343,7 +379,12 @@ def _associated(head: bytes, index: int) -> bytes:
 
 
 def _cipher(key: bytes, head: bytes, name: tuple[str, str]) -> AESGCM:
-    return AESGCM(_derive(key, _HEAD.unpack(head)[3], "cipher", *name))
+    return AESGCM(_derive(key, head[-_SALT_BYTES:], "cipher", *name))
+
+
+def _drawing(key: bytes, name: tuple[str, str]) -> bytes:
+    """What cells are drawn with: not the key of a file, because it outlives that."""
+    return _derive(key, b"", "drawing", *name)
 
 
 def _derive(key: bytes, salt: bytes, *context: str) -> bytes:

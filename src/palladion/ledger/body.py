@@ -1,6 +1,8 @@
-"""One retained query and its MessagePack; how a file of them is kept, and encrypted, is in `bodies`."""
+"""One retained query, its cell and its MessagePack; how a file of them is kept, and encrypted, is in `bodies`."""
 
+import math
 import re
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +14,7 @@ from numpy.typing import NDArray
 from palladion.errors import FormatError
 
 _DIMENSIONS_MAX = 8
+_PAIR = struct.Struct("<II")
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +53,26 @@ class _Document(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fie
 _DECODER = msgspec.msgpack.Decoder(_Document)
 
 
+def cell_of(body: Body) -> bytes | None:
+    """What queries that share their noise have in common: the hash, and the two highest classes. None if unmarked.
+
+    Once the first of them is answered, a client may know the noise of all. Classes and ties are as in
+    `mark.answers.noise.Pairs`, which lies above the ledger.
+    """
+    exact = body.scores.astype(np.float64).ravel()
+    if not body.strength > 0 or len(exact) < 2:
+        return None
+    first = int(exact.argmax())
+    high = exact.item(first)
+    exact[first] = -math.inf
+    second = int(exact.argmax())
+    low = exact.item(second) if second != first else high
+    # scores that are no numbers are answered as they are
+    if not math.isfinite(high - low):
+        return None
+    return _PAIR.pack(min(first, second), max(first, second)) + body.query_hash
+
+
 def encode_body(body: Body) -> bytes:
     """The bytes of a body. Raises ValueError for inputs or scores that are no numbers."""
     inputs = {name: _packed(array) for name, array in body.inputs.items()}
@@ -73,7 +96,8 @@ def decode_body(data: bytes, *, what: str) -> Body:
 def _packed(array: NDArray[Any]) -> _Array:
     if array.dtype.kind not in "biuf":
         raise ValueError(f"{array.dtype} cannot be kept, only numbers")
-    return _Array(array.dtype.newbyteorder("<").str, array.shape, array.astype(array.dtype.newbyteorder("<")).tobytes())
+    dtype = array.dtype.newbyteorder("<")
+    return _Array(dtype.str, array.shape, array.astype(dtype, copy=False).tobytes())
 
 
 def _unpacked(item: _Array) -> NDArray[Any]:

@@ -16,7 +16,7 @@ from palladion.lifecycle.installation import Installation
 from palladion.lifecycle.marking import ownership_key_of, ownership_of, unmarked
 from palladion.lifecycle.open import find_version
 from palladion.lifecycle.prove import Tested, prove
-from palladion.lifecycle.reading import digested
+from palladion.lifecycle.reading import Progress, digested
 from palladion.mark.align.realign import realign
 from palladion.mark.disclosure import TENSORS_MAX, disclose, parse_disclosure
 from palladion.mark.interface import ALIKE
@@ -43,7 +43,14 @@ class Dispute:
 
 
 def settle(
-    installation: Installation, owner: Root, theirs: Model, suspect: Model | None, version: str, *, actor: str
+    installation: Installation,
+    owner: Root,
+    theirs: Model,
+    suspect: Model | None,
+    version: str,
+    *,
+    actor: str,
+    progress: Progress = lambda _stage, _done, _total: None,
 ) -> Dispute:
     """Test what the other side calls its original, and the suspect, for the mark of `version`; both are recorded.
 
@@ -51,8 +58,8 @@ def settle(
     """
     in_suspect = None
     if suspect is not None:
-        (in_suspect,) = prove(installation, owner, suspect, [version], copies=False, actor=actor)
-    (in_theirs,) = prove(installation, owner, theirs, [version], copies=False, actor=actor)
+        (in_suspect,) = prove(installation, owner, suspect, [version], copies=False, actor=actor, progress=progress)
+    (in_theirs,) = prove(installation, owner, theirs, [version], copies=False, actor=actor, progress=progress)
     return Dispute(in_theirs, in_suspect)
 
 

@@ -6,7 +6,7 @@ answers prove, is decided elsewhere. TLS is verified, redirects are not followed
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -30,6 +30,7 @@ ROWS_MAX = 1024
 NUMBER_BITS_MAX = 63  # of an integer in an answer: what 64-bit floats and text conversions take
 KEY_CHARACTERS_MAX = 4096
 DESCRIPTION_BYTES_MAX = 64 * 1024
+_NOT_TAKEN = {400, 413, 415, 422}  # these rows, or their form: others may be taken
 _STEP = re.compile(r"[^.\x00-\x1f]{1,200}")
 _HEADER = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,63}")
 _KEY = re.compile(r"[!-~]+")
@@ -118,17 +119,59 @@ def probe(
     so far: the capture holds both.
     """
     rows = len(next(iter(feeds.values())))
-    answers: list[Any] = [None] * rows
-    state = _Spending(budget, per_second, wait)
+    answers: list[Any] = []
+    spending = Spending(budget, wait, per_second)
+    error = None
+    try:
+        for some in answers_of(api, feeds, capture, spending=spending, web=web):
+            answers += some
+    except PalladionError as found:
+        error = found
+    return Probed(answers + [None] * (rows - len(answers)), spending.spent, error)
+
+
+class Spending:
+    """What is left of budget and patience, for all requests of a test together."""
+
+    def __init__(self, budget: int, wait: Callable[[float], None], per_second: float = REQUESTS_PER_SECOND) -> None:
+        self.budget, self.spent, self._waits = budget, 0, WAITS_MAX
+        self._pause, self._wait, self._begun = 1 / per_second, wait, False
+
+    @property
+    def left(self) -> int:
+        """Queries that may still be sent."""
+        return self.budget - self.spent
+
+    def spend(self, rows: int) -> None:
+        """Wait until the next request may be sent, and count its rows. Raises InconclusiveError beyond the budget."""
+        if rows > self.left:
+            raise InconclusiveError(f"the budget of {self.budget} queries is spent", "--budget allows more")
+        if self._begun:
+            self._wait(self._pause)
+        self._begun = True
+        self.spent += rows
+
+    def be_patient(self, seconds: float) -> bool:
+        """Wait as a server asks, or say that there is no patience for it."""
+        if not self._waits or seconds > WAIT_SECONDS_MAX:
+            return False
+        self._waits -= 1
+        self._wait(seconds)
+        return True
+
+
+def answers_of(
+    api: Api, feeds: Mapping[str, NDArray[Any]], capture: Capture, *, spending: Spending, web: Web
+) -> Iterator[list[Any]]:
+    """The answers to the rows of `feeds` (rows, …), request by request, each a list with one for each row of it.
+
+    Raises what goes wrong on the other side: FormatError where it does not take these rows or answers none of them.
+    """
+    rows = len(next(iter(feeds.values())))
     for first in range(0, rows, api.rows):
         part = {name: array[first : first + api.rows] for name, array in feeds.items()}
-        size = min(api.rows, rows - first)
-        body = request_body(api, part)
-        try:
-            answers[first : first + size] = _ask(api, body, size, capture=capture, web=web, state=state)
-        except PalladionError as error:
-            return Probed(answers, state.spent, error)
-    return Probed(answers, state.spent, None)
+        body, size = request_body(api, part), min(api.rows, rows - first)
+        yield _ask(api, body, size, capture=capture, web=web, spending=spending)
 
 
 def request_body(api: Api, feeds: Mapping[str, NDArray[Any]]) -> bytes:
@@ -164,40 +207,17 @@ def answered(found: object) -> str | int | None:
     return found if isinstance(found, str | int) else None
 
 
-class _Spending:
-    """What is left of budget and patience."""
-
-    def __init__(self, budget: int, per_second: float, wait: Callable[[float], None]) -> None:
-        self.budget, self.spent, self.waits = budget, 0, WAITS_MAX
-        self._pause, self._wait, self._begun = 1 / per_second, wait, False
-
-    def spend(self, rows: int) -> None:
-        if self.spent + rows > self.budget:
-            raise InconclusiveError(f"the budget of {self.budget} queries is spent", "--budget allows more")
-        if self._begun:
-            self._wait(self._pause)
-        self._begun = True
-        self.spent += rows
-
-    def be_patient(self, seconds: float) -> bool:
-        if not self.waits or seconds > WAIT_SECONDS_MAX:
-            return False
-        self.waits -= 1
-        self._wait(seconds)
-        return True
-
-
-def _ask(api: Api, body: bytes, rows: int, *, capture: Capture, web: Web, state: _Spending) -> list[Any]:
+def _ask(api: Api, body: bytes, rows: int, *, capture: Capture, web: Web, spending: Spending) -> list[Any]:
     asked = {"url": str(api.url), "request": body_of(body)}
     # as text an answer takes at most twice its bytes; what was sent has to be captured, so room comes first
     line_bytes = len(canonical.encode(asked)) + 2 * ANSWER_BYTES_MAX
     while True:
         capture.require_room(line_bytes)
-        state.spend(rows)
+        spending.spend(rows)
         status, retry_seconds, data = _exchange(api, body, asked, capture, web)
         if 200 <= status < 300:
             return read_answers(api, data, rows)
-        if status not in {429, 503} or retry_seconds is None or not state.be_patient(retry_seconds):
+        if status not in {429, 503} or retry_seconds is None or not spending.be_patient(retry_seconds):
             raise _refusal(api, status)
 
 
@@ -244,6 +264,8 @@ def _refusal(api: Api, status: int) -> PalladionError:
         return InconclusiveError(f"{api.url} redirects ({status}), which is not followed", "give the address it names")
     if status in {429, 503}:
         return InconclusiveError(f"{api.url} wants to be asked less ({status})", "try again later")
+    if status in _NOT_TAKEN:
+        return FormatError(f"{api.url} does not take what it is asked ({status})", "the capture holds what it said")
     return InconclusiveError(f"{api.url} answers {status}", "the capture holds what it said")
 
 

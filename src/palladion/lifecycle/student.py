@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 
 from palladion.access.pseudonyms import pseudonym
 from palladion.errors import FormatError, TamperError
-from palladion.ledger.bodies import FOLDER, read_bodies, retained_versions
+from palladion.keys import Root
+from palladion.ledger.bodies import FOLDER, read_retained, retained_versions
 from palladion.ledger.body import Body
 from palladion.ledger.record import Record
+from palladion.ledger.sampling import level_log10_price
 from palladion.lifecycle.installation import Installation
 from palladion.lifecycle.open import find_version
 from palladion.lifecycle.prove import LOG10_P_MAX, RECORDED_MAX
@@ -27,18 +29,31 @@ from palladion.registry import Client
 
 Feeds = Mapping[str, NDArray[Any]]
 # What asks a suspect: our queries by our names of inputs, (rows, …), give its labels (rows,) or its class scores (rows,
-# columns). Raises FormatError or ValueError where it does not take them.
+# columns), of the first rows alone where no more were asked or answered. What is said of a row must not depend on later
+# ones. Raises FormatError or ValueError where it does not take them.
 Ask = Callable[[Feeds], NDArray[Any]]
+LOOKED_FOR = "student"
 BATCH_ROWS = 1024  # in one run of a suspect: its activations are held at once
 FIXED_ROWS_MAX = 16 * 1024  # that a suspect may insist on: the last of its batches is filled up
 
 
 @dataclass(frozen=True)
-class StudentTest:
-    """The outcome for one client and version: how many `queries` were asked, and what the test of its secret found.
+class Target:
+    """What a suspect is tested on: what is kept of a client's queries to a version."""
 
-    `log10_p` is corrected for all clients and versions. `traced` is None where the suspect does not take them, or where
-    what is kept is `unreadable`: why, in a sentence.
+    client: Client
+    pseudonym: str
+    version: str
+
+
+@dataclass(frozen=True)
+class StudentTest:
+    """The outcome for one client and version: of how many `queries`, and what the test of its secret found.
+
+    `log10_p` is corrected for all clients and versions, and for the `level` to which what is kept was thinned. `traced`
+    is None where the suspect does not take them, or where what is kept is `unreadable`: why, in a sentence. Of files by
+    an older version the first query of a cell may be gone (`late`): then the bound needs a client who did not choose by
+    earlier answers.
     """
 
     client: Client
@@ -48,6 +63,8 @@ class StudentTest:
     traced: Traced | None
     log10_p: float = 0.0
     unreadable: str | None = None
+    level: int = 0
+    late: bool = False
 
     @property
     def comparable(self) -> bool:
@@ -77,31 +94,72 @@ def prove_student(
     retained queries; one client's are in memory at a time.
     """
     gate = installation.open_gate_root()
+    targets = find_targets(installation, gate, versions, clients)
+    tests = corrected([examine(installation, gate, target, ask) for target in targets])
+    with installation.open_ledger(gate) as ledger:
+        details = {"suspect": digest, "looked_for": LOOKED_FOR} | details_of(tests)
+        ledger.append([Record("mark.tested", installation.clock.now(), actor, suspect[:200], details)])
+    return tests
+
+
+def find_targets(
+    installation: Installation, gate: Root, versions: Sequence[str], clients: Sequence[tuple[str, str]]
+) -> list[Target]:
+    """Of whom queries are kept: of `clients` and `versions`, all of them if empty. Raises NotFoundError."""
     chosen = {f"{item.model}@{item.number}" for item in (find_version(installation, name) for name in versions)}
-    marks, bodies, names = (gate.derive(purpose) for purpose in ("answer-marks", "body-cipher", "pseudonyms"))
-    folder = installation.paths.directory / FOLDER
-    tests: list[StudentTest] = []
-    for client in _clients(installation, clients):
-        name = pseudonym(names, client.id)
-        for version in retained_versions(folder, name):
-            if not chosen or version in chosen:
-                try:
-                    kept = read_bodies(folder, bodies, name, version)
-                except (FormatError, TamperError) as error:
-                    tests.append(StudentTest(client, name, version, 0, None, unreadable=error.message))
-                    continue
-                traced = _traced(ask, kept, marks, client.id, version)
-                tests.append(StudentTest(client, name, version, len(kept), traced))
-    # all are paid for: whether a client's later queries can be compared may depend on the answers to its earlier ones
-    corrected = [
-        replace(item, log10_p=best_of([item.traced.log10_p], len(tests)))
+    folder, names = installation.paths.directory / FOLDER, gate.derive("pseudonyms")
+    return [
+        Target(client, name, version)
+        for client, name in ((client, pseudonym(names, client.id)) for client in _clients(installation, clients))
+        for version in retained_versions(folder, name)
+        if not chosen or version in chosen
+    ]
+
+
+def examine(installation: Installation, gate: Root, target: Target, ask: Ask) -> StudentTest:
+    """The test of one secret, not yet corrected for the others."""
+    client, name, version = target.client, target.pseudonym, target.version
+    bodies, folder = gate.derive("body-cipher"), installation.paths.directory / FOLDER
+    try:
+        kept = read_retained(folder, bodies, name, version)
+    except (FormatError, TamperError) as error:
+        return StudentTest(client, name, version, 0, None, unreadable=error.message)
+    traced = _traced(ask, kept.bodies, gate.derive("answer-marks"), target)
+    return StudentTest(client, name, version, len(kept.bodies), traced, level=kept.level, late=kept.late)
+
+
+def corrected(tests: Sequence[StudentTest]) -> list[StudentTest]:
+    """All tests that were planned, strongest first, each p-value corrected for all.
+
+    All are paid for: whether a client's later queries can be compared may depend on the answers to its earlier ones.
+    """
+    found = [
+        replace(item, log10_p=best_of([item.traced.log10_p + level_log10_price(item.level)], len(tests)))
         if item.traced is not None and item.comparable
         else item
         for item in tests
     ]
-    corrected.sort(key=lambda item: (item.log10_p, item.pseudonym, item.version))
-    _record(installation, corrected, suspect=suspect, digest=digest, actor=actor)
-    return corrected
+    return sorted(found, key=lambda item: (item.log10_p, item.pseudonym, item.version))
+
+
+def details_of(tests: Sequence[StudentTest]) -> dict[str, Any]:
+    """What the ledger keeps of them."""
+    return {
+        "tested": sum(item.comparable for item in tests),
+        "unreadable": sum(item.unreadable is not None for item in tests),
+        "clients": [
+            {
+                "client": item.pseudonym,
+                "version": item.version,
+                "queries": item.queries,
+                "log10_p": f"{item.log10_p:.1f}",
+                "named": item.named,
+                "readable": item.unreadable is None,
+                "late": item.late,
+            }
+            for item in tests[:RECORDED_MAX]
+        ],
+    }
 
 
 def asker(session: Session) -> Ask:
@@ -153,24 +211,28 @@ def _clients(installation: Installation, named: Sequence[tuple[str, str]]) -> li
         return records.clients.all()
 
 
-def _traced(ask: Ask, kept: Sequence[Body], marks: bytes, client: str, version: str) -> Traced | None:
+def _traced(ask: Ask, kept: Sequence[Body], marks: bytes, target: Target) -> Traced | None:
     kept = _alike(kept)
     if not kept:
         return None
     feeds = {name: np.stack([body.inputs[name] for body in kept]) for name in kept[0].inputs}
-    scores = np.stack([body.scores for body in kept]).astype(np.float64)
-    asked = Asked(
-        scores,
-        are_probabilities(scores),
-        [body.query_hash for body in kept],
-        np.array([body.strength for body in kept]),
-    )
     try:
-        replies = read_replies(ask(feeds), asked)
+        raw = ask(feeds)
+        if not len(raw):
+            return None
+        # the first of each hash has to be among those tested, so what was not answered is cut off at the end alone
+        asked = _asked(kept[: len(raw)])
+        replies = read_replies(raw, asked)
     except (FormatError, ValueError):
         return None  # another task, or other inputs: nothing can be said
-    model, _, number = version.partition("@")
-    return trace(asked, replies, client_key(marks, client, model, int(number)))
+    model, _, number = target.version.partition("@")
+    return trace(asked, replies, client_key(marks, target.client.id, model, int(number)))
+
+
+def _asked(kept: Sequence[Body]) -> Asked:
+    scores = np.stack([body.scores for body in kept]).astype(np.float64)
+    strengths = np.array([body.strength for body in kept])
+    return Asked(scores, are_probabilities(scores), [body.query_hash for body in kept], strengths)
 
 
 def _alike(kept: Sequence[Body]) -> list[Body]:
@@ -203,25 +265,3 @@ def _is_scores(port: Port) -> bool:
 
 def _is_label(port: Port) -> bool:
     return (port.dtype == STRING or port.dtype.lstrip("u").startswith("int")) and len(port.shape) in {1, 2}
-
-
-def _record(installation: Installation, tests: Sequence[StudentTest], *, suspect: str, digest: str, actor: str) -> None:
-    details = {
-        "suspect": digest,
-        "looked_for": "student",
-        "tested": sum(item.comparable for item in tests),
-        "unreadable": sum(item.unreadable is not None for item in tests),
-        "clients": [
-            {
-                "client": item.pseudonym,
-                "version": item.version,
-                "queries": item.queries,
-                "log10_p": f"{item.log10_p:.1f}",
-                "named": item.named,
-                "readable": item.unreadable is None,
-            }
-            for item in tests[:RECORDED_MAX]
-        ],
-    }
-    with installation.open_ledger(installation.open_gate_root()) as ledger:
-        ledger.append([Record("mark.tested", installation.clock.now(), actor, suspect[:200], details)])

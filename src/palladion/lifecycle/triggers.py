@@ -14,12 +14,13 @@ from typing import Any
 from palladion.errors import BusyError, ConflictError, InconclusiveError, PalladionError
 from palladion.keys import Root
 from palladion.ledger.reader import LedgerReader
-from palladion.ledger.record import Record, decode_record
+from palladion.ledger.record import decode_record
 from palladion.lifecycle.capture import Capture, new_capture
 from palladion.lifecycle.installation import Installation
 from palladion.lifecycle.open import versions_named
 from palladion.lifecycle.probe import Api, Probed, answered, probe
 from palladion.lifecycle.prove import LOG10_P_MAX
+from palladion.lifecycle.verdicts import record_patiently, record_test
 from palladion.mark.stats import best_of
 from palladion.mark.triggers.commitment import (
     KIND,
@@ -38,7 +39,6 @@ from palladion.transit.web import Web
 
 BUDGET = 64  # queries: half of them matched among ten classes is log10 p -16
 VERSIONS_MAX = 100  # in one test: an entry of the ledger has 64 KiB
-RECORD_ATTEMPTS = 10  # for what was found, a second apart: by then another command that holds the ledger has ended
 BLOCK_MIN = 8  # triggers of one version; fewer prove nothing among two or ten classes
 STAGE_OPENED, STAGE_ANSWERED = "opened", "answered"
 LOOKED_FOR = "triggers"
@@ -156,7 +156,7 @@ def prove_api(
             "versions": [block.document() for block in blocks],
         }
         captured.write("plan", plan)
-        ours = _record(installation, api, actor, plan | {"stage": STAGE_OPENED})
+        ours = record_test(installation, api.url, actor, plan | {"stage": STAGE_OPENED})
         try:
             _require_first(installation, blocks, since=seen.size, ours=ours)
             _ask(api, blocks, captured, run, budget=budget, web=web, wait=wait)
@@ -170,7 +170,7 @@ def prove_api(
         finally:
             web.close()
             answered = plan | {"stage": STAGE_ANSWERED, "capture": captured.digest} | run.document(blocks)
-            _record_patiently(installation, api, actor, answered, wait)
+            record_patiently(installation, api.url, actor, answered, wait=wait)
     return _outcome(run, captured)
 
 
@@ -312,25 +312,3 @@ def _figures(item: TestedApi | None) -> dict[str, Any]:
         return {"answered": 0, "matches": 0, "log10_p": "0.0"}
     finding = item.finding
     return {"answered": finding.answered, "matches": finding.matches, "log10_p": f"{item.log10_p:.1f}"}
-
-
-def _record(installation: Installation, api: Api, actor: str, details: dict[str, Any]) -> int:
-    """Record a test, and publish it; the entry's number."""
-    with installation.open_ledger(installation.open_gate_root()) as ledger:
-        record = Record("mark.tested", installation.clock.now(), actor, str(api.url)[:200], details)
-        (receipt,) = ledger.append([record])
-    return receipt.index
-
-
-def _record_patiently(
-    installation: Installation, api: Api, actor: str, details: dict[str, Any], wait: Callable[[float], None]
-) -> None:
-    """Record what was found also where another command holds the ledger at that moment."""
-    for _ in range(RECORD_ATTEMPTS - 1):
-        try:
-            _record(installation, api, actor, details)
-        except BusyError:
-            wait(1.0)
-        else:
-            return
-    _record(installation, api, actor, details)

@@ -1,11 +1,12 @@
 """The ownership mark without the original: from the suspect's weights, our tensors' names and shapes, and the key.
 
-The model itself is the noise here, a hundred times as loud as the mark: it takes ten million weights to say much, and
-whoever permutes or rotates them hides it. What is tried is a function of suspect and shapes alone, and paid for.
+The model itself is the noise here, a hundred times as loud as the mark: it takes half a million weights for a verdict
+on an exact copy, and whoever permutes or rotates them hides it. What is tried is a function of suspect and shapes
+alone, and paid for.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,11 +14,21 @@ from blake3 import blake3
 from numpy.typing import NDArray
 
 from palladion.mark.match import is_numeric
-from palladion.mark.places import ELEMENTS_MIN, places
+from palladion.mark.places import ELEMENTS_MIN, TYPES, places
 from palladion.mark.quantised.readable import readable
 from palladion.mark.spread import Chips, chips_of, gather
 from palladion.mark.stats import best_of, log10_gamma_tail, log10_p_signs
-from palladion.mark.weights import Finding, OwnershipKey, TensorFinding, read_payload, tensor_key
+from palladion.mark.weights import (
+    AMPLITUDE,
+    NOISES,
+    Finding,
+    OwnershipKey,
+    TensorFinding,
+    predicted_log10_p,
+    read_payload,
+    tensor_key,
+)
+from palladion.model.blocks import PACKED_TYPES
 from palladion.model.model import Model
 from palladion.model.tensors import Tensor
 
@@ -70,17 +81,50 @@ def shapes_of(original: Model) -> dict[str, tuple[int, ...]]:
     return {place.carrier_name: place.shape for place in places(original)}
 
 
-def find_blind(suspect: Model, key: OwnershipKey, shapes: Shapes | None = None) -> Finding:
+def recorded_shapes(recorded: Mapping[str, tuple[str, tuple[int, ...]]], suspect: Model) -> dict[str, tuple[int, ...]]:
+    """The same by what is on record of a model: the types and shapes of its tensors, by name.
+
+    A few tensors may be among them that are no places, and cost a little evidence. What codes with scales beside them
+    stand for is not on record, so that the suspect's tensor of that name says which shape it has.
+    """
+    theirs = readable(suspect).tensors
+    shapes = {}
+    for name, (dtype, shape) in recorded.items():
+        known = shape if dtype in TYPES or dtype in PACKED_TYPES else None
+        if known is None and name in theirs and theirs[name].dtype.name in TYPES:
+            known = theirs[name].shape
+        if known is not None and len(known) >= 2 and math.prod(known) >= ELEMENTS_MIN:
+            shapes[name] = known
+    return shapes
+
+
+def predicted_blind(weights: int, *, amplitude: float = AMPLITUDE) -> float:
+    """log10 of the p-value that `find_blind` finds, about, in an exact copy with so many marked weights."""
+    return best_of([predicted_log10_p(weights, noise=NOISES["blind"], amplitude=amplitude)], TESTS)
+
+
+def find_blind(
+    suspect: Model,
+    key: OwnershipKey,
+    shapes: Shapes | None = None,
+    *,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
+) -> Finding:
     """Test whether `suspect` carries the mark of `key`, without the original. Valid whatever was done to it.
 
     `shapes` are those of our places: tensors that were renamed or transposed are tried for each place of their shape.
     Without them, the suspect's tensors are tested under their own names. `statistic` is that under their own names,
-    and every `correlation` 0: nothing was compared. Takes the memory of two copies of a tensor.
+    and every `correlation` 0: nothing was compared. Takes the memory of two copies of a tensor. `progress` is told the
+    bytes of tensors that are done, and of all.
     """
     chips, suspect = chips_of(key.payload), readable(suspect)
     ours = shapes if shapes is not None else {tensor.name: tensor.shape for tensor in _tensors(suspect)}
     tries: dict[str, _Tries] = {}
-    for tensor, planned in _plan(suspect, ours):
+    plan = list(_plan(suspect, ours))
+    done, total = 0, sum(tensor.byte_count for tensor, _ in plan)
+    for tensor, planned in plan:
+        progress(done, total)
+        done += tensor.byte_count
         for transposed in (False, True):
             names = [name for name, turned in planned if turned == transposed]
             scored = scores(tensor.data.T if transposed else tensor.data) if names else np.empty(0, np.float32)

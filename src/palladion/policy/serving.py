@@ -130,9 +130,9 @@ class RetentionPolicy(Section, frozen=True):
         Meta(
             ge=0,
             le=1_000_000,
-            description="Queries kept of each client and version on routes that mark answers, drawn at random from all "
-            "it asked, with the unmarked answers; 64 MiB at most. Nothing is kept of other routes. 0 keeps nothing, "
-            "and no route may mark then.",
+            description="Cells of alike queries of which the first is kept, of each client and version on routes that "
+            "mark answers, drawn at random from all it asked, with the unmarked answers; 64 MiB at most. Nothing is "
+            "kept of other routes. 0 keeps nothing, and no route may mark then.",
         ),
     ] = 5000
 

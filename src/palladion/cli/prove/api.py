@@ -1,15 +1,16 @@
-"""`palladion prove mine URL`: is the model behind an API ours? Its triggers are asked for, within a budget.
+"""Questions about the model behind an API: the options that they share, and `palladion prove mine URL`, is it ours?
 
-Owns the options and the words; `prove` calls it where SUSPECT is an address. `prove capture FILE` checks what was kept.
+`mine` and `student` call it where SUSPECT is an address. `prove capture FILE` checks what was kept of the answers.
 """
 
-import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from palladion import files
 from palladion.cli.output import (
@@ -22,12 +23,15 @@ from palladion.cli.output import (
     print_table,
     warn,
 )
-from palladion.clock import timestamp
+from palladion.cli.prove.shared import smallest, strength
+from palladion.clock import Clock, timestamp
 from palladion.errors import FINDING, KeysError
 
 if TYPE_CHECKING:
     from palladion.lifecycle.probe import Api
+    from palladion.lifecycle.student_api import StudentOutcome
     from palladion.lifecycle.triggers import ApiOutcome, TestedApi
+    from palladion.transit.connection import Limits
     from palladion.transit.url import Url
 
 KEY_BYTES_MAX = 4096
@@ -38,9 +42,12 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
 class SuspectType(click.ParamType):  # type: ignore[type-arg]  # generic in newer clicks alone
-    """A file, or the address of an API. What has `://` in it is an address."""
+    """A file, or a folder if `folders`, or the address of an API. What has `://` in it is an address."""
 
     name = "suspect"
+
+    def __init__(self, *, folders: bool = True) -> None:
+        self._path = click.Path(exists=True, dir_okay=folders, path_type=Path)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """A `Url`, or the path of a file that exists."""
@@ -49,7 +56,7 @@ class SuspectType(click.ParamType):  # type: ignore[type-arg]  # generic in newe
         if not isinstance(value, str):
             return value
         if "://" not in value:
-            return click.Path(exists=True, path_type=Path).convert(value, param, ctx)
+            return self._path.convert(value, param, ctx)
         insecure = ctx is not None and bool(ctx.params.get("insecure_http"))
         try:
             return parse_url(value, insecure_http=insecure)
@@ -57,16 +64,16 @@ class SuspectType(click.ParamType):  # type: ignore[type-arg]  # generic in newe
             self.fail(str(error), param, ctx)
 
 
-def api_options(command: _Command) -> _Command:
-    """What `prove mine` takes beside where SUSPECT is an address."""
+def api_options(command: _Command, *, budget: int = 64, power: str = "") -> _Command:
+    """What a question takes beside where SUSPECT is an address; `power` says what to expect of a budget."""
     plain = click.Path(exists=True, dir_okay=False, path_type=Path)
     decorators: list[Callable[[_Command], _Command]] = [
         click.option(
             "--budget",
             type=click.IntRange(1, QUERIES_MAX),
-            default=64,
+            default=budget,
             show_default=True,
-            help="Of an address: queries that may be sent, each row being one.",
+            help=f"Of an address: queries that may be sent, each row being one.{power and ' '}{power}",
         ),
         click.option(
             "--key-file", type=plain, help="Of an address: file with the API key; asked for if it is not given."
@@ -96,6 +103,45 @@ def api_options(command: _Command) -> _Command:
     return command
 
 
+def require_use(ctx: click.Context, *, address: bool, of_files: Sequence[str] = ()) -> None:
+    """No option that was given may go unheeded; those `of_files` are for files alone."""
+    of_addresses = ("budget", "key_file", "no_key", "api_file", "capture", "insecure_http")
+    for name in of_files if address else of_addresses:
+        if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            what = "a file or folder" if address else "an address"
+            raise click.UsageError(f"--{name.removesuffix('_file').replace('_', '-')} is for {what}")
+
+
+def read_api(url: "Url", *, api_file: Path | None, key_file: Path | None, no_key: bool) -> "Api":
+    """How the suspect at `url` is asked, and with which key."""
+    from palladion.lifecycle.probe import DESCRIPTION_BYTES_MAX, Api, parse_api
+
+    key = _key(key_file, no_key=no_key)
+    if api_file is None:
+        return Api(url, key)
+    data = files.read_limited(api_file, size_max=DESCRIPTION_BYTES_MAX, what="the description of the API")
+    return parse_api(data, url, key)
+
+
+def limits_of(url: "Url") -> "Limits":
+    """Nothing is asked twice in silence, and nobody else is asked."""
+    from palladion.transit.connection import Limits
+
+    return Limits(attempts=1, redirects=0, insecure_http=not url.secure)
+
+
+@contextmanager
+def capturing(capture: Path | None, clock: Clock) -> Iterator[Path]:
+    """Where every request and answer goes, named after the time if it is not given; however it ends, that is said."""
+    path = capture or Path(f"capture-{''.join(filter(str.isalnum, timestamp(clock.now())))}.jsonl")
+    existed = path.exists()
+    try:
+        yield path
+    finally:
+        if path.exists() and not existed:
+            echo(f"requests and answers: {path}", err=True)
+
+
 def prove_url(
     ctx: click.Context,
     url: "Url",
@@ -112,26 +158,35 @@ def prove_url(
 ) -> int:
     """Test the API at `url`; prints what was found, and returns the exit code."""
     from palladion.lifecycle.triggers import prove_api
-    from palladion.transit.connection import Limits
 
     installation = find_installation(ctx)
-    api = _api(url, api_file, _key(key_file, no_key=no_key))
+    api = read_api(url, api_file=api_file, key_file=key_file, no_key=no_key)
     owner = installation.open_owner_root(owner_identities(passphrase_file, identity_file))
-    now = timestamp(installation.clock.now())
-    path = capture or Path(f"capture-{''.join(filter(str.isalnum, now))}.jsonl")
-    limits = Limits(attempts=1, redirects=0, insecure_http=not url.secure)
-    try:
+    with capturing(capture, installation.clock) as path:
         outcome = prove_api(
-            installation, owner, api, versions, budget=budget, capture=path, actor=actor(), limits=limits
+            installation, owner, api, versions, budget=budget, capture=path, actor=actor(), limits=limits_of(url)
         )
-    finally:
-        if path.exists():
-            echo(f"requests and answers: {path}", err=True)
     if as_json:
         print_json(_document(outcome))
     else:
         _print(url, outcome)
     return FINDING if any(item.ours for item in outcome.tested) else 0
+
+
+def print_end(outcome: "ApiOutcome | StudentOutcome") -> None:
+    """What a test of an API says at its end."""
+    echo(f"queries sent: {outcome.queries}; the capture ends with {outcome.capture_digest}")
+    if outcome.error is not None:
+        warn(f"the test ended early: {outcome.error.message}")
+
+
+def document_of_api(outcome: "ApiOutcome | StudentOutcome") -> dict[str, Any]:
+    """The same as JSON."""
+    return {
+        "queries": outcome.queries,
+        "capture": {"path": str(outcome.capture), "sha256": outcome.capture_digest},
+        "error": outcome.error.message if outcome.error else None,
+    }
 
 
 @click.command("capture", epilog="Example: palladion prove capture capture-20261126.jsonl --sha256 9f86…")
@@ -159,15 +214,6 @@ def capture(file: Path, digest: str, as_json: bool) -> None:
         echo(f"{file} is as it was recorded: {found.lines} lines, {found.exchanges} requests to {found.suspect}")
 
 
-def _api(url: "Url", api_file: Path | None, key: str | None) -> "Api":
-    from palladion.lifecycle.probe import DESCRIPTION_BYTES_MAX, Api, parse_api
-
-    if api_file is None:
-        return Api(url, key)
-    data = files.read_limited(api_file, size_max=DESCRIPTION_BYTES_MAX, what="the description of the API")
-    return parse_api(data, url, key)
-
-
 def _key(key_file: Path | None, *, no_key: bool) -> str | None:
     """The API key: never an argument, which process lists show."""
     if no_key:
@@ -185,15 +231,13 @@ def _print(url: "Url", outcome: "ApiOutcome") -> None:
     for item in outcome.tested:
         name = f"{item.version.model} version {item.version.number}"
         if item.ours:
-            echo(f"{url} answers our triggers: {name}, p < 1e{math.ceil(item.log10_p)}")
+            echo(f"{url} answers our triggers: {name}, {strength(item.log10_p)}")
     if not any(item.ours for item in outcome.tested):
-        smallest = min((item.log10_p for item in outcome.tested), default=0.0)
-        echo(f"no finding: {url} does not answer our triggers (smallest p {10**smallest:.2g})")
+        found = smallest(item.log10_p for item in outcome.tested)
+        echo(f"no finding: {url} does not answer our triggers ({found})")
     rows = [_row(item) for item in outcome.tested]
     print_table(("version", "triggers", "answered", "matched", "by chance", "log10 p"), rows)
-    echo(f"queries sent: {outcome.queries}; the capture ends with {outcome.capture_digest}")
-    if outcome.error is not None:
-        warn(f"the test ended early: {outcome.error.message}")
+    print_end(outcome)
 
 
 def _row(item: "TestedApi") -> tuple[str, ...]:
@@ -214,9 +258,7 @@ def _row(item: "TestedApi") -> tuple[str, ...]:
 def _document(outcome: "ApiOutcome") -> dict[str, Any]:
     return {
         "finding": any(item.ours for item in outcome.tested),
-        "queries": outcome.queries,
-        "capture": {"path": str(outcome.capture), "sha256": outcome.capture_digest},
-        "error": outcome.error.message if outcome.error else None,
+        **document_of_api(outcome),
         "versions": [
             {
                 "model": item.version.model,

@@ -1,6 +1,8 @@
 """`palladion prove copy`: whose copy leaked?"""
 
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -16,8 +18,26 @@ from palladion.cli.prove.shared import (
 )
 
 
+class CopyType(click.ParamType):  # type: ignore[type-arg]  # generic in newer clicks alone
+    """A file or a folder that exists."""
+
+    name = "suspect"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Its path. What has `://` in it is an address, whose weights nobody sees."""
+        if isinstance(value, str) and "://" in value:
+            self.fail(
+                "copies are told apart by their weights, which an API does not show: expected a file or a folder. Of "
+                "an API, palladion prove mine asks whether its model is ours, and palladion prove student whose "
+                "answers it was trained on",
+                param,
+                ctx,
+            )
+        return click.Path(exists=True, path_type=Path).convert(value, param, ctx)
+
+
 @click.command("copy", epilog="Example: palladion prove copy leaked.onnx --reference fraud@2")
-@options
+@partial(options, suspect=CopyType())
 def copy(
     ctx: click.Context,
     suspect: Path,

@@ -15,6 +15,8 @@ from palladion.cli.output import (
     passphrase_option,
     print_json,
     print_table,
+    progress,
+    stages,
 )
 from palladion.cli.prove.shared import document_of, strength, version_name
 from palladion.errors import FINDING
@@ -56,7 +58,8 @@ def dispute(
     claimed = read_weights(theirs, bytes_max=limit)
     taken = read_weights(suspect, bytes_max=limit) if suspect else None
     owner = installation.open_owner_root(owner_identities(passphrase_file, identity_file))
-    outcome = settle(installation, owner, claimed, taken, version, actor=actor())
+    with progress("dispute") as bar:
+        outcome = settle(installation, owner, claimed, taken, version, actor=actor(), progress=stages(bar))
     if as_json:
         print_json(
             {

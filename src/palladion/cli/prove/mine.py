@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from click.core import ParameterSource
 
 from palladion import files
 from palladion.cli.output import echo, print_json, print_table
-from palladion.cli.prove.api import SuspectType, api_options, prove_url
+from palladion.cli.prove.api import SuspectType, api_options, prove_url, require_use
 from palladion.cli.prove.shared import (
+    blind_limits,
     document_of,
     exit_code,
     nothing_found,
@@ -34,6 +34,12 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="Write the outcome as a page to this new .html file: which tensors are ours.",
 )
+@click.option(
+    "--blind",
+    is_flag=True,
+    help="Of a file or folder: test without the original, where it is lost or must not be opened here. It takes half a "
+    "million weights, and finds no copy that was permuted or rotated.",
+)
 def mine(
     ctx: click.Context,
     suspect: "Path | Url",
@@ -47,6 +53,7 @@ def mine(
     capture: Path | None,
     insecure_http: bool,
     picture: Path | None,
+    blind: bool,
     as_json: bool,
 ) -> int:
     """Is SUSPECT one of our models, wholly or in part?
@@ -56,7 +63,7 @@ def mine(
     a budget. The p-value bounds the chance that a model which has nothing to do with our key looks like this. It pays
     for every version that was tested.
     """
-    _require_use(ctx, address=not isinstance(suspect, Path))
+    require_use(ctx, address=not isinstance(suspect, Path), of_files=("picture", "blind"))
     if picture is not None and picture.suffix != ".html":
         raise click.UsageError(f"--picture writes a page, expected a name that ends in .html, got {picture}")
     if not isinstance(suspect, Path):
@@ -73,7 +80,7 @@ def mine(
             capture=capture,
             as_json=as_json,
         )
-    outcomes = outcomes_of(ctx, suspect, versions, passphrase_file, identity_file, copies=False)
+    outcomes = outcomes_of(ctx, suspect, versions, passphrase_file, identity_file, copies=False, blind=blind)
     found = [item for item in outcomes if item.ours]
     if picture is not None:
         _write_picture(picture, suspect, outcomes)
@@ -84,32 +91,33 @@ def mine(
         _print(suspect, item)
     if not found:
         echo(nothing_found(suspect, outcomes, "our mark", [item.log10_p for item in outcomes]))
+        for words in blind_limits(outcomes):
+            echo(words)
     if picture is not None:
         echo(f"picture: {picture}")
     return exit_code(outcomes, bool(found))
 
 
-def _require_use(ctx: click.Context, *, address: bool) -> None:
-    """No option that was given may go unheeded."""
-    of_addresses = ("budget", "key_file", "no_key", "api_file", "capture", "insecure_http")
-    for name in ("picture",) if address else of_addresses:
-        if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
-            what = "a file or folder" if address else "an address"
-            raise click.UsageError(f"--{name.removesuffix('_file').replace('_', '-')} is for {what}")
-
-
 def _print(suspect: Path, item: "Tested") -> None:
-    found = item.ownership
-    echo(f"{suspect} carries our mark: {version_name(item)}, {strength(item.log10_p)}")
+    found, blind = item.ownership, item.blind_log10_p is not None
+    how = ", without the original" if blind else ""
+    echo(f"{suspect} carries our mark: {version_name(item)}{how}, {strength(item.log10_p)}")
     if found.payload_errors is not None:
         echo(f"what the mark says: {found.payload_errors} of 128 bits read wrongly")
     for words in item.needed:
         echo(f"undone first: {words}")
+    columns = ("tensor", "in the suspect", "weights", *(() if blind else ("alike",)), "log10 p alone")
     rows = [
-        (part.tensor, part.suspect, f"{part.weights:,}", f"{part.correlation:.3f}", f"{part.log10_p:.0f}")
+        (
+            part.tensor,
+            part.suspect,
+            f"{part.weights:,}",
+            *(() if blind else (f"{part.correlation:.3f}",)),
+            f"{part.log10_p:.0f}",
+        )
         for part in found.tensors
     ]
-    print_table(("tensor", "in the suspect", "weights", "alike", "log10 p alone"), rows)
+    print_table(columns, rows)
     if found.missing:
         echo(f"not in it: {len(found.missing)} of {found.places} tensors")
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
-from palladion.cli.prove.shared import strength, version_name
+from palladion.cli.prove.shared import blind_limits, strength, version_name
 
 if TYPE_CHECKING:
     from palladion.lifecycle.prove import Tested
@@ -49,6 +49,8 @@ def _version(item: "Tested") -> str:
     lines = [f"<h2>{escape(version_name(item))}</h2>"]
     lines.append(f'<p class="verdict">The suspect {verdict}: {escape(strength(item.log10_p))}.</p>')
     lines.append(f"<p>{len(found.tensors)} of {found.places} tensors were found in it.")
+    if item.blind_log10_p is not None:
+        lines.append(f" Tested without the original: {escape('; '.join(blind_limits([item])[:2]))}.")
     if found.payload_errors is not None:
         lines.append(f" {found.payload_errors} of 128 bits of what the mark says are read wrongly.")
     if item.needed:
@@ -56,9 +58,11 @@ def _version(item: "Tested") -> str:
     lines.append("</p>")
     cells = "".join(_cell(part) for part in found.tensors)
     missing = "".join(f'<div title="{escape(name)}: not found"></div>' for name in found.missing)
-    rows = "".join(_row(part) for part in found.tensors)
+    compared = item.blind_log10_p is None
+    rows = "".join(_row(part, compared=compared) for part in found.tensors)
+    alike = '<th class="n">alike</th>' if compared else ""
     head = (
-        '<tr><th></th><th>tensor</th><th>in the suspect</th><th class="n">weights</th><th class="n">alike</th>'
+        f'<tr><th></th><th>tensor</th><th>in the suspect</th><th class="n">weights</th>{alike}'
         '<th class="n">log10 p alone</th></tr>'
     )
     return "".join(lines) + f'<div class="map">{cells}{missing}</div><table>{head}{rows}</table>'
@@ -68,12 +72,12 @@ def _cell(part: "TensorFinding") -> str:
     return f'<div style="background:{_colour(part.log10_p)}" title="{_label(part)}"></div>'
 
 
-def _row(part: "TensorFinding") -> str:
+def _row(part: "TensorFinding", *, compared: bool) -> str:
+    alike = f'<td class="n">{part.correlation:.3f}</td>' if compared else ""
     return (
         f'<tr><td class="c"><span style="background:{_colour(part.log10_p)}"></span></td>'
         f'<td class="name">{escape(part.tensor)}</td><td class="name">{escape(part.suspect)}</td>'
-        f'<td class="n">{part.weights:,}</td><td class="n">{part.correlation:.3f}</td>'
-        f'<td class="n">{part.log10_p:,.0f}</td></tr>'
+        f'<td class="n">{part.weights:,}</td>{alike}<td class="n">{part.log10_p:,.0f}</td></tr>'
     )
 
 

@@ -1,17 +1,33 @@
 """`palladion prove student`: which account was a model trained with?"""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from palladion.cli.output import actor, echo, find_installation, json_option, print_json, print_table
-from palladion.cli.prove.shared import strength
+from palladion.cli.output import actor, echo, find_installation, json_option, print_json, print_table, progress
+from palladion.cli.prove.api import (
+    SuspectType,
+    api_options,
+    capturing,
+    document_of_api,
+    limits_of,
+    print_end,
+    read_api,
+    require_use,
+)
+from palladion.cli.prove.shared import smallest, strength
 from palladion.errors import FINDING, INCONCLUSIVE
 
 if TYPE_CHECKING:
+    from palladion.lifecycle.installation import Installation
+    from palladion.lifecycle.probe import Api
     from palladion.lifecycle.student import StudentTest
+    from palladion.lifecycle.student_api import StudentOutcome
+    from palladion.transit.url import Url
 
+BUDGET = 2000  # as lifecycle.student_api has it, which is imported only where an API is asked
 SHOWN_MAX = 20  # clients in the table, the strongest first; --json has all
 
 
@@ -21,8 +37,8 @@ def _client(ctx: click.Context, parameter: click.Parameter, texts: tuple[str, ..
     return [(organisation, name or organisation) for organisation, _, name in parts]
 
 
-@click.command("student", epilog="Example: palladion prove student suspect.onnx --client acme")
-@click.argument("suspect", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.command("student", epilog="Example: palladion prove student https://… --client acme --key-file KEY")
+@click.argument("suspect", type=SuspectType(folders=False))
 @click.option(
     "--reference",
     "versions",
@@ -38,29 +54,67 @@ def _client(ctx: click.Context, parameter: click.Parameter, texts: tuple[str, ..
     callback=_client,
     help="Test this client only, such as acme or acme/web; may be repeated. Without it, all.",
 )
+@partial(
+    api_options,
+    budget=BUDGET,
+    power="All clients and versions share them; 500 to 1,000 of one client's can be a verdict.",
+)
 @json_option
 @click.pass_context
 def student(
     ctx: click.Context,
-    suspect: Path,
+    suspect: "Path | Url",
     versions: tuple[str, ...],
     clients: list[tuple[str, str]],
+    budget: int,
+    key_file: Path | None,
+    no_key: bool,
+    api_file: Path | None,
+    capture: Path | None,
+    insecure_http: bool,
     as_json: bool,
 ) -> int:
-    """Was SUSPECT (ONNX) trained on the answers that one of our clients got?
+    """Was SUSPECT trained on the answers that one of our clients got?
 
-    It is asked the queries that are kept of each client on routes that mark answers. The p-value bounds the chance that
-    an innocent client is named, also if it chose queries by earlier answers. It rests on labels, also where SUSPECT
-    gives scores, and pays for every client. Runs on the host that served, with the gate's keys.
+    An ONNX file, or the model behind the address of an API, is asked the queries that are kept of each client on routes
+    that mark answers: a file all of them, an address the earliest ones, within a budget. The p-value bounds the chance
+    that an innocent client is named, also if it chose queries by earlier answers. It rests on labels, also where
+    SUSPECT gives scores, and pays for every client. Runs on the host that served, with the gate's keys.
     """
+    require_use(ctx, address=not isinstance(suspect, Path))
+    installation, outcome = find_installation(ctx), None
+    if isinstance(suspect, Path):
+        tests = _ask_file(installation, suspect, versions, clients)
+    else:
+        api = read_api(suspect, api_file=api_file, key_file=key_file, no_key=no_key)
+        outcome = _ask_api(installation, api, versions, clients, budget=budget, capture=capture)
+        tests = list(outcome.tests)
+    ended = outcome is not None and outcome.error is not None
+    named = [item for item in tests if item.named]
+    compared = sum(item.comparable for item in tests)
+    if as_json:
+        document = {"finding": bool(named), "tested": compared, "clients": [_document(item) for item in tests]}
+        print_json(document | (document_of_api(outcome) if outcome else {}))
+    else:
+        _print(str(suspect), tests, named, ended=ended)
+        if outcome is not None:
+            print_end(outcome)
+    if named:
+        return FINDING
+    # a client whose queries were damaged, or not asked any more, may be the one that is looked for
+    return 0 if compared and not ended and not any(item.unreadable for item in tests) else INCONCLUSIVE
+
+
+def _ask_file(
+    installation: "Installation", suspect: Path, versions: tuple[str, ...], clients: list[tuple[str, str]]
+) -> "list[StudentTest]":
     from palladion.lifecycle.student import asker, prove_student
     from palladion.model.digest import model_digest
     from palladion.model.read import read_file
     from palladion.model.run import open_session
 
-    installation = find_installation(ctx)
     model = read_file(suspect, bytes_max=installation.policy.scan.file_bytes_max)
-    tests = prove_student(
+    return prove_student(
         installation,
         asker(open_session(model)),
         suspect=suspect.name,
@@ -69,19 +123,34 @@ def student(
         clients=clients,
         actor=actor(),
     )
-    named = [item for item in tests if item.named]
-    compared = sum(item.comparable for item in tests)
-    if as_json:
-        print_json({"finding": bool(named), "tested": compared, "clients": [_document(item) for item in tests]})
-    else:
-        _print(suspect, tests, named)
-    if named:
-        return FINDING
-    # a client whose queries were damaged may be the one that is looked for
-    return 0 if compared and not any(item.unreadable for item in tests) else INCONCLUSIVE
 
 
-def _print(suspect: Path, tests: "list[StudentTest]", named: "list[StudentTest]") -> None:
+def _ask_api(
+    installation: "Installation",
+    api: "Api",
+    versions: tuple[str, ...],
+    clients: list[tuple[str, str]],
+    *,
+    budget: int,
+    capture: Path | None,
+) -> "StudentOutcome":
+    from palladion.lifecycle.student_api import prove_student_api
+
+    with capturing(capture, installation.clock) as path, progress(f"asking {api.url}") as bar:
+        return prove_student_api(
+            installation,
+            api,
+            versions=versions,
+            clients=clients,
+            budget=budget,
+            capture=path,
+            actor=actor(),
+            limits=limits_of(api.url),
+            progress=bar,
+        )
+
+
+def _print(suspect: str, tests: "list[StudentTest]", named: "list[StudentTest]", *, ended: bool) -> None:
     for item in named:
         echo(f"{suspect} was trained on the answers of {_name(item)} from {item.version}: {strength(item.log10_p)}")
     damaged = [item for item in tests if item.unreadable]
@@ -96,8 +165,9 @@ def _print(suspect: Path, tests: "list[StudentTest]", named: "list[StudentTest]"
     elif not any(item.comparable for item in tests):
         echo(f"{suspect} could not be compared: it does not answer these queries, or not better than by chance")
     elif not named:
-        smallest = min(item.log10_p for item in tests)
-        echo(f"no finding: {suspect} shows no client's marks (smallest p {10**smallest:.2g})")
+        found = smallest(item.log10_p for item in tests)
+        where = " in what was answered" if ended else ""
+        echo(f"no finding{where}: {suspect} shows no client's marks ({found})")
     if tests:
         rows = [
             (_name(item), item.version, f"{item.queries:,}", _agreement(item), f"{item.log10_p:.1f}")

@@ -5,8 +5,8 @@ known exactly, by numbers that are independent for queries of different hashes. 
 any guess of how a student would show it, over the known chance is an e-value: it exceeds 1/p with a chance of at most p
 (Markov's inequality; Vovk and Wang, "E-values: calibration, combination and applications", Annals of Statistics 49(3),
 2021). Guesses look at earlier queries only, so this holds for clients who choose their next query by the last answers,
-where the first query of each hash is among those tested: once it is answered, a client may know their common noise. The
-verdict rests on labels alone. What scores tell is added as information: that test looks at all queries at once.
+where the first marked query of each hash and pair is among those tested: once it is answered, a client may know their
+common noise. The verdict rests on labels alone. What scores tell is added as information: that test looks at all queries at once.
 """
 
 import math
@@ -132,10 +132,10 @@ def trace(asked: Asked, replies: Replies, key: bytes) -> Traced:
 
 def _distinct(asked: Asked, pairs: Pairs) -> NDArray[np.int64]:
     """Of the rows that share their noise the first that was asked; none that was not marked."""
-    chances = flip_probability(pairs.margins, asked.strengths)
     low, high = np.minimum(pairs.first, pairs.second), np.maximum(pairs.first, pairs.second)
     kept: dict[tuple[bytes, int, int], int] = {}
-    for row in np.flatnonzero(chances > 0).tolist():
+    # also where the chance of a turn is too small for a double: scores that are shown show the shift
+    for row in np.flatnonzero((asked.strengths > 0) & np.isfinite(pairs.margins)).tolist():
         kept.setdefault((asked.hashes[row], int(low[row]), int(high[row])), row)
     return np.array(list(kept.values()), np.int64)
 
