@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from bench.report import SEED, Report, interleaved, main
 from palladion.ledger.bodies import BodyWriter
 from palladion.ledger.body import Body
+from palladion.lifecycle.campaign import prove_campaign
 from palladion.mark.answers.noise import Cells, Marked, Pairs, client_key, draw, mark_scores, strength_for
 from palladion.mark.answers.smooth import Smooth, owner_key, smooth_log10_p
 from palladion.mark.answers.students import Asked, Traced, read_replies, trace
@@ -36,6 +37,7 @@ COPIES, JITTER = 20, 1.0  # near-duplicates that a thief averages, and how far t
 SIDE, WHITE = 8, 16.0
 ADAPTIVE_CLIENTS, ADAPTIVE_FIRST, ADAPTIVE_POOL = 50, 500, 5000  # queries that are asked first, and to choose from
 _REPEATS = 9
+ACCOUNTS, OTHERS = 50, 300  # of one thief, and clients who have nothing to do with it
 _TIMES = 100  # that a request is marked in one timing
 
 
@@ -78,6 +80,7 @@ def measure(report: Report) -> None:
     _students(report, api, rows, quick=report.quick)
     _attacks(report, api, generator, quick=report.quick)
     _adaptive(report, api)
+    _campaign(report, api, rows, quick=report.quick)
     if not report.quick:
         _smooth(report, api, rows)
     _cost(report, api, rows)
@@ -188,6 +191,27 @@ def _adaptive(report: Report, api: _Api) -> None:
     verdicts = float(np.mean([item.log10_p <= -1 for item in found]))
     scores = float(np.mean([item.score_log10_p <= -1 for item in found]))
     report.at_most(what, verdicts, "of 1", 0.1, reference=f"{scores:.2f} by scores, which are information")
+
+
+def _campaign(report: Report, api: _Api, rows: Rows, *, quick: bool) -> None:
+    """One thief with many accounts, of which none asked enough to be named."""
+    parts = np.array_split(rows, ACCOUNTS)
+    labels = np.concatenate([api.answer(part, f"account {number}").labels for number, part in enumerate(parts)])
+    for name in ("extra trees",) if quick else ("extra trees", "MLP 256x3", "MLP 64"):
+        model = _quietly(_STUDENTS[name][0](), rows, labels)
+        asked = [api.asked(part) for part in parts]
+        said = [read_replies(model.predict(part / WHITE), one) for part, one in zip(parts, asked, strict=True)]
+        tested = list(zip(asked, said, strict=True))
+        alone = [trace(*item, _key(f"account {number}")).log10_p for number, item in enumerate(tested)]
+        others = [trace(*tested[number % ACCOUNTS], _key(f"innocent {number}")).log10_p for number in range(OTHERS)]
+        report.at_most(
+            f"{name} on {ACCOUNTS} accounts, {len(parts[0])} queries each, among {OTHERS} other clients: together",
+            prove_campaign(alone + others).log10_p,
+            "log10 p",
+            NAMED,
+            reference=f"strongest account {min(alone):.1f}; without the others {prove_campaign(alone).log10_p:.1f}; "
+            f"the others alone {prove_campaign(others).log10_p:.1f}",
+        )
 
 
 def _smooth(report: Report, api: _Api, rows: Rows) -> None:

@@ -288,3 +288,11 @@ def test_a_suspect_with_other_inputs_in_number_or_without_classes_says_so() -> N
         asker(_suspect())({"x": ROWS, "y": ROWS})
     with pytest.raises(FormatError, match=r"none of the suspect's outputs \(scores\)"):
         asker(_suspect(width=(None, 1), outputs=[("scores", FLOAT, [None, 1])]))
+
+
+def test_all_clients_together_are_on_record_unless_some_were_chosen(made: Made) -> None:
+    ask = learned(marked(made, client_id(made, "acme"), unmarked()))
+    _prove(made, ask)
+    assert float(_last_record(made).details["together_log10_p"]) < -9
+    _prove(made, ask, clients=[("acme", "acme")])
+    assert "together_log10_p" not in _last_record(made).details

@@ -18,6 +18,7 @@ from palladion.ledger.bodies import FOLDER, read_retained, retained_versions
 from palladion.ledger.body import Body
 from palladion.ledger.record import Record
 from palladion.ledger.sampling import level_log10_price
+from palladion.lifecycle.campaign import CampaignTest, prove_campaign
 from palladion.lifecycle.installation import Installation
 from palladion.lifecycle.open import find_version
 from palladion.lifecycle.prove import LOG10_P_MAX, RECORDED_MAX
@@ -97,7 +98,7 @@ def prove_student(
     targets = find_targets(installation, gate, versions, clients)
     tests = corrected([examine(installation, gate, target, ask) for target in targets])
     with installation.open_ledger(gate) as ledger:
-        details = {"suspect": digest, "looked_for": LOOKED_FOR} | details_of(tests)
+        details = {"suspect": digest, "looked_for": LOOKED_FOR} | details_of(tests, whole=not clients)
         ledger.append([Record("mark.tested", installation.clock.now(), actor, suspect[:200], details)])
     return tests
 
@@ -142,9 +143,22 @@ def corrected(tests: Sequence[StudentTest]) -> list[StudentTest]:
     return sorted(found, key=lambda item: (item.log10_p, item.pseudonym, item.version))
 
 
-def details_of(tests: Sequence[StudentTest]) -> dict[str, Any]:
-    """What the ledger keeps of them."""
+def _alone(item: StudentTest) -> float:
+    """log10 p of one secret, not corrected for the others; one whose bound is not sure is no evidence beside them."""
+    if item.traced is None or not item.comparable or item.late:
+        return 0.0
+    return min(0.0, item.traced.log10_p + level_log10_price(item.level))
+
+
+def together(tests: Sequence[StudentTest]) -> CampaignTest:
+    """What the tests of all clients tell together; not of clients that somebody chose (`prove_campaign`)."""
+    return prove_campaign([_alone(item) for item in tests])
+
+
+def details_of(tests: Sequence[StudentTest], *, whole: bool) -> dict[str, Any]:
+    """What the ledger keeps of them; `whole` is whether all clients were tested."""
     return {
+        **({"together_log10_p": f"{together(tests).log10_p:.1f}"} if whole else {}),
         "tested": sum(item.comparable for item in tests),
         "unreadable": sum(item.unreadable is not None for item in tests),
         "clients": [

@@ -57,6 +57,7 @@ class _Run:
     """What a test has come to so far."""
 
     targets: Sequence[Target]
+    whole: bool  # whether these are all clients
     tests: list[StudentTest] = field(default_factory=list)
     error: PalladionError | None = None
     broken: str = ""
@@ -69,7 +70,7 @@ class _Run:
 
     def document(self, queries: int) -> dict[str, Any]:
         said = self.error.message[:500] if self.error else self.broken
-        return {"queries": queries, "error": said} | details_of(self.outcome())
+        return {"queries": queries, "error": said} | details_of(self.outcome(), whole=self.whole)
 
 
 def prove_student_api(
@@ -101,7 +102,8 @@ def prove_student_api(
             "name the client or version that it may be with --client or --reference",
         )
     wait = wait or time.sleep
-    web, spending, run = Web(limits or Limits(attempts=1, redirects=0)), Spending(budget, wait), _Run(targets)
+    web, spending = Web(limits or Limits(attempts=1, redirects=0)), Spending(budget, wait)
+    run = _Run(targets, whole=not clients)
     with new_capture(capture, installation.clock) as captured:
         asking = _Asking(api, captured, spending, web, progress)
         # of several rows in a request, the later ones are seen before the first is answered (docs/marks.md)

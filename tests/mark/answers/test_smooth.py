@@ -45,6 +45,15 @@ def test_over_many_secrets_the_statistic_of_an_innocent_suspect_is_standard_norm
     assert np.abs(np.array([NormalDist().cdf(item) for item in np.sort(found).tolist()]) - ranks).max() < 0.0516
 
 
+def test_queries_that_a_client_chose_by_its_answers_prove_nothing() -> None:
+    rows, suspect = _rows(), _noise(1500)
+    honest = np.zeros_like(suspect)
+    assert smooth_log10_p(SMOOTH, KEY, rows, suspect, honest)[1] > -2
+    # the suspect is a stranger, and the p-value of these queries says otherwise: so they are never tested on
+    chosen = np.argsort((suspect * SMOOTH.carrier(KEY, rows, CLASSES)).sum(axis=1))[750:]
+    assert smooth_log10_p(SMOOTH, KEY, rows[chosen], suspect[chosen], honest[chosen])[1] < -9
+
+
 def test_near_queries_are_shifted_alike_and_far_ones_are_not() -> None:
     rows = _rows(300)
     carriers = [SMOOTH.carrier(KEY, item, CLASSES) for item in (rows, rows + 0.02, rows[::-1])]
@@ -64,3 +73,27 @@ def test_rows_do_not_depend_on_their_neighbours_and_the_secret_is_the_owners() -
 def test_a_suspect_that_is_the_reference_is_no_evidence() -> None:
     rows = _rows(50)
     assert smooth_log10_p(SMOOTH, KEY, rows, np.ones((50, CLASSES)), np.ones((50, CLASSES))) == (0.0, 0.0)
+
+
+def test_how_sure_a_suspect_is_all_along_makes_no_difference() -> None:
+    rows, reference = _rows(), _noise(1500)
+    suspect = reference + 0.3 * SMOOTH.carrier(KEY, rows, CLASSES)
+    alike, surer = (smooth_log10_p(SMOOTH, KEY, rows, item, reference)[1] for item in (suspect, 1.5 * suspect + 7))
+    assert surer < 0.7 * alike < -9
+
+
+def test_rows_of_no_numbers_say_nothing() -> None:
+    rows, reference = _rows(), _noise(1500)
+    suspect = reference + 0.3 * SMOOTH.carrier(KEY, rows, CLASSES)
+    for value in (np.nan, np.inf, -np.inf):
+        broken = suspect.copy()
+        broken[:10] = value
+        assert smooth_log10_p(SMOOTH, KEY, rows, broken, reference)[1] < -9
+
+
+def test_what_a_suspect_makes_of_answers_that_are_sure_does_not_hide_it() -> None:
+    rows, reference = _rows(), _noise(1500)
+    suspect = reference + 0.3 * SMOOTH.carrier(KEY, rows, CLASSES)
+    reference[::2] = [30.0, 0.0, 0.0]
+    suspect[::2] = 3 * np.random.default_rng(SEED + 2).standard_normal((750, CLASSES))
+    assert smooth_log10_p(SMOOTH, KEY, rows, suspect, reference)[1] < -9

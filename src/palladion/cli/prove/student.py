@@ -21,6 +21,7 @@ from palladion.cli.prove.shared import smallest, strength
 from palladion.errors import FINDING, INCONCLUSIVE
 
 if TYPE_CHECKING:
+    from palladion.lifecycle.campaign import CampaignTest
     from palladion.lifecycle.installation import Installation
     from palladion.lifecycle.probe import Api
     from palladion.lifecycle.student import StudentTest
@@ -81,6 +82,8 @@ def student(
     that an innocent client is named, also if it chose queries by earlier answers. It rests on labels, also where
     SUSPECT gives scores, and pays for every client. Runs on the host that served, with the gate's keys.
     """
+    from palladion.lifecycle.student import together
+
     require_use(ctx, address=not isinstance(suspect, Path))
     installation, outcome = find_installation(ctx), None
     if isinstance(suspect, Path):
@@ -91,15 +94,20 @@ def student(
         tests = list(outcome.tests)
     ended = outcome is not None and outcome.error is not None
     named = [item for item in tests if item.named]
+    # clients that were chosen were chosen by something, perhaps by the answers they got: no p-value would come of it
+    campaign = None if clients else together(tests)
+    found = bool(named) or (campaign is not None and campaign.found)
     compared = sum(item.comparable for item in tests)
     if as_json:
-        document = {"finding": bool(named), "tested": compared, "clients": [_document(item) for item in tests]}
+        document = {"finding": found, "tested": compared, "clients": [_document(item) for item in tests]}
+        if campaign is not None:
+            document["together"] = {"log10_p": campaign.log10_p, "found": campaign.found}
         print_json(document | (document_of_api(outcome) if outcome else {}))
     else:
-        _print(str(suspect), tests, named, ended=ended)
+        _print(str(suspect), tests, named, campaign, ended=ended)
         if outcome is not None:
             print_end(outcome)
-    if named:
+    if found:
         return FINDING
     # a client whose queries were damaged, or not asked any more, may be the one that is looked for
     return 0 if compared and not ended and not any(item.unreadable for item in tests) else INCONCLUSIVE
@@ -150,9 +158,19 @@ def _ask_api(
         )
 
 
-def _print(suspect: str, tests: "list[StudentTest]", named: "list[StudentTest]", *, ended: bool) -> None:
+def _print(
+    suspect: str,
+    tests: "list[StudentTest]",
+    named: "list[StudentTest]",
+    campaign: "CampaignTest | None",
+    *,
+    ended: bool,
+) -> None:
     for item in named:
         echo(f"{suspect} was trained on the answers of {_name(item)} from {item.version}: {strength(item.log10_p)}")
+    together = campaign is not None and campaign.found and not named
+    if together and campaign is not None:
+        echo(f"{suspect} was trained on answers of ours, by all clients together: {strength(campaign.log10_p)}")
     damaged = [item for item in tests if item.unreadable]
     for item in damaged[:SHOWN_MAX]:
         echo(f"{_name(item)} from {item.version} could not be tested: {item.unreadable}")
@@ -164,7 +182,7 @@ def _print(suspect: str, tests: "list[StudentTest]", named: "list[StudentTest]",
         echo("nothing could be tested: restore what is kept of queries, or test on what is left")
     elif not any(item.comparable for item in tests):
         echo(f"{suspect} could not be compared: it does not answer these queries, or not better than by chance")
-    elif not named:
+    elif not named and not together:
         found = smallest(item.log10_p for item in tests)
         where = " in what was answered" if ended else ""
         echo(f"no finding{where}: {suspect} shows no client's marks ({found})")
