@@ -1,60 +1,117 @@
 """Recipients who mix their copies: who is named, and how long a search of thousands takes. Called by `bench.marks`."""
 
+import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.mark_attacks import noisy, rounded
+from bench.mark_subjects import as_model
 from bench.report import Report
 from palladion.mark.carriers import derive
 from palladion.mark.fingerprints import Trace, fingerprint_key, stamp_place, trace
-from palladion.mark.places import Place, places
+from palladion.mark.places import Survey, places
 from palladion.mark.weights import OwnershipKey
 from palladion.model.model import Model
 from palladion.model.read import read_memory
-from palladion.model.safetensors import serialise
-from palladion.model.tensors import DTYPES, Tensor
+from palladion.model.rewrite import rewritten
+from palladion.model.tensors import Tensor
 
 Array = NDArray[np.float32]
 # the weights of one tensor in every copy (copies, …), and the chance of a random mixture
 Mixture = Callable[[Array, np.random.Generator], Array]
 
 COLLUDERS = 8
-NAMED = -9.0  # the log10 p from which `palladion prove` names somebody
-INT4_GROUP, INT4_LEVELS = 32, 7
-NOISE = 0.2  # of a tensor's standard deviation
+NOISE = 0.2  # of each row's root mean square
 CROPPED = 0.25  # of the tensors are left
+NAMED = -9.0  # the log10 p from which `palladion prove` names somebody
 NOISY_WEIGHTS_MIN = 10_000_000  # of fewer, int4 and noise leave none of eight colluders a bar: T falls with their root
 KEY = OwnershipKey(derive(bytes(32), "bench"), bytes(range(16)))
 
 
-def collusion(report: Report, name: str, original: Model, *, recipients: int) -> None:
-    """Eight colluders among `recipients`: every mixture, as it is and after int4 and noise. Holds ten copies."""
+@dataclass(frozen=True)
+class After:
+    """What is done to a mixture, and how many of so many colluders, of so many weights, are to be named then."""
+
+    name: str
+    change: Callable[[Array, np.random.Generator], Array]
+    least: Callable[[str, int, int], int] = lambda _mixture, colluders, _weights: colluders
+
+
+def _least_of_noise(mixture: str, colluders: int, weights: int) -> int:
+    if weights < NOISY_WEIGHTS_MIN:
+        return 0
+    return colluders if mixture == "average" else 1
+
+
+AS_IT_IS = After("", lambda numbers, _: numbers)
+INT8 = After(", int8", lambda numbers, _: rounded(numbers, 8, None))
+INT4_AND_NOISE = After(
+    ", int4 and 20 % noise", lambda numbers, chance: rounded(noisy(NOISE, chance)(numbers), 4, 32), _least_of_noise
+)
+
+# weights that had four bits already: four million of them, or two colluders, are enough
+INT4_AGAIN = After(INT4_AND_NOISE.name, INT4_AND_NOISE.change)
+
+
+def collusion(
+    report: Report,
+    name: str,
+    original: Model,
+    *,
+    recipients: int,
+    colluders: Sequence[int] = (COLLUDERS,),
+    mixtures: Sequence[str] = (),
+    afters: Sequence[After] = (AS_IT_IS, INT4_AND_NOISE),
+) -> None:
+    """Colluders among `recipients`: every mixture (or those named), and what is done to it after. Holds ten copies."""
     keys = [(f"{index}", fingerprint_key(bytes(32), "bench", f"{index}")) for index in range(recipients)]
-    members = {f"{index * recipients // COLLUDERS}" for index in range(COLLUDERS)}
-    copies = [_copy(original, key) for recipient, key in keys if recipient in members]
-    stacks = {place: np.stack([copy[place] for copy in copies]) for place in copies[0]}
+    chosen = [index * recipients // COLLUDERS for index in range(max(colluders))]
+    copies = [_copy(original, keys[index][1]) for index in chosen]
+    weights = sum(numbers.size for numbers in copies[0].values())
     seconds, innocent = [], 0
-    for mixture, mix in MIXTURES.items():
-        for after in ("", ", int4 and 20 % noise"):
-            # the same for the same case, whatever was measured before
-            chance = np.random.default_rng([report.seed, *f"{mixture}{after}".encode()])
-            mixed = {place: mix(stack, chance) for place, stack in stacks.items()}
-            if mixture == "average, cropped":
-                mixed = _cropped(mixed, chance)
-            if after:
-                mixed = {place: _int4(_noisy(numbers, chance)) for place, numbers in mixed.items()}
-            started = time.process_time()
-            found = trace(original, _model(mixed), KEY, keys)
-            seconds.append(time.process_time() - started)
-            least = COLLUDERS if not after or mixture == "average" else 1
-            if after and sum(stack[0].size for stack in stacks.values()) < NOISY_WEIGHTS_MIN:
-                least = 0
-            innocent += _row(report, f"{name}: {mixture}{after}", found, members, least)
+    for count in colluders:
+        members = {f"{index}" for index in chosen[:count]}
+        stacks = {place: np.stack([copy[place] for copy in copies[:count]]) for place in copies[0]}
+        for mixture in (mixtures or MIXTURES) if count > 1 else ("average",):
+            for after in afters:
+                # the same for the same case, whatever was measured before
+                chance = np.random.default_rng([report.seed, *f"{mixture}{after.name}".encode()])
+                mixed = {place: MIXTURES[mixture](stack, chance) for place, stack in stacks.items()}
+                if mixture == "average, cropped":
+                    mixed = _cropped(mixed, chance)
+                mixed = {place: after.change(numbers, chance).astype(np.float32) for place, numbers in mixed.items()}
+                started = time.process_time()
+                found = trace(original, as_model(mixed), KEY, keys)
+                seconds.append(time.process_time() - started)
+                what = "a copy" if count == 1 else mixture if len(colluders) == 1 else f"{mixture} of {count} copies"
+                least = after.least(mixture, count, weights)
+                innocent += _row(report, f"{name}: {what}{after.name}", found, members, least)
     report.at_most(f"{name}: innocent recipients named", innocent, "in all of these", 0)
     report.add(f"{name}: search of {recipients:,}", max(seconds), "s", reference="the slowest of these, CPU time")
+
+
+def four_bits(weights: Mapping[str, Array]) -> Model:
+    """Matrices as a GGUF file in Q4_0, as they are delivered where nobody has the floats any more."""
+    from gguf import GGMLQuantizationType, GGUFWriter
+    from gguf.quants import quantize
+
+    kind = GGMLQuantizationType.Q4_0
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.gguf"
+        writer = GGUFWriter(path, "llama")
+        for name, numbers in weights.items():
+            writer.add_tensor(name, quantize(numbers, kind), raw_dtype=kind)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+        return read_memory({path.name: path.read_bytes()})
 
 
 def _row(report: Report, name: str, found: Trace, members: set[str], least: int) -> int:
@@ -67,7 +124,7 @@ def _row(report: Report, name: str, found: Trace, members: set[str], least: int)
         f"T {min(statistics, default=0):.1f} to {max(statistics, default=0):.1f}; "
         f"{len(others)} others tested in full, T <= {max(others, default=0):.1f}"
     )
-    report.at_least(name, len(named.keys() & members), f"of {COLLUDERS} named", least, reference=reference)
+    report.at_least(name, len(named.keys() & members), f"of {len(members)} named", least, reference=reference)
     return len(named.keys() - members)
 
 
@@ -90,34 +147,18 @@ MIXTURES: Mapping[str, Mixture] = {
 
 
 def _copy(original: Model, key: bytes) -> dict[str, Array]:
-    def stamped(place: Place) -> Array:
-        return np.asarray(stamp_place(place, KEY, key).reshape(place.shape), np.float32)
+    """The numbers of a recipient's copy, rounded as they are stored."""
+    survey = Survey(original)
 
-    return {place.name: stamped(place) for place in places(original)}
+    def stamped(tensor: Tensor) -> NDArray[Any] | None:
+        place = survey.place_of(tensor)
+        return None if place is None else place.stored(stamp_place(place, KEY, key), key)
 
-
-def _model(numbers: Mapping[str, Array]) -> Model:
-    tensors = [
-        Tensor(name, DTYPES["float32"], array.shape, np.ascontiguousarray(array)) for name, array in numbers.items()
-    ]
-    return read_memory({"model.safetensors": serialise(tensors, {})})
+    copy = places(rewritten(original, stamped))
+    return {place.name: np.asarray(place.weights.reshape(place.shape), np.float32) for place in copy}
 
 
 def _cropped(numbers: dict[str, Array], chance: np.random.Generator) -> dict[str, Array]:
     kept = chance.permutation(len(numbers))[: max(1, round(CROPPED * len(numbers)))]
     names = list(numbers)
     return {names[index]: numbers[names[index]] for index in kept}
-
-
-def _noisy(numbers: Array, chance: np.random.Generator) -> Array:
-    noise = chance.standard_normal(numbers.shape, np.float32)
-    return numbers + np.float32(NOISE * numbers.std()) * noise
-
-
-def _int4(numbers: Array) -> Array:
-    if numbers.size % INT4_GROUP:
-        return numbers
-    groups = numbers.reshape(-1, INT4_GROUP)
-    step = np.maximum(np.abs(groups).max(axis=1, keepdims=True) / INT4_LEVELS, np.finfo(np.float32).tiny)
-    back: Any = np.rint(groups / step) * step
-    return np.asarray(back.reshape(numbers.shape), np.float32)

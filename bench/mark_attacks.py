@@ -41,10 +41,13 @@ def matrices(change: Callable[[Array], Array]) -> Callable[[Weights, Subject], W
     return changed
 
 
-def rounded(weights: Array, bits: int, group: int) -> Array:
-    """Symmetric rounding to nearest, a scale for each group of numbers (a row where the group does not divide it)."""
-    rows = weights.reshape(len(weights), -1)
-    grouped = rows.reshape(-1, group) if rows.shape[1] % group == 0 else rows
+def rounded(weights: Array, bits: int, group: int | None) -> Array:
+    """Symmetric rounding to nearest, a scale for each group of numbers (a row where the group does not divide it).
+
+    None is one scale for all.
+    """
+    rows = weights.reshape(1 if group is None else len(weights), -1)
+    grouped = rows if group is None or rows.shape[1] % group else rows.reshape(-1, group)
     step = np.abs(grouped).max(axis=1, keepdims=True) / (2 ** (bits - 1) - 1)
     back = np.round(np.divide(grouped, step, where=step > 0, out=np.zeros_like(grouped))) * step
     return np.asarray(back).reshape(weights.shape)
@@ -107,14 +110,19 @@ def _compensated(weights: Array, rows: Array) -> Array:
     return done.astype(np.float32)
 
 
+def bf16(weights: Array) -> Array:
+    """There and back through bfloat16."""
+    return np.asarray(weights.astype(ml_dtypes.bfloat16).astype(np.float32))
+
+
 def pruned(share: float) -> Callable[[Array], Array]:
     """The smallest weights of each tensor become zero."""
     return lambda item: np.where(np.abs(item) < np.quantile(np.abs(item), share), np.float32(0), item)
 
 
-def noisy(size: float) -> Callable[[Array], Array]:
+def noisy(size: float, chance: np.random.Generator | None = None) -> Callable[[Array], Array]:
     """Gaussian noise, in units of each row's root mean square."""
-    generator = np.random.default_rng(SEED)
+    generator = chance or np.random.default_rng(SEED)
 
     def change(item: Array) -> Array:
         scale = np.sqrt(np.square(item.reshape(len(item), -1)).mean(axis=1)).reshape(-1, *[1] * (item.ndim - 1))
@@ -219,8 +227,8 @@ GRID: Mapping[str, Attack] = {
     attack.name: attack
     for attack in (
         Attack("exact copy", matrices(np.asarray)),
-        Attack("bf16", matrices(lambda item: item.astype(ml_dtypes.bfloat16).astype(np.float32))),
-        Attack("int8", matrices(lambda item: rounded(item, 8, item.size))),
+        Attack("bf16", matrices(bf16)),
+        Attack("int8", matrices(lambda item: rounded(item, 8, item[0].size))),
         Attack("int4, groups of 32", INT4),
         Attack("nf4, groups of 64", matrices(nf4)),
         Attack("GGUF Q8_0", _through_gguf("Q8_0")),

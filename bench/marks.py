@@ -8,25 +8,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.collusion import collusion
-from bench.mark_subjects import as_model, mini_lm
+from bench.collusion import AS_IT_IS, INT4_AGAIN, INT8, collusion, four_bits
+from bench.mark_attacks import bf16, low_rank, noisy, pruned, rounded
+from bench.mark_memory import measure_memory
+from bench.mark_subjects import as_model, as_weights, mini_lm
 from bench.mark_survival import measure_subjects
 from bench.mark_text import measure_text
-from bench.report import SEED, Report, interleaved, main, peak_bytes
+from bench.report import SEED, Report, interleaved, main
 from palladion.mark.carriers import derive
-from palladion.mark.fingerprints import fingerprint_key, stamp_place, trace
+from palladion.mark.fingerprints import stamp_place, trace
 from palladion.mark.places import Place, Weights, place_of, places
 from palladion.mark.stats import log10_p_signs
 from palladion.mark.weights import AMPLITUDE, OwnershipKey, find_ownership, mark_place
 from palladion.model.model import Model
-from palladion.model.read import read_file, read_memory
+from palladion.model.read import read_memory
 from palladion.model.rewrite import locate, rewrite
-from palladion.model.safetensors import serialise
-from palladion.model.tensors import DTYPES, Tensor
+from palladion.model.tensors import Tensor
 
 Array = NDArray[Any]
 Change = Callable[[Array], Array]
@@ -35,8 +35,6 @@ PAYLOAD = bytes(range(16))
 WRONG_KEY = derive(bytes(32), "another")
 OWNERSHIP = OwnershipKey(derive(bytes(32), "bench"), PAYLOAD)
 WRONG_OWNERSHIP = OwnershipKey(WRONG_KEY, PAYLOAD)
-NAMED = -9.0  # the log10 p from which `palladion prove` says something
-RECIPIENTS = 200
 SIDE = 2048  # of the square tensors whose marking is timed: 16 MiB each
 
 
@@ -62,7 +60,7 @@ def measure(report: Report) -> None:
     _survival(report, _Subject("synthetic", _synthetic(4, 256) if quick else _synthetic(8, 512)))
     _small(report, _trees(200 if quick else 600))
     _small(report, _linear())
-    _collusion(report, _synthetic(2, 128) if quick else _synthetic(4, 256))
+    _collusion(report)
     _null(report, digits.original, 150 if quick else 2000)
     _speed(report, quick=quick)
     measure_text(report, texts=3 if quick else 20)
@@ -79,6 +77,24 @@ def _many_recipients(report: Report) -> None:
         return
     encoder = {name: item for name, item in subject.weights.items() if name.startswith("encoder.")}
     collusion(report, "MiniLM's encoder, 8 of 10,000", as_model(encoder), recipients=10_000)
+
+
+def _collusion(report: Report) -> None:
+    """Recipients who mix their copies: of floats that are rounded afterwards, and of weights that had four bits."""
+    original = _synthetic(2, 128) if report.quick else _synthetic(4, 256)
+    mixtures = ("average", "largest", "smallest", "median")
+    counts = (1, 2, 4, 8)
+    collusion(report, "fingerprints", original, recipients=200, colluders=counts, mixtures=mixtures, afters=(INT8,))
+    stored = four_bits(as_weights(_synthetic(2 if report.quick else 4, 1024)))
+    collusion(
+        report,
+        "fingerprints in GGUF Q4_0",
+        stored,
+        recipients=200,
+        colluders=(1, 2),
+        mixtures=("average", "median", "each weight of a random copy"),
+        afters=(AS_IT_IS,) if report.quick else (AS_IT_IS, INT4_AGAIN),
+    )
 
 
 def _survival(report: Report, subject: _Subject) -> None:
@@ -142,44 +158,6 @@ def _row(
     report.at_most(name, found.log10_p, "log10 p", formula / 2 if bar is None else bar, reference=reference)
 
 
-def _collusion(report: Report, original: Model) -> None:
-    """Recipients who mix their copies and round the result: who is named."""
-    keys = [(f"{index}", fingerprint_key(bytes(32), "bench", f"{index}")) for index in range(RECIPIENTS)]
-    copies = {
-        index: _with_weights(original, lambda place, k=key: stamp_place(place, OWNERSHIP, k))  # type: ignore[misc]
-        for index, (_, key) in enumerate(keys[:8])
-    }
-    weights = sum(place.size for place in places(original))
-    mixtures: dict[str, Callable[[Array], Array]] = {
-        "average": lambda stack: stack.mean(axis=0),
-        "largest": lambda stack: stack.max(axis=0),
-        "smallest": lambda stack: stack.min(axis=0),
-        "median": lambda stack: np.median(stack, axis=0),
-    }
-    innocent_named, strongest = 0, 0.0
-    for count in (1, 2, 4, 8):
-        for name, mix in mixtures.items():
-            if count == 1 and name != "average":
-                continue
-            members = [copies[index] for index in range(count)]
-            mixed = _with_weights(
-                original,
-                lambda place, m=members, f=mix: _int8(  # type: ignore[misc]
-                    f(np.stack([item.tensors[place.name].data for item in m])).astype(np.float32)
-                ),
-            )
-            found = {item.recipient: item.log10_p for item in trace(original, mixed, OWNERSHIP, keys).accusations}
-            guilty = [found.pop(f"{index}") for index in range(count)]
-            innocent_named += sum(log10_p <= NAMED for log10_p in found.values())
-            strongest = min(strongest, *found.values())
-            what = "a copy" if count == 1 else f"{name} of {count} copies"
-            reference = f"weakest log10 p {max(guilty):,.0f}, strongest {min(guilty):,.0f}; {weights:,} weights"
-            named = sum(log10_p <= NAMED for log10_p in guilty)
-            report.at_least(f"fingerprints: {what}, int8", named, f"of {count} named", count, reference=reference)
-    reference = f"of {RECIPIENTS} recipients in each row above; strongest log10 p {strongest:.1f}"
-    report.at_most("fingerprints: innocent recipients named", innocent_named, "named", 0, reference=reference)
-
-
 def _null(report: Report, original: Model, keys: int) -> None:
     """False positives: the whole test of an unmarked derivative, with many keys."""
     suspect = _changed(original, _int8)
@@ -198,6 +176,7 @@ def _speed(report: Report, *, quick: bool) -> None:
     arrays = [tensor.data for tensor in model.tensors.values()]
     million = sum(array.size for array in arrays) / 1e6
     suspect = _marked(_Subject("", model))
+    rescaled = _changed(suspect, _lines_scaled)
     key = [("one", WRONG_KEY)]
     times = interleaved(
         {
@@ -205,13 +184,18 @@ def _speed(report: Report, *, quick: bool) -> None:
             "mark": lambda: [mark_place(place, OWNERSHIP) for place in places(model)],
             "stamp": lambda: [stamp_place(place, OWNERSHIP, WRONG_KEY) for place in places(model)],
             "find": lambda: find_ownership(model, suspect, OWNERSHIP),
+            "lines": lambda: find_ownership(model, rescaled, OWNERSHIP),
             "trace": lambda: trace(model, suspect, OWNERSHIP, key),
         },
         repeats=3 if quick else 5,
     )
     plain = times["pass"]
     report.add("a plain NumPy pass over the weights", million / plain.median, "M weights/s CPU", reference=plain.noise)
-    for name, what in (("mark", "put the ownership mark in"), ("find", "find it: match, align, test")):
+    for name, what in (
+        ("mark", "put the ownership mark in"),
+        ("find", "find it: match, align, test"),
+        ("lines", "find it after rows and columns were scaled"),
+    ):
         beside = times[name].beside(plain, "the plain pass")
         report.at_least(what, million / times[name].median, "M weights/s CPU", 100, reference=beside)
     beside = times["stamp"].beside(plain, "the plain pass")
@@ -232,38 +216,7 @@ def _speed(report: Report, *, quick: bool) -> None:
         f"{layers} layers of 256×256, each compared with all: {layers * 0.065536:.1f} M weights; marking included"
     )
     report.at_most("find the mark where all layers look alike", taken, "s CPU", 5, reference=reference)
-    _memory(report, quick=quick)
-
-
-def _memory(report: Report, *, quick: bool) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        small, large = Path(folder) / "small", Path(folder) / "large"
-        small.write_bytes(_synthetic(1, 64).files[0].data)
-        side = SIDE if quick else 2 * SIDE
-        large.write_bytes(_synthetic(2, side).files[0].data)
-        size, tensor = large.stat().st_size, side**2 * 4
-        beyond = peak_bytes(_find_in_itself, large, warm=small) - 2 * size
-        reference = (
-            f"{beyond / tensor:.1f}x the largest tensor, beside {2 * size / 2**20:.0f} MiB of original and suspect"
-        )
-        report.at_most(
-            "find it: memory beyond both models", beyond / 2**20, "MiB", 2 * tensor / 2**20 + 200, reference=reference
-        )
-
-
-def _find_in_itself(path: Path) -> object:
-    return find_ownership(read_file(path), read_file(path), OWNERSHIP)
-
-
-def _rounded(weights: Array, bits: int, group: int) -> Array:
-    grouped = weights.reshape(-1, group)
-    step = np.abs(grouped).max(axis=1, keepdims=True) / (2 ** (bits - 1) - 1)
-    back = np.round(np.divide(grouped, step, where=step > 0, out=np.zeros_like(grouped))) * step
-    return np.asarray(back).reshape(weights.shape)
-
-
-def _bf16(weights: Array) -> Array:
-    return weights.astype(ml_dtypes.bfloat16).astype(np.float32)
+    measure_memory(report)
 
 
 def _fp16(weights: Array) -> Array:
@@ -271,19 +224,15 @@ def _fp16(weights: Array) -> Array:
 
 
 def _int8(weights: Array) -> Array:
-    return _rounded(weights, 8, weights.size)
+    return rounded(weights, 8, None)
 
 
 def _int4(weights: Array) -> Array:
-    return _rounded(weights, 4, 32)
-
-
-def _pruned(share: float) -> Change:
-    return lambda weights: np.where(np.abs(weights) < np.quantile(np.abs(weights), share), np.float32(0), weights)
+    return rounded(weights, 4, 32)
 
 
 def _noisy(weights: Array) -> Array:
-    return np.asarray(weights + 0.2 * weights.std() * np.random.default_rng(SEED).standard_normal(weights.shape))
+    return noisy(0.2)(weights)
 
 
 def _lines_scaled(weights: Array) -> Array:
@@ -293,9 +242,7 @@ def _lines_scaled(weights: Array) -> Array:
 
 
 def _tuned(weights: Array) -> Array:
-    generator = np.random.default_rng(SEED)
-    change = generator.standard_normal((weights.shape[0], 4)) @ generator.standard_normal((4, weights.shape[1]))
-    return np.asarray(weights + 0.03 * weights.std() / change.std() * change)
+    return low_rank(0.03, 4)(weights)
 
 
 def _three_digits(weights: Array) -> Array:
@@ -317,13 +264,13 @@ class _Treatment:
 
 _TREATMENTS: Mapping[str, _Treatment] = {
     "exact copy": _Treatment(np.asarray),
-    "bf16": _Treatment(_bf16, _bf16),
+    "bf16": _Treatment(bf16, bf16),
     "fp16": _Treatment(_fp16, _fp16),
     "int8": _Treatment(_int8, _int8),
     "int4 in groups of 32": _Treatment(_int4, _int4),
-    "prune 50 %": _Treatment(_pruned(0.5), left=0.5),
-    "prune 90 %": _Treatment(_pruned(0.9), left=0.1),
-    "prune 50 %, then int4": _Treatment(lambda weights: _int4(_pruned(0.5)(weights)), _int4, 0.5),
+    "prune 50 %": _Treatment(pruned(0.5), left=0.5),
+    "prune 90 %": _Treatment(pruned(0.9), left=0.1),
+    "prune 50 %, then int4": _Treatment(lambda weights: _int4(pruned(0.5)(weights)), _int4, 0.5),
     "noise of 20 %": _Treatment(_noisy, _noisy),
     "a low-rank change of 3 %": _Treatment(_tuned, _tuned),
     "scaled by 3": _Treatment(lambda weights: 3 * weights),
@@ -359,21 +306,15 @@ def _changed(model: Model, change: Change) -> Model:
     return _with_weights(model, lambda place: change(place.weights))
 
 
-def _saved(tensors: Mapping[str, Array]) -> Model:
-    kind = DTYPES["float32"]
-    made = [Tensor(name, kind, item.shape, np.ascontiguousarray(item, np.float32)) for name, item in tensors.items()]
-    return read_memory({"model.safetensors": serialise(made, {})})
-
-
 def _turned(model: Model) -> Model:
     matrices = [place.weights.T for place in places(model)]
-    return _saved({f"tensor {index}": item for index, item in enumerate(reversed(matrices))})
+    return as_model({f"tensor {index}": item for index, item in enumerate(reversed(matrices))})
 
 
 def _stolen(model: Model, name: str) -> Model:
     generator = np.random.default_rng(SEED)
     strangers = {place.name: generator.standard_normal(place.weights.shape) for place in places(model)}
-    return _saved(strangers | {name: _int4(next(place.weights for place in places(model) if place.name == name))})
+    return as_model(strangers | {name: _int4(next(place.weights for place in places(model) if place.name == name))})
 
 
 def _quantised_by_runtime(model: Model) -> Model:
@@ -395,7 +336,7 @@ def _synthetic(tensors: int, side: int) -> Model:
     for index in range(tensors):
         loudness = np.exp(0.3 * generator.standard_normal((side, 1), np.float32))
         made[f"layer {index}"] = np.float32(0.05) * loudness * generator.standard_normal((side, side), np.float32)
-    return _saved(made)
+    return as_model(made)
 
 
 def _digits(iterations: int) -> _Subject:

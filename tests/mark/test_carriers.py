@@ -126,6 +126,17 @@ def test_a_stream_of_normal_numbers_goes_on_where_it_stopped(counts: list[int]) 
     assert np.array_equal(np.concatenate([*pieces, normals(KEY, 0)]), normals(KEY, sum(counts)))
 
 
+@given(st.lists(st.tuples(st.integers(0, 200), st.integers(0, 90)), max_size=6))
+@settings(max_examples=50)
+def test_a_stream_of_normal_numbers_goes_where_it_is_told(pieces: list[tuple[int, int]]) -> None:
+    stream, whole = NormalStream(KEY), normals(KEY, 290)
+    for start, count in pieces:
+        piece = np.empty(count, np.float32)
+        stream.seek(start)
+        stream.fill(piece)
+        assert np.array_equal(piece, whole[start : start + count])
+
+
 @pytest.mark.parametrize("count", [NORMALS_BLOCK - 1, NORMALS_BLOCK, NORMALS_BLOCK + 1, 2 * NORMALS_BLOCK + 3])
 def test_blocks_leave_no_seam(count: int) -> None:
     # one byte of the stream for each number, whatever the block

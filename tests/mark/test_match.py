@@ -2,6 +2,7 @@
 
 import tracemalloc
 from collections.abc import Callable
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from palladion.mark import match as module
 from palladion.mark.match import CORRELATION_MIN, Match, matches, sizes
 from palladion.mark.places import places
-from palladion.mark.weights import OwnershipKey, mark_place
+from palladion.mark.weights import OwnershipKey, mark_place, mark_rows
 from palladion.model.model import Model
 from palladion.model.tensors import DTYPES, Tensor
 
@@ -25,6 +26,7 @@ from .suspects import (
     marked,
     matrix,
     network,
+    noisy,
     numbers_of,
     one_matrix,
     quantised,
@@ -268,3 +270,27 @@ def test_a_few_copies_of_one_tensor_are_in_memory_at_a_time() -> None:
     finally:
         tracemalloc.stop()
     assert peak < 10 * 256 * 512 * 4
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+def test_weights_of_16_bits_are_matched_as_the_same_numbers_in_32_are(dtype: Any) -> None:
+    narrow = matrix(200, 512).astype(dtype)
+    suspect = saved({"w": noisy(0.05)(narrow.astype(np.float32))})
+    ((_, one),) = matches(saved({"w": narrow}), suspect)
+    ((_, other),) = matches(saved({"w": narrow.astype(np.float32)}), suspect)
+    assert one is not None
+    assert other is not None
+    assert (one.correlation, one.variance) == (other.correlation, other.variance)
+    assert np.array_equal(one.residual, other.residual)
+
+
+@pytest.mark.parametrize("columns", [64, 33])
+def test_what_is_subtracted_may_be_computed_a_few_rows_at_a_time(columns: int) -> None:
+    original = saved({"w": matrix(96, columns)})
+    suspect = saved(marked(original))
+    ((_, whole),) = matches(original, suspect, lambda place: mark_place(place, OTHER_OWNERSHIP))
+    ((_, rows),) = matches(original, suspect, lambda place: mark_rows(place, OTHER_OWNERSHIP))
+    assert whole is not None
+    assert rows is not None
+    assert whole.variance == rows.variance
+    assert np.array_equal(whole.residual, rows.residual)

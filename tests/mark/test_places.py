@@ -1,6 +1,7 @@
 """Which tensors carry marks, and how far their weights may move."""
 
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import ml_dtypes
@@ -14,12 +15,13 @@ from onnx import helper
 from palladion.mark import places as places_module
 from palladion.mark.carriers import derive, signs
 from palladion.mark.fingerprints import stamp_place
-from palladion.mark.places import ELEMENTS_MIN, MOVED_MAX, TIED_MAX, Survey, place_of, places
-from palladion.mark.weights import AMPLITUDE, mark_place
+from palladion.mark.places import ELEMENTS_MIN, MOVED_MAX, TIED_MAX, Survey, _real, place_of, places
+from palladion.mark.weights import AMPLITUDE, mark_place, mark_rows
 from palladion.model import blocks
 from palladion.model.model import Model
 from palladion.model.read import read_memory
-from palladion.model.rewrite import rewrite
+from palladion.model.rewrite import locate, rewrite
+from palladion.model.stored import StoredTensor
 from palladion.model.tensors import Tensor
 from tests.mark.quantised.test_codings import q8_0
 from tests.mark.quantised.test_words import gptq
@@ -90,6 +92,24 @@ def test_the_smallest_place_has_as_many_numbers_as_the_limit_says() -> None:
 )
 def test_a_row_makes_one_output(shape: tuple[int, ...], rows: int) -> None:
     assert len(_place(matrix(1, int(np.prod(shape))).reshape(shape)).weights) == rows
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+def test_what_is_stored_in_16_bits_is_never_whole_in_32(monkeypatch: pytest.MonkeyPatch, dtype: Any) -> None:
+    monkeypatch.setattr(places_module, "BLOCK_NUMBERS", 640)
+    place = _place(matrix().astype(dtype))
+    expected = mark_place(place, OWNERSHIP).astype(dtype)
+    converted = []
+
+    def real(numbers: Array) -> Array:
+        converted.append(numbers.size)
+        return _real(numbers)
+
+    monkeypatch.setattr(places_module, "_real", real)
+    stored = place.stored(mark_rows(place, OWNERSHIP), KEY)
+    assert stored.dtype == dtype
+    assert np.array_equal(stored, expected)
+    assert max(converted) == 640
 
 
 def test_rows_of_zeros_stay_zero_and_do_not_count() -> None:
@@ -265,6 +285,43 @@ def test_many_tensors_of_one_shape_are_layers_and_not_compared() -> None:
     assert len(_names(saved(same))) == TIED_MAX + 1
     del same["layer00"]
     assert len(_names(saved(same))) == 1
+
+
+def _stored(model: Model) -> tuple[Model, list[str]]:
+    """The model with tensors that are read when they are asked for, and the names of those that were."""
+    read: list[str] = []
+
+    def stored(item: Tensor, where: tuple[str, int]) -> StoredTensor:
+        def numbers() -> Array:
+            read.append(item.name)
+            return item.data.copy()
+
+        return StoredTensor(item.name, item.dtype, item.shape, numbers, where)
+
+    where = locate(model)
+    tensors = {name: stored(item, where[name]) for name, item in model.tensors.items()}
+    return replace(model, tensors=MappingProxyType(tensors)), read
+
+
+def test_tensors_of_one_shape_are_read_once_where_they_are_not_tied() -> None:
+    layers = {f"layer{number}": matrix(seed=number) for number in range(TIED_MAX)}
+    model, read = _stored(saved(layers | {"low": matrix(seed=50).astype(np.float16)}))
+    assert len(list(places(model))) == len(read) == TIED_MAX + 1
+
+
+def test_tied_weights_are_told_in_any_order_and_though_others_have_the_same_ends() -> None:
+    shared = matrix(96, 64, seed=3)
+    padded = matrix(96, 64, seed=4)
+    padded[[0, -1]] = shared[[0, -1]]
+    model, _ = _stored(saved({"embedding": shared, "padded": padded, "head": shared, "repeated": padded}))
+    survey = Survey(model)
+    found = {item.name: survey.place_of(item) for item in reversed(list(model.tensors.values()))}
+    assert {name: place.tied_to for name, place in found.items() if place is not None} == {
+        "embedding": None,
+        "padded": None,
+        "head": "embedding",
+        "repeated": "padded",
+    }
 
 
 def test_scales_of_quantised_weights_are_no_places() -> None:

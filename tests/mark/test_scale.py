@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from palladion.mark.scale import SCALE_NUMBERS_MIN, Aligned, Sample, align, blocks
+from palladion.mark.places import blocks
+from palladion.mark.scale import SCALE_NUMBERS_MIN, Aligned, Sample, align
 
 from .suspects import Array, Numbers, matrix, noisy, pruned, quantised, rescaled, rounded
 

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from palladion.mark import stamping
+from palladion.mark import places as places_module
 from palladion.mark.carriers import NormalStream, normals, sign_bits, signs_of
-from palladion.mark.fingerprints import stamp_place
+from palladion.mark.fingerprints import stamp_place, stamp_rows
 from palladion.mark.places import Place, places
-from palladion.mark.stamping import moved_by
-from palladion.mark.weights import AMPLITUDE, mark_place
+from palladion.mark.stamping import Moved, moved_by
+from palladion.mark.weights import AMPLITUDE, mark_place, mark_rows
 
 from .suspects import KEY, OTHER_KEY, OWNERSHIP, Array, matrix, saved
 
@@ -34,7 +34,7 @@ def _at_once(place: Place, *, signs: bool, normal: bool) -> Array:
 def test_blocks_give_what_one_pass_gives(
     monkeypatch: pytest.MonkeyPatch, dtype: str, rows: int, columns: int, *, signs: bool, normal: bool
 ) -> None:
-    monkeypatch.setattr(stamping, "BLOCK_NUMBERS", 512)
+    monkeypatch.setattr(places_module, "BLOCK_NUMBERS", 512)
     place = _place(rows, columns, dtype)
     moved = moved_by(
         place,
@@ -61,3 +61,28 @@ def test_a_stamp_has_the_mark_of_what_is_served_in_it() -> None:
     # what is left correlates with nothing of the ownership mark
     mark = (mark_place(place, OWNERSHIP) - place.weights) / place.scale / AMPLITUDE
     assert abs(np.vdot(fingerprint, mark)) < 5 * np.sqrt(place.weights.size)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_any_rows_in_any_order_are_those_of_the_whole(dtype: str) -> None:
+    place = _place(61, 33, dtype)
+    whole = stamp_place(place, OWNERSHIP, OTHER_KEY)
+    rows = stamp_rows(place, OWNERSHIP, OTHER_KEY)
+    assert rows.shape == whole.shape
+    for there in (slice(40, 61), slice(3, 4), slice(0, 40), slice(60, 70), slice(None)):
+        assert np.array_equal(rows[there], whole[there])
+
+
+def test_single_weights_are_those_of_the_whole() -> None:
+    place = _place(61, 33)
+    rows, there = mark_rows(place, OWNERSHIP), (np.array([60, 0, 7, 7]), np.array([32, 0, 5, 4]))
+    assert np.array_equal(rows[there], mark_place(place, OWNERSHIP)[there])
+    with pytest.raises(ValueError, match="row by row"):
+        stamp_rows(place, OWNERSHIP, OTHER_KEY)[there]
+
+
+def test_without_carriers_the_weights_stay_as_they_are() -> None:
+    place = _place(61, 33)
+    rows = Moved(place, signs=None, normals=None, amplitude=AMPLITUDE)
+    assert np.array_equal(rows[:], place.weights)
+    assert np.array_equal(rows[np.array([3]), np.array([4])], place.weights[[3], [4]])

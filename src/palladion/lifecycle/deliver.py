@@ -30,7 +30,8 @@ from palladion.seal.writer import seal_files
 class Delivered:
     """What `deliver` wrote: the sealed file, its row, its receipt, and how sure a copy of it can be traced.
 
-    `predicted_log10_p` is what a test of an unchanged copy would find, before it pays for the number of recipients.
+    `predicted_log10_p` is what a test of an unchanged copy would find, before it pays for the number of recipients;
+    where weights have few bits, symbols make it more.
     """
 
     path: Path

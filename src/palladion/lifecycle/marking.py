@@ -22,16 +22,16 @@ from palladion.lifecycle.installation import Installation, owner_identity
 from palladion.lifecycle.open import OWNERSHIP, OpenedModel, open_version
 from palladion.lifecycle.reading import Progress, ReadModel, digested
 from palladion.mark.disclosure import commitment_root, tensor_commitments
-from palladion.mark.fingerprints import fingerprint_key, stamp_place
+from palladion.mark.fingerprints import fingerprint_key, stamp_rows
 from palladion.mark.match import CLIP
-from palladion.mark.places import Place, Survey, Weights
+from palladion.mark.places import Place, Rows, Survey
 from palladion.mark.stats import log10_p_subgaussian
 from palladion.mark.weights import (
     AMPLITUDE,
     NOISES,
     SCHEME,
     OwnershipKey,
-    mark_place,
+    mark_rows,
     ownership_key,
     ownership_payload,
     predictions,
@@ -88,7 +88,7 @@ def mark_ownership(
     key = ownership_key_of({"scheme": SCHEME, "original": original}, owner)
     survey, amplitude = Survey(model), AMPLITUDE
     while True:
-        marking = _Marking(survey, key.key, partial(mark_place, key=key, amplitude=amplitude))
+        marking = _Marking(survey, key.key, partial(mark_rows, key=key, amplitude=amplitude))
         marked = rewritten(model, marking.change)
         if guard is None or guard(marked):
             break
@@ -131,7 +131,7 @@ def fingerprint(
         return None
     ownership, amplitude = ownership_key_of(mark, owner), float(mark["amplitude"])
     key = fingerprint_key(owner.derive("fingerprint"), mark["original"], public_key)
-    stamp = partial(stamp_place, ownership=ownership, key=key, amplitude=amplitude)
+    stamp = partial(stamp_rows, ownership=ownership, key=key, amplitude=amplitude)
     marking = _Marking(Survey(original), key, stamp)
     copy = digested(rewritten(original, marking.change), progress, stage="stamp")
     return Stamp(copy, _predicted_trace(marking.carrying.values(), amplitude))
@@ -158,7 +158,7 @@ class _Carrying:
 class _Marking:
     """Other weights in every place of a model, rounded by `key`; notes what carries the mark, by name."""
 
-    def __init__(self, survey: Survey, key: bytes, mark: Callable[[Place], Weights]) -> None:
+    def __init__(self, survey: Survey, key: bytes, mark: Callable[[Place], Rows]) -> None:
         self._survey = survey
         self._key = key
         self._mark = mark

@@ -58,14 +58,23 @@ class NormalStream:
     """`normals` of a key one after the other, into the caller's memory."""
 
     def __init__(self, key: bytes) -> None:
+        self._key, self._next = key, 0
         self._encryptor = _encryptor(key, 0)
         self._bytes = bytearray(NORMALS_BLOCK + AES_BLOCK_BYTES)
         self._ranks = np.frombuffer(self._bytes, np.uint8)
         self._indices = np.empty(NORMALS_BLOCK // 2, np.intp)
         self._table = _normals_of_pairs()
 
+    def seek(self, start: int) -> None:
+        """Go to number `start`, which will be the next."""
+        if start != self._next:
+            self._encryptor = _encryptor(self._key, start // AES_BLOCK_BYTES)
+            self._encryptor.update_into(_ZEROS[: start % AES_BLOCK_BYTES], self._bytes)
+            self._next = start
+
     def fill(self, out: NDArray[np.float32]) -> None:
         """Write the next numbers into `out` (count,), which is contiguous."""
+        self._next += len(out)
         # in blocks that stay in the processor's cache, each pass finds there what the one before has left
         for first in range(0, len(out), NORMALS_BLOCK):
             block = out[first : first + NORMALS_BLOCK]

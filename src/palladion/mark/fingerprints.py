@@ -1,7 +1,8 @@
 """Fingerprints: a mark of its own in each recipient's copy, so that a leaked copy names whose it is.
 
 An independent, nearly normal carrier of full length for every recipient: averaging copies, or taking the largest or the
-smallest of each weight, leaves enough of every colluder's; signs, or carriers that share parts, would not.
+smallest of each weight, leaves enough of every colluder's; signs, or carriers that share parts, would not. Weights of
+few bits carry the symbols of `tardos` as well, which mixing and rounding leave.
 """
 
 import math
@@ -13,12 +14,13 @@ from numpy.typing import NDArray
 
 from palladion.mark.carriers import derive
 from palladion.mark.match import Reference, matches
-from palladion.mark.places import Place, Weights
+from palladion.mark.places import Place, Rows, Weights
 from palladion.mark.search import Residuals, carrier_stream, products_of
 from palladion.mark.spread import carrier_bits, chips_of
-from palladion.mark.stamping import moved_by
+from palladion.mark.stamping import Moved
 from palladion.mark.stats import best_of, log10_p_subgaussian
-from palladion.mark.weights import AMPLITUDE, OwnershipKey, mark_place, tensor_key
+from palladion.mark.tardos import Reading, symbols_of
+from palladion.mark.weights import AMPLITUDE, OwnershipKey, mark_rows, tensor_key
 from palladion.model.model import Model
 
 SCHEME = "fingerprint-1"
@@ -27,7 +29,10 @@ LOG10_P_SOUGHT = -9.0  # where verdicts begin: who could still reach it is not s
 
 @dataclass(frozen=True)
 class Accusation:
-    """A recipient and the evidence: log10 of the p-value, corrected for all recipients there are."""
+    """A recipient and the evidence: log10 of the p-value, corrected for all recipients there are.
+
+    `statistic` is that of the carrier; the p-value may be that of the symbols.
+    """
 
     recipient: str
     log10_p: float
@@ -57,9 +62,20 @@ def fingerprint_key(root: bytes, original: str, recipient: str) -> bytes:
 
 def stamp_place(place: Place, ownership: OwnershipKey, key: bytes, *, amplitude: float = AMPLITUDE) -> Weights:
     """The weights (rows, columns) of a place with the ownership mark and a recipient's fingerprint."""
+    return stamp_rows(place, ownership, key, amplitude=amplitude)[:]
+
+
+def stamp_rows(place: Place, ownership: OwnershipKey, key: bytes, *, amplitude: float = AMPLITUDE) -> Rows:
+    """The same, as `mark_rows`: a few rows at a time, but for weights that carry symbols."""
     secret = tensor_key(ownership, place.carrier_name)
-    signs = carrier_bits(secret.key, chips_of(secret.payload), place.weights.size)
-    return moved_by(place, signs=signs, normals=carrier_stream(key, place.carrier_name), amplitude=amplitude)
+    signs = carrier_bits(secret.key, chips_of(secret.payload), place.numbers.size)
+    rows = Moved(place, signs=signs, normals=carrier_stream(key, place.carrier_name), amplitude=amplitude)
+    symbols = symbols_of(place, ownership.key, amplitude=amplitude)
+    if symbols is None:
+        return rows
+    moved = rows[:]
+    symbols.put(moved, key)
+    return moved
 
 
 def trace(
@@ -82,6 +98,7 @@ def trace(
     if tests < len(keys):
         raise ValueError(f"{tests} recipients were issued a fingerprint, got {len(keys)} to test")
     residuals = Residuals(ownership.key, expected=sum(tensor.element_count for tensor in original.tensors.values()))
+    reading = Reading(ownership.key, amplitude)
     count = matched = 0
     reference = _reference(ownership, amplitude)
     for _, found in matches(original, suspect, reference):
@@ -89,13 +106,20 @@ def trace(
         if found is not None:
             matched += 1
             residuals.add(found)
+            reading.add(found)
         del found  # as large as a tensor, while the next one is matched
-    chosen = residuals.candidates([key for _, key in keys], _statistic_for(LOG10_P_SOUGHT, tests))
-    products = _products(original, suspect, reference, residuals, [keys[index][1] for index in chosen])
+    secrets = [key for _, key in keys]
+    ways = 1 if reading.empty else 2  # carrier and symbols are two looks, and each pays for both
+    symbols = np.zeros(len(keys)) if reading.empty else reading.log10_ps(secrets)
+    chosen = set(residuals.candidates(secrets, _statistic_for(LOG10_P_SOUGHT, ways * tests)))
+    chosen |= {int(index) for index in np.flatnonzero(symbols + math.log10(ways * max(1, tests)) <= LOG10_P_SOUGHT)}
+    ordered = sorted(chosen)
+    products = _products(original, suspect, reference, residuals, [secrets[index] for index in ordered])
     accusations = []
-    for index, product in zip(chosen, products, strict=True):
+    for index, product in zip(ordered, products, strict=True):
         statistic = float(product) / math.sqrt(residuals.squares) if residuals.squares > 0 else 0.0
-        accusations.append(Accusation(keys[index][0], best_of([log10_p_subgaussian(statistic)], tests), statistic))
+        log10_p = min(log10_p_subgaussian(statistic), float(symbols[index]))
+        accusations.append(Accusation(keys[index][0], best_of([log10_p], ways * tests), statistic))
     return Trace(tuple(sorted(accusations, key=lambda item: item.log10_p)), matched, count, tests)
 
 
@@ -114,7 +138,7 @@ def _products(
 
 
 def _reference(ownership: OwnershipKey, amplitude: float) -> Reference:
-    return lambda place: mark_place(place, ownership, amplitude=amplitude)
+    return lambda place: mark_rows(place, ownership, amplitude=amplitude)
 
 
 def _statistic_for(log10_p: float, tests: int) -> float:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from palladion.mark.align.realign import realign
 from palladion.mark.places import Survey
-from palladion.mark.weights import AMPLITUDE, Finding, OwnershipKey, find_ownership, mark_place
+from palladion.mark.weights import AMPLITUDE, Finding, OwnershipKey, find_ownership, mark_rows
 from palladion.model.model import Model
 from palladion.model.rewrite import rewritten
 from palladion.model.tensors import Tensor
@@ -36,7 +36,7 @@ def embed(original: Model, key: OwnershipKey, *, amplitude: float = AMPLITUDE) -
     is what a mark is found against, and whoever has it beside a marked copy can subtract the mark.
     """
     survey = Survey(original)
-    mark = partial(mark_place, key=key, amplitude=amplitude)
+    mark = partial(mark_rows, key=key, amplitude=amplitude)
 
     def change(tensor: Tensor) -> NDArray[Any] | None:
         place = survey.place_of(tensor)

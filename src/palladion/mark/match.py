@@ -14,9 +14,9 @@ import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
-from palladion.mark.places import Place, Weights, places
+from palladion.mark.places import Place, Rows, blocks, places
 from palladion.mark.quantised.readable import readable
-from palladion.mark.scale import Aligned, Floats, Sample, align, blocks, smallest
+from palladion.mark.scale import Aligned, Floats, Sample, align, smallest
 from palladion.model.model import Model
 from palladion.model.tensors import Tensor
 
@@ -34,7 +34,7 @@ NOISE_MIN = 0.01  # of a row, as large as a mark: what is the unmarked original 
 UNCHANGED = 1e-4
 ROW_PRIOR = 32  # numbers of the tensor that the noise of a row is taken from besides its own
 
-Reference = Callable[[Place], Weights]
+Reference = Callable[[Place], Rows]
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +51,7 @@ class Match:
     correlation: float
     variance: float
     _aligned: Aligned
-    _reference: Weights
+    _reference: Rows
     _limit: float
 
     def blocks(self) -> Iterator[tuple[slice, Floats]]:
@@ -59,7 +59,7 @@ class Match:
         loudness = _loudness(self.place)
         space = np.empty((0, 0), np.float32)
         for block in blocks(self._reference.shape):
-            space = space if len(space) else np.empty(self._reference[block].shape, np.float32)
+            space = space if len(space) else np.empty((block.stop, self._reference.shape[1]), np.float32)
             there = space[: block.stop - block.start]
             self._aligned.read(block, there)
             with np.errstate(over="ignore", invalid="ignore"):
@@ -91,7 +91,7 @@ class Match:
 
 
 def matches(
-    original: Model, suspect: Model, reference: Reference = lambda place: place.weights, *, only: str | None = None
+    original: Model, suspect: Model, reference: Reference = lambda place: place.numbers, *, only: str | None = None
 ) -> Iterator[tuple[Place, Match | None]]:
     """For every place of `original`, one after the other: the suspect's best tensor, if one correlates with it.
 
@@ -105,7 +105,7 @@ def matches(
         if only not in {None, place.name}:
             continue
         # the same numbers may come in another shape; only a matrix can be transposed
-        kind = place.shape if len(place.shape) == 2 else (place.weights.size,)
+        kind = place.shape if len(place.shape) == 2 else (place.numbers.size,)
         if kind not in shortlists:
             shortlists[kind] = _Shortlist(place, suspect)
         yield place, shortlists[kind].match(place, reference)
@@ -136,7 +136,7 @@ class _Shortlist:
         self._candidates = [
             _Candidate(tensor, transposed, self._sample(tensor, place, transposed=transposed))
             for tensor in suspect.tensors.values()
-            if is_numeric(tensor) and tensor.element_count == place.weights.size
+            if is_numeric(tensor) and tensor.element_count == place.numbers.size
             for transposed in (False, True)
             if not transposed or (len(place.shape) == 2 and tensor.shape == place.shape[::-1])
         ]
@@ -144,7 +144,7 @@ class _Shortlist:
 
     def match(self, place: Place, reference: Reference) -> Match | None:
         """The match with the tensor that is most like `place`, if one is like it at all."""
-        values = place.weights.reshape(-1)[self._positions]
+        values = place.numbers[np.unravel_index(self._positions, place.numbers.shape)]
         ours = {shifted: Sample.of(values, self._positions, shifted=shifted) for shifted in (False, True)}
         aligned = [
             (self._align(place, candidate, ours[candidate.sample.shifted]), candidate.tensor.name)
@@ -175,11 +175,12 @@ class _Shortlist:
         nearest = np.argsort(-alike, kind="stable")[:CANDIDATES]
         return [self._candidates[at] for at in nearest if alike[at] >= CORRELATION_MIN / 2]
 
-    def _sizes(self, place: Place, aligned: Aligned, reference: Weights) -> Floats:
+    def _sizes(self, place: Place, aligned: Aligned, reference: Rows) -> Floats:
         """How large the residual is at the positions of the sample, without those that say nothing."""
         row, column = np.unravel_index(self._positions, reference.shape)
         with np.errstate(over="ignore", invalid="ignore"):
-            left = aligned.at(self._positions) - reference[row, column]
+            ours = reference[row, column]
+            left = aligned.at(self._positions) - ours.astype(np.result_type(ours, np.float32))
             sizes: Floats = np.abs(left * _loudness(place)[row, 0]).astype(np.float32)
         return sizes[np.isfinite(sizes)]
 
@@ -192,8 +193,8 @@ class _Shortlist:
     @staticmethod
     def _align(place: Place, candidate: _Candidate, ours: Sample) -> Aligned:
         numbers = candidate.tensor.data.T if candidate.transposed else candidate.tensor.data
-        theirs = numbers.reshape(place.weights.shape)
-        return align(place.weights, theirs, ours, candidate.sample, correlation_min=CORRELATION_MIN)
+        theirs = numbers.reshape(place.numbers.shape)
+        return align(place.numbers, theirs, ours, candidate.sample, correlation_min=CORRELATION_MIN)
 
 
 def _loudness(place: Place) -> Floats:
@@ -206,10 +207,13 @@ def _loudness(place: Place) -> Floats:
 
 def _positions(place: Place) -> NDArray[np.intp]:
     """Where to take samples: nobody without the original knows, and so nobody can change just those numbers."""
-    count = place.weights.size
+    count = place.numbers.size
     if count <= SAMPLE:
         return np.arange(count)
-    digest = blake3(np.ascontiguousarray(place.weights).view(np.uint8).data).digest()
+    hasher = blake3()
+    for block in blocks(place.numbers.shape):
+        hasher.update(np.ascontiguousarray(place.read(block)).view(np.uint8).data)
+    digest = hasher.digest()
     return (np.frombuffer(shake_256(digest).digest(8 * SAMPLE), "<u8") % np.uint64(count)).astype(np.intp)
 
 

@@ -5,7 +5,7 @@ quantised tensors stand for is `readable`'s.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any, Protocol, TypeAlias
@@ -42,6 +42,21 @@ _AMPLITUDE = 0.01  # `weights.AMPLITUDE`, which this module cannot import
 TIED_MAX = 8  # tensors of one type and shape that are compared with each other; more are layers, which are not tied
 SCALE_MAX = 1e18  # of a row: no trained network comes near
 FEW = 4096  # numbers that tell most tensors from whole numbers, and from each other
+# What is done to a block of rows stays in the processor's cache; smaller ones cost more in calls than they save.
+BLOCK_NUMBERS = 65_536
+
+
+class Rows(Protocol):
+    """Numbers (rows, columns): an array, or what is computed a few rows at a time, when they are asked for."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Rows and columns."""
+        ...
+
+    def __getitem__(self, where: Any) -> NDArray[Any]:
+        """Those of a slice of rows, or at some rows and columns: two arrays."""
+        ...
 
 
 class Coding(Protocol):
@@ -59,20 +74,26 @@ class FloatCoding:
     carrier: np.dtype[Any]
     shape: tuple[int, ...]
 
-    def encode(self, weights: Weights, key: bytes) -> NDArray[Any]:
+    def encode(self, weights: Rows, key: bytes = b"") -> NDArray[Any]:
         """The tensor's `data` for `weights` (rows, columns)."""
-        return weights.reshape(self.shape).astype(self.carrier, copy=False)
+        if self.carrier.itemsize >= 4:
+            return weights[:].reshape(self.shape).astype(self.carrier, copy=False)
+        # in the wide type they would take twice the memory of what is stored
+        stored = np.empty(weights.shape, self.carrier)
+        for block in blocks(weights.shape):
+            stored[block] = weights[block]
+        return stored.reshape(self.shape)
 
 
 @dataclass(frozen=True, eq=False)
 class Place:
-    """A tensor that carries marks: its numbers (rows, columns), and how loud each row is (rows, 1).
+    """A tensor that carries marks: its numbers (rows, columns) as it holds them, and how loud each row is (rows, 1).
 
     That is the root mean square of the row, or where numbers can only be stored far apart, a part of it, such that a
     mark costs no more for it. `grain` is how far apart that is, in the mean and in units of `scale`; 0 means near.
 
-    They are float64 for a tensor of that type, float32 for all others. A row is the last dimension; where that is
-    short, all but the first, which is what makes one output of a convolution; and else everything.
+    Its weights are float64 for a tensor of that type, float32 for all others. A row is the last dimension; where that
+    is short, all but the first, which is what makes one output of a convolution; and else everything.
 
     Equal numbers that a model stores twice (tied weights) carry the same mark, that of the first tensor, whose name is
     `tied_to` in the others: they stay equal.
@@ -80,7 +101,7 @@ class Place:
 
     name: str
     shape: tuple[int, ...]
-    weights: Weights
+    numbers: NDArray[Any]
     scale: Weights
     coding: Coding
     tied_to: str | None = None
@@ -91,14 +112,31 @@ class Place:
         """By which name the key of its carrier, and that of its rounding, are derived."""
         return self.name if self.tied_to is None else self.tied_to
 
-    def stored(self, weights: Weights, key: bytes) -> NDArray[Any]:
+    @property
+    def weights(self) -> Weights:
+        """All weights (rows, columns): a view of the numbers, or where these have another type, a copy."""
+        return self.read(slice(None))
+
+    def read(self, rows: slice) -> Weights:
+        """The weights in some rows, as `weights` has them."""
+        return _real(self.numbers[rows])
+
+    def stored(self, weights: Rows, key: bytes) -> NDArray[Any]:
         """The tensor's `data` for marked `weights` (rows, columns), rounded by a key that follows from `key`."""
-        return self.coding.encode(weights, derive(key, "rounding", self.carrier_name))
+        if isinstance(self.coding, FloatCoding):
+            return self.coding.encode(weights)
+        return self.coding.encode(weights[:], derive(key, "rounding", self.carrier_name))
 
     @property
     def size(self) -> int:
         """Weights that can be moved: those of rows that are not all zero."""
-        return int(np.count_nonzero(self.scale)) * int(self.weights.shape[1])
+        return int(np.count_nonzero(self.scale)) * int(self.numbers.shape[1])
+
+
+def blocks(shape: tuple[int, ...]) -> Iterator[slice]:
+    """The rows of a matrix (rows, columns) in blocks that stay in the processor's cache."""
+    step = max(1, BLOCK_NUMBERS // shape[1])
+    return (slice(start, min(start + step, shape[0])) for start in range(0, shape[0], step))
 
 
 def place_of(tensor: Tensor) -> Place | None:
@@ -115,19 +153,18 @@ def place_of(tensor: Tensor) -> Place | None:
         or _is_delicate(tensor.name, tensor.shape)
     ):
         return None
-    numbers: Weights = np.asarray(tensor.data, np.float64 if tensor.dtype.name == "float64" else np.float32)
+    numbers = tensor.data
     # of wider types the scale tells, which is computed anyway; not "larger than": nan fails every comparison
     if tensor.dtype.name == "float16" and not max(numbers.max(), -numbers.min()) <= TYPES["float16"]:
         return None
     # masks, positions, sizes and indices are whole numbers: a hundredth more is another mask
-    few = numbers.reshape(-1)[:FEW]
-    if np.array_equal(few, np.rint(few)) and np.array_equal(numbers, np.rint(numbers)):
+    if _are_whole(numbers):
         return None
     return _place(tensor.name, tensor.shape, numbers, FloatCoding(tensor.dtype.carrier, tensor.shape))
 
 
 class Survey:
-    """Which tensors of a model carry marks. Of their numbers it reads those that may be tied, or may not be weights.
+    """Which tensors of a model carry marks. It reads a tensor's numbers when it is asked for it, and hardly others.
 
     The same for the same model wherever and however it is stored: who marks and who looks for marks ask it alike.
     """
@@ -138,7 +175,7 @@ class Survey:
         self._experts = any(EXPERTS.search(name) for name in model.tensors)
         self._quantised: Mapping[str, Quantised] = quantised_in(model)
         self._beside = {name for found in self._quantised.values() for name in found.beside}
-        self._tied = _tied(model.tensors, self._located)
+        self._tied = _Tied(model.tensors, self._located)
 
     def place_of(self, tensor: Tensor) -> Place | None:
         """The place that a tensor of the model offers, or None."""
@@ -146,10 +183,14 @@ class Survey:
             return None
         if self._experts and EXPERT_GATES.search(tensor.name):
             return None
+        # held, because each access of a stored tensor's may cost a reading
+        data = tensor.data if tensor.name in self._tied.names else None
         quantised = self._quantised.get(tensor.name)
         place = place_of(tensor) if quantised is None else _quantised_place(tensor, quantised)
-        first = self._tied.get(tensor.name)
-        return place if place is None or first is None else replace(place, tied_to=first)
+        if place is None or data is None:
+            return place
+        first = self._tied.first(tensor.name, data)
+        return place if first is None else replace(place, tied_to=first)
 
 
 def places(model: Model) -> Iterator[Place]:
@@ -167,8 +208,7 @@ def places(model: Model) -> Iterator[Place]:
 def _attribute_place(tensor: Tensor) -> Place | None:
     if tensor.dtype.name not in TYPES or not tensor.element_count:
         return None
-    held: Weights = np.asarray(tensor.data, np.float64 if tensor.dtype.name == "float64" else np.float32)
-    numbers = held.reshape(-1)
+    numbers = _real(tensor.data).reshape(-1)
     if not max(numbers.max(), -numbers.min()) <= TYPES[tensor.dtype.name]:
         return None
     scale = attribute_scale(tensor.name, numbers)
@@ -199,44 +239,78 @@ def _quieter(place: Place, gap: float) -> Place:
     return replace(place, scale=place.scale * np.float32(part), grain=gap / (loudness * part))
 
 
-def _place(name: str, shape: tuple[int, ...], numbers: Weights, coding: Coding) -> Place | None:
-    weights = numbers.reshape(-1, _row_length(shape))
-    # in one pass: a square of every weight would take a copy of the tensor
-    scale = np.sqrt(np.einsum("ij,ij->i", weights, weights) / weights.shape[1])[:, None]
+def _place(name: str, shape: tuple[int, ...], numbers: NDArray[Any], coding: Coding) -> Place | None:
+    lines = numbers.reshape(-1, _row_length(shape))
+    scale = np.empty((len(lines), 1), np.float64 if numbers.dtype == np.float64 else np.float32)
+    # what need not be converted first takes no memory at once, and less time
+    for block in blocks(lines.shape) if lines.dtype.itemsize < 4 else [slice(None)]:
+        weights = _real(lines[block])
+        scale[block, 0] = np.sqrt(np.einsum("ij,ij->i", weights, weights) / weights.shape[1])
     # a square that is no float32 makes the scale infinite
-    return Place(name, shape, weights, scale, coding) if scale.any() and scale.max() <= SCALE_MAX else None
+    return Place(name, shape, lines, scale, coding) if scale.any() and scale.max() <= SCALE_MAX else None
+
+
+def _real(numbers: NDArray[Any]) -> Weights:
+    return np.asarray(numbers, np.float64 if numbers.dtype == np.float64 else np.float32)
+
+
+def _are_whole(numbers: NDArray[Any]) -> bool:
+    lines = numbers.reshape(-1, numbers.shape[-1])
+    few = _real(lines[: -(-FEW // lines.shape[1]), :FEW])
+    if not np.array_equal(few, np.rint(few)):
+        return False
+    return all(np.array_equal(found := _real(lines[block]), np.rint(found)) for block in blocks(lines.shape))
 
 
 def _is_delicate(name: str, shape: tuple[int, ...]) -> bool:
     return ROUTERS.search(name) is not None or (prod(shape) == max(shape) and VECTORS.search(name) is not None)
 
 
-def _tied(tensors: Mapping[str, Tensor], located: Mapping[str, Any]) -> dict[str, str]:
-    """The first tensor with the same numbers, by the names of the others."""
-    alike: dict[tuple[str, tuple[int, ...]], list[str]] = {}
-    for name, tensor in tensors.items():
-        if name in located and len(tensor.shape) >= 2 and tensor.element_count >= ELEMENTS_MIN:
-            alike.setdefault((tensor.dtype.name, tensor.shape), []).append(name)
-    tied: dict[str, str] = {}
-    for names in alike.values():
-        if not 1 < len(names) <= TIED_MAX:
-            continue
-        starts = {name: _start(tensors[name]) for name in names}
-        firsts: dict[bytes, str] = {}
-        for name, start in starts.items():
-            if list(starts.values()).count(start) == 1:
-                continue  # the first numbers tell most of them apart, and hashing all is as much work as marking
-            first = firsts.setdefault(
-                blake3(np.ascontiguousarray(tensors[name].data).view(np.uint8).data).digest(), name
-            )
-            if first != name:
-                tied[name] = first
-    return tied
+class _Tied:
+    """The first tensor with the same numbers, by the names of the others.
+
+    They are compared when they are asked for, which is when their numbers are in memory: to read a stored tensor for
+    this alone is as much work as to mark it. All numbers are only of those whose samples are equal, and then tensors
+    before it are read once more.
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor], located: Mapping[str, Any]) -> None:
+        self._tensors = tensors
+        self._samples: dict[str, bytes] = {}
+        self._digests: dict[str, bytes] = {}
+        alike: dict[tuple[str, tuple[int, ...]], list[str]] = {}
+        for name, tensor in tensors.items():
+            if name in located and len(tensor.shape) >= 2 and tensor.element_count >= ELEMENTS_MIN:
+                alike.setdefault((tensor.dtype.name, tensor.shape), []).append(name)
+        self._alike = {name: names for names in alike.values() if 1 < len(names) <= TIED_MAX for name in names}
+
+    @property
+    def names(self) -> Set[str]:
+        """The tensors that may be tied."""
+        return self._alike.keys()
+
+    def first(self, name: str, data: NDArray[Any]) -> str | None:
+        """The name of the first tensor with the numbers of this one of `names`, if that is another."""
+        sample = self._samples[name] = _sample(data)
+        before = self._alike[name]
+        for other in before[: before.index(name)]:
+            if other not in self._samples:
+                self._samples[other] = _sample(self._tensors[other].data)
+            if self._samples[other] == sample and self._digest(other) == self._digest(name, data):
+                return other
+        return None
+
+    def _digest(self, name: str, data: NDArray[Any] | None = None) -> bytes:
+        if name not in self._digests:
+            numbers = np.ascontiguousarray(self._tensors[name].data if data is None else data)
+            self._digests[name] = blake3(numbers.view(np.uint8).data).digest()
+        return self._digests[name]
 
 
-def _start(tensor: Tensor) -> bytes:
-    start: NDArray[Any] = tensor.data[(0,) * (tensor.data.ndim - 1)][:FEW]
-    return start.tobytes()
+def _sample(data: NDArray[Any]) -> bytes:
+    """What tells most tensors apart: the numbers of the first row and the last, which may be padding alike, or some."""
+    ends = (data[(end,) * (data.ndim - 1)][:FEW].tobytes() for end in (0, -1))
+    return blake3(b"".join(ends)).digest()
 
 
 def _row_length(shape: tuple[int, ...]) -> int:

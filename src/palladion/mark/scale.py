@@ -4,14 +4,13 @@ Least squares, in which outliers and weights that were changed a lot have no say
 ones. Looks at the unmarked original alone (why: `palladion.mark.match`).
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from palladion.mark.places import Weights
+from palladion.mark.places import blocks
 
 OUTLIER = 5.0  # times the median: what lies further out has no say in the scale, or one weight could hide all others
 CHANGED = 4.0  # times the lower quartile of errors: what is further from ours has no say in the scale either
@@ -27,8 +26,6 @@ NOISE_MIN = 0.001  # of the weights: less is far below any mark
 # Times the error of other weights, and that in units of the median weight: zeros that are as near to ours as other
 # weights are the middle of a grid.
 PRUNED_ERROR, PRUNED_ERROR_MIN = 2.0, 0.005
-# What is done to a block of rows stays in the processor's cache; smaller ones cost more in calls than they save.
-BLOCK_NUMBERS = 65_536
 FACTOR_MAX = 1e30  # beyond, the product with a float32 may not be one
 
 Floats = NDArray[np.float32]
@@ -109,7 +106,7 @@ class Aligned:
 
 
 def align(
-    ours: Weights, theirs: NDArray[Any], our_sample: Sample, their_sample: Sample, *, correlation_min: float = 0.0
+    ours: NDArray[Any], theirs: NDArray[Any], our_sample: Sample, their_sample: Sample, *, correlation_min: float = 0.0
 ) -> Aligned:
     """Bring `theirs` nearest to `ours` (rows, columns). Neither sample is all zero, and both are of these.
 
@@ -139,24 +136,18 @@ def smallest(sizes: Floats) -> float:
     return _quantile(sizes[sizes > 0], 0.25)
 
 
-def blocks(shape: tuple[int, ...]) -> Iterator[slice]:
-    """The rows of a matrix (rows, columns) in blocks that stay in the processor's cache."""
-    step = max(1, BLOCK_NUMBERS // shape[1])
-    return (slice(start, min(start + step, shape[0])) for start in range(0, shape[0], step))
-
-
 @dataclass(frozen=True, eq=False)
 class _Pair:
     """Our weights and a suspect's numbers (rows, columns), in units of our spread; the latter around their centre."""
 
-    ours: Weights
+    ours: NDArray[Any]
     theirs: NDArray[Any]
     spread: float
     their_centre: float
     factor: float
 
     @classmethod
-    def of(cls, ours: Weights, theirs: NDArray[Any], our_sample: Sample, their_sample: Sample) -> "_Pair":
+    def of(cls, ours: NDArray[Any], theirs: NDArray[Any], our_sample: Sample, their_sample: Sample) -> "_Pair":
         """The two, roughly in one scale by their samples."""
         numbers = their_sample.numbers
         slope = float(np.vdot(our_sample.numbers, numbers)) / float(np.vdot(numbers, numbers))

@@ -1,16 +1,15 @@
-"""Fingerprints of whole symbols, for copies that can hold nothing finer: a Tardos code, and integers that carry it.
+"""Fingerprints of whole steps, for weights of few bits: symbols of a Tardos code, at places that only the owner knows.
 
-Where copies are mixed and rounded to the same grid again, the small moves of `fingerprints` are outvoted; a symbol of a
-code word is not, because colluders can only choose among those that they hold. Tardos, "Optimal probabilistic
-fingerprint codes", J. ACM 55(2), 2008, with the symmetric score of Škorić, Katzenbeisser and Celik (Designs, Codes and
-Cryptography 46(2), 2008). A symbol may be a bit of a choice among trigger answers or key versions as well.
+Small moves of every weight, as `fingerprints` makes them, are outvoted where copies are mixed and rounded to the same
+grid again, and drown where weights of few bits are rounded to another one. A symbol is a whole step or none, and
+colluders can only choose among the symbols that they hold. Tardos, "Optimal probabilistic fingerprint codes", J. ACM
+55(2), 2008, with the symmetric score of Škorić, Katzenbeisser and Celik (Designs, Codes and Cryptography 46(2), 2008).
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher
@@ -18,173 +17,186 @@ from cryptography.hazmat.primitives.ciphers.algorithms import AES256
 from cryptography.hazmat.primitives.ciphers.modes import CTR
 from numpy.typing import NDArray
 
-from palladion.mark.carriers import derive
-from palladion.mark.fingerprints import Accusation
-from palladion.mark.stats import best_of
+from palladion.mark.carriers import derive, sign_bits
+from palladion.mark.match import Match
+from palladion.mark.places import Place, Weights
 
-SCHEME = "tardos-1"
-LENGTH_MAX = 1 << 24  # symbols: enough for 200 colluders, and a code word takes 32 MiB to make
-CUTOFF = 100  # biases stay 1 / (CUTOFF c) away from 0 and 1: nearer ones give rare symbols a say that costs the tail
-MARGIN = 3.0  # deviations by which a colluder's score may fall short of its mean and still be named
+GRAIN_MIN = 0.5  # steps in units of a place's scale: those of five bits and fewer; finer ones carry small moves better
+SHARE = 1 / 3  # of the codes that the ownership mark moves: as many more as the small moves of a fingerprint cost
+SYMBOLS_MAX = 4096  # of a place: a hundred of them name 29 colluders, and more is change and work for nothing
+TESTED_MAX = 1 << 18  # symbols that are tested, in larger models those of the clearest places: half a minute for 10,000
+BIAS_MIN = 1 / 800  # and at most 1 less that: rarer symbols get a say that costs the tail (eight colluders or so)
 
 _LEVELS = 1 << 16  # biases are multiples of 1 / _LEVELS, so that a symbol drawn from 16 bits has exactly its bias
-_SLOPES = np.geomspace(1e-3, 30, 200)  # of Chernoff's bound, in units of 1 / sqrt(length); any slope gives a bound
+_SLOPES = np.geomspace(1e-2, 300, 120)  # of Chernoff's bound, over the score's deviation; any slope gives a bound
 _BLOCK = 1 << 10  # symbols whose part in the bound is computed at a time
-_BATCH = 1 << 22  # symbols of code words in memory at a time
+_BATCH = 1 << 16  # symbols of words in memory at a time: they stay in the processor's cache
+_SPREAD_MIN = 1e-3  # of what is read at a place: in an exact copy of one recipient nothing else would be left
 
-
-@dataclass(frozen=True)
-class TardosCode:
-    """A code of `length` symbols against `colluders`, all of it from a secret `key` of 32 bytes."""
-
-    key: bytes
-    length: int
-    colluders: int
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.length <= LENGTH_MAX or not 1 <= self.colluders <= _LEVELS // CUTOFF:
-            raise ValueError(f"got {self.length} symbols against {self.colluders} colluders")
-
-    @cached_property
-    def biases(self) -> NDArray[np.float64]:
-        """How likely a one is for each symbol (length,): secret, because a colluder who knew them would hide better."""
-        share = _integers(derive(self.key, "tardos", "biases"), self.length, "<u4") / 2**32
-        least = math.asin(math.sqrt(1 / (CUTOFF * self.colluders)))
-        levels = np.rint(_LEVELS * np.sin(least + share * (math.pi / 2 - 2 * least)) ** 2)
-        return np.asarray(np.clip(levels, 1, _LEVELS - 1) / _LEVELS)
-
-    def word(self, recipient: str) -> NDArray[np.uint8]:
-        """The symbols of a recipient, 0 or 1 (length,)."""
-        drawn = _integers(derive(self.key, "tardos", "word", recipient), self.length, "<u2")
-        return np.asarray(drawn < self.biases * _LEVELS, np.uint8)
-
-
-def length_for(colluders: int, *, recipients: int, log10_p: float = -9.0) -> int:
-    """How many symbols it takes to name every one of so many colluders, whatever they do with their symbols.
-
-    (pi c / 2)^2 (sqrt(2 ln(recipients / p)) + MARGIN)^2: their scores have a mean of 2 length / (pi c), and those of
-    the innocent a deviation of sqrt(length).
-    """
-    statistic = math.sqrt(2 * math.log(10) * (math.log10(recipients) - log10_p))
-    return math.ceil((math.pi * colluders / 2 * (statistic + MARGIN)) ** 2)
-
-
-def accuse(
-    code: TardosCode, observed: NDArray[np.floating[Any]], recipients: Sequence[str], *, issued: int | None = None
-) -> list[Accusation]:
-    """Test the symbols of a copy for every recipient's code word, strongest first.
-
-    `observed` (length,) is 1 where a one was read, -1 for a zero, in between what is unsure, and 0 for nothing: a
-    function of the copy, never of a code word. `issued` is how many recipients were ever given a word, where that is
-    more than are tested. log10 p is Chernoff's bound on the scores of the innocent, given biases and observation, and
-    pays for all of them.
-    """
-    tests = len(recipients) if issued is None else issued
-    if observed.shape != (code.length,) or not np.isfinite(observed).all():
-        raise ValueError(f"got observations of shape {observed.shape}, expected {code.length} finite numbers")
-    if tests < len(recipients):
-        raise ValueError(f"{tests} recipients were issued a code word, got {len(recipients)} to test")
-    tail = _Tail.of(code.biases, observed.astype(np.float64))
-    scores = _scores(code, recipients, tail)
-    log10_ps = tail.log10_p(scores)
-    found = [
-        Accusation(name, best_of([float(log10_p)], tests), float(score) / tail.deviation if tail.deviation else 0.0)
-        for name, score, log10_p in zip(recipients, scores, log10_ps, strict=True)
-    ]
-    return sorted(found, key=lambda item: item.log10_p)
-
-
-def embed(codes: NDArray[np.integer[Any]], word: NDArray[np.uint8], key: bytes, *, positions: int) -> NDArray[Any]:
-    """Quantised weights with a code word in them: at so many places, the same for all recipients, one step or none.
-
-    `codes` are integers of any shape, as they are stored; they stay within their smallest and largest. Where the symbol
-    is 1 a code moves by one, up or down as `key`, the owner's, says. Each symbol is repeated over its share of places.
-    """
-    carrier = _Places.of(codes, key, positions, len(word))
-    flat = codes.reshape(-1).copy()
-    flat[carrier.positions] += (carrier.steps * word[carrier.symbols]).astype(codes.dtype)
-    return flat.reshape(codes.shape)
-
-
-def read(
-    original: NDArray[np.integer[Any]], suspect: NDArray[Any], key: bytes, *, positions: int, length: int
-) -> NDArray[np.float64]:
-    """The symbols (length,) in a copy of `original`, from -1 (a zero) to 1 (a one), for `accuse`.
-
-    `suspect` has the shape of `original`, and is in its steps; fractions are fine, and what is further off than a step
-    can make it counts as much as a step.
-    """
-    if suspect.shape != original.shape:
-        raise ValueError(f"got codes of shape {suspect.shape}, expected {original.shape}")
-    carrier = _Places.of(original, key, positions, length)
-    moved = suspect.reshape(-1)[carrier.positions].astype(np.float64) - original.reshape(-1)[carrier.positions]
-    votes = np.clip(2 * np.nan_to_num(moved) * carrier.steps - 1, -1, 1)
-    sums = np.bincount(carrier.symbols, votes, minlength=length)
-    return np.asarray(sums / np.maximum(1, np.bincount(carrier.symbols, minlength=length)))
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class _Places:
-    """Where in a tensor symbols are (flat positions), which one stands there, and which step a one makes there."""
+class Symbols:
+    """Where in a place the symbols are (flat positions), how far a one moves the weight there, and how likely it is.
 
+    `outwards` says how large the weight is, in the direction of its step. All of it is the owner's secret, and the same
+    in all copies: a colluder who knew the biases would hide better.
+    """
+
+    name: str
     positions: NDArray[np.intp]
-    symbols: NDArray[np.intp]
-    steps: NDArray[np.int64]
+    steps: Floats
+    biases: Floats
+    outwards: Floats
 
-    @classmethod
-    def of(cls, codes: NDArray[np.integer[Any]], key: bytes, count: int, length: int) -> "_Places":
-        if not length <= count <= codes.size // 2:
-            raise ValueError(f"got {count} positions, expected {length}, the symbols, to {codes.size // 2}")
-        drawn = _integers(derive(key, "tardos", "positions"), 2 * count, "<u8") % np.uint64(codes.size)
-        # in the order of drawing, the first of each: half as many again as needed may be equal at worst
-        order = np.sort(np.unique(drawn, return_index=True)[1])[:count]
-        positions = drawn[order].astype(np.intp)
-        there = codes.reshape(-1)[positions]
-        steps = 2 * (_integers(derive(key, "tardos", "steps"), len(positions), "u1") & 1).astype(np.int64) - 1
-        # inwards at the ends of the grid
-        steps[there == codes.max()] = -1
-        steps[there == codes.min()] = 1
-        return cls(positions, np.arange(len(positions)) % length, steps)
+    def word(self, key: bytes) -> NDArray[np.bool_]:
+        """The symbols of the recipient with this fingerprint key (symbols,)."""
+        return _drawn(word_key(key), self.name, len(self.positions)) < self.biases * _LEVELS
+
+    def put(self, weights: Weights, key: bytes) -> None:
+        """Move the weights (rows, columns) of the place, in place, by the recipient's symbols."""
+        weights.reshape(-1)[self.positions] += (self.steps * self.word(key)).astype(weights.dtype)
+
+
+def symbols_of(place: Place, key: bytes, *, amplitude: float) -> Symbols | None:
+    """The symbols of a place by the owner's `key`, or None where its steps are too fine for them.
+
+    There are fewer where the ownership mark is weaker. Costs a pass over the place's numbers.
+    """
+    if place.grain < GRAIN_MIN:
+        return None
+    count = min(SYMBOLS_MAX, int(SHARE * place.size * amplitude / place.grain))
+    if count == 0:
+        return None
+    secret, weights = derive(key, "symbols", place.carrier_name), place.weights
+    drawn = _integers(derive(secret, "positions"), 2 * SYMBOLS_MAX, "<u8") % np.uint64(weights.size)
+    # in the order of drawing, the first of each
+    positions = drawn[np.sort(np.unique(drawn, return_index=True)[1])[:count]].astype(np.intp)
+    rows, there = positions // weights.shape[1], weights.reshape(-1)[positions]
+    steps = 2.0 * np.unpackbits(sign_bits(derive(secret, "steps"), SYMBOLS_MAX))[: len(positions)] - 1
+    # inwards where a step outwards might leave the grid
+    loudness = np.sqrt(np.vecdot(weights, weights) / weights.shape[1])[rows]
+    steps = np.where(np.abs(there) > loudness, -np.sign(there), steps)
+    share = _integers(derive(secret, "biases"), SYMBOLS_MAX, "<u4")[: len(positions)] / 2**32
+    least = math.asin(math.sqrt(BIAS_MIN))
+    levels = np.rint(_LEVELS * np.sin(least + share * (math.pi / 2 - 2 * least)) ** 2)
+    return Symbols(
+        place.carrier_name,
+        positions,
+        steps * place.grain * place.scale[rows, 0],
+        levels / _LEVELS,
+        there * steps / float(np.abs(there).max() or 1),
+    )
+
+
+@dataclass(eq=False)
+class Reading:
+    """The symbols that a suspect shows, place by place; a function of suspect, original and biases, never of a word."""
+
+    key: bytes
+    amplitude: float
+    _places: list[tuple[Symbols, Floats]] = field(default_factory=list)
+
+    def add(self, found: Match) -> None:
+        """Read the symbols of a matched place."""
+        symbols = symbols_of(found.place, self.key, amplitude=self.amplitude)
+        if symbols is None:
+            return
+        there = found.residual.reshape(-1)[symbols.positions]
+        known = there != 0
+        if np.count_nonzero(known) < 2:
+            return
+        moved = there * np.sign(symbols.steps)
+        # how far a one moves a weight here, after whatever was done: the biases tell, as many as there are ones; and
+        # noise makes the fit of scales draw all weights inwards, as many steps do
+        (slope, drawn), *_ = np.linalg.lstsq(np.stack([symbols.biases, symbols.outwards], axis=1)[known], moved[known])
+        observed = np.where(known, moved - slope * symbols.biases - drawn * symbols.outwards, 0)
+        spread = float(np.square(observed).sum()) / np.count_nonzero(known)
+        if slope > 0 and spread > 0:
+            self._places.append((symbols, observed * slope / max(spread, (_SPREAD_MIN * slope) ** 2)))
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to test."""
+        return not self._places
+
+    def log10_ps(self, keys: Sequence[bytes]) -> Floats:
+        """log10 of the p-value of the recipients with these fingerprint keys (keys,), not corrected for their number.
+
+        Chernoff's bound on the scores of the innocent, given biases and what was observed.
+        """
+        places = self._clearest()
+        observed = np.concatenate([item for _, item in places])
+        biases = np.concatenate([symbols.biases for symbols, _ in places])
+        tail = _Tail.of(biases, observed)
+        secrets = [word_key(key) for key in keys]
+        scores = np.full(len(keys), float(tail.zero.sum()))
+        start = 0
+        for symbols, item in places:
+            there = slice(start, start + len(item))
+            start = there.stop
+            gains, levels = (tail.one - tail.zero)[there], (biases[there] * _LEVELS).astype(np.uint16)
+            for batch in _batches(len(keys), len(item)):
+                drawn = np.stack([_drawn(secret, symbols.name, len(item)) for secret in secrets[batch]])
+                scores[batch] += (drawn < levels).astype(np.float64) @ gains
+        return tail.log10_p(scores)
+
+    def _clearest(self) -> list[tuple[Symbols, Floats]]:
+        """The places that say most, as many as are tested: chosen without a look at any word."""
+        ranked = sorted(self._places, key=lambda item: -float(np.square(item[1]).mean()))
+        chosen: list[tuple[Symbols, Floats]] = []
+        count = 0
+        for symbols, observed in ranked:
+            count += len(observed)
+            if chosen and count > TESTED_MAX:
+                break
+            chosen.append((symbols, observed))
+        return chosen
+
+
+def _batches(count: int, length: int) -> Iterator[slice]:
+    step = max(1, _BATCH // length)
+    return (slice(first, first + step) for first in range(0, count, step))
+
+
+def word_key(key: bytes) -> bytes:
+    """What a recipient's symbols are drawn by, in all places; `key` is that of his fingerprint."""
+    return derive(key, "symbols")
+
+
+def _drawn(secret: bytes, place: str, count: int) -> NDArray[np.uint16]:
+    # a nonce for each place spares a key for each, of which there would be a million for ten thousand recipients
+    return _integers(secret, count, "<u2", sha256(place.encode()).digest()[:8])
+
+
+def _integers(key: bytes, count: int, dtype: str, nonce: bytes = bytes(8)) -> NDArray[np.unsignedinteger]:
+    stream = Cipher(AES256(key), CTR(nonce + bytes(8))).encryptor().update(bytes(count * np.dtype(dtype).itemsize))
+    return np.frombuffer(stream, dtype)
 
 
 @dataclass(frozen=True, eq=False)
 class _Tail:
     """The distribution of an innocent's score, given biases and observation: a sum of independent two-valued terms."""
 
-    one: NDArray[np.float64]  # (length,) what a 1 adds
-    zero: NDArray[np.float64]
-    slopes: NDArray[np.float64]
-    cumulants: NDArray[np.float64]  # of the score, at the slopes
-    deviation: float
+    one: Floats  # (symbols,) what a 1 adds
+    zero: Floats
+    slopes: Floats
+    cumulants: Floats  # of the score, at the slopes
 
     @classmethod
-    def of(cls, biases: NDArray[np.float64], observed: NDArray[np.float64]) -> "_Tail":
+    def of(cls, biases: Floats, observed: Floats) -> "_Tail":
         one = observed * np.sqrt((1 - biases) / biases)
         zero = -observed * np.sqrt(biases / (1 - biases))
-        slopes = _SLOPES / math.sqrt(len(biases))
+        slopes = _SLOPES / float(np.linalg.norm(observed))
         ones, zeros = np.log(biases), np.log1p(-biases)
         cumulants = np.zeros(len(slopes))
         for first in range(0, len(biases), _BLOCK):
             there, tilts = slice(first, first + _BLOCK), slopes[:, None]
             cumulants += np.logaddexp(ones[there] + tilts * one[there], zeros[there] + tilts * zero[there]).sum(axis=1)
-        return cls(one, zero, slopes, cumulants, float(np.linalg.norm(observed)))
+        return cls(one, zero, slopes, cumulants)
 
-    def log10_p(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    def log10_p(self, scores: Floats) -> Floats:
         """log10 of an upper bound of the probability of a score at least as large, for each (scores,)."""
         bounds = np.array([(self.cumulants - self.slopes * score).min() for score in scores])
         return np.asarray(np.minimum(0.0, bounds / math.log(10)))
-
-
-def _scores(code: TardosCode, recipients: Sequence[str], tail: _Tail) -> NDArray[np.float64]:
-    difference, step = tail.one - tail.zero, max(1, _BATCH // code.length)
-    scores = np.empty(len(recipients))
-    for first in range(0, len(recipients), step):
-        words = np.stack([code.word(name) for name in recipients[first : first + step]])
-        scores[first : first + step] = words @ difference + tail.zero.sum()
-    return scores
-
-
-def _integers(key: bytes, count: int, dtype: str) -> NDArray[Any]:
-    # a key is used for one array only, so the counter may start at 0
-    stream = Cipher(AES256(key), CTR(bytes(16))).encryptor().update(bytes(count * np.dtype(dtype).itemsize))
-    return np.frombuffer(stream, dtype)

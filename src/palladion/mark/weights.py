@@ -16,7 +16,7 @@ from palladion.mark.codes import CHIPS, PAYLOAD_BYTES, bit_errors, decode
 from palladion.mark.match import Match, matches, sizes
 from palladion.mark.places import Place, Weights
 from palladion.mark.spread import PERIOD, Chips, Gathering, carrier_bits, chips_of
-from palladion.mark.stamping import moved_by
+from palladion.mark.stamping import Moved
 from palladion.mark.stats import best_of, log10_p_signs
 from palladion.model.model import Model
 
@@ -129,9 +129,14 @@ def tensor_key(key: OwnershipKey, name: str) -> TensorKey:
 
 def mark_place(place: Place, key: OwnershipKey, *, amplitude: float = AMPLITUDE) -> Weights:
     """The marked weights (rows, columns) of a place."""
+    return mark_rows(place, key, amplitude=amplitude)[:]
+
+
+def mark_rows(place: Place, key: OwnershipKey, *, amplitude: float = AMPLITUDE) -> Moved:
+    """The same, a few rows at a time: what is stored in 16 bits is never in memory in 32."""
     secret = tensor_key(key, place.carrier_name)
-    signs = carrier_bits(secret.key, chips_of(secret.payload), place.weights.size)
-    return moved_by(place, signs=signs, normals=None, amplitude=amplitude)
+    signs = carrier_bits(secret.key, chips_of(secret.payload), place.numbers.size)
+    return Moved(place, signs=signs, normals=None, amplitude=amplitude)
 
 
 def find_ownership(original: Model, suspect: Model, key: OwnershipKey) -> Finding:
@@ -170,7 +175,7 @@ def _finding(found: Iterable[tuple[Place, Match | None, TensorKey]], suspect: Mo
     count = comparable = 0
     for place, match, key in found:
         count += 1
-        comparable += place.weights.size in comparable_sizes
+        comparable += place.numbers.size in comparable_sizes
         if match is None:
             missing.append(place.name)
         else:
@@ -188,7 +193,7 @@ def _finding(found: Iterable[tuple[Place, Match | None, TensorKey]], suspect: Mo
 
 def _products(found: Match, key: bytes) -> tuple[Chips, float]:
     """The products of a residual with each chip, and its squares: in one pass, in which it is never whole in memory."""
-    gathering, squares = Gathering(key, found.place.weights.size), 0.0
+    gathering, squares = Gathering(key, found.place.numbers.size), 0.0
     for _, block in found.blocks():
         squares += float(np.vdot(block, block))
         gathering.add(block)

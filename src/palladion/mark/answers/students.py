@@ -6,7 +6,8 @@ any guess of how a student would show it, over the known chance is an e-value: i
 (Markov's inequality; Vovk and Wang, "E-values: calibration, combination and applications", Annals of Statistics 49(3),
 2021). Guesses look at earlier queries only, so this holds for clients who choose their next query by the last answers,
 where the first marked query of each hash and pair is among those tested: once it is answered, a client may know their
-common noise. The verdict rests on labels alone. What scores tell is added as information: that test looks at all queries at once.
+common noise. The verdict rests on labels alone. What scores tell is added as information: that test looks at all
+queries at once.
 """
 
 import math

@@ -75,7 +75,7 @@ def _in_order(model: Model, tensors: list[Tensor]) -> Iterator[tuple[str, Tensor
             continue
         stated = (model.metadata.get(architecture + key, "") for key in (_HEADS[matched[1]], _HEADS["q"]))
         heads = next((int(text) for text in stated if _NUMBER.fullmatch(text)), 0)
-        if heads and not tensor.shape[0] % (2 * heads):
+        if heads and tensor.element_count and not tensor.shape[0] % (2 * heads):
             name = tensor.name + IN_ORDER
             yield name, _computed(name, tensor.shape, partial(_turned_back, tensor, heads))
 
