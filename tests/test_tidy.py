@@ -79,6 +79,7 @@ def test_files_are_as_long_as_one_idea() -> None:
     assert long == set(LONG_FILES)
 
 
+@pytest.mark.slow
 def test_functions_can_be_read_at_a_glance() -> None:
     long = {
         f"{_name(path)}:{node.name}"

@@ -16,6 +16,7 @@ def problem(count: int) -> tuple[np.ndarray, np.ndarray]:
     return rows, np.eye(4)[rows.argmax(axis=1)]
 
 
+@pytest.mark.slow
 def test_a_student_with_many_answers_agrees_and_one_with_few_does_not() -> None:
     rows, scores = problem(400)
     test, truth = problem(200)

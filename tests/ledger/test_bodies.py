@@ -282,6 +282,7 @@ SESSIONS = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(sessions=SESSIONS, slack=st.integers(1, 64))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 def test_what_is_kept_is_what_one_who_keeps_everything_would_choose(
@@ -305,6 +306,7 @@ def test_what_is_kept_is_what_one_who_keeps_everything_would_choose(
             assert len(oracle.kept()) <= capacity
 
 
+@pytest.mark.slow
 @given(sessions=SESSIONS, bytes_max=st.integers(1_000, 8_000), sizes=st.lists(st.integers(1, 60), min_size=7))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 def test_where_a_file_is_full_a_cell_that_was_given_up_never_comes_back(
@@ -339,6 +341,7 @@ def test_where_a_file_is_full_a_cell_that_was_given_up_never_comes_back(
             assert all(priority < threshold(content.level) for priority, _ in content.entries)
 
 
+@pytest.mark.slow
 def test_killed_at_any_write_no_later_query_stands_for_one_that_was_answered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

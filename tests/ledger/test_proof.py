@@ -38,6 +38,7 @@ def test_another_entry_is_not_proved(proof: bytes) -> None:
         verify_proof(proof, encode_record(record(INDEX + 1)), KEY)
 
 
+@pytest.mark.slow
 def test_every_flipped_bit_is_caught(proof: bytes) -> None:
     entry = encode_record(record(INDEX))
     for position in range(len(proof) * 8):

@@ -89,6 +89,7 @@ def test_a_square_matrix_is_told_from_its_transpose() -> None:
         assert _carried(_found(model, saved({"w": turn(marked(model)["w"])}))["w"]) > 0.97
 
 
+@pytest.mark.slow
 def test_the_right_one_of_many_equal_layers_is_found() -> None:
     model = saved({f"layer {index}": matrix(32, 32, seed=index) for index in range(60)})
     suspect = saved({f"x{hash_of(name)} {name}": numbers for name, numbers in marked(model).items()})

@@ -93,6 +93,7 @@ def test_members_share_the_stated_part_of_their_variance(correlation: float) -> 
     assert 0.5 * correlation - 0.1 < of_classes < correlation + 0.1, f"seed {SEED}: {of_classes:.3f}"
 
 
+@pytest.mark.slow
 def test_the_class_mix_of_one_member_does_not_depend_on_the_correlation() -> None:
     generator = np.random.default_rng(SEED)
     alone, close = (
@@ -114,6 +115,7 @@ def test_members_of_a_wholly_correlated_organisation_are_one_person() -> None:
     np.testing.assert_array_equal(first.class_shares, second.class_shares)
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(queries=st.integers(1, 200), share=st.floats(0, people.DUPLICATES_MAX))
 def test_duplicates_repeat_earlier_rows_exactly_and_in_the_stated_number(queries: int, share: float) -> None:

@@ -121,6 +121,7 @@ def test_clients_differ_in_class_mix() -> None:
     assert p <= 0.005, f"seed {SEED}: p = {p}, 30 clients of 32 queries, null: one class mix"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pool", [ONE_CLASS, pools.normal_table(columns=5)], ids=["pictures", "table"])
 def test_members_of_a_correlated_organisation_are_more_alike_than_strangers(pool: Pool) -> None:
     p = {}

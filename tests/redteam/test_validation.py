@@ -252,6 +252,7 @@ def test_a_file_that_is_not_there_is_a_storage_error(tmp_path: Path) -> None:
         read_validation(tmp_path / "nowhere.npz")
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(places=st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=4))
 def test_a_damaged_file_is_refused_or_read_and_never_breaks_anything(

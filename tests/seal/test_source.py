@@ -122,6 +122,7 @@ def test_closing_twice_does_not_close_what_has_the_number_by_then(tmp_path: Path
     os.close(reused)
 
 
+@pytest.mark.slow
 def test_a_file_that_nobody_closes_is_closed_when_nobody_holds_it(tmp_path: Path) -> None:
     before = _descriptors()
     source = FileSource(_file(tmp_path))

@@ -26,6 +26,7 @@ def _thief(simulation: Simulation) -> SimulatedClient:
     return thief("noise", simulation.pool, HORIZON, simulation.generator)
 
 
+@pytest.mark.slow
 def test_a_thief_among_honest_clients_falls_and_nobody_else_is_disturbed(house: House) -> None:
     simulation = Simulation(house, SEED)
     honest, stolen = _honest(simulation, 12), _thief(simulation)

@@ -52,6 +52,7 @@ def test_a_local_file_is_read_as_it_is(tmp_path: Path) -> None:
     source.close()
 
 
+@pytest.mark.slow
 @given(reads=st.lists(st.tuples(st.integers(0, 99_999), st.integers(0, 3000)), max_size=30), piece=st.integers(1, 5000))
 def test_whatever_is_read_in_whatever_order_is_what_lies_there(reads: list[tuple[int, int]], piece: int) -> None:
     content = os.urandom(100_000)
@@ -141,6 +142,7 @@ def test_a_piece_of_a_file_costs_the_segments_it_lies_in_and_the_two_ends(tmp_pa
     assert fetched <= 3 * SEGMENT + 128 * 1024
 
 
+@pytest.mark.slow
 def test_a_whole_file_is_opened_over_few_connections(tmp_path: Path) -> None:
     made = sealed(tmp_path, segments=16)
     with serving({"/x": made.data}) as shelf:

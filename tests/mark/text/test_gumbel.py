@@ -43,6 +43,7 @@ def test_text_of_a_model_without_a_mark_is_not_found() -> None:
     assert find_text([_written(None, 400, seed=2)], _chance("acme")).log10_p > -3
 
 
+@pytest.mark.slow
 def test_p_values_of_independent_text_are_uniform() -> None:
     text = _written(None, 60, seed=3)
 
