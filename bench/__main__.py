@@ -6,7 +6,19 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-SCRIPTS = ("answers", "install", "ledger", "loading", "marks", "model", "rivals", "seal", "tabular", "triggers")
+SCRIPTS = (
+    "answers",
+    "install",
+    "ledger",
+    "loading",
+    "marks",
+    "model",
+    "rivals",
+    "seal",
+    "tabular",
+    "triggers",
+    "watch",
+)
 
 
 def main(arguments: list[str]) -> int:

@@ -161,6 +161,7 @@ def test_only_the_clients_to_fit_to_are_held_at_once() -> None:
     assert max(held) <= 3
 
 
+@pytest.mark.slow
 def test_honest_clients_that_were_never_seen_are_suspected_as_rarely_as_promised() -> None:
     generator, clients = np.random.default_rng(SEED), 600
     p_values = np.array(

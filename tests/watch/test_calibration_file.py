@@ -75,6 +75,7 @@ def test_the_tests_own_way_to_write_a_file_is_the_right_one() -> None:
     assert changed() == DATA
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(place=st.integers(0, len(DATA) - 1), bit=st.integers(0, 7))
 def test_a_flipped_bit_is_refused_or_is_another_calibration(place: int, bit: int) -> None:
@@ -89,6 +90,7 @@ def test_a_flipped_bit_is_refused_or_is_another_calibration(place: int, bit: int
     assert encode_calibration(decoded) == bytes(data)
 
 
+@pytest.mark.slow
 def test_no_flipped_bit_of_the_header_passes_for_the_same_file() -> None:
     header = 8 + struct.unpack("<Q", DATA[:8])[0]
     for place in range(header):

@@ -3,6 +3,7 @@
 from itertools import combinations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -73,6 +74,7 @@ def test_a_ring_can_be_caught_though_every_member_stays_below() -> None:
     assert ring.p_value <= RATE < min(alone), f"seed {SEED + 4}: {alone}"
 
 
+@pytest.mark.slow
 def test_honest_organisations_are_rarely_caught() -> None:
     generator = np.random.default_rng(SEED)
 
@@ -271,6 +273,7 @@ def test_links_reach_over_common_acquaintances() -> None:
     assert all(linked(links, *pair) for pair in combinations("abcd", 2))
 
 
+@pytest.mark.slow
 @settings(max_examples=50, deadline=None)
 @given(
     shown=st.lists(
@@ -400,3 +403,29 @@ def test_of_a_large_organisation_nobody_but_the_newcomer_ever_changes_its_group(
 
     assert told[2:] == [[f"c{index}"] for index in range(2, 300)]
     assert len({links.root(f"c{index}") for index in range(300)}) == 1
+
+
+def test_a_member_who_asks_marks_the_group_and_not_the_others() -> None:
+    group = group_of(1)
+    ask(group, "0", factories.honest(np.random.default_rng(SEED), 5))
+    group.join("1", ClientState())
+    alone = group.states["0"].bitmap.copy()
+
+    ask(group, "1", factories.honest(np.random.default_rng(SEED + 1), 5))
+
+    np.testing.assert_array_equal(group.states["0"].bitmap, alone)
+    np.testing.assert_array_equal(group.bitmap, alone | group.states["1"].bitmap)
+    assert group.covered == coverage.count(group.bitmap)
+
+
+def test_a_client_alone_that_asks_query_by_query_brings_the_same_part_as_one_that_asks_at_once() -> None:
+    episode = factories.honest(np.random.default_rng(SEED), GROUP_HORIZON + 4)
+    singly, at_once = group_of(1), group_of(1)
+
+    for turn in range(len(episode.inputs)):
+        ask(singly, "0", episode, slice(turn, turn + 1))
+    ask(at_once, "0", episode)
+
+    assert figures(singly) == figures(at_once)
+    assert singly.squares == singly.count**2 == 16
+    assert singly.states["0"].to_bytes() == at_once.states["0"].to_bytes()

@@ -195,6 +195,7 @@ def test_the_largest_state_has_at_most_16_kib() -> None:
     assert ClientState.from_bytes(state.to_bytes()).to_bytes() == state.to_bytes()
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(place=st.integers(0, 10**6), bit=st.integers(0, 7))
 def test_a_flipped_bit_is_refused_or_is_another_state(place: int, bit: int) -> None:

@@ -91,3 +91,7 @@ def test_a_client_that_was_never_weighed_has_the_p_value_one() -> None:
 def test_a_threshold_needs_a_number_for_at_least_one_client(suprema: list[float]) -> None:
     with pytest.raises(ValueError, match="at least one client, and a number for each"):
         Conformal.fit(np.array(suprema))
+
+
+def test_a_statistic_that_is_no_number_is_as_unusual_as_can_be() -> None:
+    assert Conformal.fit(np.arange(99.0)).p_value(float("nan")) == 0.01

@@ -252,3 +252,12 @@ def test_cleaning_leaves_ordinary_numbers_as_they_are() -> None:
 
 def test_repeats_are_left_to_the_memory_of_the_client() -> None:
     assert (FITTED.measure(HONEST.inputs, HONEST.scores)[0][:, REPEATS] == 0).all()
+
+
+def test_rows_that_are_looked_at_in_parts_have_the_same_features(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = FITTED.measure(HONEST.inputs[:50], HONEST.scores[:50])
+
+    monkeypatch.setattr(module, "_CACHED_BYTES", 7 * 8 * factories.INPUTS)
+
+    for found, expected in zip(FITTED.measure(HONEST.inputs[:50], HONEST.scores[:50]), whole, strict=True):
+        np.testing.assert_array_equal(found, expected)

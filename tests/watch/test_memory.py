@@ -1,12 +1,14 @@
 """Memory: exact repeats count once, near ones are seen, and it never grows."""
 
+from hashlib import blake2b
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from palladion.watch.features import FEATURES, REPEATS
-from palladion.watch.memory import DIGESTS, RING, Memory
+from palladion.watch.memory import DIGESTS, RING, Memory, measure
 from palladion.watch.rows import Rows
 
 from . import factories
@@ -134,3 +136,58 @@ def test_a_batch_of_nothing_changes_nothing() -> None:
 
     assert measured.features.shape == (0, len(FEATURES))
     assert len(memory.digests) == len(memory.ring) == 0
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    seed=st.integers(0, 999), counts=st.lists(st.integers(0, 9), min_size=1, max_size=40), clients=st.integers(1, 40)
+)
+def test_clients_who_are_measured_together_are_measured_as_each_alone(
+    seed: int, counts: list[int], clients: int
+) -> None:
+    generator = np.random.default_rng(seed)
+    together, alone = ([Memory() for _ in range(clients)] for _ in range(2))
+    requests = [(int(generator.integers(clients)), factories.honest(generator, max(count, 1))) for count in counts]
+
+    at_once = measure(FITTED, [(together[who], episode.inputs, episode.scores) for who, episode in requests])
+
+    singly = [alone[who].measure(FITTED, episode.inputs, episode.scores) for who, episode in requests]
+    np.testing.assert_array_equal(at_once.features, np.concatenate([found.features for found in singly]))
+    assert at_once.sizes == [len(found.features) for found in singly]
+    for one, other in zip(together, alone, strict=True):
+        np.testing.assert_array_equal(one.ring, other.ring)
+        np.testing.assert_array_equal(one.digests, other.digests)
+
+
+def test_bytes_of_two_neighbouring_digests_are_no_query() -> None:
+    digest = blake2b(numbered([1]).tobytes(), digest_size=8).digest()
+    across = np.frombuffer(b"123" + digest + b"45678", np.uint64)
+    both = np.frombuffer(b"123" + digest + b"45678" + digest, np.uint64)
+
+    assert Memory(across).fresh(numbered([1])).tolist() == [True]
+    assert Memory(both).fresh(numbered([1])).tolist() == [False]
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 999), before=st.integers(0, 90))
+def test_a_memory_made_of_what_was_saved_measures_the_same(seed: int, before: int) -> None:
+    generator = np.random.default_rng(seed)
+    memory, episode = Memory(), factories.honest(generator, before + 3)
+    memory.measure(FITTED, episode.inputs[:before], episode.scores[:before])
+
+    restored = Memory(memory.digests, memory.ring)
+
+    found = [one.measure(FITTED, episode.inputs[before:], episode.scores[before:]) for one in (memory, restored)]
+    np.testing.assert_array_equal(found[0].features, found[1].features)
+    np.testing.assert_array_equal(memory.ring, restored.ring)
+
+
+def test_what_cannot_be_measured_is_not_remembered() -> None:
+    memory, other = Memory(), Memory()
+    nonsense = np.full((1, factories.INPUTS), "text", object)
+    scores = np.full((1, factories.CLASSES), 0.25)
+
+    with pytest.raises(ValueError, match="could not convert"):
+        measure(FITTED, [(memory, numbered([1]), scores), (other, nonsense, scores), (memory, numbered([1]), scores)])
+
+    assert len(memory.digests) == len(memory.ring) == len(other.digests) == 0

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from palladion.watch.rows import preceding, product
+from palladion.watch.rows import constant, preceding, product
 
 SEED = 5
 
@@ -49,3 +49,15 @@ def test_preceding_values_of_a_flat_history_are_those_just_before() -> None:
 
 def test_a_history_of_nothing_more_than_its_beginning_precedes_nothing() -> None:
     assert preceding(np.zeros((3, 2)), 3).shape == (0, 3, 2)
+
+
+def test_several_histories_at_once_are_each_taken_for_itself() -> None:
+    histories = np.arange(42.0).reshape(3, 7, 2)
+
+    before = preceding(histories, 3, axis=1)
+
+    np.testing.assert_array_equal(before, np.stack([preceding(history.copy(), 3) for history in histories]))
+
+
+def test_a_constant_is_the_number_itself() -> None:
+    assert (np.array([2.0, 3.0]) - constant(0.1)).tolist() == [2.0 - 0.1, 3.0 - 0.1]

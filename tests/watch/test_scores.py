@@ -102,3 +102,33 @@ def test_honest_rows_that_are_no_numbers_are_left_out_of_the_fit() -> None:
     with_gaps = np.concatenate([_HONEST, np.full((1000, 3), np.nan)])
 
     np.testing.assert_array_equal(NormalScores.fit(with_gaps).quantiles, SCORES.quantiles)
+
+
+def test_a_feature_is_scored_by_its_own_quantiles_alone() -> None:
+    apart = NormalScores.fit(_HONEST * [1, 100, 1e-6] + [0, 5000, -7])
+
+    for column, value in enumerate([0.3, 5030.0, -7 + 0.3e-6]):
+        features = np.array([[-1e9, -1e9, -1e9], [1e9, 1e9, 1e9]])
+        features[:, column] = value
+        found = apart.score(features)
+
+        assert (np.delete(found, column, axis=1) == [[-CLIP], [CLIP]]).all()
+        np.testing.assert_allclose(found[:, column], SCORES.score(np.full((1, 3), 0.3))[0, column], atol=1e-4)
+
+
+def test_scores_are_the_same_to_the_last_bit_whatever_rows_stand_beside() -> None:
+    features = np.random.default_rng(SEED).standard_normal((40, 3))
+
+    singly = np.concatenate([SCORES.score(row[None]) for row in features])
+
+    np.testing.assert_array_equal(SCORES.score(features), singly)
+
+
+def test_values_that_lie_as_near_as_numbers_can_are_told_apart() -> None:
+    steps = np.arange(KNOTS, dtype=np.float64)
+    apart = interpolated(NormalScores(steps[None]), steps[:, None])
+    near = steps * float(np.nextafter(0, 1))
+
+    found = NormalScores(near[None]).score(near[:, None])
+
+    np.testing.assert_allclose(found, apart, atol=1 / STEPS)

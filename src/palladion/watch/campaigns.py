@@ -5,9 +5,11 @@ is tested by the same statistic, with the spread of a group's mean instead of a 
 """
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Network, ip_address
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,14 +23,33 @@ ACCOUNTS_PER_ADDRESS_MAX = 20  # an address that more accounts share is a proxy 
 TOKENS_PER_ACCOUNT_MAX = 64  # further addresses link nobody: an account can come from another one with every query
 SUBSCRIBER_BITS = 64  # of an IPv6 address; the other half is the subscriber's to choose
 _ADDRESS = "address:"
+_NOWHERE = coverage.empty_bitmap()  # of a group without members; never written to
+_NOWHERE.setflags(write=False)
 
 
-@dataclass(eq=False)
+class Turn(NamedTuple):
+    """Distinct queries of one member that follow each other in one epoch of its group.
+
+    After each: the group's sums (n, features), counts and squares. `begins` says that the epoch begins with them,
+    `alone` that the group had no other member: then the figures are not looked at.
+    """
+
+    sums: Rows
+    counts: Sequence[int]
+    squares: Sequence[int]
+    begins: bool
+    alone: bool
+
+
+_ONE_ALONE = (Turn(nothing(), (1,), (1,), begins=False, alone=True),)
+
+
+@dataclass(eq=False, slots=True)
 class Group:
     """Linked clients on one model: the sums of their `pooled` figures and the union of their bitmaps.
 
     A group's epoch is full when its members have asked `group_horizon` queries each on average. `p_value` is the
-    smallest of this epoch and of these members, `latest` the smallest of the last batch.
+    smallest of this epoch and of these members, `latest` the smallest of the last batch. `covered` counts the bitmap.
     """
 
     states: dict[str, ClientState] = field(default_factory=dict)
@@ -38,62 +59,113 @@ class Group:
     suspected: int = 0
     p_value: float = 1.0
     latest: float = 1.0
-    bitmap: NDArray[np.uint8] = field(default_factory=coverage.empty_bitmap)
+    bitmap: NDArray[np.uint8] = field(default_factory=lambda: _NOWHERE)
+    covered: int = 0
 
     def join(self, client: str, state: ClientState) -> None:
         """Take a client in, with the part it has had in its group so far."""
+        # most groups have one member, whose bitmap is theirs: two kilobytes each would count
+        self.bitmap = self.bitmap | state.bitmap if self.states else state.bitmap
+        self.covered = coverage.count(self.bitmap)
         self.states[client] = state
         self.sums = self.sums + state.pooled_sums
         self.count += state.pooled_count
         self.squares += state.pooled_count**2
         self.suspected += state.pooled_suspected
-        self.bitmap |= state.bitmap
         self.p_value = self.latest = 1.0
 
     def read(self, client: str, reading: Reading, calibration: Calibration, *, rate: float) -> None:
         """Take in what a member's batch brought, and count the queries that leave the p-value at `rate` or below."""
-        coverage.mark(self.bitmap, reading.new_buckets)
-        horizon = calibration.about.group_horizon * len(self.states)
-        latest = 1.0 if len(reading.scores) else self.latest
+        turns = self.advance(client, reading.scores, reading.new_buckets, calibration)
+        self.weigh(client, turns, p_values(calibration, turns), rate=rate)
+
+    def advance(
+        self, client: str, scores: Rows, new_buckets: Sequence[int], calibration: Calibration
+    ) -> Sequence[Turn]:
+        """Add what a member's batch brought to the sums and the bitmap; what it leaves has to be weighed yet."""
+        if new_buckets:
+            new_buckets = new_buckets if self._alone else coverage.mark(self.bitmap, new_buckets)
+            self.covered += len(new_buckets)
+        state, horizon = self.states[client], calibration.about.group_horizon * len(self.states)
+        if self._alone and len(scores) == 1 and self.count < horizon:
+            self.squares += 2 * state.pooled_count + 1
+            state.pooled_count += 1
+            self.count += 1
+            self.sums = state.pooled_sums = self.sums + scores[0]
+            return _ONE_ALONE
+        turns: list[Turn] = []
         start = 0
-        while start < len(reading.scores):
-            if self.count >= horizon:
+        while start < len(scores):
+            begins = self.count >= horizon
+            if begins:
                 self._next_epoch()
-            part = reading.scores[start : start + horizon - self.count]
-            latest = min(latest, self._advance(self.states[client], part, calibration, rate))
+            part = scores[start : start + horizon - self.count]
+            turns.append(self._turn(state, part, begins=begins))
             start += len(part)
-        self.latest = latest
+        return turns
+
+    def weigh(self, client: str, turns: Sequence[Turn], weighed: Sequence[float], *, rate: float) -> None:
+        """Take in the `p_values` of what `advance` returned."""
+        if not turns:
+            return
+        if turns is _ONE_ALONE and rate < 1:
+            self.latest = 1.0
+            return
+        start = 0
+        for turn in turns:
+            part = weighed[start : start + len(turn.counts)]
+            self.p_value = min(part) if turn.begins else min(self.p_value, *part)
+            start += len(part)
+        self.latest = min(weighed)
+        suspected = sum(value <= rate for value in weighed)
+        self.suspected += suspected
+        self.states[client].pooled_suspected += suspected
 
     def forgive(self) -> None:
         """Start a new epoch now; used when a member's standing is raised again."""
         self._next_epoch()
+        self.p_value = self.latest = 1.0
         self.suspected = 0
         for state in self.states.values():
             state.pooled_suspected = 0
 
-    def _advance(self, state: ClientState, scores: Rows, calibration: Calibration, rate: float) -> float:
-        asked = np.arange(1, len(scores) + 1)
-        counts = self.count + asked
-        squares = self.squares + np.square(state.pooled_count + asked) - state.pooled_count**2
-        sums = np.cumsum(scores, axis=0)
-        p_values = np.ones(1)  # one client is no group
-        if len(self.states) > 1:
-            p_values = group_p_values(calibration, self.sums + sums, counts, squares)
-        suspected = int((p_values <= rate).sum())
-        self.sums, self.count, self.squares = self.sums + sums[-1], int(counts[-1]), int(squares[-1])
-        self.suspected += suspected
-        smallest = float(p_values.min())
-        self.p_value = min(self.p_value, smallest)
-        state.pooled_sums = state.pooled_sums + sums[-1]
-        state.pooled_count += len(scores)
-        state.pooled_suspected += suspected
-        return smallest
+    @property
+    def _alone(self) -> bool:
+        return len(self.states) == 1
+
+    def _turn(self, state: ClientState, scores: Rows, *, begins: bool) -> Turn:
+        asked, own = len(scores), state.pooled_count
+        sums = self.sums + np.add.accumulate(scores, axis=0)
+        counts = range(self.count + 1, self.count + asked + 1)
+        squares = [self.squares + count**2 - own**2 for count in range(own + 1, own + asked + 1)]
+        alone = self._alone
+        self.sums, self.count, self.squares = sums[-1].copy(), counts[-1], squares[-1]
+        state.pooled_sums = self.sums if alone else state.pooled_sums + np.add.reduce(scores, axis=0)
+        state.pooled_count += asked
+        return Turn(sums, counts, squares, begins, alone)
 
     def _next_epoch(self) -> None:
         for state in self.states.values():
             state.pooled_sums, state.pooled_count = nothing(), 0
         self.sums, self.count, self.squares = nothing(), 0, 0
-        self.p_value = self.latest = 1.0
+
+
+def p_values(calibration: Calibration, turns: Sequence[Turn]) -> list[float]:
+    """The p-value that each query of some turns left, in whichever groups; 1 where one client is no group."""
+    together = [turn for turn in turns if not turn.alone]
+    if not together:
+        return [1.0] * sum(len(turn.counts) for turn in turns)
+    counts = np.array([count for turn in together for count in turn.counts])
+    squares = np.array([square for turn in together for square in turn.squares])
+    weighed = group_p_values(calibration, np.concatenate([turn.sums for turn in together]), counts, squares).tolist()
+    found, start = [], 0
+    for turn in turns:
+        if turn.alone:
+            found += [1.0] * len(turn.counts)
+        else:
+            found += weighed[start : start + len(turn.counts)]
+            start += len(turn.counts)
+    return found
 
 
 class Links:

@@ -4,9 +4,11 @@ An epoch is the horizon of the calibration. When it is full, evidence starts ane
 calibration holds for each epoch; coverage and memory go on.
 """
 
+import math
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +43,19 @@ class Reading:
     largest: float
 
 
-@dataclass(eq=False)
+class Stretch(NamedTuple):
+    """Distinct queries that follow each other in one epoch: the sums (n * features,) and the counts after each.
+
+    `begins` says that the epoch begins with them.
+    """
+
+    sums: Rows
+    first: int
+    last: int
+    begins: bool
+
+
+@dataclass(eq=False, slots=True)
 class ClientState:
     """Sums (features,) of scores over the `count` distinct queries of this epoch, and what goes on beyond it.
 
@@ -70,38 +84,57 @@ class ClientState:
         """Take in a batch: `inputs` (queries, inputs), the model's class scores (queries, classes), in order."""
         measured = self.memory.measure(instruments.features, inputs, scores)
         values = instruments.scores.score(measured.features)
-        self.queries += len(inputs)
-        largest = float("-inf") if len(values) else self.statistic
-        start = 0
-        while start < len(values):
-            if self.count >= horizon:
-                self._next_epoch()
-            part = values[start : start + horizon - self.count]
-            largest = max(largest, self._advance(instruments, part, threshold))
-            start += len(part)
+        stretches = self.advance(values, len(inputs), horizon=horizon)
+        largest = self.weigh(stretches, statistics(instruments, stretches), threshold=threshold)
         new = coverage.mark(self.bitmap, instruments.coverage.buckets(measured.coordinates))
         return Reading(values, new, largest)
 
+    def advance(self, values: Rows, queries: int, *, horizon: int) -> list[Stretch]:
+        """Add the scores (distinct, features) of `queries` queries to the sums; what they leave has to be weighed yet.
+
+        So that what many clients asked can be weighed at once.
+        """
+        self.queries += queries
+        if len(values) == 1 and self.count < horizon:
+            self.sums, self.count = self.sums + values[0], self.count + 1
+            return [Stretch(self.sums, self.count, self.count, False)]
+        stretches: list[Stretch] = []
+        start = 0
+        while start < len(values):
+            begins = self.count >= horizon
+            if begins:
+                self.sums, self.count, self.epoch = nothing(), 0, self.epoch + 1
+            part = values[start : start + horizon - self.count]
+            sums = self.sums + np.add.accumulate(part, axis=0)
+            stretches.append(Stretch(sums.ravel(), self.count + 1, self.count + len(part), begins))
+            # a copy, because a view would keep the whole batch in memory
+            self.sums, self.count = sums[-1].copy(), self.count + len(part)
+            start += len(part)
+        return stretches
+
+    def weigh(self, stretches: Sequence[Stretch], weighed: Sequence[float], *, threshold: float) -> float:
+        """Take in the `statistics` of what `advance` returned; the largest of them, or the last if there is none."""
+        if not stretches:
+            return self.statistic
+        if len(weighed) == 1:
+            self.statistic = value = weighed[0]
+            self.supremum = value if stretches[0].begins else max(self.supremum, value)
+            self.suspected += value > threshold
+            return value
+        start = 0
+        for stretch in stretches:
+            part = weighed[start : start + stretch.last - stretch.first + 1]
+            self.supremum = max(part) if stretch.begins else max(self.supremum, *part)
+            start += len(part)
+        self.statistic = weighed[-1]
+        self.suspected += sum(value > threshold for value in weighed)
+        return max(weighed)
+
     def forgive(self) -> None:
         """Start a new epoch now; used when somebody's standing is raised again."""
-        self._next_epoch()
-        self.suspected = 0
-
-    def _advance(self, instruments: Instruments, values: Rows, threshold: float) -> float:
-        sums = self.sums + np.cumsum(values, axis=0)
-        counts = np.arange(self.count + 1, self.count + len(values) + 1)
-        statistics = instruments.effects.statistic(sums, counts)
-        statistics[counts < QUERIES_MIN] = -np.inf
-        self.sums, self.count = sums[-1], int(counts[-1])
-        largest, self.statistic = float(statistics.max()), float(statistics[-1])
-        self.supremum = max(self.supremum, largest)
-        self.suspected += int((statistics > threshold).sum())
-        return largest
-
-    def _next_epoch(self) -> None:
-        self.sums, self.count = nothing(), 0
+        self.sums, self.count, self.epoch = nothing(), 0, self.epoch + 1
         self.supremum = self.statistic = float("-inf")
-        self.epoch += 1
+        self.suspected = 0
 
     def to_bytes(self) -> bytes:
         """For the registry: everything above, at most `STATE_BYTES_MAX`."""
@@ -143,3 +176,14 @@ class ClientState:
             memory=Memory(known, coordinates),
             bitmap=bitmap,
         )
+
+
+def statistics(instruments: Instruments, stretches: Sequence[Stretch]) -> list[float]:
+    """The statistic that each query of some stretches left, of whichever clients; -inf before `QUERIES_MIN`."""
+    if not stretches:
+        return []
+    counts = [count for stretch in stretches for count in range(stretch.first, stretch.last + 1)]
+    sums = stretches[0].sums if len(stretches) == 1 else np.concatenate([stretch.sums for stretch in stretches])
+    sums = sums.reshape(len(counts), len(FEATURES))
+    found = instruments.effects.statistic(sums, np.array(counts)).tolist()
+    return [value if count >= QUERIES_MIN else -math.inf for value, count in zip(found, counts, strict=True)]

@@ -5,7 +5,10 @@ horizon P(p <= a) <= a for every a, whatever the statistic and however often one
 largest value that its statistic ever takes (Vovk, Gammerman, Shafer, Algorithmic Learning in a Random World, 2005).
 """
 
+import math
+from bisect import bisect_left
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -32,13 +35,22 @@ class Conformal:
 
     def p_value(self, supremum: float) -> float:
         """The p-value of a client whose statistic has been at most `supremum` so far; never below `rate_min`."""
-        return float(self.p_values(np.array(supremum)))
+        if math.isnan(supremum):
+            return self.rate_min  # what cannot be weighed is as unusual as can be
+        # in a list, because that finds one value in a tenth of the time that an array takes
+        above = len(self._ascending) - bisect_left(self._ascending, supremum)
+        return (1 + above) / (len(self._ascending) + 1)
 
     def p_values(self, suprema: Rows) -> Rows:
         """The p-value of each of several."""
         above = len(self.suprema) - self.suprema.searchsorted(suprema, side="left")
         p_values: Rows = (1 + above) / (len(self.suprema) + 1)
         return p_values
+
+    @cached_property
+    def _ascending(self) -> list[float]:
+        ascending: list[float] = self.suprema.tolist()
+        return ascending
 
     def threshold(self, rate: float) -> float:
         """The value above which `p_value` is at most `rate`; infinite where the clients do not support that rate."""

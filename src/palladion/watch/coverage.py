@@ -15,7 +15,6 @@ from palladion.watch.rows import Rows, product
 BITS = 14
 BUCKETS = 1 << BITS
 BITMAP_BYTES = BUCKETS // 8
-_WEIGHTS = 1 << np.arange(BITS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +31,7 @@ class Coverage:
     def buckets(self, coordinates: Rows) -> list[int]:
         """The bucket of each row of whitened coordinates (rows, kept)."""
         sides = product(coordinates, self.planes) > 0
-        buckets: list[int] = (sides @ _WEIGHTS).tolist()
+        buckets: list[int] = np.packbits(sides, axis=1, bitorder="little").view("<u2")[:, 0].tolist()
         return buckets
 
 
@@ -43,11 +42,11 @@ def empty_bitmap() -> NDArray[np.uint8]:
 
 def mark(bitmap: NDArray[np.uint8], buckets: Iterable[int]) -> list[int]:
     """Enter `buckets` into `bitmap`; returns those that were new, each once."""
-    new = []
+    new, held = [], bitmap.data
     for bucket in buckets:
         byte, bit = bucket >> 3, 1 << (bucket & 7)
-        if not bitmap[byte] & bit:
-            bitmap[byte] |= bit
+        if not held[byte] & bit:
+            held[byte] |= bit
             new.append(bucket)
     return new
 

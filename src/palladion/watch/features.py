@@ -4,6 +4,7 @@ Fitted on rows that honest clients sent, so that every number says how far a que
 Needs no access to the model's inside. Source: the score list of docs/watch.md.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,7 +12,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from palladion.watch.rows import Rows, product
+from palladion.watch.rows import Rows, constant, product
 
 # Names in the order of the columns, and what a high or low value means to a person who asks why.
 FEATURES: Mapping[str, str] = MappingProxyType(
@@ -43,8 +44,11 @@ DIRECTIONS_MAX = 32  # principal directions kept; images of 8x8 to 32x32 hold 90
 VARIANCE_KEPT = 0.95
 ROWS_MIN = 32  # fewer rows than directions give covariances that mean nothing
 INPUTS_MAX = 4096  # 64x64 pixels: the covariance takes 128 MiB, and its directions half a minute
+_CACHED_BYTES = 128 * 1024  # of inputs that are looked at together: a core's cache holds them some times over
 VALUE_MAX = 1e12  # inputs are clipped here: a client that sends 1e300 must not turn a score into infinity
-_TINY = 1e-9
+_TINY = constant(1e-9)
+_NEAR = constant(1e-3)  # added to squared distances from classes
+_ZERO, _ONE = constant(0), constant(1)
 _FLOORS = np.array([1e-9, 1e-9, 1e-9, 1e-6, 1e-9])  # of scales: what is smaller counts as nothing
 
 
@@ -78,11 +82,11 @@ class Features:
         inputs = clean(inputs)
         centre, deviation = inputs.mean(axis=0), inputs.std(axis=0)
         # a column that never varies must not make every later difference infinite
-        scale = np.maximum(deviation, max(float(np.median(deviation)) * 1e-2, _TINY))
+        scale = np.maximum(deviation, max(float(np.median(deviation)) * 1e-2, float(_TINY)))
         standard = (inputs - centre) / scale
         variances, directions = np.linalg.eigh(standard.T @ standard / len(standard))
         variances, directions = variances[::-1], directions[:, ::-1]
-        kept = int(np.searchsorted(np.cumsum(variances) / max(variances.sum(), _TINY), VARIANCE_KEPT)) + 1
+        kept = int(np.searchsorted(np.cumsum(variances) / max(variances.sum(), float(_TINY)), VARIANCE_KEPT)) + 1
         kept = min(max(kept, 1), DIRECTIONS_MAX, inputs.shape[1])
         deviations = np.sqrt(np.maximum(variances[:kept], _TINY))
         return cls(
@@ -102,56 +106,80 @@ class Features:
         the honest ones count as unlike them in everything. Of scores that are not numbers, or not one for each class,
         nothing is made: these features are NaN.
         """
-        inputs, scores = self._comparable(inputs, scores)
-        size, kept = self.directions.shape
-        standard = (inputs - self.centre) / self.scale
+        inputs, scores = self.comparable(inputs, scores)
+        inputs = np.asarray(inputs, np.float64)
+        found, coordinates = np.zeros((len(inputs), len(FEATURES))), np.empty((len(inputs), len(self.deviations)))
+        for part in _parts(inputs):
+            self._look(inputs[part], found[part], coordinates[part])
         # in single precision before anything is computed from them: what is saved is what was used
-        coordinates = (product(standard, self.directions) / self.deviations).astype(np.float32).astype(np.float64)
-        energies = np.square(coordinates)
-        energy, inside, tail = product(energies, self._weights).T
-        level = standard.sum(axis=1) / size
-        total = np.square(standard).sum(axis=1)
-        contrast = np.sqrt(np.maximum(total / size - np.square(level), 0))
-        residual = np.maximum(total - inside, 0) / size
-        # column by column in memory, as it is written here and read by the scores
-        found = np.zeros((len(FEATURES), len(inputs))).T
-        found[:, 0] = level
-        found[:, 1] = ((inputs < self.low) | (inputs > self.high)).sum(axis=1) / size
-        scales = np.array([contrast, self._roughness(inputs), energy / kept, residual, tail])
-        found[:, _SCALES] = np.log(scales.T + _FLOORS)
+        coordinates /= self.deviations
+        coordinates = coordinates.astype(np.float32).astype(np.float64)
+        energy, inside, tail = product(np.square(coordinates), self._weights).T
+        found[:, 4] = energy
+        np.subtract(found[:, 2], inside, out=found[:, 5])
+        found[:, 6] = tail
+        found[:, : _SCALES.stop] /= self._sizes
+        scales, contrast = found[:, _SCALES], found[:, 2]
+        contrast -= np.square(found[:, 0])
+        np.maximum(scales, _ZERO, out=scales)
+        np.sqrt(contrast, out=contrast)
+        scales += _FLOORS
+        np.log(scales, out=scales)
         if scores.shape[1] >= 2:
-            found[:, _ANSWERS] = self._answers(coordinates, energy, scores)
-        shown = min(COMPONENTS, kept)
+            self._answers(coordinates, energy, scores, found[:, _ANSWERS])
+        shown = min(COMPONENTS, coordinates.shape[1])
         found[:, -COMPONENTS : len(FEATURES) - COMPONENTS + shown] = coordinates[:, :shown]
         return found, coordinates
 
-    def _comparable(self, inputs: Rows, scores: Rows) -> tuple[Rows, Rows]:
+    def comparable(self, inputs: Rows, scores: Rows) -> tuple[Rows, Rows]:
+        """The same with as many columns as honest ones: `VALUE_MAX`, and NaN, where there were others."""
         rows, size, classes = len(inputs), len(self.centre), len(self.class_means)
-        inputs = clean(inputs) if inputs.shape[1] == size else np.full((rows, size), VALUE_MAX)
-        if max(scores.shape[1], 1) != classes:
+        if inputs.shape[1] != size:
+            inputs = np.full((rows, size), VALUE_MAX)
+        if classes == 1:
+            scores = np.empty((rows, 0))
+        elif scores.shape[1] != classes:
             scores = np.full((rows, classes), np.nan)
         return inputs, scores
 
-    def _roughness(self, inputs: Rows) -> Rows:
-        steps = np.abs(inputs[:, 1:] - inputs[:, :-1]).sum(axis=1)
-        return np.asarray(steps / (max(1, inputs.shape[1] - 1) * self._scale_mean))
+    def _look(self, inputs: Rows, found: Rows, coordinates: Rows) -> None:
+        """Look at every input: writes coordinates, and for level, outside, contrast and roughness sums over inputs."""
+        standard = np.abs(inputs)
+        if not np.maximum.reduce(standard, axis=None, initial=0.0) <= VALUE_MAX:
+            inputs = clean(inputs)
+        standard = np.subtract(inputs, self.centre, out=standard)
+        standard /= self.scale
+        coordinates[:] = product(standard, self.directions)
+        found[:, 0] = np.add.reduce(standard, axis=1)
+        found[:, 2] = np.add.reduce(np.square(standard, out=standard), axis=1)
+        beyond = inputs < self.low
+        beyond |= inputs > self.high
+        # row by row, because NumPy counts a whole array with vector instructions, and along an axis without
+        found[:, 1] = [np.count_nonzero(row) for row in beyond]
+        steps = np.subtract(inputs[:, 1:], inputs[:, :-1], out=standard[:, 1:])
+        found[:, 3] = np.add.reduce(np.abs(steps, out=steps), axis=1)
 
-    def _answers(self, coordinates: Rows, energy: Rows, scores: Rows) -> Rows:
-        """What the model's scores say (rows, 5)."""
-        probabilities = np.sort(np.minimum(np.maximum(scores, _TINY), 1.0), axis=1)
+    def _answers(self, coordinates: Rows, energy: Rows, scores: Rows, answers: Rows) -> None:
+        """Write what the model's scores say into `answers` (rows, 5)."""
+        probabilities = np.minimum(np.maximum(scores, _TINY), _ONE)
+        probabilities.sort(axis=1)
         logarithms = np.log(probabilities)
-        confidence = logarithms[:, -1] - np.log(np.maximum(1 - probabilities[:, -1], _TINY))
-        margin = logarithms[:, -1] - logarithms[:, -2]
-        entropy = np.log(_TINY - (probabilities * logarithms).sum(axis=1))
+        best = logarithms[:, -1]
+        answers[:, 0] = best - np.log(np.maximum(_ONE - probabilities[:, -1], _TINY))
+        answers[:, 1] = best - logarithms[:, -2]
+        probabilities *= logarithms
+        answers[:, 2] = np.log(_TINY - np.add.reduce(probabilities, axis=1))
         # distances to the honest rows of each class (rows, classes), without a (rows, classes, kept) array
-        squares = energy[:, None] - 2 * product(coordinates, self.class_means.T) + self._class_squares
-        distances = np.log(np.maximum(squares, 0) + 1e-3)
+        distances = product(coordinates, self._class_directions)
+        distances += energy[:, None]
+        distances += self._class_squares
+        distances = np.log(np.maximum(distances, _ZERO, out=distances) + _NEAR)
         rows, named = np.arange(len(scores)), scores.argmax(axis=1)
-        fit = distances[rows, named]
+        answers[:, 3] = fit = distances[rows, named]
         distances[rows, named] = np.inf
-        answers = np.array([confidence, margin, entropy, fit, fit - distances.min(axis=1)]).T
-        answers[np.isnan(entropy)] = np.nan
-        return answers
+        answers[:, 4] = fit - np.minimum.reduce(distances, axis=1)
+        if math.isnan(np.add.reduce(answers[:, 2])):
+            answers[np.isnan(answers[:, 2])] = np.nan
 
     @cached_property
     def _weights(self) -> Rows:
@@ -161,18 +189,32 @@ class Features:
         return np.stack([np.ones(kept), np.square(self.deviations), last / last.sum()], axis=1)
 
     @cached_property
-    def _scale_mean(self) -> float:
-        return float(self.scale.mean())
+    def _sizes(self) -> Rows:
+        """What makes sums over inputs or coordinates means, for the features from level to spectrum."""
+        size, steps = len(self.centre), max(1, len(self.centre) - 1) * float(self.scale.mean())
+        return np.array([size, size, size, steps, len(self.deviations), size, 1])
+
+    @cached_property
+    def _class_directions(self) -> Rows:
+        """(kept, classes)"""
+        return -2 * self.class_means.T
 
     @cached_property
     def _class_squares(self) -> Rows:
         return np.asarray(np.square(self.class_means).sum(axis=1))
 
 
+def _parts(inputs: Rows) -> list[slice]:
+    """Parts of the rows that are looked at together; one at least."""
+    size = max(1, _CACHED_BYTES // max(1, 8 * inputs.shape[1]))
+    return [slice(start, start + size) for start in range(0, max(1, len(inputs)), size)]
+
+
 def clean(inputs: Rows) -> Rows:
     """Inputs without what no statistic survives: not-a-number becomes 0, and huge values are clipped."""
     cleaned: Rows = np.minimum(np.maximum(inputs, -VALUE_MAX), VALUE_MAX)
-    cleaned[np.isnan(cleaned)] = 0.0
+    if math.isnan(np.add.reduce(cleaned, axis=None)):
+        cleaned[np.isnan(cleaned)] = 0.0
     return cleaned
 
 

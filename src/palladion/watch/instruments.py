@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palladion.watch.coverage import Coverage
-from palladion.watch.features import REPEATS, Features
-from palladion.watch.memory import Memory
+from palladion.watch.features import Features
+from palladion.watch.memory import Memory, measure
 from palladion.watch.rows import Rows
 from palladion.watch.scores import NormalScores
 from palladion.watch.suspicion import RandomEffects
@@ -62,27 +62,17 @@ class Instruments:
         """For each of some clients the scores (distinct, features) of its distinct queries, as the watch sees them."""
         measured = _measure(self.features, clients)
         scores = self.scores.score(np.concatenate(measured))
-        return _parts(scores, [len(found) for found in measured])
+        return parts(scores, [len(found) for found in measured])
 
 
 def _measure(features: Features, clients: Sequence[Episode]) -> list[Rows]:
-    """The features (distinct, features) of the distinct queries of each client: what `Memory.measure` finds, at once.
-
-    A hundred clients with few queries take as long as ten with many otherwise.
-    """
-    memories = [Memory() for _ in clients]
-    fresh = [memory.fresh(client.inputs) for memory, client in zip(memories, clients, strict=True)]
-    inputs = np.concatenate([client.inputs[new] for client, new in zip(clients, fresh, strict=True)])
-    scores = np.concatenate([client.scores[new] for client, new in zip(clients, fresh, strict=True)])
-    every, coordinates = features.measure(inputs, scores)
-    sizes = [int(new.sum()) for new in fresh]
-    measured = _parts(every, sizes)
-    for memory, found, own in zip(memories, measured, _parts(coordinates, sizes), strict=True):
-        found[:, REPEATS] = memory.nearness(own)
-    return measured
+    """The features (distinct, features) of the distinct queries of each client."""
+    measured = measure(features, [(Memory(), client.inputs, client.scores) for client in clients])
+    return parts(measured.features, measured.sizes)
 
 
-def _parts(rows: Rows, sizes: Sequence[int]) -> list[Rows]:
+def parts(rows: Rows, sizes: Sequence[int]) -> list[Rows]:
+    """Rows cut into parts of these sizes; views."""
     ends = list(accumulate(sizes))
     return [rows[end - size : end] for end, size in zip(ends, sizes, strict=True)]
 

@@ -49,6 +49,13 @@ def judge(evidence: Evidence, policy: WatchPolicy) -> Verdict:
     Everything beyond watched needs a p-value of at most `alpha_suspected` (`alpha_campaign` for a group), so that the
     share of honest clients that ever get there is bounded by these, however many steps there are below.
     """
+    # nearly every request of nearly every client ends here
+    if (
+        not evidence.budget_spent
+        and evidence.p_value > max(policy.alpha_suspected, policy.alpha_watched)
+        and evidence.campaign_p_value > max(policy.alpha_campaign, policy.alpha_watched)
+    ):
+        return _NOTHING
     client = _by_suspicion("client", evidence.p_value, policy.alpha_suspected, evidence.suspected, policy)
     campaign = _by_suspicion(
         "campaign", evidence.campaign_p_value, policy.alpha_campaign, evidence.campaign_suspected, policy

@@ -7,17 +7,19 @@ but from whole honest clients (`conformal`), so nothing here needs to be exactly
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from palladion.watch.rows import Rows, product
+from palladion.watch.rows import Rows, constant, product
 
 CLIENTS_MIN = 20  # fewer clients than scores give a between-client covariance of too low rank to invert
 CORRELATION = 0.2  # share of the variance that members of one organisation have in common; 0 to 0.3 is plausible
 # Of a unit score variance. Two scores that nearly always agree would otherwise make one odd row, in which they do not,
 # worth more than a hundred queries: thresholds of ten calibrations spread from 10 to 46 with .01, from 9 to 11 with .1.
 RIDGE = 0.1
+_ONE = constant(1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,14 +59,16 @@ class RandomEffects:
         unscaled = cls(means.mean(axis=0), basis, np.maximum(values, 0), spread, np.zeros(1), np.ones(1))
         return unscaled._with_scale(clients, int(sizes.max()))
 
-    def statistic(self, sums: Rows, counts: NDArray[np.int64], concentration: Rows | float = 1.0) -> Rows:
+    def statistic(self, sums: Rows, counts: NDArray[np.int64], concentration: Rows | None = None) -> Rows:
         """The standardised statistic (n,) of summed scores (n, scores) over `counts` (n,) queries, 1 or more each.
 
         For a group, `concentration` (n,) is the sum of squares of its members' shares of the queries: 1 for one client,
         1/K for K equal ones. Members' true means average out, but for what they have in common (`CORRELATION`).
         """
-        place = np.minimum(counts, len(self.centre)) - 1
-        statistic: Rows = (self._raw(sums, counts, concentration) - self.centre[place]) / self.width[place]
+        statistic = self._raw(sums, counts, concentration)
+        scales = self._scales.take(counts, axis=0, mode="clip")
+        statistic -= scales[:, 0]
+        statistic /= scales[:, 1]
         return statistic
 
     def deviations(self, sums: Rows, count: int) -> Rows:
@@ -72,11 +76,21 @@ class RandomEffects:
         shown: Rows = (sums / count - self.mean) / np.sqrt(np.square(self.spread) + 1 / count)
         return shown
 
-    def _raw(self, sums: Rows, counts: NDArray[np.int64], concentration: Rows | float = 1.0) -> Rows:
-        rotated = product(sums / counts[:, None] - self.mean, self.basis)
-        share = CORRELATION + (1 - CORRELATION) * np.asarray(concentration)[..., None]
-        raw: Rows = (np.square(rotated) / (self.between * share + 1 / counts[:, None])).sum(axis=1)
+    def _raw(self, sums: Rows, counts: NDArray[np.int64], concentration: Rows | None = None) -> Rows:
+        each = counts[:, None].astype(np.float64)
+        means = sums / each
+        means -= self.mean
+        rotated = product(means, self.basis)
+        between = self.between
+        if concentration is not None:
+            between = between * (CORRELATION + (1 - CORRELATION) * concentration[:, None])
+        raw: Rows = np.add.reduce(np.square(rotated, out=rotated) / (between + _ONE / each), axis=1)
         return raw
+
+    @cached_property
+    def _scales(self) -> Rows:
+        """`centre` and `width` by the number of queries (1 + horizon, 2); of none, nothing."""
+        return np.stack([np.append(np.nan, self.centre), np.append(np.nan, self.width)], axis=1)
 
     def _with_scale(self, clients: Sequence[Rows], horizon: int) -> "RandomEffects":
         total, squares, seen = np.zeros(horizon), np.zeros(horizon), np.zeros(horizon)

@@ -4,8 +4,10 @@ Holds the state of every client that asked, by model, and of the groups they for
 says what the evidence is and which standing it asks for.
 """
 
-from collections.abc import Iterable, KeysView, Mapping
+from collections.abc import KeysView, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,9 +15,11 @@ from palladion.errors import FormatError
 from palladion.policy import WatchPolicy
 from palladion.watch import coverage
 from palladion.watch.calibration import Calibration
-from palladion.watch.campaigns import Group, Links
-from palladion.watch.client import ClientState
+from palladion.watch.campaigns import Group, Links, Turn, p_values
+from palladion.watch.client import ClientState, Stretch, statistics
 from palladion.watch.features import FEATURES
+from palladion.watch.instruments import parts
+from palladion.watch.memory import measure
 from palladion.watch.response import Evidence, Verdict, judge
 from palladion.watch.rows import Rows
 
@@ -32,7 +36,23 @@ class Asker:
     address: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """One request: who asked, `inputs` (queries, inputs), and class scores (queries, classes); none without classes.
+
+    Raises ValueError where these do not fit together.
+    """
+
+    asker: Asker
+    inputs: Rows
+    scores: Rows
+
+    def __post_init__(self) -> None:
+        if self.inputs.ndim != 2 or self.scores.ndim != 2 or len(self.inputs) != len(self.scores):
+            raise ValueError(f"inputs {self.inputs.shape} and scores {self.scores.shape} are not those of a request")
+
+
+@dataclass(frozen=True, slots=True)
 class Observation:
     """What the watch says after a request: the evidence, the verdict on it, and how many queries told something new.
 
@@ -78,6 +98,26 @@ class _Model:
     groups: dict[str, Group] = field(default_factory=dict)
     changed: set[str] = field(default_factory=set)
 
+    def state(self, client: str) -> ClientState:
+        """That of a client, who may be asking for the first time."""
+        state = self.states.get(client)
+        if state is None:
+            state = self.states[client] = ClientState()
+        return state
+
+
+class _Waiting(NamedTuple):
+    """A request that was added up, and waits for being weighed together with others."""
+
+    client: str
+    state: ClientState
+    group: Group
+    stretches: list[Stretch]
+    turns: Sequence[Turn]
+    distinct: int
+    new_buckets: int
+    covered: int  # by the group, this request included
+
 
 class Watch:
     """Everything the watch knows. Not to be used from several threads at once."""
@@ -113,42 +153,52 @@ class Watch:
 
     def link(self, asker: Asker) -> None:
         """Take note of what a client shows of itself; clients that turn out to be linked are judged together."""
-        changed = self._links.organisation(asker.client, asker.organisation)
-        if asker.address is not None:
-            changed = changed + self._links.address(asker.client, asker.address)
-        if changed:
-            for known in self._models.values():
-                self._regroup(known, changed)
+        self._regroup(self._show(asker))
 
     def observe(self, asker: Asker, model: str, inputs: Rows, scores: Rows, *, now: float) -> Observation:
         """Take in the queries of one request, in order: `inputs` (queries, inputs), class scores (queries, classes).
 
         `now` in seconds since 1970.
         """
+        return self.observe_all(model, [Asked(asker, inputs, scores)], now=now)[0]
+
+    def observe_all(self, model: str, asked: Sequence[Asked], *, now: float) -> list[Observation]:
+        """What `observe` of one request after the other would return and remember, to the last bit.
+
+        Of requests that came together; each costs a fraction of what it costs alone.
+        """
         known = self._models.get(model)
         if known is None:
-            nothing = Evidence()
-            return Observation(nothing, judge(nothing, self.policy), len(inputs), 0, float("inf"), calibrated=False)
-        self.link(asker)
-        calibration = known.calibration
-        state = known.states.get(asker.client)
-        if state is None:
-            state = known.states[asker.client] = ClientState()
-        reading = state.read(
-            calibration.instruments, inputs, scores, horizon=calibration.about.horizon, threshold=known.threshold
+            return [self._unwatched(item) for item in asked]
+        if not asked:
+            return []
+        # 1. measure all queries; whatever could go wrong with them does so before anybody's evidence changes
+        instruments = known.calibration.instruments
+        states = [known.state(item.asker.client) for item in asked]
+        measured = measure(
+            instruments.features,
+            [(state.memory, item.inputs, item.scores) for state, item in zip(states, asked, strict=True)],
         )
-        group = self._group(known, asker.client)
-        group.read(asker.client, reading, calibration, rate=self.policy.alpha_campaign)
-        distinct = len(reading.scores)
-        # when a group begins a new epoch, it takes their parts from all its members
-        known.changed.update(group.states if group.count <= distinct else {asker.client})
-        evidence = self._evidence(known, state, group)
-        # not only what the last query left: honest ones at the end of each request would hide the others
-        if min(calibration.clients.p_value(reading.largest), group.latest) <= self.policy.alpha_watched:
-            state.alarmed_at = now
-        quiet = (now - state.alarmed_at) / 3600 if state.alarmed_at else float("inf")
-        verdict = judge(evidence, self.policy)
-        return Observation(evidence, verdict, distinct, len(reading.new_buckets), quiet, calibrated=True)
+        values = parts(instruments.scores.score(measured.features), measured.sizes)
+        buckets = iter(instruments.coverage.buckets(measured.coordinates))
+        # 2. add them up, in order, and weigh the sums together; a group is weighed before others join it
+        observations: list[Observation] = []
+        waiting: list[_Waiting] = []
+        for item, state, scores in zip(asked, states, values, strict=True):
+            client = item.asker.client
+            changed = self._show(item.asker)
+            if waiting and (changed or self._joins(known, client)):
+                observations += self._weigh(known, waiting, now)
+                waiting = []
+            self._regroup(changed)
+            group = self._group(known, client)
+            stretches = state.advance(scores, len(item.inputs), horizon=known.calibration.about.horizon)
+            new = coverage.mark(state.bitmap, islice(buckets, len(scores)))
+            turns = group.advance(client, scores, new, known.calibration)
+            # when a group begins a new epoch, it takes their parts from all its members
+            known.changed.update(group.states if group.count <= len(scores) else (client,))
+            waiting.append(_Waiting(client, state, group, stretches, turns, len(scores), len(new), group.covered))
+        return observations + self._weigh(known, waiting, now)
 
     def members(self, client: str, model: str) -> KeysView[str]:
         """The clients that are judged together with one on a model, itself included if it has asked."""
@@ -181,16 +231,52 @@ class Watch:
         known.changed.clear()
         return saved
 
-    def _evidence(self, known: _Model, state: ClientState, group: Group) -> Evidence:
-        budget = self.policy.information_budget
+    def _weigh(self, known: _Model, waiting: Sequence[_Waiting], now: float) -> list[Observation]:
+        """Weigh what was added up, all at once, and say what follows for each request, in order."""
+        calibration = known.calibration
+        own = statistics(calibration.instruments, [part for item in waiting for part in item.stretches])
+        pooled = p_values(calibration, [turn for item in waiting for turn in item.turns])
+        observations, start = [], 0
+        for item in waiting:
+            state, group, end = item.state, item.group, start + item.distinct
+            largest = state.weigh(item.stretches, own[start:end], threshold=known.threshold)
+            group.weigh(item.client, item.turns, pooled[start:end], rate=self.policy.alpha_campaign)
+            start = end
+            # not only what the last query left: honest ones at the end of each request would hide the others
+            if min(calibration.clients.p_value(largest), group.latest) <= self.policy.alpha_watched:
+                state.alarmed_at = now
+            quiet = (now - state.alarmed_at) / 3600 if state.alarmed_at else float("inf")
+            evidence = self._evidence(known, state, group, item.covered)
+            verdict = judge(evidence, self.policy)
+            observations.append(Observation(evidence, verdict, item.distinct, item.new_buckets, quiet, calibrated=True))
+        return observations
+
+    def _evidence(self, known: _Model, state: ClientState, group: Group, covered: int) -> Evidence:
         return Evidence(
             known.calibration.clients.p_value(state.supremum),
             state.suspected,
             group.p_value,
             group.suspected,
-            budget_spent=0 < budget < coverage.count(group.bitmap),
+            budget_spent=0 < self.policy.information_budget < covered,
             simulated=known.calibration.about.simulated,
         )
+
+    def _unwatched(self, item: Asked) -> Observation:
+        nothing = Evidence()
+        verdict = judge(nothing, self.policy)
+        return Observation(nothing, verdict, len(item.inputs), 0, float("inf"), calibrated=False)
+
+    def _show(self, asker: Asker) -> list[str]:
+        """Take note of what links a client; the names of groups that stand for others now."""
+        changed = self._links.organisation(asker.client, asker.organisation)
+        if asker.address is not None:
+            changed = changed + self._links.address(asker.client, asker.address)
+        return changed
+
+    def _joins(self, known: _Model, client: str) -> bool:
+        """Whether a client is about to join a group that others are in already."""
+        group = known.groups.get(self._links.root(client))
+        return group is not None and client not in group.states
 
     def _group(self, known: _Model, client: str) -> Group:
         root = self._links.root(client)
@@ -201,16 +287,19 @@ class Watch:
             group.join(client, known.states[client])
         return group
 
-    def _regroup(self, known: _Model, changed: Iterable[str]) -> None:
+    def _regroup(self, changed: Sequence[str]) -> None:
         """Give the members of groups of which the names stand for others now to the groups that they belong to."""
-        dissolved = [known.groups.pop(name) for name in changed if name in known.groups]
-        for group in dissolved:
-            for client in group.states:
-                self._group(known, client)
+        if not changed:
+            return
+        for known in self._models.values():
+            dissolved = [known.groups.pop(name) for name in changed if name in known.groups]
+            for group in dissolved:
+                for client in group.states:
+                    self._group(known, client)
 
     def _explanation(self, model: str, known: _Model, client: str) -> Explanation:
         state, group = known.states[client], self._group(known, client)
-        evidence = self._evidence(known, state, group)
+        evidence = self._evidence(known, state, group, group.covered)
         reasons: list[str] = []
         sums, count = (
             (state.sums, state.count) if evidence.p_value <= evidence.campaign_p_value else (group.sums, group.count)
@@ -232,6 +321,6 @@ class Watch:
             evidence.campaign_p_value,
             tuple(sorted(group.states)),
             coverage.count(state.bitmap),
-            coverage.count(group.bitmap),
+            group.covered,
             tuple(reasons),
         )
