@@ -8,8 +8,11 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 SCRIPTS = (
     "answers",
+    "disclosure",
+    "gate",
     "install",
     "ledger",
+    "limits",
     "loading",
     "marks",
     "model",

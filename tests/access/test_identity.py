@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from palladion.access import identity
 from palladion.access.identity import (
     hash_api_key,
+    key_hasher,
     key_prefix,
     new_api_key,
     parse_api_key,
@@ -141,3 +142,11 @@ def test_another_pepper_gives_another_hash() -> None:
 def test_a_pepper_of_another_length_is_the_callers_mistake(size: int) -> None:
     with pytest.raises(ValueError, match=f"has {size} bytes, expected 32"):
         hash_api_key(bytes(size), parse_api_key(KNOWN))
+
+
+def test_the_hasher_for_many_gives_the_same_hashes() -> None:
+    digest = key_hasher(PEPPER)
+    assert digest(KNOWN.encode()).hex() == KNOWN_HASH
+    assert digest(KNOWN.encode()).hex() == KNOWN_HASH
+    with pytest.raises(ValueError, match="31 bytes"):
+        key_hasher(PEPPER[:-1])

@@ -1,4 +1,4 @@
-"""GCRA against a bucket that is counted by hand."""
+"""GCRA against a bucket that is counted by hand, and states in bounded memory against a memory without bounds."""
 
 import math
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from palladion.access.limits import Rate, admit
+from palladion.access.limits import SWEEP_SECONDS, SWEEP_SIZE, Rate, States, admit, spent
 
 NOW = 1_700_000_000.0
 
@@ -97,3 +97,93 @@ def test_a_rate_that_is_none_is_refused(numbers: tuple[float, float]) -> None:
 def test_spending_nothing_is_a_mistake() -> None:
     with pytest.raises(ValueError, match="cannot be spent"):
         admit(Rate(1, 1), 0, NOW, 0)
+
+
+@given(st.floats(0, 1e6), st.floats(0, 1e6), st.integers(1, 50), st.integers(1, 50), st.integers(1, 50))
+def test_many_limits_are_asked_by_the_same_rule_as_one(
+    state: float, now: float, units: int, per_second: int, burst: int
+) -> None:
+    rate = Rate(per_second, burst)
+    admitted_by_one = admit(rate, state, now, units)
+    after = spent(rate, state, now, units)
+    assert (after - now <= rate.ahead_max) == admitted_by_one.admitted
+    assert not admitted_by_one.admitted or after == admitted_by_one.state
+
+
+# --- states
+
+
+def filled(states: States, count: int, until: float, owner: str = "") -> States:
+    for index in range(count):
+        assert states.wait(f"{owner}{index}", owner, NOW) == 0
+        states.put(f"{owner}{index}", owner, until)
+    return states
+
+
+def test_what_does_not_count_any_more_makes_room() -> None:
+    states = filled(States(100), 100, NOW + 5)
+    assert states.wait("new", "", NOW + 6) == 0
+    assert len(states) == 0
+
+
+def test_where_all_count_newcomers_wait_and_the_known_do_not() -> None:
+    states = filled(States(100), 100, NOW + 5)
+    assert states.wait("new", "", NOW) == SWEEP_SECONDS
+    assert states.wait("7", "", NOW) == 0
+    assert len(states) == 100
+
+
+def test_they_are_looked_through_no_more_than_once_a_second() -> None:
+    states = filled(States(100), 100, NOW + 0.5)
+    assert states.wait("new", "", NOW) > 0
+    assert states.wait("new", "", NOW + 0.75) == pytest.approx(0.25)
+    assert states.wait("new", "", NOW + SWEEP_SECONDS) == 0
+
+
+def test_one_owner_cannot_take_the_room_of_others() -> None:
+    states = filled(States(100, 10), 10, NOW + 5, "thief")
+    assert states.wait("thief10", "thief", NOW) > 0
+    assert states.wait("honest", "honest", NOW) == 0
+    assert states.wait("thief10", "thief", NOW + 6) == 0
+
+
+def test_a_key_counts_for_the_owner_who_brought_it_alone() -> None:
+    states = States(100, 2)
+    for owner, key in (("one", "a"), ("two", "a"), ("two", "b"), ("two", "c")):
+        assert states.wait(key, owner, NOW) == 0
+        states.put(key, owner, NOW + 5)
+    assert states.wait("d", "two", NOW) > 0
+    assert states.wait("d", "one", NOW) == 0
+
+
+def test_memory_does_not_grow_with_those_who_came_and_went() -> None:
+    states = States(1_000_000)
+    for index in range(20 * SWEEP_SIZE):
+        now = NOW + index / 10
+        assert states.wait(str(index), "", now) == 0
+        states.put(str(index), "", now + 1)
+    assert len(states) <= 2 * SWEEP_SIZE
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 8), st.integers(0, 30), st.integers(1, 4)), max_size=80),
+    st.integers(1, 6),
+    st.integers(1, 3),
+)
+def test_whoever_is_let_in_would_have_been_let_in_by_an_endless_memory(
+    steps: list[tuple[int, int, int]], states_max: int, owned_max: int
+) -> None:
+    rate, states, endless, now = Rate(1, 4), States(states_max, owned_max), dict[str, float](), NOW
+    for gap, who, units in steps:
+        now += gap / 4
+        key, owner = str(who), str(who % 3)
+        expected = admit(rate, endless.get(key, 0.0), now, units)
+        if states.wait(key, owner, now):
+            continue
+        found = admit(rate, states.by_key.get(key, 0.0), now, units)
+        assert found.admitted == expected.admitted
+        if found.admitted:
+            assert found.state == expected.state
+            states.put(key, owner, found.state)
+            endless[key] = expected.state
+        assert len(states) <= states_max

@@ -2,7 +2,7 @@
 
 import pytest
 
-from palladion.access.pseudonyms import pseudonym
+from palladion.access.pseudonyms import identity_pseudonym, pseudonym
 
 KEY = bytes(range(32))
 
@@ -26,3 +26,14 @@ def test_without_the_key_a_guessed_client_cannot_be_confirmed() -> None:
 def test_a_key_of_another_length_is_the_callers_mistake(length: int) -> None:
     with pytest.raises(ValueError, match=f"{length} bytes, expected 32"):
         pseudonym(bytes(length), "a")
+
+
+def test_an_identity_has_a_name_of_its_own() -> None:
+    names = {
+        identity_pseudonym(KEY, "spiffe", "a"),
+        identity_pseudonym(KEY, "jwt", "a"),
+        identity_pseudonym(bytes(32), "spiffe", "a"),
+        pseudonym(KEY, "spiffe a").replace("client:", "identity:"),
+    }
+    assert len(names) == 4
+    assert all(name.startswith("identity:") for name in names)

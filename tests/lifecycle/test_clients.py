@@ -5,26 +5,31 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from palladion.access.identity import ApiKey, hash_api_key, key_prefix
 from palladion.access.pseudonyms import pseudonym
-from palladion.clock import ManualClock
+from palladion.clock import ManualClock, timestamp
 from palladion.errors import ConflictError, KeysError, NotFoundError, PalladionError, StorageError
 from palladion.ledger.journal import JournalWriter
 from palladion.ledger.record import Record, decode_record, encode_record
+from palladion.ledger.writer import Receipt
 from palladion.lifecycle.clients import (
     add_client,
     add_key,
     revoke_client,
     revoke_key,
+    rotate_key,
+    route_scope,
     scope,
     set_standing,
     standing_record,
 )
 from palladion.lifecycle.installation import Installation
 from palladion.lifecycle.protect import protect
-from palladion.registry import Client, StandingChange
+from palladion.policy import RoutePolicy
+from palladion.registry import Client, ClientKey, StandingChange
 from tests.models import onnx_bytes, write
 
 from .installations import ACTOR, NOW, make
@@ -135,6 +140,70 @@ def test_a_revoked_key_lets_nobody_in(installation: Installation) -> None:
     )
 
 
+def _rotate(
+    installation: Installation, overlap: timedelta, *, prefix: str | None = None, actor: str = ACTOR
+) -> tuple[ApiKey, list[ClientKey], Receipt]:
+    return rotate_key(
+        *(installation, "acme", "acme"),
+        overlap=overlap,
+        environment="live",
+        expires=None,
+        actor=actor,
+        prefix=prefix,
+    )
+
+
+def test_a_rotated_key_goes_on_for_the_overlap(installation: Installation) -> None:
+    _, first, _ = add_client(installation, "acme", "acme", models=[], environment="live", expires=None, actor=ACTOR)
+    made, ending, receipt = _rotate(installation, timedelta(days=7), actor="user:ada")
+    end = NOW + timedelta(days=7)
+    assert [(row.prefix, row.expires) for row in ending] == [(key_prefix(first), end)]
+    pepper = installation.open_gate_root().derive("client-key-pepper")
+    with installation.open_registry() as registry, registry.read() as records:
+        assert len({records.clients.authenticate(hash_api_key(pepper, key)).id for key in (first, made)}) == 1
+    added, ended = _last(installation, 2)
+    assert (added.kind, added.details, added.actor) == ("client.key-added", {"prefix": key_prefix(made)}, "user:ada")
+    assert (ended.kind, ended.subject) == ("client.key-ending", added.subject)
+    assert ended.details == {"prefix": key_prefix(first), "expires": timestamp(end)}
+    assert receipt.index == len(list(installation.read_ledger().entries())) - 2
+
+
+def test_rotating_makes_no_key_live_longer(installation: Installation) -> None:
+    _add(installation)
+    soon = NOW + timedelta(days=1)
+    row, _, _ = add_key(installation, "acme", "acme", environment="live", expires=soon, actor=ACTOR)
+    _, ending, _ = _rotate(installation, timedelta(days=7))
+    assert {item.prefix: item.expires for item in ending}[row.prefix] == soon
+
+
+def test_one_key_alone_can_be_rotated(installation: Installation) -> None:
+    _add(installation)
+    row, _, _ = add_key(installation, "acme", "acme", environment="live", expires=None, actor=ACTOR)
+    _, ending, _ = _rotate(installation, timedelta(0), prefix=row.prefix)
+    assert [(item.prefix, item.expires) for item in ending] == [(row.prefix, NOW)]
+
+
+def test_a_key_that_is_dead_or_of_somebody_else_is_not_rotated(installation: Installation) -> None:
+    _add(installation)
+    row, _, _ = add_key(installation, "acme", "acme", environment="live", expires=None, actor=ACTOR)
+    revoke_key(installation, row.prefix, actor=ACTOR)
+    before = len(list(installation.read_ledger().entries()))
+    with pytest.raises(ConflictError, match="no live key"):
+        _rotate(installation, timedelta(0), prefix=row.prefix)
+    assert len(list(installation.read_ledger().entries())) == before
+
+
+def test_a_client_can_be_let_in_on_a_route(installation: Installation) -> None:
+    policy = msgspec.structs.replace(installation.policy, route=(RoutePolicy(model="fraud", path="/v1/score"),))
+    mine = Installation(installation.paths, policy, installation.clock)
+    client, _, _ = add_client(
+        mine, "acme", "acme", models=[], routes=["/v1/score"], environment="live", expires=None, actor=ACTOR
+    )
+    assert client.scopes == ("route:/v1/score",) == (route_scope("/v1/score"),)
+    with pytest.raises(NotFoundError, match="no route '/v1/other'"):
+        add_client(mine, "b", "b", models=[], routes=["/v1/other"], environment="live", expires=None, actor=ACTOR)
+
+
 def test_a_revoked_client_is_on_record(installation: Installation) -> None:
     client = _add(installation)
     revoked, _ = revoke_client(installation, "acme", "acme", actor=ACTOR)
@@ -243,3 +312,12 @@ def test_without_its_record_nothing_changes(
     with installation.open_registry() as registry, registry.read() as records:
         (client,) = records.clients.all()
         assert (client.standing, client.revoked_at, len(records.clients.keys(client.id))) == ("trusted", None, 1)
+
+
+def test_a_client_can_be_let_in_to_a_model_that_only_a_route_names(installation: Installation) -> None:
+    there = RoutePolicy(model="there", protocol="open-inference", upstream="http://127.0.0.1:8000")
+    policy = msgspec.structs.replace(installation.policy, route=(there, RoutePolicy(model="here")))
+    mine = Installation(installation.paths, policy, installation.clock)
+    assert _add(mine, models=("there", "fraud")).scopes == (scope("there"), scope("fraud"))
+    with pytest.raises(NotFoundError):
+        _add(mine, "new", models=("here",))

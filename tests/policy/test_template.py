@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from palladion.policy import Policy, RoutePolicy, parse_policy, settings, template
+from palladion.policy import ContractPolicy, IssuerPolicy, Policy, RoutePolicy, parse_policy, settings, template
 
 
 def _parse(text: str) -> Policy:
@@ -30,7 +30,9 @@ def test_the_template_shows_each_setting_with_its_default() -> None:
         (name, item) for name, table in document.items() for item in (table if isinstance(table, list) else [table])
     ]
     assert {f"{name}.{key}" for name, table in tables for key in table} == {s.name for s in settings()}
-    assert _parse(uncommented) == Policy(route=(RoutePolicy(model="fraud"),))
+    issuer = IssuerPolicy(url="https://login.example.com/acme", audience="https://gate.example.com")
+    contract = ContractPolicy(client="acme/web")
+    assert _parse(uncommented) == Policy(issuer=(issuer,), contract=(contract,), route=(RoutePolicy(model="fraud"),))
 
 
 def test_a_value_given_to_the_template_is_set() -> None:

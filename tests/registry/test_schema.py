@@ -112,7 +112,7 @@ def test_a_registry_of_a_newer_palladion_is_refused(registry: Registry, clock: M
     with connection:
         connection.execute("UPDATE alembic_version SET version_num = '0042'")
     connection.close()
-    with pytest.raises(InstallationError, match="schema revision '0042', newer than '0003'") as caught:
+    with pytest.raises(InstallationError, match="schema revision '0042', newer than '0005'") as caught:
         Registry.open(registry.path, clock)
     assert caught.value.hints == ("a newer palladion wrote it: upgrade this one",)
 

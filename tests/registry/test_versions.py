@@ -190,8 +190,9 @@ def test_a_version_that_says_something_wrong_is_refused(
 @pytest.mark.parametrize("statement", ["UPDATE {} SET model = 'x'", "DELETE FROM {}"])
 def test_history_cannot_be_changed_even_by_hand(registry: Registry, table: str, statement: str) -> None:
     with registry.write() as records:
-        add_model(records, "digits", "a")
+        add_model(records, "digits", "a", "b")
         records.promotions.promote("digits", 1, actor="ada")
+        records.canaries.begin("digits", 2, percent=5, actor="ada")
         records.calibrations.add("digits", 1, path="p", digest="0" * 64, simulated=True, clients=1)
         records.recipients.add("bob", kind="x25519", public_key="k")
         sent = SealedFile("p", "0" * 64, "1" * 64)

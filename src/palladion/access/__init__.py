@@ -1,4 +1,4 @@
-"""Who is asking: API keys so far; tokens, certificates, authorisation and limits come later.
+"""Who is asking, what they may do, and how much: keys, tokens, certificates, access policies, rates and budgets.
 
 Knows no registry: what is on record is handed in.
 """

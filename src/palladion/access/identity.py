@@ -8,6 +8,7 @@ github.blog/2021-04-05-behind-githubs-new-authentication-token-formats).
 import hmac
 import re
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from zlib import crc32
@@ -79,6 +80,20 @@ def hash_api_key(pepper: bytes, key: ApiKey) -> bytes:
     if len(pepper) != PEPPER_BYTES:
         raise ValueError(f"the pepper has {len(pepper)} bytes, expected {PEPPER_BYTES}")
     return blake2b(key.text.encode("ascii"), digest_size=HASH_BYTES, key=pepper, person=_PERSON).digest()
+
+
+def key_hasher(pepper: bytes) -> Callable[[bytes], bytes]:
+    """`hash_api_key` for whoever hashes many, of texts that need not be keys: a third of its cost."""
+    if len(pepper) != PEPPER_BYTES:
+        raise ValueError(f"the pepper has {len(pepper)} bytes, expected {PEPPER_BYTES}")
+    begun = blake2b(digest_size=HASH_BYTES, key=pepper, person=_PERSON)
+
+    def digest(text: bytes) -> bytes:
+        mine = begun.copy()
+        mine.update(text)
+        return mine.digest()
+
+    return digest
 
 
 def verify_api_key(pepper: bytes, key: ApiKey, expected: bytes) -> ApiKey:

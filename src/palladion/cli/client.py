@@ -1,11 +1,12 @@
 """`palladion client …`: who may ask, with which keys, and how it stands."""
 
-from collections.abc import Callable
-from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from palladion.cli.client_identity import identity
+from palladion.cli.client_key import key
+from palladion.cli.client_options import expires, key_options, organisation_option
 from palladion.cli.output import (
     actor,
     echo,
@@ -19,41 +20,10 @@ from palladion.cli.output import (
 from palladion.clock import timestamp
 
 if TYPE_CHECKING:
-    from palladion.lifecycle.installation import Installation
     from palladion.registry.rows import Standing
-
-_Command = TypeVar("_Command", bound=Callable[..., Any])
 
 # As the registry has them, which only commands that run load; a test compares.
 STANDINGS = ("trusted", "watched", "throttled", "degraded", "suspended")
-
-organisation_option = click.option(
-    "--organisation", metavar="NAME", help="The organisation it belongs to; without it, one of the client's own name."
-)
-
-
-def _environment(ctx: click.Context, parameter: click.Parameter, text: str) -> str:
-    from palladion.access.identity import new_api_key
-
-    try:
-        new_api_key(text)
-    except ValueError as error:
-        raise click.BadParameter(str(error), ctx, parameter) from None
-    return text
-
-
-def key_options(command: _Command) -> _Command:
-    """What a new key is for, and how long it lives."""
-    command = click.option("--days", type=click.IntRange(1, 3650), help="Let the key expire after so many days.")(
-        command
-    )
-    return click.option(
-        "--environment",
-        default="live",
-        show_default=True,
-        callback=_environment,
-        help="A word in the key itself, such as live or test.",
-    )(command)
 
 
 @click.group()
@@ -64,7 +34,8 @@ def client() -> None:
 @client.command("add", epilog="Example: palladion client add acme --model fraud")
 @click.argument("name")
 @organisation_option
-@click.option("--model", "models", multiple=True, metavar="NAME", help="A model it may ask; without it, all of them.")
+@click.option("--model", "models", multiple=True, metavar="NAME", help="A model it may ask; without any, all of them.")
+@click.option("--route", "routes", multiple=True, metavar="PATH", help="A route it may ask on, whatever its model.")
 @key_options
 @json_option
 @click.pass_context
@@ -73,6 +44,7 @@ def add(
     name: str,
     organisation: str | None,
     models: tuple[str, ...],
+    routes: tuple[str, ...],
     environment: str,
     days: int | None,
     as_json: bool,
@@ -86,15 +58,18 @@ def add(
         organisation or name,
         name,
         models=models,
+        routes=routes,
         environment=environment,
-        expires=_expires(installation, days),
+        expires=expires(installation, days),
         actor=actor(),
     )
     if as_json:
         print_json({"client": f"{made.organisation}/{made.name}", "key": key.text, "receipt": str(receipt)})
         return
     echo(f"added client {made.organisation}/{made.name}")
-    print_fields([("key", key.text), ("may ask", ", ".join(models) or "every model"), ("ledger", str(receipt))])
+    print_fields(
+        [("key", key.text), ("may ask", ", ".join([*models, *routes]) or "every model"), ("ledger", str(receipt))]
+    )
     warn("the key is shown this once and cannot be shown again")
 
 
@@ -209,54 +184,5 @@ def standing(
         echo(f"{organisation or name}/{name} is {change.standing} now (ledger {receipt})")
 
 
-@client.group("key")
-def key() -> None:
-    """API keys of a client: one more, or one less."""
-
-
-@key.command("add", epilog="Example: palladion client key add acme --days 90")
-@click.argument("name")
-@organisation_option
-@key_options
-@json_option
-@click.pass_context
-def add_client_key(
-    ctx: click.Context, name: str, organisation: str | None, environment: str, days: int | None, as_json: bool
-) -> None:
-    """Give a client one more key, so that it can change keys without a gap. Shows it once."""
-    from palladion.lifecycle.clients import add_key
-
-    installation = find_installation(ctx)
-    row, made, receipt = add_key(
-        installation,
-        organisation or name,
-        name,
-        environment=environment,
-        expires=_expires(installation, days),
-        actor=actor(),
-    )
-    if as_json:
-        print_json({"key": made.text, "prefix": row.prefix, "receipt": str(receipt)})
-        return
-    echo(f"added key {row.prefix}…")
-    print_fields([("key", made.text), ("expires", timestamp(row.expires) if row.expires else None)])
-    warn("the key is shown this once and cannot be shown again")
-
-
-@key.command("revoke", epilog="Example: palladion client key revoke pall_live_x4Kd9Q")
-@click.argument("prefix")
-@json_option
-@click.pass_context
-def revoke_client_key(ctx: click.Context, prefix: str, as_json: bool) -> None:
-    """Accept a key no more, named by its beginning as `palladion client show` lists it."""
-    from palladion.lifecycle.clients import revoke_key
-
-    row, receipt = revoke_key(find_installation(ctx), prefix, actor=actor())
-    if as_json:
-        print_json({"prefix": row.prefix, "revoked": True, "receipt": str(receipt)})
-    else:
-        echo(f"revoked key {row.prefix}… (ledger {receipt})")
-
-
-def _expires(installation: "Installation", days: int | None) -> datetime | None:
-    return None if days is None else installation.clock.now() + timedelta(days=days)
+client.add_command(key)
+client.add_command(identity)

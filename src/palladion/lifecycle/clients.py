@@ -4,10 +4,12 @@ The ledger knows clients by pseudonym; the registry holds the names. A key is ha
 """
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from palladion.access.identity import ApiKey, hash_api_key, key_prefix, new_api_key
 from palladion.access.pseudonyms import pseudonym
+from palladion.clock import timestamp
+from palladion.errors import ConflictError, NotFoundError
 from palladion.keys import Root
 from palladion.ledger.record import Record
 from palladion.ledger.writer import Receipt
@@ -16,11 +18,17 @@ from palladion.registry import Client, ClientKey, Records, StandingChange
 from palladion.registry.rows import Standing
 
 PREDICT = "predict"
+ROUTE = "route"
 
 
 def scope(model: str) -> str:
     """The scope that lets a client ask a model."""
     return f"{PREDICT}:{model}"
+
+
+def route_scope(route: str) -> str:
+    """The scope that lets a client ask on one route, by its name."""
+    return f"{ROUTE}:{route}"
 
 
 def add_client(
@@ -29,17 +37,22 @@ def add_client(
     name: str,
     *,
     models: Sequence[str],
+    routes: Sequence[str] = (),
     environment: str,
     expires: datetime | None,
     actor: str,
 ) -> tuple[Client, ApiKey, Receipt]:
-    """Register a client with its first key; `models` it may ask, or every model if empty.
+    """Register a client with its first key; it may ask `models`, and on `routes`, or everything if both are empty.
 
-    Raises ConflictError if the organisation has one of that name, NotFoundError for a model that does not exist.
+    Raises ConflictError if the organisation has one of that name, NotFoundError for a model that does not exist: that
+    is neither registered nor served by a route of the policy, or for a route that the policy does not name.
     """
     gate = installation.open_gate_root()
     with installation.recording(gate) as (ledger, records):
-        scopes = [scope(records.models.get(model).name) for model in models]
+        scopes = [
+            *(scope(_askable(installation, records, model)) for model in models),
+            *(route_scope(_named(installation, route)) for route in routes),
+        ]
         client = records.clients.add(name, organisation=organisation, actor=actor, scopes=scopes)
         key, row = _new_key(records, gate, client, environment, expires)
         subject = pseudonym(gate.derive("pseudonyms"), client.id)
@@ -68,6 +81,40 @@ def add_key(
         key, row = _new_key(records, gate, client, environment, expires)
         subject = pseudonym(gate.derive("pseudonyms"), client.id)
         return row, key, ledger.append([_key_record("client.key-added", row, subject, actor, row.created)])[0]
+
+
+def rotate_key(
+    installation: Installation,
+    organisation: str,
+    name: str,
+    *,
+    overlap: timedelta,
+    environment: str,
+    expires: datetime | None,
+    actor: str,
+    prefix: str | None = None,
+) -> tuple[ApiKey, list[ClientKey], Receipt]:
+    """Give a client a new key, and its live ones, or the one called `prefix`, an end when the `overlap` is over.
+
+    A key that ends earlier stays so. Raises NotFoundError; ConflictError where `prefix` is no live key of the client.
+    """
+    gate = installation.open_gate_root()
+    with installation.recording(gate) as (ledger, records):
+        client = records.clients.named(organisation, name)
+        now = installation.clock.now()
+        live = [
+            row
+            for row in records.clients.keys(client.id)
+            if row.revoked_at is None and (row.expires is None or row.expires > now) and prefix in (None, row.prefix)
+        ]
+        if prefix is not None and not live:
+            raise ConflictError(f"{organisation}/{name} has no live key that begins with {prefix}")
+        key, row = _new_key(records, gate, client, environment, expires)
+        ending = [records.clients.end_key(item.prefix, now + overlap) for item in live]
+        subject = pseudonym(gate.derive("pseudonyms"), client.id)
+        added = _key_record("client.key-added", row, subject, actor, row.created)
+        receipt = ledger.append([added, *(_ending_record(item, subject, actor, row.created) for item in ending)])[0]
+        return key, ending, receipt
 
 
 def revoke_key(installation: Installation, prefix: str, *, actor: str) -> tuple[ClientKey, Receipt]:
@@ -110,12 +157,32 @@ def standing_record(change: StandingChange, *, before: Standing, subject: str, r
     )
 
 
+def _askable(installation: Installation, records: Records, model: str) -> str:
+    # a model at an upstream need not be registered here
+    if any(route.upstream and route.model == model for route in installation.policy.route):
+        return model
+    return records.models.get(model).name
+
+
+def _named(installation: Installation, route: str) -> str:
+    known = [item.route for item in installation.policy.route]
+    if route not in known:
+        hint = f"routes here: {', '.join(known)}" if known else "there is no [[route]] yet"
+        raise NotFoundError(f"the policy has no route {route!r}", hint)
+    return route
+
+
 def _new_key(
     records: Records, gate: Root, client: Client, environment: str, expires: datetime | None
 ) -> tuple[ApiKey, ClientKey]:
     key = new_api_key(environment)
     hashed = hash_api_key(gate.derive("client-key-pepper"), key)
     return key, records.clients.add_key(client.id, prefix=key_prefix(key), key_hash=hashed, expires=expires)
+
+
+def _ending_record(row: ClientKey, subject: str, actor: str, moment: datetime) -> Record:
+    details = {"prefix": row.prefix, "expires": timestamp(row.expires or moment)}
+    return Record("client.key-ending", moment, actor, subject, details)
 
 
 def _key_record(kind: str, row: ClientKey, subject: str, actor: str, moment: datetime) -> Record:

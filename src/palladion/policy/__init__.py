@@ -1,18 +1,26 @@
 """The policy of an installation: one file, `palladion.toml`, read into a frozen `Policy`."""
 
+from palladion.policy.access import AccessPolicy, IssuerPolicy, ProxyPolicy
+from palladion.policy.limits import ContractPolicy, LimitsPolicy
+from palladion.policy.operations import OperationsPolicy
 from palladion.policy.reader import POLICY_BYTES_MAX, POLICY_FILE, load_policy, parse_policy
 from palladion.policy.sections import KeysPolicy, PassphrasePolicy, Policy
-from palladion.policy.serving import GatePolicy, LimitsPolicy, RoutePolicy, WatchPolicy
+from palladion.policy.serving import GatePolicy, RoutePolicy, WatchPolicy
 from palladion.policy.template import settings, template, toml_string
 
 __all__ = [
     "POLICY_BYTES_MAX",
     "POLICY_FILE",
+    "AccessPolicy",
+    "ContractPolicy",
     "GatePolicy",
+    "IssuerPolicy",
     "KeysPolicy",
     "LimitsPolicy",
+    "OperationsPolicy",
     "PassphrasePolicy",
     "Policy",
+    "ProxyPolicy",
     "RoutePolicy",
     "WatchPolicy",
     "load_policy",

@@ -4,17 +4,18 @@ import difflib
 import re
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import msgspec
 
 from palladion import files
 from palladion.errors import PolicyError
 from palladion.policy.sections import Policy
-from palladion.policy.template import section_types, settings
+from palladion.policy.template import section_types
 
 POLICY_FILE = "palladion.toml"
 POLICY_BYTES_MAX = 1024 * 1024  # a policy is a few KiB; the parser must not be fed a disk image
+_STEP = re.compile(r"\.([^.\[\]`]+)|\[(\d+)\]")
 
 
 def load_policy(path: Path) -> Policy:
@@ -41,29 +42,41 @@ def parse_policy(data: bytes, source: str) -> Policy:
 def _located(message: str, text: str, document: dict[str, Any], source: str) -> PolicyError:
     """Give a validation error its line and what was got."""
     reason, _, path = message.partition(" - at `$")
-    path = path.rstrip("`")
-    keys = re.findall(r"[^.\[\]`]+", re.sub(r"\[[^\]]*\]", "", path))
-    place = re.match(r"\.\w+\[(\d+)\]\.", path + ".")
-    index = int(place.group(1)) if place and section_types().get(keys[0], (None, False))[1] else 0
+    steps: list[str | int] = [int(number) if number else name for name, number in _STEP.findall(path.rstrip("`"))]
+    keys = [step for step in steps if isinstance(step, str)]
+    several = len(steps) > 1 and isinstance(steps[1], int) and section_types().get(str(steps[0]), (None, False))[1]
+    index = int(steps[1]) if several else 0
     unknown = re.search(r"unknown field `([^`]*)`", reason)
     hints = []
     if unknown:
         keys.append(unknown.group(1))
-        section = keys[0] if len(keys) > 1 else None
-        known = [s.key for s in settings() if s.section == section] if section else list(section_types())
-        reason = "unknown setting" if section else "unknown section"
+        known = _known(keys[:-1])
+        reason = "unknown setting" if len(keys) > 1 else "unknown section"
         close = difflib.get_close_matches(unknown.group(1), known, n=1)
         hints.append(f"did you mean {close[0]}?" if close else f"known here: {', '.join(known)}")
     elif reason.startswith("Object missing"):
         reason = f"it has no {reason.rpartition(' ')[2].strip('`')}, which is required"
     else:
         value: Any = document
-        for key in keys:
-            value = value[index] if isinstance(value, list) and index < len(value) else value
-            value = value.get(key) if isinstance(value, dict) else value
+        for step in steps:
+            if isinstance(value, dict):
+                value = value.get(step, value)
+            elif isinstance(step, int) and isinstance(value, list) and value and isinstance(value[0], dict):
+                value = value[step]
         expected = reason.partition(", got ")[0].replace("`", "")
         reason = f"{expected[0].lower()}{expected[1:]}, got {value!r}"
     return PolicyError(f"{source}:{_line_of(text, keys, index)}: {'.'.join(keys)}: {reason}", *hints)
+
+
+def _known(keys: list[str]) -> list[str]:
+    """What may stand in the table to which `keys` lead."""
+    if not keys:
+        return list(section_types())
+    table: Any = section_types()[keys[0]][0]
+    for key in keys[1:]:
+        # a table within one stands there as tuple[Table, ...]
+        table = get_args(get_type_hints(table)[key])[0]
+    return list(table.__struct_fields__)
 
 
 def _line_of(text: str, keys: list[str], index: int) -> int:

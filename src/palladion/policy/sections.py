@@ -9,8 +9,11 @@ from typing import Annotated
 from msgspec import Meta
 
 from palladion.errors import PolicyError
+from palladion.policy.access import AccessPolicy, IssuerPolicy, ProxyPolicy
+from palladion.policy.limits import ContractPolicy, LimitsPolicy
+from palladion.policy.operations import OperationsPolicy
 from palladion.policy.section import Section
-from palladion.policy.serving import GatePolicy, LimitsPolicy, RetentionPolicy, RoutePolicy, WatchPolicy
+from palladion.policy.serving import GatePolicy, RetentionPolicy, RoutePolicy, WatchPolicy
 
 GIB = 1024**3
 
@@ -175,6 +178,11 @@ class Policy(Section, frozen=True):
     limits: LimitsPolicy = LimitsPolicy()
     watch: WatchPolicy = WatchPolicy()
     retention: RetentionPolicy = RetentionPolicy()
+    operations: OperationsPolicy = OperationsPolicy()
+    proxy: ProxyPolicy = ProxyPolicy()
+    access: AccessPolicy = AccessPolicy()
+    issuer: tuple[IssuerPolicy, ...] = ()
+    contract: tuple[ContractPolicy, ...] = ()
     route: tuple[RoutePolicy, ...] = ()
 
     def __post_init__(self) -> None:
@@ -186,3 +194,7 @@ class Policy(Section, frozen=True):
                 "a mark is tested on the queries that were kept, so none could ever be found",
                 "set retention.queries, for example to 5000, or flipped = 0",
             )
+        whose = [contract.organisation_and_name for contract in self.contract]
+        twice = next((name for name in whose if whose.count(name) > 1), None) if len(set(whose)) < len(whose) else None
+        if twice is not None:
+            raise PolicyError(f"client {'/'.join(twice)} has two contracts", "put its settings into one [[contract]]")

@@ -8,7 +8,7 @@ from msgspec import Meta
 from palladion.policy.section import Section
 from palladion.policy.sections import Policy
 
-EXAMPLE = "fraud"  # shown for a setting that has no default: a model's name
+EXAMPLE = "fraud"  # shown for a setting that has neither default nor an example of its own: a model's name
 
 
 class Setting(msgspec.Struct, frozen=True):
@@ -40,9 +40,10 @@ def settings() -> list[Setting]:
     for section, (section_type, _) in section_types().items():
         fields = {field.name: field for field in msgspec.structs.fields(section_type)}
         for key, hint in get_type_hints(section_type, include_extras=True).items():
-            description = next(meta.description for meta in get_args(hint)[1:] if isinstance(meta, Meta))
-            default = EXAMPLE if fields[key].required else fields[key].default
-            found.append(Setting(section, key, default, description or ""))
+            meta = next(meta for meta in get_args(hint)[1:] if isinstance(meta, Meta))
+            example = meta.examples[0] if meta.examples else EXAMPLE
+            default = example if fields[key].required else fields[key].default
+            found.append(Setting(section, key, default, meta.description or ""))
     return found
 
 

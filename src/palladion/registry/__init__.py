@@ -7,7 +7,9 @@ from palladion.registry.diff import VersionDiff
 from palladion.registry.registry import Records, Registry
 from palladion.registry.rows import (
     CalibrationRow,
+    Canary,
     Client,
+    ClientIdentity,
     ClientKey,
     Delivery,
     Incident,
@@ -25,7 +27,9 @@ from palladion.registry.rows import (
 
 __all__ = [
     "CalibrationRow",
+    "Canary",
     "Client",
+    "ClientIdentity",
     "ClientKey",
     "Delivery",
     "Incident",

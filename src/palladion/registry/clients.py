@@ -15,8 +15,8 @@ from palladion.registry.transaction import Transaction
 ID_BYTES = 8  # random: with a million clients, two share an id with probability 3e-8, and the database refuses that
 HASH_BYTES = 32
 PREFIX_CHARACTERS_MAX = 64
-SCOPES_MAX = 64  # a scope names an action and a model; whoever needs more may ask for all models
-SCOPE_CHARACTERS_MAX = 128
+SCOPES_MAX = 64  # a scope names a model or a route; whoever needs more may ask for all models
+SCOPE_CHARACTERS_MAX = 256  # a path has at most 200
 
 _CLIENT = tables.client.c
 _KEY = tables.client_key.c
@@ -124,6 +124,15 @@ class Clients:
             raise ConflictError(f"the key {prefix}… was revoked on {key.revoked_at:%Y-%m-%d}")
         now = self._transaction.now()
         self._transaction.change(update(tables.client_key).where(_KEY.prefix == prefix).values(revoked_at=now))
+        return self._key(prefix)
+
+    def end_key(self, prefix: str, expires: datetime) -> ClientKey:
+        """Let a live key end at `expires`, or earlier if it does already. Raises NotFoundError, ConflictError."""
+        key = self._key(prefix)
+        if key.revoked_at is not None:
+            raise ConflictError(f"the key {prefix}… was revoked on {key.revoked_at:%Y-%m-%d}")
+        if key.expires is None or expires < key.expires:
+            self._transaction.change(update(tables.client_key).where(_KEY.prefix == prefix).values(expires=expires))
         return self._key(prefix)
 
     def credentials(self) -> list[tuple[bytes, ClientKey]]:

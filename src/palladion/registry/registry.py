@@ -14,9 +14,11 @@ from palladion.clock import Clock
 from palladion.errors import InstallationError, PolicyError
 from palladion.registry import schema, sqlite
 from palladion.registry.calibrations import Calibrations
+from palladion.registry.canaries import Canaries
 from palladion.registry.clients import Clients
 from palladion.registry.deliveries import Deliveries
 from palladion.registry.gate_states import GateStates
+from palladion.registry.identities import Identities
 from palladion.registry.incidents import Incidents
 from palladion.registry.models import Models
 from palladion.registry.operators import Operators
@@ -35,9 +37,11 @@ class Records:
         self.models = Models(transaction)
         self.versions = Versions(transaction, self.models)
         self.promotions = Promotions(transaction, self.models, self.versions)
+        self.canaries = Canaries(transaction, self.models, self.versions, self.promotions)
         self.recipients = Recipients(transaction)
         self.deliveries = Deliveries(transaction, self.versions, self.recipients)
         self.clients = Clients(transaction)
+        self.identities = Identities(transaction, self.clients)
         self.standings = Standings(transaction, self.clients)
         self.calibrations = Calibrations(transaction, self.versions)
         self.gate_states = GateStates(transaction)

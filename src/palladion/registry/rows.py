@@ -9,8 +9,10 @@ from typing import Any, Literal
 
 SealedKind = Literal["served", "original"]
 PromotionKind = Literal["promote", "rollback"]
+CanaryKind = Literal["begin", "end"]
 Role = Literal["viewer", "analyst", "approver", "admin", "auditor"]
 Standing = Literal["trusted", "watched", "throttled", "degraded", "suspended"]
+IdentityKind = Literal["jwt", "spiffe", "certificate"]
 IncidentState = Literal["open", "acknowledged", "closed"]
 IncidentEventKind = Literal["opened", "acknowledged", "noted", "acted", "closed"]
 
@@ -96,6 +98,19 @@ class Promotion:
 
 
 @dataclass(frozen=True)
+class Canary:
+    """A version began, or ended, to be served to `percent` of the clients; `reason` says why it ended."""
+
+    model: str
+    number: int
+    kind: CanaryKind
+    percent: int
+    reason: str
+    actor: str
+    at: datetime
+
+
+@dataclass(frozen=True)
 class Recipient:
     """Somebody who may unseal: a name for a public key. A revoked one stays listed: its copies stay traceable."""
 
@@ -146,6 +161,18 @@ class ClientKey:
     client: str
     created: datetime
     expires: datetime | None
+    revoked_at: datetime | None
+
+
+@dataclass(frozen=True)
+class ClientIdentity:
+    """By what else a client is known: an issuer and its subject, a SPIFFE id, or a certificate's fingerprint."""
+
+    id: int
+    client: str
+    kind: IdentityKind
+    value: str
+    created: datetime
     revoked_at: datetime | None
 
 

@@ -24,6 +24,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    text,
 )
 
 from palladion import canonical
@@ -33,7 +34,7 @@ from palladion.registry import rows
 
 JSON_BYTES_MAX = 1024 * 1024  # marks, scopes and shapes take a few hundred bytes
 APPEND_ONLY = (
-    *("version", "version_tensor", "sealed_file", "promotion", "calibration", "delivery"),
+    *("version", "version_tensor", "sealed_file", "promotion", "canary", "calibration", "delivery"),
     *("standing_change", "incident_event"),
 )
 
@@ -160,6 +161,23 @@ promotion = Table(
     Index(None, "model"),
 )
 
+canary = Table(
+    "canary",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("model", String(64), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("percent", Integer, nullable=False),
+    Column("reason", String(2000), nullable=False),
+    Column("actor", String(200), nullable=False),
+    Column("at", Moment, nullable=False),
+    ForeignKeyConstraint(["model", "number"], ["version.model", "version.number"]),
+    _one_of("kind", rows.CanaryKind),
+    CheckConstraint("percent BETWEEN 1 AND 50", name="percent"),
+    Index(None, "model"),
+)
+
 recipient = Table(
     "recipient",
     metadata,
@@ -209,6 +227,27 @@ client_key = Table(
     Column("created", Moment, nullable=False),
     Column("expires", Moment),
     Column("revoked_at", Moment),
+)
+
+client_identity = Table(
+    "client_identity",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("client", ForeignKey("client.id"), nullable=False, index=True),
+    Column("kind", String(16), nullable=False),
+    Column("value", String(2500), nullable=False),
+    Column("created", Moment, nullable=False),
+    Column("revoked_at", Moment),
+    _one_of("kind", rows.IdentityKind),
+    # of those that count, each names one client; a revoked one may be given again
+    Index(
+        None,
+        "kind",
+        "value",
+        unique=True,
+        sqlite_where=text("revoked_at IS NULL"),
+        postgresql_where=text("revoked_at IS NULL"),
+    ),
 )
 
 standing_change = Table(

@@ -1,0 +1,32 @@
+"""Names of end users, as clients' tokens and proxies give them: one spelling for one user, and nothing that hides.
+
+Source: Unicode Standard Annex 15 (normal form C); categories C* (control, format, private, unassigned) are refused.
+"""
+
+import unicodedata
+
+CHARACTERS_MAX = 128  # a subject of OpenID Connect has at most 255 ASCII characters, an address or a UUID 40
+BYTES_MAX = 256
+
+
+def user_name(text: str) -> str:
+    """`text` in normal form C. Raises ValueError if it is no name, without repeating it.
+
+    Two spellings of one name would be two users, each with limits of its own; control and format characters, which
+    nobody sees, likewise.
+    """
+    if not text or len(text) > CHARACTERS_MAX:
+        raise ValueError(f"a user's name has {len(text)} characters, 1 to {CHARACTERS_MAX} were expected")
+    if text.isascii():
+        # the usual case, which has only one normal form
+        if not text.isprintable() or text != text.strip():
+            raise ValueError("a user's name with control characters, or blanks around it")
+        return text
+    if any(unicodedata.category(character)[0] == "C" for character in text):
+        raise ValueError("a user's name with characters that nobody sees")
+    name = unicodedata.normalize("NFC", text)
+    if name != name.strip():
+        raise ValueError("a user's name with blanks around it")
+    if len(name.encode()) > BYTES_MAX:
+        raise ValueError(f"a user's name with more than {BYTES_MAX} bytes")
+    return name

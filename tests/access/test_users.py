@@ -1,0 +1,52 @@
+"""Names of end users: one spelling for one user, and nothing that nobody sees."""
+
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from palladion.access.users import BYTES_MAX, CHARACTERS_MAX, user_name
+
+
+@pytest.mark.parametrize("name", ["ada", "ada@example.com", "6f1c-22", "Ada Lovelace", "a" * CHARACTERS_MAX, "Ἀθηνᾶ"])
+def test_a_name_is_taken_as_it_is(name: str) -> None:
+    assert user_name(name) == unicodedata.normalize("NFC", name)
+
+
+def test_two_spellings_of_one_name_are_one_user() -> None:
+    assert user_name("Zoe\u0308") == user_name("Zo\u00eb") == "Zo\u00eb"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("", id="none"),
+        pytest.param(" ", id="a blank"),
+        pytest.param("ada ", id="a blank at the end"),
+        pytest.param("\u2003ada", id="a wide blank"),
+        pytest.param("a\x00da", id="NUL"),
+        pytest.param("ada\n", id="a line break"),
+        pytest.param("a\u200bda", id="a blank without width"),
+        pytest.param("a\u202eda", id="the other direction"),
+        pytest.param("a\u00adda", id="a soft hyphen"),
+        pytest.param("a\ue000da", id="private use"),
+        pytest.param("a\ud800da", id="half a surrogate"),
+        pytest.param("a\u0378da", id="unassigned"),
+        pytest.param("a" * (CHARACTERS_MAX + 1), id="too long"),
+        pytest.param("\u4e00" * CHARACTERS_MAX, id="too many bytes"),
+    ],
+)
+def test_what_hides_or_is_too_long_is_no_name(name: str) -> None:
+    with pytest.raises(ValueError, match="a user's name"):
+        user_name(name)
+
+
+@given(st.text())
+def test_a_name_that_is_taken_is_its_own_normal_form(text: str) -> None:
+    try:
+        name = user_name(text)
+    except ValueError:
+        return
+    assert user_name(name) == name
+    assert len(name.encode()) <= BYTES_MAX
