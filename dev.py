@@ -20,7 +20,8 @@ STAMP = VENV / "palladion-set-up"
 PYTHON = VENV / "bin" / "python"
 EXTRAS = ("demo", "dev")  # enough for the demo and the default suite
 # with them every test and check can run; torch alone takes 0.7 GB
-ALL_EXTRAS = (*EXTRAS, "aws", "azure", "cloud", "gcp", "hsm", "release", "stamp", "thorough", "torch", "vault")
+ALL_EXTRAS = (*EXTRAS, "aws", "azure", "cloud", "gcp", "hsm", "otel", "release", "stamp", "thorough", "torch", "vault")
+TEST_PEERS = ("mlserver",)  # servers of other makers that service tests run against; without them these are skipped
 FAST = "not slow and not service and not torch"
 TAIL_LINES = 40  # of a failing command's output; the cause stands at its end
 
@@ -95,6 +96,8 @@ def set_up(*, everything: bool) -> None:
 def test(*, everything: bool, pytest_arguments: list[str]) -> int:
     """Run the default suite, or all of it."""
     # two workers: the suite is written for two cores, and files stay together so that session fixtures are made once
+    if everything and _run(["-m", "tools.peers", *TEST_PEERS]) != 0:
+        print("dev.py: tests that need these servers are skipped", file=sys.stderr, flush=True)
     command = ["-m", "pytest", "-n", "2", "--dist", "loadfile"]
     command += ["--hypothesis-profile", "thorough"] if everything else ["-m", FAST]
     return _run([*command, *pytest_arguments])

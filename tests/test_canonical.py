@@ -74,7 +74,20 @@ def test_deep_nesting_is_refused() -> None:
         canonical.encode(nested)
 
 
-@pytest.mark.parametrize("value", [1.5, b"bytes", {1: 2}, {"é": 1}, 2**53, "\ud800"])
+@pytest.mark.parametrize("depth", range(canonical.DEPTH_MAX - 1, canonical.DEPTH_MAX + 2))
+def test_texts_lie_no_deeper_than_anything_else(depth: int) -> None:
+    def encodes(value: Any) -> bool:
+        for _ in range(depth):
+            value = {"a": value}
+        try:
+            return bool(canonical.encode(value))
+        except ValueError:
+            return False
+
+    assert encodes("text") == encodes(1) == (depth <= canonical.DEPTH_MAX)
+
+
+@pytest.mark.parametrize("value", [1.5, b"bytes", {1: 2}, {"é": 1}, 2**53, "\ud800", {"a": "\ud800"}])
 def test_values_without_a_canonical_form_are_refused(value: Any) -> None:
     with pytest.raises(ValueError):
         canonical.encode(value)

@@ -16,6 +16,14 @@ def test_a_timestamp_reads_back_as_the_same_instant(moment: datetime) -> None:
     assert parse_timestamp(timestamp(moment)) == moment
 
 
+_ZONES = st.sampled_from([UTC, timezone(timedelta(hours=-9))])
+
+
+@given(st.datetimes(min_value=datetime(1000, 1, 2), max_value=datetime(9999, 12, 30), timezones=_ZONES))  # noqa: DTZ001
+def test_a_timestamp_is_spelt_as_by_strftime(moment: datetime) -> None:
+    assert timestamp(moment) == moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
 def test_timestamps_of_other_zones_are_written_in_utc() -> None:
     assert timestamp(NOON.astimezone(timezone(timedelta(hours=5)))) == "2026-03-01T12:00:00.000000Z"
 

@@ -41,7 +41,9 @@ def timestamp(moment: datetime) -> str:
     """RFC 3339 in UTC with microseconds and a `Z`: one spelling per instant, so that it sorts and signs."""
     if moment.tzinfo is None:
         raise ValueError("a timestamp needs a timezone-aware datetime")
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    # four digits of any year, as strftime does not give on all platforms, and in half its time
+    utc = moment if moment.tzinfo is UTC else moment.astimezone(UTC)
+    return utc.isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
 
 
 def parse_timestamp(text: str) -> datetime:

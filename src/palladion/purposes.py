@@ -93,6 +93,14 @@ PURPOSES: tuple[Purpose, ...] = (
     ),
     Purpose(
         "gate",
+        "canaries",
+        "derived",
+        "chooses which clients are served a version on trial",
+        "other clients than before are chosen",
+        "it can be told beforehand which client will be chosen",
+    ),
+    Purpose(
+        "gate",
         "ledger-salts",
         "derived",
         "salts the digests of requests and answers in the ledger",

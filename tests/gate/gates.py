@@ -4,6 +4,7 @@ Nothing here waits for a clock: time is a `ManualClock`, the journal is a list, 
 """
 
 import asyncio
+import math
 import shutil
 from collections.abc import Awaitable, Callable, Iterable, KeysView, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from palladion import files
 from palladion.clock import ManualClock
 from palladion.errors import PalladionError
+from palladion.gate import deadlines
 from palladion.gate.directory import Directory, Roll, read_roll
 from palladion.gate.gate import Gate
 from palladion.gate.requests import Request, Response
@@ -42,7 +44,7 @@ from palladion.watch.calibration import About, Calibration, calibrate
 from palladion.watch.calibration_file import encode_calibration
 from palladion.watch.instruments import Episode
 from palladion.watch.response import Evidence, Verdict
-from palladion.watch.watch import Asker, Observation, Watch
+from palladion.watch.watch import Asked, Asker, Observation, Watch
 from tests.lifecycle.installations import ACTOR, NOW, make
 from tests.models import onnx_bytes, write
 
@@ -134,13 +136,13 @@ class ScriptedWatch(Watch):
         self.asked: list[tuple[Asker, str, int]] = []
         self.forgiven: list[str] = []
 
-    def observe(
-        self, asker: Asker, model: str, inputs: NDArray[np.float64], scores: NDArray[np.float64], *, now: float
-    ) -> Observation:
-        self.asked.append((asker, model, len(inputs)))
+    def observe_all(self, model: str, asked: Sequence[Asked], *, now: float) -> list[Observation]:
+        self.asked += [(item.asker, model, len(item.inputs)) for item in asked]
         evidence = Evidence(p_value=1.0 if self.p_value is None else self.p_value)
         calibrated = self.p_value is not None
-        return Observation(evidence, self.verdict, len(inputs), 0, self.quiet_hours, calibrated)
+        return [
+            Observation(evidence, self.verdict, len(item.inputs), 0, self.quiet_hours, calibrated) for item in asked
+        ]
 
     def members(self, client: str, model: str) -> KeysView[str]:
         return dict.fromkeys([*self.linked, client]).keys()
@@ -245,24 +247,35 @@ def _roll(house: House) -> Roll:
 
 
 class Deadlines:
-    """Every `asyncio.timeout` from now on ends when the test says so, and never by itself."""
+    """Every deadline and `asyncio.timeout` from now on ends when the test says so, and never by itself."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.seconds: list[float | None] = []
-        self._open: list[asyncio.Timeout] = []
-        self._real = asyncio.timeout
+        self._timeouts: list[asyncio.Timeout] = []
+        self._deadlines: list[deadlines.Deadline] = []
+        self._timeout, within = asyncio.timeout, deadlines.Deadlines.within
+
+        def begin(real: deadlines.Deadlines, seconds: float) -> deadlines.Deadline:
+            self.seconds.append(seconds)
+            self._deadlines.append(within(real, math.inf))
+            return self._deadlines[-1]
+
         monkeypatch.setattr(asyncio, "timeout", self._begin)
+        monkeypatch.setattr(deadlines.Deadlines, "within", begin)
 
     def _begin(self, seconds: float | None) -> asyncio.Timeout:
         self.seconds.append(seconds)
-        self._open.append(self._real(None))
-        return self._open[-1]
+        self._timeouts.append(self._timeout(None))
+        return self._timeouts[-1]
 
     def pass_by(self) -> None:
         """All that have begun are over."""
-        for deadline in self._open:
-            deadline.reschedule(asyncio.get_running_loop().time())
-        self._open.clear()
+        for timeout in self._timeouts:
+            timeout.reschedule(asyncio.get_running_loop().time())
+        for deadline in self._deadlines:
+            deadline.expire()
+        self._timeouts.clear()
+        self._deadlines.clear()
 
 
 class StubSession(Session):

@@ -173,14 +173,21 @@ def configure(house: House, *routes: RoutePolicy, **sections: Mapping[str, Any])
             line = re.compile(rf"^(# )?{key} = .*$", re.MULTILINE)
             assert line.search(after), key
             text = before + header + line.sub(f"{key} = {msgspec.json.encode(value).decode()}", after, count=1)
+    default = msgspec.to_builtins(RoutePolicy(model=""))
     for route in routes:
         text += "\n[[route]]\n"
         text += "".join(
-            f"{name} = {msgspec.json.encode(value).decode()}\n"
-            for name, value in msgspec.to_builtins(route).items()
-            if value != ""
+            f"{name} = {_toml(value)}\n" for name, value in msgspec.to_builtins(route).items() if value != default[name]
         )
     path.write_text(text)
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_toml, value))}]"
+    if isinstance(value, dict):
+        return f"{{ {', '.join(f'{key} = {_toml(item)}' for key, item in value.items())} }}"
+    return msgspec.json.encode(value).decode()
 
 
 def wait_until(condition: Callable[[], bool]) -> None:

@@ -7,7 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from palladion.errors import PalladionError
 from palladion.gate.admin import AdminServer
+from palladion.ledger.messages import PolicyReloaded
 from palladion.ledger.record import Record
 from palladion.ledger.writer import Ledger, Receipt
 
@@ -48,6 +50,23 @@ class Port:
         return self.held
 
 
+class StillPolicy:
+    """A policy as the gate tells of it; `refused` is why another one is not taken over."""
+
+    def __init__(self) -> None:
+        self.actors: list[str] = []
+        self.refused: PalladionError | None = None
+
+    def settings(self) -> dict[str, Any]:
+        return {"gate": {"rows_max": 7}}
+
+    async def take_over(self, actor: str) -> PolicyReloaded:
+        self.actors.append(actor)
+        if self.refused is not None:
+            raise self.refused
+        return PolicyReloaded("1f", [{"setting": "gate.rows_max"}])
+
+
 class Serving:
     """A running server. `reloaded` is set after each reload, `failures` is what reached the loop's handler."""
 
@@ -60,7 +79,8 @@ class Serving:
         self.failures: list[dict[str, Any]] = []
         self.loop = asyncio.new_event_loop()
         self.loop.set_exception_handler(lambda _loop, context: self.failures.append(context))
-        self.server = AdminServer(path, self.port, reload=self._reload, status=self._status)
+        self.policy = StillPolicy()
+        self.server = AdminServer(path, self.port, reload=self._reload, status=self._status, policy=self.policy)
         self._thread = threading.Thread(target=self.loop.run_forever)
 
     def start(self) -> None:

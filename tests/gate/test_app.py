@@ -158,6 +158,7 @@ def test_a_slow_body_is_not_waited_for(bench: Bench, monkeypatch: pytest.MonkeyP
     exchange.on_receive = stall
     response = exchange.run(_part(BODY[:5], more=True), _part(BODY[5:]))
     assert (response.status, problem(response)) == (408, "timeout")
+    assert header(response, b"connection") == b"close"
     assert answer(response)["detail"] == "a body has to arrive within 7 s"
     assert deadlines.seconds == [7]
 

@@ -2,22 +2,30 @@
 
 import asyncio
 import resource
+import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
+from palladion.access.certificates import Certificate
+from palladion.errors import FormatError
+from palladion.gate import connections
 from palladion.gate.connections import (
     CONNECTIONS_MAX,
     DESCRIPTORS_RESERVED,
+    FRAMES_BYTES_MAX,
     HEAD_BYTES_MAX,
     HEAD_SECONDS_MAX,
+    HOP_SECONDS_MAX,
     UNREAD_SECONDS_MAX,
     Connection,
     connections_max,
 )
+from palladion.gate.hops import SCOPE, Hop
 
 HEAD = b"GET /x HTTP/1.1\r\nhost: a\r\n\r\n"
 POST = b"POST /x HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n"
@@ -298,6 +306,15 @@ def test_a_connection_that_is_gone_leaves_no_clock(state: ServerState) -> None:
         b"POST / HTTP/1.1\r\ncontent-length: -1\r\n\r\n",
         b"GET / HTTP/1.1\r\n folded: x\r\n\r\n",
         b"GET / HTTP/1.1\r\nna me: x\r\n\r\n",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nhost: a/b\r\n\r\n",
+        b"GET / HTTP/2.0\r\nhost: a\r\n\r\n",
+        b"GET http://a/ HTTP/1.1\r\nhost: a\r\n\r\n",
+        b"GET /#a HTTP/1.1\r\nhost: a\r\n\r\n",
+        b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: gzip, chunked\r\n\r\n",
+        b"POST / HTTP/1.0\r\ntransfer-encoding: chunked\r\n\r\n",
+        b"GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n",
+        HEAD[:-2] + b"x: " + b"v" * HEAD_BYTES_MAX + b"\r\n\r\n",
     ],
 )
 def test_what_is_no_http_is_refused_and_ends_the_connection(state: ServerState, garbage: bytes) -> None:
@@ -327,3 +344,132 @@ def test_as_many_connections_as_leave_descriptors_for_the_ledger(
     monkeypatch.setattr(resource, "setrlimit", set_limit)
     assert connections_max() == expected
     assert limits == ([] if raised is None else [(raised, hard)])
+
+
+def test_a_path_is_handed_on_as_it_was_sent(state: ServerState) -> None:
+    peer = Peer(state)
+    peer.send(HEAD.replace(b"/x", b"/%78%2fy"))
+    assert peer.connection.scope["path"] == "/%78%2fy"
+
+
+def test_garbage_behind_a_request_waits_for_its_answer_and_ends_the_connection(state: ServerState) -> None:
+    peer = Peer(state)
+    peer.send(HEAD + b"garbage\r\n\r\n")
+    peer.send(b"more")
+    assert (peer.requests, peer.ended, peer.transport.written) == (1, None, b"")
+    assert peer.connection.cycle.keep_alive is False
+
+
+def test_a_body_that_breaks_before_the_answer_is_refused_by_it(state: ServerState) -> None:
+    peer = Peer(state)
+    peer.send(CHUNKED + b"zz\r\n")
+    assert (peer.transport.written[:12], peer.ended) == (b"HTTP/1.1 400", "closed")
+
+
+def test_a_body_that_breaks_after_the_answer_gets_no_second_one(state: ServerState) -> None:
+    peer = Peer(state)
+    peer.send(CHUNKED)
+    peer.answer()
+    peer.send(b"zz\r\n")
+    assert (peer.transport.written, peer.ended) == (b"", "closed")
+    peer.loop.pass_seconds(UNREAD_SECONDS_MAX)
+    assert peer.ended == "aborted"
+
+
+def test_a_body_that_breaks_in_the_middle_of_an_answer_cuts_it(state: ServerState) -> None:
+    peer = Peer(state)
+    peer.send(CHUNKED)
+    peer.connection.cycle.response_started = True
+    peer.send(b"zz\r\n")
+    assert (peer.transport.written, peer.ended) == (b"", "aborted")
+
+
+def test_a_broken_body_behind_an_open_request_answers_neither(state: ServerState) -> None:
+    peer = Peer(state)
+    peer.send(HEAD + CHUNKED + b"zz\r\n")
+    assert (peer.transport.written, peer.ended) == (b"", "aborted")
+
+
+@pytest.mark.parametrize("frame", [b"0" * 1000, b"1;" + b"a" * 998], ids=["zeros", "extensions"])
+def test_frames_of_a_body_are_not_without_end(state: ServerState, frame: bytes) -> None:
+    peer = Peer(state)
+    peer.send(CHUNKED + frame)
+    sent = 0
+    while peer.ended is None and sent < 10 * FRAMES_BYTES_MAX:
+        peer.send(frame[2:])
+        sent += len(frame)
+    assert (peer.ended, sent <= FRAMES_BYTES_MAX + 2 * len(frame)) == ("closed", True)
+
+
+def test_the_smallest_chunks_are_no_such_frames(state: ServerState) -> None:
+    peer = Peer(state)
+    peer.send(CHUNKED)
+    for _ in range(FRAMES_BYTES_MAX):
+        peer.send(b"1\r\nb\r\n")
+    assert peer.ended is None
+
+
+BEGUN = 1_780_000_000.0
+
+
+@pytest.fixture
+def certified(state: ServerState, monkeypatch: pytest.MonkeyPatch) -> Callable[[timedelta], Peer]:
+    """A peer with a certificate that lives so long."""
+    monkeypatch.setattr(time, "time", lambda: BEGUN)
+
+    def connect(lives: timedelta) -> Peer:
+        hop = Hop(Certificate("ab" * 32, None, datetime.fromtimestamp(BEGUN, UTC) + lives))
+        monkeypatch.setattr(connections, "read_hop", lambda _: hop)
+        return Peer(state)
+
+    return connect
+
+
+def test_every_request_of_a_connection_says_who_is_at_its_other_end(certified: Callable[[timedelta], Peer]) -> None:
+    peer = certified(timedelta(hours=1))
+    for _ in range(2):
+        peer.send(HEAD)
+        assert peer.connection.scope[SCOPE].certificate.fingerprint == "ab" * 32  # type: ignore[literal-required]
+        peer.answer()
+
+
+def test_a_connection_in_plain_text_says_nothing_of_that(state: ServerState) -> None:
+    peer = Peer(state)
+    peer.send(HEAD)
+    assert SCOPE not in peer.connection.scope
+
+
+def test_an_idle_connection_ends_with_its_certificate(certified: Callable[[timedelta], Peer]) -> None:
+    peer = certified(timedelta(seconds=100))
+    peer.send(HEAD)
+    peer.answer()
+    peer.connection._unset_keepalive_if_required()
+    peer.loop.pass_seconds(99)
+    assert peer.ended is None
+    peer.loop.pass_seconds(100)
+    assert peer.ended == "closed"
+
+
+def test_what_is_being_answered_is_answered_before(certified: Callable[[timedelta], Peer]) -> None:
+    peer = certified(timedelta(seconds=100))
+    peer.send(HEAD)
+    peer.loop.pass_seconds(100)
+    assert peer.ended is None
+    assert peer.connection.cycle.keep_alive is False
+
+
+def test_a_connection_with_a_certificate_for_years_ends_within_a_day(certified: Callable[[timedelta], Peer]) -> None:
+    peer = certified(timedelta(days=3650))
+    peer.send(HEAD)
+    peer.answer()
+    peer.connection._unset_keepalive_if_required()
+    peer.loop.pass_seconds(HOP_SECONDS_MAX)
+    assert peer.ended == "closed"
+
+
+def test_a_certificate_that_cannot_be_read_opens_nothing(state: ServerState, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: object) -> Hop:
+        raise FormatError("a certificate that cannot be read")
+
+    monkeypatch.setattr(connections, "read_hop", refuse)
+    assert Peer(state).ended == "aborted"

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from palladion.gate.decode import WORDS_CHARACTERS_MAX, InputDecoder, numbers
+from palladion.gate.decode import WORDS_CHARACTERS_MAX, InputDecoder, numbers, packed
 from palladion.gate.problems import Problem
 from palladion.model.run import Port
 
@@ -211,3 +211,43 @@ def test_rows_without_numbers_have_no_columns() -> None:
     assert numbers(feeds, rows).shape == (2, 0)
     feeds, rows = _decode(b'{"inputs": [[], []]}', Port("x", "float32", (None, None)))
     assert numbers(feeds, rows).shape == (2, 0)
+
+
+_PACKED = {
+    "float32": st.floats(-3e38, 3e38),
+    "float64": st.floats(),
+    "int32": st.integers(-(2**31), 2**31 - 1),
+    "int64": st.integers(-(2**63), 2**63 - 1),
+}
+
+
+@given(st.data(), st.sampled_from(sorted(_PACKED)), st.lists(st.integers(1, 3), min_size=1, max_size=4))
+def test_what_is_packed_is_what_numpy_makes_of_it(data: st.DataObject, dtype: str, shape: list[int]) -> None:
+    count = int(np.prod(shape))
+    flat = data.draw(st.lists(_PACKED[dtype], min_size=count, max_size=count))
+    values = np.array(flat, object).reshape(shape).tolist()
+    found = packed(values, dtype, len(shape))
+    assert found is not None
+    with np.errstate(over="ignore"):
+        expected = np.array(values, dtype)
+    assert found.dtype == expected.dtype
+    assert found.shape == expected.shape
+    assert found.tobytes() == expected.tobytes()
+    assert found.flags.writeable
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype", "rank"),
+    [
+        ([[1.0], [1.0, 2.0]], "float32", 2),
+        ([[[1.0], [2.0]], [[1.0]]], "float32", 3),
+        ([], "float32", 2),
+        ([2**31], "int32", 1),
+        ([-(2**63) - 1], "int64", 1),
+        ([1], "int16", 1),
+        (["a"], "string", 1),
+        ([True], "bool", 1),
+    ],
+)
+def test_what_cannot_be_packed_is_left_to_numpy(values: list[Any], dtype: str, rank: int) -> None:
+    assert packed(values, dtype, rank) is None

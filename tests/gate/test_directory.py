@@ -2,17 +2,26 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from palladion.access.cedar import Cedar, read_policies
+from palladion.access.certificates import Certificate
 from palladion.access.identity import KEY_CHARACTERS_MAX, SHOWN_CHARACTERS, new_api_key
-from palladion.gate.directory import WATCH, Directory, Roll, read_roll
+from palladion.access.jwks import parse_jwks
+from palladion.access.tokens import Tokens
+from palladion.gate.directory import CERTIFICATE, SPIFFE, TOKEN, WATCH, Caller, Directory, Roll, read_roll
 from palladion.gate.problems import Problem
+from palladion.gate.requests import STRANGER, Peer
 from palladion.lifecycle.clients import revoke_client, revoke_key, set_standing
+from palladion.lifecycle.identities import add_identity, revoke_identity
+from palladion.policy import RoutePolicy
 from palladion.registry import StandingChange
 from palladion.registry.rows import Standing
+from tests.access.issuing import CLIENT, POLICY, URL, jwks, part, token
+from tests.access.issuing import NOW as ISSUED
 from tests.lifecycle.installations import ACTOR, NOW
 
 from .gates import MODEL, OTHER_MODEL, House, at
@@ -30,9 +39,9 @@ def directory(house: House) -> Directory:
     return loaded
 
 
-def _refusal(directory: Directory, headers: Mapping[bytes, bytes], now: datetime = NOW) -> bytes:
+def _refusal(directory: Directory, headers: Mapping[bytes, bytes], now: datetime = NOW, peer: Peer = STRANGER) -> bytes:
     with pytest.raises(Problem) as caught:
-        directory.identify(headers, now)
+        directory.identify(headers, now, peer)
     assert caught.value.kind == "unauthenticated"
     return caught.value.body()
 
@@ -178,3 +187,162 @@ def test_a_client_that_was_revoked_is_gone_with_the_reload(directory: Directory,
     directory.load(Roll(keys, gone), [_change(house, "degraded", 1)])
     assert house.ids["acme"] not in directory.callers
     _refusal(directory, {b"x-api-key": house.keys["acme"].encode()})
+
+
+TIME = datetime.fromtimestamp(ISSUED, UTC)
+ID, DIGEST = "spiffe://example.org/scoring", "ab" * 32
+CERTIFIED = Certificate(DIGEST, ID, TIME + timedelta(hours=1))
+IDENTITIES = {(TOKEN, f"{URL} {CLIENT}"): "acme", (SPIFFE, ID): "acme", (TOKEN, f"{URL} globex"): "globex"}
+
+
+def _let_in(
+    house: House, identities: Mapping[tuple[str, str], str] = IDENTITIES, access: Cedar | None = None
+) -> Directory:
+    """A directory with tokens, and with identities by the names of the clients."""
+    tokens = Tokens([POLICY])
+    tokens.replace_keys(URL, parse_jwks(jwks(), algorithms=POLICY.algorithms))
+    directory = Directory(house.root.derive("client-key-pepper"), tokens=tokens, access=access)
+    known = {identity: house.ids[name] for identity, name in identities.items()}
+    directory.load(replace(_roll(house), identities=known))
+    return directory
+
+
+def _bearer(text: bytes) -> dict[bytes, bytes]:
+    return {b"authorization": b"Bearer " + text}
+
+
+def test_a_token_lets_its_client_in_and_names_the_user(house: House) -> None:
+    directory = _let_in(house)
+    for _ in range(2):
+        caller = directory.identify(_bearer(token(claims={"user": "ada"})), TIME)
+        assert (caller.id, caller.user, caller.credential) == (house.ids["acme"], "ada", TOKEN)
+    assert directory.callers[house.ids["acme"]].user is None
+
+
+def test_a_certificate_lets_its_client_in(house: House) -> None:
+    directory = _let_in(house)
+    caller = directory.identify({}, TIME, Peer(CERTIFIED, user="ada"))
+    assert (caller.id, caller.user, caller.credential) == (house.ids["acme"], "ada", SPIFFE)
+    by_digest = _let_in(house, {(CERTIFICATE, DIGEST): "globex"})
+    assert by_digest.identify({}, TIME, Peer(replace(CERTIFIED, spiffe=None))).credential == CERTIFICATE
+
+
+def test_a_proxy_names_the_user_of_a_client_with_a_key(house: House) -> None:
+    directory = _let_in(house)
+    caller = directory.identify(_bearer(house.keys["acme"].encode()), NOW, Peer(user="ada"))
+    assert (caller.id, caller.user) == (house.ids["acme"], "ada")
+
+
+def test_whatever_the_credential_who_is_not_let_in_is_told_the_same(house: House) -> None:
+    directory = _let_in(house)
+    late = TIME + timedelta(days=2)
+    refusals = [
+        _refusal(directory, _bearer(KEY.encode()), TIME),
+        _refusal(directory, _bearer(house.keys["brief"].encode()), at(2)),
+        _refusal(directory, _bearer(token(claims={"sub": "nobody"})), TIME),
+        _refusal(directory, _bearer(token()), late),
+        _refusal(directory, _bearer(token(number=1)), TIME),
+        _refusal(directory, _bearer(token(claims={"aud": "x"})), TIME),
+        _refusal(directory, _bearer(b"garbage.with.dots"), TIME),
+        _refusal(directory, {}, TIME, Peer(replace(CERTIFIED, spiffe=f"{ID}-other"))),
+        _refusal(directory, {}, late, Peer(CERTIFIED)),
+        _refusal(_let_in(house, {}), {}, TIME, Peer(CERTIFIED)),
+    ]
+    assert len(set(refusals)) == 1
+
+
+def test_a_client_that_is_gone_has_no_identities(house: House, tmp_path: Path) -> None:
+    mine = house.copy(tmp_path)
+    add_identity(mine.installation, "acme", "acme", "spiffe", ID, actor=ACTOR)
+    add_identity(mine.installation, "globex", "globex", "certificate", DIGEST, actor=ACTOR)
+    assert _roll(mine).identities == {(SPIFFE, ID): mine.ids["acme"], (CERTIFICATE, DIGEST): mine.ids["globex"]}
+    revoke_client(mine.installation, "acme", "acme", actor=ACTOR)
+    revoke_identity(mine.installation, "certificate", DIGEST, actor=ACTOR)
+    assert _roll(mine).identities == {}
+
+
+def test_a_token_counts_no_more_when_its_identity_is_revoked(house: House) -> None:
+    directory = _let_in(house)
+    directory.identify(_bearer(token()), TIME)
+    directory.load(_roll(house))
+    _refusal(directory, _bearer(token()), TIME)
+
+
+def test_a_token_is_no_api_key_and_without_issuers_none_is_taken(house: House, directory: Directory) -> None:
+    assert b"not an API key" in _refusal(_let_in(house), {b"x-api-key": token()}, TIME)
+    assert b"not an API key" in _refusal(directory, _bearer(token()), TIME)
+
+
+def test_a_bound_token_is_of_no_use_without_its_certificate(house: House) -> None:
+    directory = _let_in(house)
+    bound = _bearer(token(claims={"cnf": {"x5t#S256": part(bytes.fromhex(DIGEST)).decode()}}))
+    assert directory.identify(bound, TIME, Peer(CERTIFIED)).id == house.ids["acme"]
+    for certificate in (None, Certificate("cd" * 32), replace(CERTIFIED, expires=TIME)):
+        _refusal(directory, bound, TIME, Peer(certificate))
+
+
+def test_a_stolen_key_or_token_is_of_no_use_to_another_client_with_a_certificate(house: House) -> None:
+    directory = _let_in(house)
+    for credential in (house.keys["globex"].encode(), token(claims={"sub": "globex"})):
+        assert directory.identify(_bearer(credential), TIME).id == house.ids["globex"]
+        _refusal(directory, _bearer(credential), TIME, Peer(CERTIFIED))
+        # one that nobody registered says nothing
+        assert directory.identify(_bearer(credential), TIME, Peer(Certificate("cd" * 32))).id == house.ids["globex"]
+
+
+def test_a_certificate_that_names_two_clients_lets_neither_in(house: House) -> None:
+    directory = _let_in(house, {(SPIFFE, ID): "acme", (CERTIFICATE, DIGEST): "globex"})
+    _refusal(directory, {}, TIME, Peer(CERTIFIED))
+
+
+def test_a_change_of_standing_keeps_no_user_and_no_credential(house: House) -> None:
+    directory = _let_in(house)
+    caller = directory.identify(_bearer(token(claims={"user": "ada"})), TIME)
+    directory.change(_change(house, "throttled", 1))
+    now = directory.current(caller)
+    assert (now.standing, now.user, now.credential) == ("throttled", "ada", TOKEN)
+    directory.put(now)
+    kept = directory.callers[house.ids["acme"]]
+    assert (kept.standing, kept.user, kept.credential) == ("throttled", None, "api-key")
+    assert directory.current(kept) is kept
+
+
+ROUTE = RoutePolicy(model=MODEL)
+
+
+def test_a_client_can_be_let_in_on_one_route(directory: Directory, house: House) -> None:
+    caller = directory.callers[house.ids["acme"]]
+    scoped = replace(caller, client=replace(caller.client, scopes=(f"route:{ROUTE.route}",)))
+    assert scoped.may("ask", ROUTE)
+    assert not scoped.may("ask", RoutePolicy(model=MODEL, path="/elsewhere"))
+    assert not scoped.may_ask(MODEL)
+
+
+def _permitted(house: House, text: str, name: str = "acme") -> Caller:
+    directory = _let_in(house, access=read_policies(text.encode(), "access.cedar"))
+    return directory.callers[house.ids[name]]
+
+
+def test_once_there_are_policies_what_they_do_not_permit_is_refused(house: House) -> None:
+    assert not _permitted(house, "").may("ask", ROUTE)
+    caller = _permitted(house, 'permit(principal == Client::"acme/acme", action == Action::"ask", resource);')
+    assert caller.may("ask", ROUTE)
+    assert not caller.may("describe", ROUTE)
+
+
+def test_policies_give_nobody_more_than_the_scopes(house: House) -> None:
+    everything = "permit(principal, action, resource);"
+    assert not _permitted(house, everything, "initech").may("ask", ROUTE)
+    assert _permitted(house, everything, "initech").may("ask", RoutePolicy(model=OTHER_MODEL))
+
+
+def test_a_policy_can_ask_for_a_standing_and_a_kind_of_credential(house: House) -> None:
+    text = (
+        'permit(principal, action, resource) when { principal.standing == "trusted" && context.credential == "jwt" };'
+    )
+    directory = _let_in(house, access=read_policies(text.encode(), "access.cedar"))
+    caller = directory.identify(_bearer(token()), TIME)
+    assert caller.may("ask", ROUTE)
+    assert not directory.identify(_bearer(house.keys["acme"].encode()), NOW).may("ask", ROUTE)
+    directory.change(_change(house, "watched", 1))
+    assert not directory.current(caller).may("ask", ROUTE)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from palladion.gate import disclosure
 from palladion.gate.contract import Contract
-from palladion.gate.disclosure import LEVELS, Level, disclose, rate_divisor
+from palladion.gate.disclosure import LEVELS, Level, Terms, disclose, disclose_to, levels, rate_divisor
 from palladion.registry.rows import Standing
 
 SCORES = np.array([[0.5812, 0.2437, 0.1218, 0.0433, 0.0100], [0.0512, 0.1637, 0.1218, 0.3433, 0.32]])
@@ -39,9 +39,9 @@ def test_the_page_shows_the_table_that_stands_with_the_code() -> None:
     rates = {1: "full", 4: "a quarter"}
     assert [row[2] for row in rows] == [*(rates[rate_divisor(standing)] for standing in LEVELS), "none"]
     digits = {1: "one", 2: "two", 3: "three"}
-    reduced = f"{digits[disclosure.REDUCED_DECIMALS]} decimal and the {digits[disclosure.REDUCED_TOP_K]} highest"
-    assert f"scores to {reduced}; numbers to {digits[disclosure.REDUCED_DIGITS]} significant" in rows[2][1]
-    assert f"numbers to {digits[disclosure.LABEL_DIGITS]} significant" in rows[3][1]
+    reduced = f"{digits[levels.REDUCED_DECIMALS]} decimal and the {digits[levels.REDUCED_TOP_K]} highest"
+    assert f"scores to {reduced}; numbers to {digits[levels.REDUCED_DIGITS]} significant" in rows[2][1]
+    assert f"numbers to {digits[levels.LABEL_DIGITS]} significant" in rows[3][1]
 
 
 def test_every_standing_but_suspended_discloses_something() -> None:
@@ -149,8 +149,8 @@ def test_no_scores_can_make_the_highest_class_change(
     assert shown.argmax(axis=1).tolist() == rows.argmax(axis=1).tolist()
     # a step more than rounding, at most, for the class that is named; and the model's own array is left alone
     named = np.take_along_axis(shown - rows, rows.argmax(axis=1)[:, None], axis=1)
-    places = min(decimals, 1) if level == "reduced" else decimals
-    assert np.abs(named).max() <= 1.5 * 10.0**-places + 1e-5
+    coarse = 10.0 ** -min(decimals, 1) if level == "reduced" and decimals > 1 else 0.0
+    assert np.abs(named).max() <= 1.5 * (coarse + 10.0**-decimals) + 1e-5
     assert np.array_equal(rows, before)
 
 
@@ -173,3 +173,45 @@ def test_scores_that_are_no_numbers_break_nothing() -> None:
     for standing in LEVELS:
         for kind in ("classes", "numbers"):
             assert set(_disclose(_contract(kind=kind), standing, rows)) <= {"p", "label"}
+
+
+def test_perturbation_is_put_on_scores_and_never_on_a_label() -> None:
+    terms = Terms(_contract(label="l"), "contract", "reverse-sigmoid", 0.2)
+    shown = disclose_to(terms, {"p": SCORES, "l": LABELS})
+    assert shown["l"] is LABELS
+    assert not np.allclose(shown["p"], SCORES)
+    assert shown["p"].argmax(axis=1).tolist() == SCORES.argmax(axis=1).tolist()
+
+
+def test_without_perturbation_terms_disclose_what_the_contract_does() -> None:
+    shown = disclose_to(Terms(_contract(decimals=2), "reduced"), {"p": SCORES})
+    assert shown["p"].tolist() == disclose({"p": SCORES}, _contract(decimals=2), "reduced")["p"].tolist()
+
+
+@pytest.mark.parametrize("kind", ["numbers", "embedding"])
+def test_what_is_no_class_score_is_not_perturbed(kind: str) -> None:
+    shown = disclose_to(Terms(_contract(kind=kind), "contract", "reverse-sigmoid", 0.2), {"p": SCORES})
+    assert shown["p"].tolist() == SCORES.tolist()
+
+
+def test_boxes_keep_their_names_and_classes_at_every_standing() -> None:
+    outputs = {
+        "b": np.array([[[10.0, 11.0, 30.0, 29.0]]]),
+        "s": np.array([[0.83]]),
+        "c": np.array([[7]]),
+    }
+    contract = _contract(kind="boxes", boxes="b", scores="s", label="c", grid=8.0, rank=3)
+    seen = {level: disclose(outputs, contract, level) for level in ("contract", "reduced", "label")}
+    assert all(shown.keys() == outputs.keys() and shown["c"] is outputs["c"] for shown in seen.values())
+    assert seen["contract"]["b"] is outputs["b"]
+    assert seen["reduced"]["b"].tolist() == [[[8.0, 8.0, 32.0, 32.0]]]
+    assert (seen["reduced"]["s"].tolist(), seen["label"]["s"].tolist()) == ([[0.8]], [[1.0]])
+    assert seen["label"]["b"].tolist() == [[[0.0, 0.0, 32.0, 32.0]]]
+
+
+def test_a_mask_goes_out_under_its_own_name() -> None:
+    painted = np.zeros((1, 4, 4), np.int64)
+    painted[0, 0, 0] = 3
+    contract = _contract(kind="mask", scores=None, label="m", grid=2.0, rank=3)
+    assert disclose({"m": painted}, contract, "contract") == {"m": painted}
+    assert disclose({"m": painted}, contract, "reduced")["m"].tolist() == np.zeros((1, 4, 4)).tolist()

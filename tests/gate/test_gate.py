@@ -437,8 +437,9 @@ def test_a_body_is_not_read_without_a_query_to_pay_for_it(house: House) -> None:
 
 def test_what_a_limit_is_now_is_to_be_kept(bench: Bench) -> None:
     bench.ask()
-    assert bench.gate.stages.changed_limits == {bench.house.ids["acme"]}
-    assert bench.gate.stages.limits[bench.house.ids["acme"]] > bench.clock.now().timestamp()
+    saved = bench.gate.stages.limits.changes()
+    assert saved.keys() == {bench.house.ids["acme"]}
+    assert saved[bench.house.ids["acme"]].own > bench.clock.now().timestamp()
 
 
 async def _while_bodies_arrive(bench: Bench, clients: list[str], then: list[str]) -> list[list[Response]]:

@@ -14,6 +14,7 @@ from palladion.clock import ManualClock
 from palladion.errors import BusyError, FormatError
 from palladion.gate.directory import WATCH
 from palladion.gate.keeper import LIMITS, Keeper, encode_limits, load_limits, load_suspicion, suspicion_purpose
+from palladion.gate.limits import Saved
 from palladion.gate.served import open_route
 from palladion.policy import RoutePolicy
 from palladion.registry import Incident, Registry, StandingChange
@@ -234,12 +235,12 @@ def test_more_clients_than_one_statement_takes_are_saved(
 
 
 def test_limits_come_back_as_they_were(registry: Registry, mine: House) -> None:
-    limits = {mine.ids["acme"]: 1_700_000_000.123456, mine.ids["globex"]: 0.1}
+    limits = {mine.ids["acme"]: Saved(1_700_000_000.123456), mine.ids["globex"]: Saved(0.1, {"total:": 0.2})}
     _use(registry, lambda keeper: keeper.states({LIMITS: encode_limits(limits)}))
     assert load_limits(registry) == limits
 
 
-@pytest.mark.parametrize("data", [b"", b"1234567", *(encode_limits({"": x})[""] for x in (math.nan, math.inf))])
+@pytest.mark.parametrize("data", [b"", b"1234567", *(encode_limits({"": Saved(x)})[""] for x in (math.nan, math.inf))])
 def test_a_saved_limit_that_is_none_is_refused(registry: Registry, mine: House, data: bytes) -> None:
     _use(registry, lambda keeper: keeper.states({LIMITS: {mine.ids["acme"]: data}}))
     with pytest.raises(FormatError, match=f"the saved limit of client {mine.ids['acme']}"):

@@ -1,7 +1,10 @@
 """Where the API listens: never in plain text beyond the loopback, unless the policy says so aloud."""
 
+import grp
+import os
 import socket
 import ssl
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,10 +15,10 @@ import uvicorn
 from palladion.errors import PolicyError
 from palladion.gate.app import App
 from palladion.gate.connections import CONNECTIONS_MAX, Connection
-from palladion.gate.listener import api_config, listen, listen_address
+from palladion.gate.listener import api_config, listen, listen_address, listening, url_of
 from palladion.policy import GatePolicy
 
-from .certificates import self_made
+from .certificates import Authority, self_made
 from .gates import House, open_gate
 
 TLS: dict[str, Any] = {"tls_certificate": "c.pem", "tls_key": "k.pem"}
@@ -124,3 +127,86 @@ def test_the_key_of_another_certificate_is_a_sentence(config: Callable[..., uvic
     (tmp_path / "certificate.pem").write_bytes(certificate)
     with pytest.raises(PolicyError, match="cannot be used"):
         config(tls_certificate="certificate.pem", tls_key="key.pem")
+
+
+def test_a_unix_socket_is_relative_to_the_policy_and_needs_no_tls(tmp_path: Path) -> None:
+    assert listen_address(GatePolicy(listen="unix:run/gate.sock"), tmp_path) == tmp_path / "run/gate.sock"
+    assert listen_address(GatePolicy(listen="unix:/run/gate.sock"), tmp_path) == Path("/run/gate.sock")
+    with pytest.raises(PolicyError, match=r"the proxy ends TLS|names a Unix socket"):
+        listen_address(GatePolicy(listen="unix:/run/gate.sock", **TLS), tmp_path)
+
+
+def test_a_unix_socket_is_nobody_elses_and_gone_afterwards(tmp_path: Path) -> None:
+    path = tmp_path / "gate.sock"
+    with listening(path) as listener:
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert url_of(listener, secure=False) == f"unix:{path}"
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+    assert not path.exists()
+
+
+def test_a_group_can_be_let_in(tmp_path: Path) -> None:
+    path, group = tmp_path / "gate.sock", grp.getgrgid(os.getegid()).gr_name
+    with listening(path, group):
+        assert (stat.S_IMODE(path.stat().st_mode), path.stat().st_gid) == (0o660, os.getegid())
+    with pytest.raises(PolicyError, match=r"gate\.listen: unix:.* cannot be opened"), listening(path, "no-such-group"):
+        pass
+
+
+def test_the_socket_of_a_crash_is_replaced_and_that_of_a_living_process_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "gate.sock"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    with listening(path), pytest.raises(PolicyError, match="another process answers"), listening(path):
+        pass
+
+
+@pytest.mark.parametrize("place", ["missing/gate.sock", "x" * 200])
+def test_a_socket_that_cannot_be_had_is_a_sentence(tmp_path: Path, place: str) -> None:
+    with pytest.raises(PolicyError, match="cannot be opened"):
+        listen(tmp_path / place)
+
+
+def test_a_file_in_the_place_of_the_socket_stays(tmp_path: Path) -> None:
+    (tmp_path / "gate.sock").write_text("mine")
+    with pytest.raises(PolicyError, match="cannot be opened: address already in use"):
+        listen(tmp_path / "gate.sock")
+    assert (tmp_path / "gate.sock").read_text() == "mine"
+
+
+@pytest.mark.parametrize(("address", "url"), [("127.0.0.1", "http://127.0.0.1:"), ("::1", "http://[::1]:")])
+def test_an_address_is_written_as_people_do(address: str, url: str) -> None:
+    with listen((address, 0)) as listener:
+        assert url_of(listener, secure=False).startswith(url)
+        assert url_of(listener, secure=True).startswith("https://")
+
+
+@pytest.mark.parametrize(("setting", "mode"), [("optional", ssl.CERT_OPTIONAL), ("required", ssl.CERT_REQUIRED)])
+def test_clients_are_asked_for_certificates_of_the_policys_authority(
+    config: Callable[..., uvicorn.Config], tmp_path: Path, setting: str, mode: ssl.VerifyMode
+) -> None:
+    self_made(tmp_path, "localhost")
+    Authority(tmp_path)
+    files = {"tls_certificate": "certificate.pem", "tls_key": "key.pem"}
+    assert config(**files).ssl.verify_mode == ssl.CERT_NONE  # type: ignore[union-attr]
+    made = config(**files, client_ca="authority.pem", client_certificate=setting)
+    assert isinstance(made.ssl, ssl.SSLContext)
+    assert made.ssl.verify_mode == mode
+    # and of no other: the system's own are not among them
+    assert len(made.ssl.get_ca_certs()) == 1
+
+
+@pytest.mark.parametrize("content", ["garbage", ""])
+def test_an_authority_that_is_none_is_a_sentence(
+    config: Callable[..., uvicorn.Config], tmp_path: Path, content: str
+) -> None:
+    self_made(tmp_path, "localhost")
+    (tmp_path / "authority.pem").write_text(content)
+    with pytest.raises(PolicyError, match=r"gate\.client_ca: .* has no certificate"):
+        config(tls_certificate="certificate.pem", tls_key="key.pem", client_ca="authority.pem")
+
+
+def test_certificates_of_clients_need_tls() -> None:
+    with pytest.raises(PolicyError, match="without TLS nobody shows a certificate"):
+        listen_address(GatePolicy(client_ca="authority.pem"))

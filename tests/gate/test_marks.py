@@ -122,13 +122,13 @@ def test_what_is_kept_is_the_query_and_the_unmarked_answer(marked_house: House, 
 def test_the_watch_sees_what_the_model_said(marked_house: House, tmp_path: Path, monkeypatch: Any) -> None:
     bench = _open(marked_house, tmp_path)
     seen: list[NDArray[np.float64]] = []
-    real = bench.watch.observe
+    real = bench.watch.observe_all
 
-    def observe(asker: Any, model: str, inputs: Any, scores: NDArray[np.float64], *, now: float) -> Any:
-        seen.append(scores)
-        return real(asker, model, inputs, scores, now=now)
+    def observe_all(model: str, asked: Any, *, now: float) -> Any:
+        seen.extend(item.scores for item in asked)
+        return real(model, asked, now=now)
 
-    monkeypatch.setattr(bench.watch, "observe", observe)
+    monkeypatch.setattr(bench.watch, "observe_all", observe_all)
     bench.ask(ROWS[:20].tolist())
     bench.change_served(marks=None)
     assert np.allclose(seen[0], answer(bench.ask(ROWS[:20].tolist()))["outputs"]["probabilities"])

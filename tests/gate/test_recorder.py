@@ -117,6 +117,37 @@ def test_what_waits_is_written_together(ledger: SlowLedger) -> None:
     assert [[receipt.index for receipt in some] for some in receipts] == [[0], *[[n, n + 1] for n in range(1, 21, 2)]]
 
 
+def test_what_one_turn_of_the_loop_brings_is_written_together_though_nothing_was_in_the_way(
+    ledger: SlowLedger,
+) -> None:
+    async def work(recorder: Recorder) -> list[list[Receipt]]:
+        return list(await asyncio.gather(*(recorder.append([record(n)]) for n in range(10))))
+
+    receipts = _use(ledger, work)
+    assert ledger.sizes == [10]
+    assert [some[0].index for some in receipts] == list(range(10))
+
+
+def test_who_asks_from_a_loop_that_is_over_stops_nobody(ledger: SlowLedger) -> None:
+    ledger.go_on.clear()
+    recorder = Recorder(ledger)
+
+    async def leave() -> None:
+        asking = asyncio.create_task(recorder.append([record(0)]))
+        await ledger.has_begun()
+        asking.cancel()
+
+    async def come() -> list[Receipt]:
+        try:
+            return await asyncio.wait_for(recorder.append([record(1)]), WAIT_SECONDS_MAX)
+        finally:
+            await recorder.close()
+
+    asyncio.run(leave())
+    ledger.go_on.set()
+    assert asyncio.run(come())[0].index == 1
+
+
 def test_a_batch_has_no_more_than_the_ledger_takes(ledger: SlowLedger) -> None:
     ledger.go_on.clear()
 

@@ -6,9 +6,15 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from palladion.errors import ConflictError, FormatError, NotFoundError, PolicyError, TamperError
+from palladion.errors import ConflictError, FormatError, NotFoundError, PalladionError, PolicyError, TamperError
 from palladion.gate.problems import Problem
-from palladion.gate.served import Served, open_route
+from palladion.gate.protocols.open_inference_upstream import Described, OpenInferenceUpstream
+from palladion.gate.protocols.tensors import DATATYPES
+from palladion.gate.served import Served, disclosable, open_route
+from palladion.gate.upstream.address import parse_address
+from palladion.gate.upstream.limits import UpstreamLimits
+from palladion.gate.upstream.pool import Upstream
+from palladion.gate.upstream.source import UpstreamSource
 from palladion.lifecycle.installation import Installation
 from palladion.lifecycle.open import find_version
 from palladion.lifecycle.promote import promote
@@ -16,6 +22,7 @@ from palladion.lifecycle.protect import protect
 from palladion.lifecycle.revoke import revoke_file
 from palladion.model.run import Port
 from palladion.policy import RoutePolicy
+from palladion.policy.tensors import TensorPolicy
 from palladion.watch.calibration import Calibration
 from tests.lifecycle.installations import ACTOR, OWNER
 from tests.models import onnx_bytes, safetensors_bytes, write
@@ -151,3 +158,118 @@ def test_rows_that_could_not_be_watched_are_refused(house: House) -> None:
     with pytest.raises(Problem) as caught:
         _calibrated(house, 5).decode(msgspec.json.encode({"inputs": [ROW]}), {})
     assert (caught.value.kind, caught.value.detail) == ("bad-input", "a row has 4 numbers, expected 5")
+
+
+# --- models at an upstream
+
+
+def _source(outputs: tuple[Port, ...] = (Port("probabilities", "float32", (None, 3)),)) -> UpstreamSource:
+    inputs = (Port("x", "float32", (None, 4)),)
+    wire = {("input", "x"): "FP32", **{("output", port.name): DATATYPES[port.dtype] for port in outputs}}
+    codec = OpenInferenceUpstream(
+        MODEL, Described(inputs, outputs, wire), wanted=[port.name for port in outputs], binary=False
+    )
+    upstream = Upstream(parse_address("http://127.0.0.1:1"), limits=UpstreamLimits())
+    return UpstreamSource("it", upstream, codec, inputs=inputs, outputs=outputs)
+
+
+def _upstream_route(model: str = MODEL, **settings: object) -> RoutePolicy:
+    return RoutePolicy(
+        model=model,
+        protocol="open-inference",
+        upstream="http://127.0.0.1:1",
+        **settings,  # type: ignore[arg-type]
+    )
+
+
+def test_a_model_at_an_upstream_need_not_be_registered(house: House) -> None:
+    source = _source()
+    served = open_route(house.installation, _upstream_route("elsewhere"), source)
+    assert (served.version, served.sealed, served.calibration) == (None, None, None)
+    assert (served.subject, served.version_text, served.source) == ("elsewhere", "", source)
+    assert "/v2/models/elsewhere/infer" in served.protocol.paths
+    assert served.is_current(None, None)
+
+
+def test_where_it_is_registered_its_promoted_version_and_calibration_count(mine: House) -> None:
+    row = add_calibration(mine.installation, _calibration(mine.installation))
+    served = open_route(mine.installation, _upstream_route(), _source())
+    assert (served.subject, served.sealed, served.calibration_row) == (f"{MODEL}@1", None, row)
+    assert f"/v2/models/{MODEL}/versions/1/infer" in served.protocol.paths
+    promote(mine.installation, MODEL, 2, actor=ACTOR)
+    assert not served.is_current(find_version(mine.installation, MODEL), None)
+
+
+@pytest.mark.parametrize("model", ["a/b", "..", "A", "a b"])
+def test_a_name_that_cannot_stand_in_a_path_is_refused(house: House, model: str) -> None:
+    with pytest.raises(PalladionError, match="is not allowed"):
+        open_route(house.installation, _upstream_route(model), _source())
+
+
+def test_the_gates_own_json_has_no_upstreams(house: House) -> None:
+    route = RoutePolicy(model=MODEL, upstream="http://127.0.0.1:1")
+    with pytest.raises(PolicyError, match="nothing can be asked by predict at an upstream"):
+        open_route(house.installation, route)
+
+
+JSON_THERE = RoutePolicy(
+    model="elsewhere",
+    protocol="json",
+    upstream="http://127.0.0.1:1",
+    upstream_path="/predict",
+    inputs=(TensorPolicy(name="x", type="float32", shape=(4,), path="$.rows[*]"),),
+    outputs=(TensorPolicy(name="probabilities", type="float32", shape=(3,), path="$.scores[*]"),),
+)
+
+
+def test_a_model_that_is_asked_by_paths_needs_nobody_who_describes_it(house: House) -> None:
+    served = open_route(house.installation, JSON_THERE)
+    assert isinstance(served.source, UpstreamSource)
+    assert served.source.ready
+    assert served.source.inputs == (Port("x", "float32", (None, 4)),)
+    assert (served.protocol.paths, served.contract.kind) == ({JSON_THERE.route: "ask describe"}, "classes")
+    renewed = open_route(house.installation, JSON_THERE, served.source)
+    assert renewed.source is served.source
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"upstream_path": ""}, "json at an upstream needs upstream_path"),
+        ({"inputs": ()}, "protocol json needs inputs and outputs"),
+        ({"upstream": "", "model": MODEL, "inputs": (TensorPolicy(name="y", type="int8", path="$[*]"),)}, "name 'y'"),
+    ],
+)
+def test_paths_that_do_not_fit_are_refused_at_the_start(house: House, changes: dict[str, object], words: str) -> None:
+    with pytest.raises(PolicyError, match=words):
+        open_route(house.installation, msgspec.structs.replace(JSON_THERE, **changes))
+
+
+def test_marks_need_a_registered_model_and_scores_without_labels(mine: House) -> None:
+    marking = _upstream_route(flipped=0.03)
+    with pytest.raises(PolicyError, match="elsewhere is not registered"):
+        open_route(mine.installation, _upstream_route("elsewhere", flipped=0.03), _source())
+    with pytest.raises(PolicyError, match="is not calibrated"):
+        open_route(mine.installation, marking, _source())
+    add_calibration(mine.installation, _calibration(mine.installation))
+    assert open_route(mine.installation, marking, _source()).marks is not None
+    labelled = (Port("probabilities", "float32", (None, 3)), Port("label", "int64", (None,)))
+    with pytest.raises(PolicyError, match="is not known of a model at an upstream"):
+        open_route(mine.installation, marking, _source(labelled))
+
+
+@pytest.mark.parametrize(
+    ("outputs", "answer", "names"),
+    [
+        ((Port("p", "float32", (None, 3)),), "scores", ["p", "label"]),
+        ((Port("p", "float32", (None, 3)),), "label", ["label"]),
+        ((Port("p", "float32", (None, 3)), Port("l", "string", (None,))), "scores", ["p", "l"]),
+        ((Port("p", "float32", (None, 3)), Port("l", "string", (None,))), "label", ["l"]),
+        ((Port("value", "float64", (None,)),), "scores", ["value"]),
+    ],
+)
+def test_clients_can_get_what_a_standing_can_leave_them(
+    house: House, outputs: tuple[Port, ...], answer: str, names: list[str]
+) -> None:
+    served = open_route(house.installation, _upstream_route("elsewhere", answer=answer), _source(outputs))
+    assert disclosable(served.contract) == names

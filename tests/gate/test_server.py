@@ -16,6 +16,7 @@ import pytest
 from palladion.access.pseudonyms import pseudonym
 from palladion.errors import BusyError, PalladionError, PolicyError, StorageError
 from palladion.gate import server as module
+from palladion.gate import status as status_page
 from palladion.gate.directory import WATCH
 from palladion.gate.requests import Request, Response
 from palladion.gate.served import open_route
@@ -368,16 +369,20 @@ async def _suspicion(running: Running) -> dict[str, int]:
     return {item["client"]: item["models"][0]["queries"] for item in clients if item["models"]}
 
 
+def _spent(running: Running) -> dict[str, float]:
+    return dict(dict(running.server._stages.limits.rates.states())["client"])
+
+
 def test_suspicion_and_limits_survive_a_restart(mine: House, monkeypatch: pytest.MonkeyPatch) -> None:
     _calibrate(mine)
 
     async def first(running: Running) -> dict[str, float]:
         for client in ("acme", "acme", "globex"):
             assert (await running.ask(client=client, rows=[[n, 1, 2, 3] for n in range(3)])).status == 200
-        return dict(running.server._stages.limits)
+        return _spent(running)
 
     async def second(running: Running) -> tuple[dict[str, int], dict[str, float]]:
-        return await _suspicion(running), dict(running.server._stages.limits)
+        return await _suspicion(running), _spent(running)
 
     limits = _with_server(mine, first, monkeypatch=monkeypatch)
     assert _with_server(mine, second, monkeypatch=monkeypatch) == ({"acme/acme": 6, "globex/globex": 3}, limits)
@@ -510,7 +515,7 @@ def test_the_status_names_the_most_suspicious_first_and_no_secret(mine: House, m
 
 
 def test_the_status_stays_small_however_many_there_are(mine: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "STATUS_CLIENTS_MAX", 2)
+    monkeypatch.setattr(status_page, "CLIENTS_MAX", 2)
     group = tuple(f"m{number:04}" for number in range(5000))
     shown = Explanation(MODEL, 1, float("-inf"), 0.5, 0.25, group, 1, 1, ())
 
@@ -521,12 +526,12 @@ def test_the_status_stays_small_however_many_there_are(mine: House, monkeypatch:
     status = _with_server(mine, work, monkeypatch=monkeypatch)
     assert (len(status["clients"]), status["clients_total"]) == (2, 4)
     (model,) = status["clients"][0]["models"]
-    assert (len(model["group"]), model["linked"]) == (module.GROUP_SHOWN_MAX, 4999)
+    assert (len(model["group"]), model["linked"]) == (status_page.GROUP_SHOWN_MAX, 4999)
     assert msgspec.json.decode(msgspec.json.encode(model))["statistic"] is None
 
 
 def test_requests_have_their_turn_while_a_long_status_is_made(mine: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "STATUS_CLIENTS_AT_ONCE", 1)
+    monkeypatch.setattr(status_page, "CLIENTS_AT_ONCE", 1)
 
     async def work(running: Running) -> list[str]:
         order: list[str] = []

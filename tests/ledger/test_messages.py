@@ -15,16 +15,20 @@ from palladion.ledger import messages
 from palladion.ledger.messages import (
     Acknowledged,
     Append,
+    AskPolicy,
     AskStatus,
     Done,
     Failed,
     Freeze,
     Opened,
+    PolicyInForce,
+    PolicyReloaded,
     PublishCheckpoint,
     Published,
     ReceiptRow,
     Receipts,
     RecordRow,
+    ReloadPolicy,
     Status,
     Thaw,
     Thawed,
@@ -56,6 +60,8 @@ REQUESTS = [
     (Thaw(), b'{"op":"thaw"}'),
     (Done(), b'{"op":"done"}'),
     (AskStatus(), b'{"op":"status"}'),
+    (AskPolicy(), b'{"op":"settings"}'),
+    (ReloadPolicy("user:test"), b'{"op":"policy","actor":"user:test"}'),
 ]
 REPLIES = [
     (Opened("ledger.example/test", 3), b'{"re":"opened","origin":"ledger.example/test","size":3}'),
@@ -63,6 +69,8 @@ REPLIES = [
     (Published(b"note"), b'{"re":"published","note":"bm90ZQ=="}'),
     (Thawed(held=True), b'{"re":"thawed","held":true}'),
     (Acknowledged(), b'{"re":"acknowledged"}'),
+    (PolicyInForce({"gate": {}}), b'{"re":"settings","settings":{"gate":{}}}'),
+    (PolicyReloaded("1f", [{"a": 1}]), b'{"re":"policy","digest":"1f","changes":[{"a":1}]}'),
     (Status({"routes": 2}), b'{"re":"status","status":{"routes":2}}'),
     (Failed("BusyError", "no", ["wait"]), b'{"re":"failed","kind":"BusyError","message":"no","hints":["wait"]}'),
 ]

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from palladion import files
-from palladion.errors import BusyError, FormatError, NotFoundError, StorageError, TamperError
+from palladion.errors import BusyError, FormatError, NotFoundError, PolicyError, StorageError, TamperError
 from palladion.ledger import merkle, remote
 from palladion.ledger.audit import verify_ledger
 from palladion.ledger.messages import Acknowledged, Opened, ReceiptRow, Receipts, Thawed, encode_frame
 from palladion.ledger.reader import LedgerReader
 from palladion.ledger.record import encode_record
-from palladion.ledger.remote import LedgerWriter, RemoteLedger, dial, read_status
+from palladion.ledger.remote import LedgerWriter, RemoteLedger, dial, read_settings, read_status, reload_policy
 from palladion.ledger.writer import BATCH_MAX, Ledger
 from tests.gate.serving import WAIT_SECONDS_MAX, Serving, serving
 
@@ -312,3 +312,22 @@ def test_the_session_is_free_when_the_command_before_has_returned(served: Servin
     thread.start()
     thread.join(WAIT_SECONDS_MAX)
     assert errors == []
+
+
+def test_the_policy_is_told_and_taken_over_without_the_write_session(served: Serving) -> None:
+    with _connect(served.path):
+        assert read_settings(served.path) == {"gate": {"rows_max": 7}}
+        assert reload_policy(served.path, "user:test") == ("1f", [{"setting": "gate.rows_max"}])
+    assert served.policy.actors == ["user:test"]
+
+
+def test_a_policy_that_is_refused_is_the_same_error_here(served: Serving) -> None:
+    served.policy.refused = PolicyError("gate.threads cannot change", "restart it")
+    with pytest.raises(PolicyError, match="cannot change") as caught:
+        reload_policy(served.path, "user:test")
+    assert caught.value.hints == ("restart it",)
+
+
+def test_where_nobody_serves_there_is_no_policy_in_force(tmp_path: Path) -> None:
+    assert read_settings(tmp_path / SOCKET) is None
+    assert reload_policy(tmp_path / SOCKET, "user:test") is None

@@ -13,11 +13,15 @@ from palladion.cli.output import (
     print_fields,
     print_json,
     print_table,
+    warn,
 )
+from palladion.cli.watch_calibration import calibrate_on_retained, print_calibrated
 from palladion.clock import timestamp
 
 if TYPE_CHECKING:
-    from palladion.registry import Version, VersionTensor
+    from palladion.registry import Canary, Version, VersionTensor
+
+CANARY_PERCENT_MAX = 50  # palladion.registry.canaries says why; importing that here would slow every command down
 
 
 @click.group()
@@ -41,6 +45,7 @@ def list_models(ctx: click.Context, as_json: bool) -> None:
                     "format": item.format,
                     "versions": len(versions),
                     "promoted": current.number if current else None,
+                    "canary": _canary(records.canaries.current(item.name)),
                     "newest": timestamp(versions[-1].created) if versions else None,
                     "owner": item.owner,
                 }
@@ -48,8 +53,9 @@ def list_models(ctx: click.Context, as_json: bool) -> None:
     if as_json:
         print_json({"models": found})
     elif found:
-        columns = ("model", "format", "versions", "promoted", "newest", "owner")
-        print_table(columns, [[item[column] for column in columns] for item in found])
+        tried = ["canary"] if any(item["canary"] for item in found) else []
+        columns = ("model", "format", "versions", "promoted", *tried, "newest", "owner")
+        print_table(columns, [[_cell(item[column]) for column in columns] for item in found])
     else:
         echo("no models yet: palladion protect MODEL --name NAME")
 
@@ -70,11 +76,12 @@ def show(ctx: click.Context, version: str, tensors: bool, as_json: bool) -> None
     with installation.open_registry() as registry, registry.read() as records:
         model_row = records.models.get(name)
         versions = records.versions.all(name) if number is None else [records.versions.get(name, number)]
-        current = records.promotions.current(name)
+        current, canary = records.promotions.current(name), records.canaries.current(name)
         listed = records.versions.tensors(name, versions[-1].number) if versions else []
     documents = [
         {
             **_document(item, promoted=current is not None and item.number == current.number),
+            "canary_percent": canary.percent if canary is not None and canary.number == item.number else None,
             "revoked": version_reason(revoked, name, item.number),
         }
         for item in versions
@@ -85,7 +92,10 @@ def show(ctx: click.Context, version: str, tensors: bool, as_json: bool) -> None
         return
     echo(f"{name}, owned by {model_row.owner}")
     for document in documents:
-        echo(f" version {document['version']}{', promoted' if document['promoted'] else ''}")
+        served = ", promoted" if document["promoted"] else ""
+        if document["canary_percent"]:
+            served = f", served to {document['canary_percent']} % of the clients"
+        echo(f" version {document['version']}{served}")
         shown = (
             "created",
             "format",
@@ -137,17 +147,69 @@ def diff(ctx: click.Context, name: str, old: int, new: int, as_json: bool) -> No
         print_table(("", "tensor", "type and shape"), [(what, item.name, shape) for what, item, shape in rows])
 
 
-@model.command("promote", epilog="Example: palladion model promote fraud 2")
-@click.argument("name")
-@click.argument("number", type=VERSION_NUMBER)
+def _percent(ctx: click.Context, parameter: click.Parameter, text: str | None) -> int | None:
+    if text is None:
+        return None
+    digits = text.removesuffix("%")
+    if not digits.isascii() or not digits.isdecimal() or len(digits) > 2 or not 1 <= int(digits) <= CANARY_PERCENT_MAX:
+        raise click.BadParameter(f"{text!r} is not a share of 1% to {CANARY_PERCENT_MAX}%", ctx, parameter)
+    return int(digits)
+
+
+@model.command("promote", epilog="Example: palladion model promote fraud@2 --canary 5%")
+@click.argument("version")
+@click.argument("number", type=VERSION_NUMBER, required=False)
+@click.option(
+    "--canary", "percent", callback=_percent, metavar="PERCENT", help="Serve it to a share of clients, 1..50%."
+)
+@click.option(
+    "--calibrate-retained",
+    is_flag=True,
+    help="Calibrate it first, on what is retained of clients' queries to the version that is served.",
+)
+@click.option("--uncalibrated", is_flag=True, help="Serve it to a share of clients although none of them is watched.")
 @json_option
 @click.pass_context
-def promote(ctx: click.Context, name: str, number: int, as_json: bool) -> None:
-    """Serve version NUMBER of a model from now on."""
+def promote(
+    ctx: click.Context,
+    version: str,
+    number: int | None,
+    percent: int | None,
+    calibrate_retained: bool,
+    uncalibrated: bool,
+    as_json: bool,
+) -> None:
+    """Serve VERSION, such as fraud@2 (or fraud 2), from now on.
+
+    With --canary, to a share of the clients alone, each of whom stays with it; `palladion model promote` without makes
+    it full, `palladion model rollback` ends it, and the gate ends it by itself where it fails more often.
+    """
+    from palladion.lifecycle.canary import begin_canary
+    from palladion.lifecycle.promote import loses_calibration
     from palladion.lifecycle.promote import promote as promote_version
 
-    event, receipt = promote_version(find_installation(ctx), name, number, actor=actor())
+    name, number = _named(ctx, version, number)
+    if uncalibrated and (percent is None or calibrate_retained):
+        raise click.UsageError("--uncalibrated belongs to --canary, without --calibrate-retained", ctx)
+    installation = find_installation(ctx)
+    if calibrate_retained:
+        document = calibrate_on_retained(installation, f"{name}@{number}")
+        if not as_json:
+            print_calibrated(document, installation.policy.watch)
+    if percent is not None:
+        begun, receipt = begin_canary(
+            installation, name, number, percent=percent, uncalibrated=uncalibrated, actor=actor()
+        )
+        if as_json:
+            print_json({"model": name, "canary": _canary(begun), "receipt": str(receipt)})
+        else:
+            echo(f"{name} version {number} is served to {percent} % of the clients (ledger {receipt})")
+        return
+    uncovered = loses_calibration(installation, name, number)
+    event, receipt = promote_version(installation, name, number, actor=actor())
     _print_event(as_json, name, event.number, str(receipt), f"{name} version {event.number} is promoted")
+    if uncovered:
+        warn(f"{name}@{number} is not calibrated, the version before was: nobody is watched on it until it is")
 
 
 @model.command("rollback", epilog="Example: palladion model rollback fraud")
@@ -155,11 +217,34 @@ def promote(ctx: click.Context, name: str, number: int, as_json: bool) -> None:
 @json_option
 @click.pass_context
 def rollback(ctx: click.Context, name: str, as_json: bool) -> None:
-    """Serve again the version that was promoted before."""
+    """Serve again the version that was promoted before; where a share of clients is served another one, end that."""
+    from palladion.lifecycle.canary import current_canary, end_canary
     from palladion.lifecycle.promote import roll_back
 
-    event, receipt = roll_back(find_installation(ctx), name, actor=actor())
+    installation = find_installation(ctx)
+    if current_canary(installation, name) is not None:
+        ended, standing, receipt = end_canary(installation, name, actor=actor())
+        if as_json:
+            print_json({"model": name, "promoted": standing, "canary": None, "receipt": str(receipt)})
+        else:
+            echo(f"{name} version {ended.number} is no canary any more, version {standing} answers (ledger {receipt})")
+        return
+    event, receipt = roll_back(installation, name, actor=actor())
     _print_event(as_json, name, event.number, str(receipt), f"{name} is rolled back to version {event.number}")
+
+
+def _named(ctx: click.Context, version: str, number: int | None) -> tuple[str, int]:
+    from palladion.lifecycle.open import parse_version
+
+    name, stated = parse_version(version)
+    found = [item for item in (number, stated) if item is not None]
+    if len(found) != 1:
+        raise click.UsageError(f"name one version, for example {name}@2", ctx)
+    return name, found[0]
+
+
+def _canary(canary: "Canary | None") -> dict[str, Any] | None:
+    return None if canary is None else {"version": canary.number, "percent": canary.percent}
 
 
 def _print_event(as_json: bool, name: str, number: int, receipt: str, sentence: str) -> None:
@@ -167,6 +252,10 @@ def _print_event(as_json: bool, name: str, number: int, receipt: str, sentence: 
         print_json({"model": name, "promoted": number, "receipt": receipt})
     else:
         echo(f"{sentence} (ledger {receipt})")
+
+
+def _cell(value: Any) -> Any:
+    return f"{value['version']}, {value['percent']} %" if isinstance(value, dict) else value
 
 
 def _document(version: "Version", *, promoted: bool) -> dict[str, Any]:

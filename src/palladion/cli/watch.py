@@ -3,7 +3,7 @@
 import re
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -16,13 +16,10 @@ from palladion.cli.output import (
     print_json,
     print_table,
     progress,
-    warn,
 )
+from palladion.cli.watch_calibration import calibrate_on_retained, calibrated_document, print_calibrated
+from palladion.cli.watch_report import report
 from palladion.errors import InstallationError
-
-if TYPE_CHECKING:
-    from palladion.policy import WatchPolicy
-    from palladion.watch.calibration import Calibration
 
 REFRESH_SECONDS = 1.0
 COLUMNS = ("client", "standing", "model", "queries", "p", "campaign p", "linked", "covered", "why")
@@ -31,6 +28,9 @@ COLUMNS = ("client", "standing", "model", "queries", "p", "campaign p", "linked"
 @click.group()
 def watch() -> None:
     """The watch: who is learning a model."""
+
+
+watch.add_command(report)
 
 
 def _image(ctx: click.Context, parameter: click.Parameter, text: str | None) -> tuple[int, ...] | None:
@@ -46,10 +46,12 @@ def _image(ctx: click.Context, parameter: click.Parameter, text: str | None) -> 
 @click.option(
     "--validation",
     "data",
-    required=True,
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="FILE",
     help="NPZ file: x, rows as honest clients send them; y, their classes; client, who sent each (both optional).",
+)
+@click.option(
+    "--retained", is_flag=True, help="Use what is retained of clients' queries to the promoted version instead."
 )
 @click.option("--image", callback=_image, metavar="HxW", help="Flat rows are pictures of this shape, such as 8x8.")
 @click.option(
@@ -67,7 +69,8 @@ def _image(ctx: click.Context, parameter: click.Parameter, text: str | None) -> 
 def calibrate(
     ctx: click.Context,
     model: str,
-    data: Path,
+    data: Path | None,
+    retained: bool,
     image: tuple[int, ...] | None,
     clients: int,
     organisations: int,
@@ -79,13 +82,23 @@ def calibrate(
 
     From the clients in FILE if there are enough of them (about 1,340), else from simulated ones that ask rows like
     those in FILE, each in its own style. Says how many clients there were, and which false-alarm rate so many support.
+    With --retained, MODEL is a version such as fraud@3, which answers what clients have asked the promoted one.
     """
+    if retained == (data is not None) or (retained and image is not None):
+        raise click.UsageError("either --validation FILE is needed, or --retained alone", ctx)
     from palladion.lifecycle.open import parse_version
     from palladion.policy import RoutePolicy
     from palladion.redteam.calibrate import Plan, calibrate_version
     from palladion.redteam.validation import read_validation
 
     installation = find_installation(ctx)
+    if data is None:
+        document = calibrate_on_retained(installation, model, Plan(clients, organisations, horizon, seed=seed))
+        if as_json:
+            print_json(document)
+        else:
+            print_calibrated(document, installation.policy.watch)
+        return
     name, _ = parse_version(model)
     routes = [route for route in installation.policy.route if route.model == name]
     with progress("calibrate") as bar:
@@ -98,49 +111,12 @@ def calibrate(
             actor=actor(),
             progress=bar,
         )
-    document = _calibrated(calibration)
+    document = calibrated_document(calibration)
     document |= {"file": row.path, "digest": row.digest, "receipt": str(receipt)}
     if as_json:
         print_json(document)
     else:
-        _print_calibrated(document, installation.policy.watch)
-
-
-def _calibrated(calibration: "Calibration") -> dict[str, Any]:
-    about = calibration.about
-    return {
-        "model": about.model,
-        "version": about.version,
-        "simulated": about.simulated,
-        "fitted": about.fitted,
-        "clients": about.clients,
-        "organisations": about.organisations,
-        "horizon": about.horizon,
-        "seed": about.seed,
-        "rate_min": calibration.clients.rate_min,
-        "rate_min_campaign": max((group.rate_min for group in calibration.groups.values()), default=1.0),
-    }
-
-
-def _print_calibrated(document: dict[str, Any], policy: "WatchPolicy") -> None:
-    kind = "simulated" if document["simulated"] else "real"
-    promise = f"per client and {document['horizon']} queries, a false-alarm rate down to {document['rate_min']:.2%}"
-    campaigns = f"{document['organisations']} simulated organisations, down to {document['rate_min_campaign']:.2%}"
-    echo(f"calibrated {document['model']} version {document['version']} on {document['clients']} {kind} clients")
-    print_fields(
-        [
-            ("fitted to", f"{document['fitted']} other {kind} clients, seed {document['seed']}"),
-            ("promise", promise),
-            ("campaigns", campaigns),
-            ("file", document["file"]),
-            ("digest", document["digest"]),
-            ("ledger", document["receipt"]),
-        ]
-    )
-    if document["simulated"] and not policy.simulated_may_enforce:
-        warn("simulated: suspicion alone goes no further than watched, unless watch.simulated_may_enforce is set")
-    if document["rate_min"] > policy.alpha_suspected:
-        warn("too few clients for watch.alpha_suspected: nobody can be suspected by own queries")
+        print_calibrated(document, installation.policy.watch)
 
 
 @watch.command("live", epilog="Example: palladion watch live --once")

@@ -63,6 +63,18 @@ class LedgerPort(Protocol):
         ...
 
 
+class PolicyPort(Protocol):
+    """What the process that serves tells of its policy, and does with another one."""
+
+    def settings(self) -> dict[str, Any]:
+        """All settings of the policy in force."""
+        ...
+
+    async def take_over(self, actor: str) -> messages.PolicyReloaded:
+        """Go by what the policy file says now. Raises PalladionError, and then nothing has changed."""
+        ...
+
+
 class AdminServer:
     """Answers on the socket at `path`, as long as it is started; its caller holds the ledger's lock."""
 
@@ -73,15 +85,17 @@ class AdminServer:
         *,
         reload: Callable[[], Awaitable[None]],
         status: Callable[[], Awaitable[dict[str, Any]]],
+        policy: PolicyPort | None = None,
     ) -> None:
         """`reload` reads the registry again: a command is told that it is done when this has returned.
 
-        `status` gives a JSON object.
+        `status` gives a JSON object. Without a `policy`, nothing is told of one.
         """
         self._path = path
         self._ledger = ledger
         self._reload = reload
         self._status = status
+        self._policy = policy
         self._reloading = asyncio.Lock()
         self._connections: set[_Connection] = set()
         self._writer: _Connection | None = None
@@ -161,10 +175,20 @@ class AdminServer:
         except (PalladionError, ValueError) as error:
             return messages.encode_failure(error)
 
+    async def _tell(self, request: messages.AskStatus | messages.AskPolicy | messages.ReloadPolicy) -> messages.Reply:
+        """What needs no write session."""
+        if isinstance(request, messages.AskStatus):
+            return messages.Status(await self._status())
+        if self._policy is None:
+            raise ValueError("there is no policy here")
+        if isinstance(request, messages.AskPolicy):
+            return messages.PolicyInForce(self._policy.settings())
+        return await self._policy.take_over(request.actor)
+
     async def _act(self, connection: "_Connection", request: messages.Request) -> messages.Reply:
         match request:
-            case messages.AskStatus():
-                return messages.Status(await self._status())
+            case messages.AskStatus() | messages.AskPolicy() | messages.ReloadPolicy():
+                return await self._tell(request)
             case messages.Write():
                 if self._writer is not None:
                     raise BusyError("the ledger is being written by another command", "wait for it to end, or stop it")

@@ -5,15 +5,60 @@ What a request means is read by `app`.
 """
 
 import asyncio
+import re
 import resource
+import time
+from collections.abc import Sequence
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from palladion.errors import FormatError
+from palladion.gate.hops import SCOPE, Hop, read_hop
 
 CONNECTIONS_MAX = 4096  # a client needs one or a few; each costs some 20 KiB
 DESCRIPTORS_RESERVED = 1024  # for the rest: a checkpoint after a freeze writes 520 files at once, or the ledger fails
 HEAD_BYTES_MAX = 32 * 1024  # a key and a few headers take under 1 KiB; the parser itself sets no limit
 HEAD_SECONDS_MAX = 10.0  # from a connection's beginning, or a head's first byte, until the head is complete
+HOP_SECONDS_MAX = 24 * 3600.0  # that a connection with a certificate lives: whose end may be years away
+FRAMES_BYTES_MAX = (
+    64 * 1024
+)  # of chunk sizes, extensions and trailers, beside eight times the body: the least of chunks
 UNREAD_SECONDS_MAX = 30.0  # a peer that takes no answer holds memory
+# RFC 9110 §7.2: a name or an address, and a port
+_HOST = re.compile(rb"[A-Za-z0-9._~%!$&'()*+,;=:\[\]-]*")
+
+
+class HeadError(Exception):
+    """A head that is not served. The parser ends the connection for it, as for what is no HTTP."""
+
+
+def check_head(version: str, target: bytes, headers: Sequence[tuple[bytes, bytes]], *, upgrade: bool) -> None:
+    """Raise HeadError for a head that somebody on the way may have read differently; names are in lower case.
+
+    The parser takes what RFC 9112 lets a server take. A gate needs none of it: no version but two, no target but a
+    path, no coding but chunks, no other protocol on the same connection.
+    """
+    if version not in {"1.1", "1.0"}:
+        raise HeadError("a version of HTTP that is not spoken here")
+    if upgrade:
+        # the parser stops there, and what follows would be read by nobody
+        raise HeadError("the connection stays with this protocol")
+    if not target.startswith(b"/") or b"#" in target:
+        raise HeadError("the target is no path")
+    size, hosts = len(target), 0
+    for name, value in headers:
+        size += len(name) + len(value) + 4
+        if name == b"transfer-encoding" and (version == "1.0" or value.lower() != b"chunked"):
+            raise HeadError("a transfer coding that is not taken")
+        if name == b"host":
+            hosts += 1
+            if not _HOST.fullmatch(value):
+                raise HeadError("the host is none")
+    if hosts == 0 and version == "1.1":
+        raise HeadError("there is no host")
+    if size > HEAD_BYTES_MAX:
+        # one that came in a single piece, and was complete before it could be counted
+        raise HeadError("the head is too long")
 
 
 def connections_max() -> int:
@@ -31,6 +76,11 @@ class Connection(HttpToolsProtocol):
 
     _in_head = True
     _head_bytes = 0
+    _in_body = False
+    _body_bytes = 0
+    _wire_bytes = 0  # of a body, with its frames
+    _hop: Hop | None = None
+    _hop_timer: asyncio.TimerHandle | None = None
     _head_timer: asyncio.TimerHandle | None = None
     _unread_timer: asyncio.TimerHandle | None = None
 
@@ -42,12 +92,22 @@ class Connection(HttpToolsProtocol):
             self.connections.discard(self)
             transport.abort()
             return
+        try:
+            self._hop = read_hop(transport)
+        except FormatError:
+            # verified by TLS, and still not to be read: nobody whom we could know
+            transport.abort()
+            return
+        if self._hop is not None and self._hop.certificate is not None and self._hop.certificate.expires is not None:
+            # a connection must not outlive the certificate that opened it; what is being answered is answered
+            seconds = max(0.0, self._hop.certificate.expires.timestamp() - time.time())
+            self._hop_timer = self.loop.call_later(min(seconds, HOP_SECONDS_MAX), self.shutdown)
         self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop every clock."""
         super().connection_lost(exc)
-        for timer in (self._head_timer, self._unread_timer):
+        for timer in (self._head_timer, self._unread_timer, self._hop_timer):
             if timer is not None:
                 timer.cancel()
 
@@ -55,15 +115,22 @@ class Connection(HttpToolsProtocol):
         """Take in bytes; cut off who sends a head that is too long, or is slow with what no handler waits for."""
         if self._head_timer is None and (self.cycle is None or self.cycle.response_complete):
             self._expect_head()
+        in_body = self._in_body
         if self._in_head:
             self._head_bytes += len(data)
         super().data_received(data)
+        if in_body and self._in_body:
+            self._wire_bytes += len(data)
+            if self._wire_bytes > FRAMES_BYTES_MAX + 8 * self._body_bytes and not self.transport.is_closing():
+                self.send_400_response("The frames of the body are too long.")
         if self._in_head and self._head_bytes > HEAD_BYTES_MAX and not self.transport.is_closing():
             self.send_400_response("The head of the request is too long.")
 
     def on_message_begin(self) -> None:
         """A head begins."""
         super().on_message_begin()
+        if self._hop is not None:
+            self.scope[SCOPE] = self._hop  # type: ignore[literal-required]
         self._in_head = True
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -72,13 +139,45 @@ class Connection(HttpToolsProtocol):
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """A head is complete: what follows is the handler's affair."""
-        self._in_head = False
+        """A head is complete: what follows is the handler's affair. Raises HeadError, to the parser."""
+        check_head(self.parser.get_http_version(), self.url, self.headers, upgrade=self.parser.should_upgrade())
+        self._in_head, self._in_body = False, True
+        self._body_bytes = self._wire_bytes = 0
         self._head_bytes = 0
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
         super().on_headers_complete()
+        if b"%" in self.scope["raw_path"]:
+            # as it was sent: a proxy may have let it pass for another path than it decodes to. No path of ours has one
+            self.scope["path"] = self.scope["raw_path"].decode("ascii")
+
+    def on_body(self, body: bytes) -> None:
+        """A part of a body."""
+        self._body_bytes += len(body)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """A request is complete."""
+        self._in_body = False
+        super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what came last and end the connection; what came before it is answered first, and only once."""
+        cycle = self.cycle
+        if cycle is None or (cycle.response_complete and not self._in_body):
+            super().send_400_response(msg)
+        elif not self._in_body:
+            # a head after requests that are still being answered: this must not be taken for their answer
+            cycle.keep_alive = False
+            self.flow.pause_reading()
+        elif cycle.response_complete:
+            self.transport.close()
+            self._expect_reading()
+        elif cycle.response_started or self.pipeline:
+            self.transport.abort()
+        else:
+            super().send_400_response(msg)
 
     def on_response_complete(self) -> None:
         """An answer is on its way; where the connection ends with it, the peer has to take it in time."""

@@ -4,7 +4,10 @@ Strict: only the names, types and shapes that the model declares; every number f
 """
 
 import re
-from collections.abc import Sequence
+import struct
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -17,6 +20,8 @@ from palladion.model.run import STRING, Port
 Feeds = dict[str, NDArray[Any]]
 
 WORDS_CHARACTERS_MAX = 200  # of what a problem repeats: a name that the client chose can be as long as the body
+# Formats of `struct`, which writes a list in a quarter of NumPy's time, with the same rounding.
+_PACKED: Mapping[str, str] = {"float32": "f", "float64": "d", "int32": "i", "int64": "q"}
 
 
 class InputDecoder:
@@ -27,9 +32,9 @@ class InputDecoder:
         scalars = [port.name for port in ports if not port.shape]
         if not ports or scalars:
             raise ValueError(f"inputs {scalars or 'none'} have no rows")
-        self._ports = tuple(ports)
         self._rows_max = rows_max
         single = len(ports) == 1
+        self._inputs = [_Input(port, "inputs" if single else f"inputs.{port.name}") for port in ports]
         kind: Any = _json_type(ports[0])
         if not single:
             fields = [(f"input_{index}", _json_type(port)) for index, port in enumerate(ports)]
@@ -51,21 +56,65 @@ class InputDecoder:
         if self._single:
             values = [request.inputs]
         else:
-            values = [getattr(request.inputs, f"input_{index}") for index in range(len(self._ports))]
-        fields = ["inputs"] if self._single else [f"inputs.{port.name}" for port in self._ports]
-        rows = len(values[0])
+            values = [getattr(request.inputs, f"input_{index}") for index in range(len(self._inputs))]
+        rows, first = len(values[0]), self._inputs[0].field
         if not 1 <= rows <= self._rows_max:
-            raise Problem("bad-input", f"{rows} rows, expected 1 to {self._rows_max}", field=fields[0])
+            raise Problem("bad-input", f"{rows} rows, expected 1 to {self._rows_max}", field=first)
         feeds = {}
-        for port, value, field in zip(self._ports, values, fields, strict=True):
+        for item, value in zip(self._inputs, values, strict=True):
             if len(value) != rows:
-                raise Problem("bad-input", f"{len(value)} rows, expected {rows} as in {fields[0]}", field=field)
-            feeds[port.name] = _array(port, value, field)
+                raise Problem("bad-input", f"{len(value)} rows, expected {rows} as in {first}", field=item.field)
+            feeds[item.port.name] = item.read(value)
         return feeds, rows
+
+
+class _Input:
+    """What one input has to be. `field` is what a problem calls it."""
+
+    def __init__(self, port: Port, field: str) -> None:
+        self.port = port
+        self.field = field
+        self._sizes = [size if isinstance(size, int) else None for size in port.shape]
+
+    def read(self, value: Any) -> NDArray[Any]:
+        """The array of lists in lists. Raises Problem."""
+        array = packed(value, self.port.dtype, len(self._sizes))
+        if array is None or not self._fits(array) or not is_finite(array):
+            return self._read(value)  # which finds what is wrong, if anything
+        return array
+
+    def _fits(self, array: NDArray[Any]) -> bool:
+        shape = array.shape
+        if len(shape) != len(self._sizes):
+            return False
+        return all(want is None or want == got for want, got in zip(self._sizes, shape, strict=True))
+
+    def _read(self, value: Any) -> NDArray[Any]:
+        port, field = self.port, self.field
+        try:
+            with np.errstate(over="ignore"):
+                array = np.array(value, object if port.dtype == STRING else np.dtype(port.dtype))
+        except (ValueError, OverflowError) as error:
+            # NumPy's own words for a ragged list are long; what is too large it says in one clause
+            ragged = "inhomogeneous" in str(error)
+            sentence = "its rows do not have the same shape" if ragged else f"a number does not fit {port.dtype}"
+            raise Problem("bad-input", sentence, field=field) from None
+        if not self._fits(array):
+            shown = "×".join(str(size if size is not None else "any") for size in self._sizes)
+            got = "×".join(map(str, array.shape))
+            raise Problem("bad-input", f"its shape is {got}, expected {shown}", field=field)
+        if not is_finite(array):
+            place = "][".join(map(str, np.argwhere(~np.isfinite(array))[0]))
+            raise Problem("bad-input", f"a number does not fit {port.dtype}", field=f"{field}[{place}]")
+        return array
 
 
 def numbers(feeds: Feeds, rows: int) -> NDArray[np.float64]:
     """All numeric inputs of each row, side by side (rows, inputs): what the watch looks at. Texts are left out."""
+    if len(feeds) == 1:
+        (array,) = feeds.values()
+        if is_numeric(array):
+            return array.reshape(rows, -1).astype(np.float64)
     columns = [array.reshape(rows, -1) for array in feeds.values() if is_numeric(array)]
     return np.concatenate(columns, axis=1).astype(np.float64) if columns else np.zeros((rows, 0))
 
@@ -75,6 +124,40 @@ def is_numeric(array: NDArray[Any]) -> bool:
     return array.dtype.kind in "biuf"
 
 
+def is_finite(array: NDArray[Any]) -> bool:
+    """Whether no number of an array is infinite, or none at all."""
+    # the method `all` takes twice the time
+    return array.dtype.kind != "f" or bool(np.logical_and.reduce(np.isfinite(array), axis=None))
+
+
+def packed(values: Sequence[Any], dtype: str, rank: int) -> NDArray[Any] | None:
+    """`np.array(values, dtype)` of lists in lists of `rank`, where their numbers fit and they are alike; None else.
+
+    The caller knows that they are numbers of the kind that `dtype` holds.
+    """
+    code = _PACKED.get(dtype)
+    if code is None:
+        return None
+    shape = [len(values)]
+    for _ in range(rank - 1):
+        sizes = set(map(len, values))
+        if len(sizes) != 1:
+            return None
+        shape.append(sizes.pop())
+        values = values[0] if len(values) == 1 else list(chain.from_iterable(values))
+    try:
+        # a bytearray, because an array over bytes cannot be written to
+        data = bytearray(_writer(len(values), code).pack(*values))
+    except (struct.error, OverflowError):
+        return None
+    return np.frombuffer(data, dtype).reshape(shape)
+
+
+@lru_cache(maxsize=256)  # clients may send any number of rows
+def _writer(count: int, code: str) -> struct.Struct:
+    return struct.Struct(f"{count}{code}")
+
+
 def _json_type(port: Port) -> Any:
     kind: Any = str if port.dtype == STRING else bool if port.dtype == "bool" else float
     if port.dtype.lstrip("u").startswith("int"):
@@ -82,30 +165,6 @@ def _json_type(port: Port) -> Any:
     for _ in port.shape:
         kind = list[kind]
     return kind
-
-
-def _array(port: Port, value: Any, field: str) -> NDArray[Any]:
-    dtype = object if port.dtype == STRING else np.dtype(port.dtype)
-    try:
-        with np.errstate(over="ignore"):
-            array = np.array(value, dtype)
-    except (ValueError, OverflowError) as error:
-        # NumPy's own words for a ragged list are long; what is too large it says in one clause
-        ragged = "inhomogeneous" in str(error)
-        raise Problem(
-            "bad-input",
-            "its rows do not have the same shape" if ragged else f"a number does not fit {port.dtype}",
-            field=field,
-        ) from None
-    expected = [size if isinstance(size, int) else None for size in port.shape]
-    if array.ndim != len(expected) or any(w not in {None, g} for w, g in zip(expected, array.shape, strict=True)):
-        shown = "×".join(str(size if size is not None else "any") for size in expected)
-        got = "×".join(map(str, array.shape))
-        raise Problem("bad-input", f"its shape is {got}, expected {shown}", field=field)
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        place = "][".join(map(str, np.argwhere(~np.isfinite(array))[0]))
-        raise Problem("bad-input", f"a number does not fit {port.dtype}", field=f"{field}[{place}]")
-    return array
 
 
 def _located(message: str) -> Problem:

@@ -1,25 +1,34 @@
 """Who may come in: clients by the keyed hash of their API keys, and their standing, in memory and renewed at will."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from palladion.access.identity import KEY_CHARACTERS_MAX, hash_api_key, parse_api_key
+from palladion.access.cedar import Cedar, Question
+from palladion.access.certificates import Certificate
+from palladion.access.identity import KEY_CHARACTERS_MAX, key_hasher, parse_api_key
+from palladion.access.tokens import RefusedTokenError, Tokens
 from palladion.errors import KeysError
 from palladion.gate.problems import Problem
-from palladion.lifecycle.clients import scope
+from palladion.gate.requests import STRANGER, Peer
+from palladion.lifecycle.clients import route_scope, scope
+from palladion.policy import RoutePolicy
 from palladion.registry import Client, ClientKey, Records, StandingChange
 from palladion.registry.rows import Standing
 from palladion.watch.response import rank
 
 WATCH = "watch"  # the actor of changes that no person decided
+API_KEY, TOKEN, SPIFFE, CERTIFICATE = "api-key", "jwt", "spiffe", "certificate"
+# What everybody is told whose credential has the right form: unknown, expired, revoked, of whatever kind.
+_REFUSED = "the credential is not accepted"
 
 
 @dataclass(frozen=True)
 class Caller:
     """An authenticated client: who it is, its standing, since when, and who decided that.
 
-    `user` is its own customer on whose behalf it asks, where a proxy or a token that is believed says so.
+    `user` is its own customer on whose behalf it asks, where a proxy or a token that is believed says so; `credential`
+    is how it has proved who it is. Without `access` policies, the scopes alone say what it may do.
     """
 
     client: Client
@@ -27,15 +36,33 @@ class Caller:
     since: datetime
     decided_by: str
     user: str | None = None
+    credential: str = API_KEY
+    access: Cedar | None = field(default=None, repr=False, compare=False)
 
     @property
     def id(self) -> str:
         """The client's id."""
         return self.client.id
 
-    def may_ask(self, model: str) -> bool:
-        """Whether the client's scopes include a model; a client without scopes may ask all."""
-        return not self.client.scopes or scope(model) in self.client.scopes
+    def may(self, action: str, route: RoutePolicy) -> bool:
+        """Whether scopes and policies let the client do this on a route; `action` is one of `access.cedar.ACTIONS`."""
+        if self.access is None and not self.client.scopes:
+            return True
+        return self.may_ask(route.model, route.route, action)
+
+    def may_ask(self, model: str, route: str = "", action: str = "ask") -> bool:
+        """The same by names; without a `route`, on none in particular.
+
+        A client without scopes may ask all; policies only ever take away from that.
+        """
+        client = self.client
+        if client.scopes and scope(model) not in client.scopes and route_scope(route) not in client.scopes:
+            return False
+        if self.access is None:
+            return True
+        return self.access.permits(
+            Question(client.organisation, client.name, self.standing, self.credential, action, model, route)
+        )
 
     def overrules(self, change: StandingChange) -> bool:
         """Whether a person put the client where it is, and later than `change` was decided."""
@@ -44,14 +71,18 @@ class Caller:
 
 @dataclass(frozen=True)
 class Roll:
-    """What the registry says of clients at one moment: live keys by their keyed hash, and callers by client id."""
+    """What the registry says of clients at one moment: live keys by their keyed hash, and callers by client id.
+
+    `identities` are those that are not revoked, by kind and text, with the client's id.
+    """
 
     keys: Mapping[bytes, ClientKey]
     callers: Mapping[str, Caller]
+    identities: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
 
 def read_roll(records: Records) -> Roll:
-    """Every client that is not revoked, and every key of theirs that is not."""
+    """Every client that is not revoked, and every key and identity of theirs that is not."""
     standings = records.standings.current()
     callers = {
         client.id: Caller(client, change.standing, change.at, change.actor)
@@ -60,15 +91,23 @@ def read_roll(records: Records) -> Roll:
         for change in [standings[client.id]]
     }
     keys = {key_hash: key for key_hash, key in records.clients.credentials() if key.client in callers}
-    return Roll(keys, callers)
+    live = records.identities.live()
+    identities: dict[tuple[str, str], str] = {
+        (row.kind, row.value): row.client for row in live if row.client in callers
+    }
+    return Roll(keys, callers, identities)
 
 
 class Directory:
     """All clients of the registry, as of the last `load`, and what was changed since. For one thread."""
 
-    def __init__(self, pepper: bytes) -> None:
-        self._pepper = pepper
+    def __init__(self, pepper: bytes, *, tokens: Tokens | None = None, access: Cedar | None = None) -> None:
+        """Without `tokens`, nobody comes in by one; without `access`, scopes alone say who may do what."""
+        self._hash = key_hasher(pepper)
+        self._tokens = tokens
+        self._access = access
         self._keys: Mapping[bytes, ClientKey] = {}
+        self._identities: Mapping[tuple[str, str], str] = {}
         self._callers: dict[str, Caller] = {}
 
     @property
@@ -83,6 +122,11 @@ class Directory:
         decided something later. Without them, any command would undo the watch's last decisions.
         """
         before, self._keys, self._callers = self._callers, roll.keys, dict(roll.callers)
+        self._identities = roll.identities
+        if self._access is not None:
+            self._callers = {client: replace(caller, access=self._access) for client, caller in roll.callers.items()}
+        if self._tokens is not None:
+            self._tokens.forget()
         for change in unwritten:
             known = self._callers.get(change.client)
             if known is not None and not known.overrules(change):
@@ -93,20 +137,82 @@ class Directory:
             if client in before and rank(caller.standing) < rank(before[client].standing)
         ]
 
-    def identify(self, headers: Mapping[bytes, bytes], now: datetime) -> Caller:
-        """The client whose API key the headers hold: `Authorization: Bearer KEY` or `X-API-Key: KEY`.
+    def identify(self, headers: Mapping[bytes, bytes], now: datetime, peer: Peer = STRANGER) -> Caller:
+        """The client whose credential this is: an API key or a token in the headers, or else the peer's certificate.
 
-        Raises Problem. An unknown, a revoked and an expired key are told apart in no way.
+        Raises Problem. An unknown, a revoked and an expired credential are told apart in no way, of whatever kind.
         """
         text = _credential(headers)
+        if text is None:
+            if peer.certificate is None:
+                raise Problem("unauthenticated", "Authorization: Bearer KEY was expected")
+            return self._of_certificate(peer, peer.certificate, now)
+        if self._tokens is not None and b"." in text and b"authorization" in headers:
+            return self._of_token(self._tokens, text, peer, now)
+        caller = self._of_key(text, now)
+        if peer is STRANGER:
+            return caller
+        self._require_one_client(caller.id, peer)
+        return caller if peer.user is None else replace(caller, user=peer.user)
+
+    def current(self, caller: Caller) -> Caller:
+        """The same caller, standing as it stands now."""
+        known = self._callers[caller.id]
+        if caller.user is None and caller.credential == API_KEY:
+            return known
+        return replace(known, user=caller.user, credential=caller.credential)
+
+    def _of_key(self, text: bytes, now: datetime) -> Caller:
+        if len(text) > KEY_CHARACTERS_MAX or not text.isascii():
+            raise Problem("unauthenticated", "this is not an API key")
+        # the look-up may take a different time for different hashes: without the pepper nobody can choose one
+        key = self._keys.get(self._hash(text))
+        if key is not None and (key.expires is None or now < key.expires):
+            return self._callers[key.client]
         try:
-            # the look-up may take a different time for different hashes: without the pepper nobody can choose one
-            key = self._keys.get(hash_api_key(self._pepper, parse_api_key(text)))
+            # what is wrong with it, if it is none; one that is over takes as long as one that never was
+            parse_api_key(text.decode("ascii"))
         except KeysError as error:
             raise Problem("unauthenticated", error.message) from None
-        if key is None or (key.expires is not None and key.expires <= now):
-            raise Problem("unauthenticated", "the API key is not accepted")
-        return self._callers[key.client]
+        raise Problem("unauthenticated", _REFUSED)
+
+    def _of_token(self, tokens: Tokens, text: bytes, peer: Peer, now: datetime) -> Caller:
+        try:
+            token = tokens.verify(text, now.timestamp())
+        except RefusedTokenError:
+            # why is counted, and told to nobody who may be trying
+            raise Problem("unauthenticated", _REFUSED) from None
+        client = self._identities.get((TOKEN, token.identity))
+        if client is None or (token.bound_to is not None and token.bound_to != _fingerprint(peer, now)):
+            raise Problem("unauthenticated", _REFUSED)
+        if peer is not STRANGER:
+            self._require_one_client(client, peer)
+        known = self._callers[client]
+        user = token.user or peer.user
+        return Caller(known.client, known.standing, known.since, known.decided_by, user, TOKEN, known.access)
+
+    def _of_certificate(self, peer: Peer, certificate: Certificate, now: datetime) -> Caller:
+        if certificate.expires is not None and certificate.expires <= now:
+            raise Problem("unauthenticated", _REFUSED)
+        clients = self._certified(certificate)
+        if len(clients) != 1:
+            raise Problem("unauthenticated", _REFUSED)
+        ((client, credential),) = clients.items()
+        return replace(self._callers[client], user=peer.user, credential=credential)
+
+    def _certified(self, certificate: Certificate) -> dict[str, str]:
+        """Whom a certificate names, and by what; two, where its SPIFFE id is one client's and its digest another's."""
+        found: dict[str, str] = {}
+        for kind, name in ((CERTIFICATE, certificate.fingerprint), (SPIFFE, certificate.spiffe)):
+            client = None if name is None else self._identities.get((kind, name))
+            if client is not None:
+                found[client] = kind
+        return found
+
+    def _require_one_client(self, client: str, peer: Peer) -> None:
+        """A certificate that is registered counts beside a key or a token too: a stolen one is of no use to others."""
+        if peer.certificate is not None and self._certified(peer.certificate).keys() - {client}:
+            raise Problem("unauthenticated", _REFUSED)
 
     def change(self, change: StandingChange) -> None:
         """Take over a change of standing at once."""
@@ -117,11 +223,21 @@ class Directory:
     def put(self, caller: Caller) -> None:
         """Let a client stand as `caller` says, if it is still let in."""
         if caller.id in self._callers:
-            self._callers[caller.id] = caller
+            # how one request has come in, and for which user, says nothing of the client
+            self._callers[caller.id] = replace(caller, user=None, credential=API_KEY)
 
 
-def _credential(headers: Mapping[bytes, bytes]) -> str:
+def _fingerprint(peer: Peer, now: datetime) -> str | None:
+    certificate = peer.certificate
+    if certificate is None or (certificate.expires is not None and certificate.expires <= now):
+        return None
+    return certificate.fingerprint
+
+
+def _credential(headers: Mapping[bytes, bytes]) -> bytes | None:
     authorization, header = headers.get(b"authorization"), headers.get(b"x-api-key")
+    if authorization is None and header is None:
+        return None
     if authorization is not None and header is not None:
         raise Problem("unauthenticated", "one of Authorization and X-API-Key was expected, not both")
     if authorization is not None:
@@ -131,6 +247,4 @@ def _credential(headers: Mapping[bytes, bytes]) -> str:
         header = value.strip()
     if not header:
         raise Problem("unauthenticated", "Authorization: Bearer KEY was expected")
-    if len(header) > KEY_CHARACTERS_MAX or not header.isascii():
-        raise Problem("unauthenticated", "this is not an API key")
-    return header.decode("ascii")
+    return header

@@ -5,16 +5,18 @@ What follows then is in `questions`, with the `stages` that all kinds of questio
 
 from collections.abc import Mapping
 from contextlib import ExitStack
-from types import MappingProxyType
 
-from palladion.errors import PolicyError
+from palladion.gate.canary import CanaryPath, Failing
 from palladion.gate.directory import Caller
 from palladion.gate.endpoint import Endpoint
+from palladion.gate.paths import Paths
 from palladion.gate.problems import Problem
 from palladion.gate.questions import Questions
+from palladion.gate.readiness import Waiting
 from palladion.gate.requests import JSON, Request, Response
-from palladion.gate.served import Served
+from palladion.gate.served import OnTrial, Served
 from palladion.gate.stages import Stages
+from palladion.gate.trial import Finding
 
 
 class Gate:
@@ -22,27 +24,64 @@ class Gate:
 
     def __init__(self, stages: Stages) -> None:
         self.stages = stages
+        self.failing: Failing = _nobody  # told of each canary that fails
         self._served: Mapping[str, Served] = {}
-        self._endpoints: Mapping[str, Endpoint] = {}
+        self._others: Mapping[str, Endpoint] = {}
+        self._waiting: Mapping[str, Waiting] = {}
+        self._paths = Paths(stages, {})
 
     @property
     def served(self) -> Mapping[str, Served]:
         """What is served, by route."""
         return self._served
 
-    def serve(self, served: Mapping[str, Served], others: Mapping[str, Endpoint] = MappingProxyType({})) -> None:
-        """Serve this from now on, in place of everything before; `others` answer on their paths without arrays.
+    @property
+    def endpoints(self) -> Mapping[str, Endpoint]:
+        """What answers, by path."""
+        return self._paths.endpoints
 
-        Raises PolicyError where two answer on one path.
+    @property
+    def waiting(self) -> Mapping[str, Waiting]:
+        """Routes whose upstream was not reached yet, by route."""
+        return self._waiting
+
+    def serve(
+        self,
+        served: Mapping[str, Served],
+        others: Mapping[str, Endpoint] | None = None,
+        waiting: Mapping[str, Waiting] | None = None,
+    ) -> None:
+        """Serve this from now on, in place of everything before.
+
+        `others` answer on their paths without arrays, by path; `waiting` are routes whose upstream was not reached yet,
+        by name, which ends when they are served. Each of the two stays as it was where it is None. Raises PolicyError
+        where two answer on one path.
         """
-        endpoints = dict(others)
-        for item in served.values():
-            for path, action in item.protocol.paths.items():
-                if path in endpoints:
-                    raise PolicyError(f"the path {path} is taken twice", "give one of the routes a path of its own")
-                endpoints[path] = Questions(self.stages, item, action, is_current=self._is_current)
         # one assignment after the other, and no await between them: requests see all of it, or nothing
-        self._served, self._endpoints = served, endpoints
+        self._served, self._others, self._waiting, self._paths = self._arranged(served, others, waiting)
+
+    def check(
+        self, served: Mapping[str, Served], others: Mapping[str, Endpoint], waiting: Mapping[str, Waiting]
+    ) -> None:
+        """Raise PolicyError where `serve` would, and change nothing."""
+        self._arranged(served, others, waiting)
+
+    def _arranged(
+        self,
+        served: Mapping[str, Served],
+        others: Mapping[str, Endpoint] | None,
+        waiting: Mapping[str, Waiting] | None,
+    ) -> tuple[Mapping[str, Served], Mapping[str, Endpoint], Mapping[str, Waiting], Paths]:
+        others = self._others if others is None else others
+        waiting = {
+            name: item for name, item in (self._waiting if waiting is None else waiting).items() if name not in served
+        }
+        paths = Paths(self.stages, others)
+        for item in served.values():
+            paths.add_served(item, self._asking)
+        for late in waiting.values():
+            paths.add_waiting(late)
+        return served, others, waiting, paths
 
     async def handle(self, request: Request) -> Response:
         """Answer one request; never raises for anything that a client can cause."""
@@ -60,10 +99,12 @@ class Gate:
         except Problem as problem:
             if caller is not None:
                 self.stages.refusals[caller.id, problem.kind] += 1
+                # in the words of the protocol; a stranger is not told which one is spoken on a path
+                return Response.of_problem(problem, self._paths.error_members(request.path, problem))
             return Response.of_problem(problem)
 
     def _endpoint(self, caller: Caller, request: Request) -> Endpoint:
-        endpoint = self._endpoints.get(request.path)
+        endpoint = self.endpoints.get(request.path)
         if endpoint is None:
             raise Problem("not-found")
         if not endpoint.allows(caller):
@@ -77,6 +118,24 @@ class Gate:
                 raise Problem("unsupported-media-type", f"{wanted} without an encoding was expected")
         return endpoint
 
+    def _asking(self, served: Served, path: str, action: str) -> Endpoint:
+        standing = Questions(self.stages, served, action, is_current=self._is_current)
+        on_trial = served.on_trial
+        # a path with a version's number in it is that version's, for everybody
+        if on_trial is None or on_trial.served.protocol.paths.get(path) != action:
+            return standing
+        canary = Questions(self.stages, on_trial.served, action, is_current=self._is_current)
+        return CanaryPath(standing, canary, on_trial, self._failed)
+
+    def _failed(self, on_trial: OnTrial, finding: Finding) -> None:
+        self.failing(on_trial, finding)
+
     def _is_current(self, served: Served) -> bool:
         current = self._served.get(served.route.route)
-        return current is not None and current.calibration is served.calibration
+        return current is not None and any(
+            item.calibration is served.calibration and item.is_canary == served.is_canary for item in current.all
+        )
+
+
+def _nobody(on_trial: OnTrial, finding: Finding) -> None:
+    """Nobody acts on it."""

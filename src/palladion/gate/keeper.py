@@ -5,8 +5,6 @@ own, so they must never stand in the way of the ledger or of the event loop. Wha
 """
 
 import asyncio
-import math
-import struct
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,14 +12,13 @@ from typing import TypeVar
 
 from palladion.errors import ConflictError, FormatError, NotFoundError, PalladionError
 from palladion.gate.directory import WATCH
+from palladion.gate.limits import Saved, decode_saved, encode_saved
 from palladion.gate.served import Served
 from palladion.incident.cases import suspend_case
 from palladion.registry import Incident, Records, Registry, StandingChange
 
 LIMITS = "limits"
 CLIENTS_AT_ONCE = 1000  # in one statement: SQLite takes 32,766 variables
-_LIMIT = struct.Struct("<d")
-
 _Result = TypeVar("_Result")
 
 
@@ -92,22 +89,21 @@ def load_suspicion(registry: Registry, served: Served) -> dict[str, bytes]:
         return records.gate_states.load(suspicion_purpose(served))
 
 
-def encode_limits(limits: Mapping[str, float]) -> dict[str, bytes]:
-    """The states of limits, by client, as they are saved under `LIMITS`."""
-    return {client: _LIMIT.pack(state) for client, state in limits.items()}
+def encode_limits(limits: Mapping[str, Saved]) -> dict[str, bytes]:
+    """What was spent of limits, by client, as it is saved under `LIMITS`."""
+    return {client: encode_saved(saved) for client, saved in limits.items()}
 
 
-def load_limits(registry: Registry) -> dict[str, float]:
-    """The saved states of all limits, by client. Raises FormatError on what was not written here."""
+def load_limits(registry: Registry) -> dict[str, Saved]:
+    """What was saved of limits, by client. Raises FormatError on what was not written here."""
     with registry.read() as records:
         saved = records.gate_states.load(LIMITS)
     limits = {}
     for client, data in saved.items():
-        state = _LIMIT.unpack(data)[0] if len(data) == _LIMIT.size else math.nan
-        # one that is not a number would admit its client for ever
-        if not math.isfinite(state):
-            raise FormatError(f"the saved limit of client {client} is not one that the gate wrote")
-        limits[client] = state
+        try:
+            limits[client] = decode_saved(data)
+        except FormatError as error:
+            raise FormatError(f"the saved limit of client {client} is not one that the gate wrote: {error}") from None
     return limits
 
 

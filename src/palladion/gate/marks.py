@@ -167,12 +167,14 @@ class Retainer:
     """Writes bodies from a thread of its own, in order, while the ledger syncs. To be called from one event loop."""
 
     def __init__(self, writer: BodyWriter) -> None:
+        self.handed = 0  # bodies since the start
         self._writer = writer
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="bodies")
         self._sound = True
 
     def keep(self, client: str, version: str, bodies: Sequence[Body]) -> "asyncio.Future[None]":
         """Keep `bodies` of a client, by pseudonym; done when the kernel has them. Fails with PalladionError."""
+        self.handed += len(bodies)
         loop = asyncio.get_running_loop()
         keeping = loop.run_in_executor(self._thread, self._writer.append, client, version, bodies)
         keeping.add_done_callback(self._told)
@@ -202,11 +204,13 @@ def make_marks(
     root: bytes,
     version: Version,
     *,
-    session: Session,
+    session: Session | None,
     contract: Contract,
     calibration: Calibration | None,
 ) -> AnswerMarks | None:
     """The marks of a route, or None if its policy wants none; `root` is the gate root's "answer-marks".
+
+    Without a `session` (the model runs at an upstream), an output for labels cannot be marked.
 
     Raises PolicyError where answers cannot be marked, with the reason.
     """
@@ -230,7 +234,13 @@ def make_marks(
     quantiles = calibration.instruments.scores.quantiles[list(FEATURES).index("margin")]
     points = np.linspace(0, len(quantiles) - 1, MARGINS)
     strength = strength_for(np.interp(points, np.arange(len(quantiles)), quantiles), route.flipped)
-    labels = _labels(what, session, contract, features) if contract.label is not None else None
+    if contract.label is not None and session is None:
+        raise PolicyError(
+            f"{what}: which label belongs to which class score is not known of a model at an upstream",
+            "let the upstream describe the scores alone, or set flipped = 0",
+        )
+    asked = None if contract.label is None else session
+    labels = None if asked is None else _labels(what, asked, contract, features)
     cells = Cells.draw(root, features.deviations)
     return AnswerMarks(root, version, contract, route.flipped, strength, features, cells, labels)
 

@@ -17,19 +17,24 @@ PROBLEMS: Mapping[str, tuple[int, str]] = MappingProxyType(
     {
         "bad-request": (400, "The request is not one that this route understands"),
         "bad-input": (422, "The inputs are not what the model takes"),
-        "unauthenticated": (401, "An API key is needed"),
+        "unauthenticated": (401, "A credential that is known here is needed"),
         "suspended": (403, "The client is suspended"),
         "forbidden": (403, "The client may not use this route"),
         "not-found": (404, "There is no such route"),
+        "model-not-found": (404, "There is no such model"),
         "method-not-allowed": (405, "The route does not take this method"),
         "timeout": (408, "The request took too long to arrive"),
         "too-large": (413, "The request is too large"),
         "unsupported-media-type": (415, "The body is not JSON"),
         "rate-limited": (429, "Too many queries"),
+        "budget-spent": (429, "Of today's budget there is not enough left"),
         "model-failed": (500, "The model fails on these inputs"),
         "internal": (500, "The request could not be answered"),
+        "upstream-failed": (502, "The server of the model failed"),
         "busy": (503, "Too many requests are being worked on"),
+        "not-ready": (503, "The server of the model has not been reached yet"),
         "unrecorded": (503, "The answer could not be recorded, so it is withheld"),
+        "upstream-timeout": (504, "The server of the model took too long"),
     }
 )
 
@@ -48,8 +53,8 @@ class Problem(Exception):  # noqa: N818 (RFC 9457 calls it so)
         self.retry_after_seconds = retry_after_seconds
         self.allow = allow
 
-    def body(self) -> bytes:
-        """The problem as JSON."""
+    def body(self, members: Mapping[str, object] = MappingProxyType({})) -> bytes:
+        """The problem as JSON, with further `members`."""
         document: dict[str, Any] = {
             "type": f"urn:palladion:problem:{self.kind}",
             "title": self.title,
@@ -59,6 +64,7 @@ class Problem(Exception):  # noqa: N818 (RFC 9457 calls it so)
             document["detail"] = self.detail
         if self.field:
             document["field"] = self.field
+        document |= members
         return msgspec.json.encode(document)
 
     def headers(self) -> list[tuple[bytes, bytes]]:

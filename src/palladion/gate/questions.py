@@ -7,33 +7,42 @@ import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from palladion.errors import FormatError, PalladionError
+from palladion.gate.budgets import Reservation, weight
 from palladion.gate.contract import LABEL, Outputs
 from palladion.gate.decode import Feeds, numbers
 from palladion.gate.directory import Caller
-from palladion.gate.disclosure import Level, disclose
+from palladion.gate.disclosure import Level, disclose_to
 from palladion.gate.problems import Problem
-from palladion.gate.protocols.protocol import About, Asked
+from palladion.gate.protocols.protocol import About, Asked, Encoded
 from palladion.gate.requests import Request, Response
 from palladion.gate.served import Served
-from palladion.gate.stages import Stages, level_of
+from palladion.gate.stages import Stages
+from palladion.gate.together import Showing
 from palladion.ledger.body import Body
 from palladion.ledger.record import Record
+from palladion.ledger.writer import Receipt
 from palladion.model.run import Port
+from palladion.watch.watch import Asked as Shown
 from palladion.watch.watch import Observation
 
 REQUEST_ID_BYTES = 8
+LATE = "the answer was not ready in time"
+_ACTIONS = {"GET": "describe", "POST": "ask"}  # as access policies call them
 _UNWATCHED = ""  # no model is called so
 
 
-@dataclass(frozen=True, eq=False)
+# not frozen, as nothing that is made for each request here: that triples what making one costs
+@dataclass(eq=False, slots=True)
 class Question:
-    """A decoded request: as it came, its body, and what was made of it."""
+    """A decoded request: as it came, its body, what was made of it, and what it holds of budgets."""
 
     request: Request
     body: bytes
     asked: Asked
+    held: Reservation
 
     @property
     def feeds(self) -> Feeds:
@@ -44,6 +53,21 @@ class Question:
     def rows(self) -> int:
         """How many queries."""
         return self.asked.rows
+
+
+@dataclass(eq=False, slots=True)
+class _Given:
+    """An answer that may leave once its record is durable; without one, the caller is refused.
+
+    `recording` is under way already where the request changed a standing; `keeping` is that of marked answers.
+    """
+
+    answer: Encoded | None
+    request_id: str
+    records: list[Record]
+    recording: asyncio.Task[list[Receipt]] | None
+    keeping: Awaitable[None] | None
+    kept: bool  # whether `keeping` has to succeed
 
 
 class Questions:
@@ -57,33 +81,58 @@ class Questions:
         self.media_types = served.protocol.media_types
         self._stages = stages
         self._served = served
+        self._about = about(served)
         self._is_current = is_current
 
     def allows(self, caller: Caller) -> bool:
-        """Whether the caller may ask this model."""
-        return caller.may_ask(self._served.route.model)
+        """Whether the caller may do any of what is done here; `answer` looks at which."""
+        return any(caller.may(_ACTIONS[method], self._served.route) for method in self.methods)
 
     async def answer(self, caller: Caller, request: Request) -> Response:
         """The response to a request. Raises Problem."""
         stages, served = self._stages, self._served
-        # 2. admit: one query is paid for before the body is read, the others when their number is known
-        stages.admit(caller, served.route, 1)
+        if not caller.may(_ACTIONS[request.method], served.route):
+            raise Problem("forbidden")
         if request.method == "GET":
-            described = served.protocol.describe(request.path, about(served))
+            stages.admit(caller, served.route, 1, address=request.address)
+            described = served.protocol.describe(request.path, self._about)
             return Response(200, described.body, described.headers)
+        # 2. admit: one query is paid for before the body is read, the others when their number is known
+        with stages.reserve(caller, served.route, information=1, begin=False) as held:
+            stages.admit(caller, served.route, 1, address=request.address)
+            return await self._ask(caller, request, held)
+
+    async def _ask(self, caller: Caller, request: Request, held: Reservation) -> Response:
+        stages, served = self._stages, self._served
+        ended = stages.meter.laps()
         # 3. decode
         body = await request.body()
+        ended("receive")
         asked = served.decode(body, request.headers)
-        if asked.rows > 1:
-            stages.admit(caller, served.route, asked.rows - 1, rows=asked.rows)
-        question = Question(request, body, asked)
+        more = asked.rows - 1
+        if more:
+            # of information at most: one new bucket for each query
+            held.reserve(queries=more, information=more)
+        held.begin()
+        if more:
+            stages.admit(caller, served.route, more, rows=asked.rows, address=request.address)
+        question = Question(request, body, asked, held)
         try:
-            async with asyncio.timeout(stages.policy.gate.deadline_ms / 1000):
+            with stages.deadlines.within(stages.policy.gate.deadline_ms / 1000):
                 # 4. infer
+                ended("decode")
                 outputs = await self._infer(question)
-                return await self._respond(stages.identify(request), question, outputs)
+                ended("infer")
+                # 5. observe, together with what else came in this moment
+                given = await stages.together.observe(
+                    served.watched, partial(self._show, question, outputs), partial(self._give, question, outputs)
+                )
+                ended("judge")
+                response = await self._respond(question, given)
+                ended("record")
+                return response
         except TimeoutError:
-            raise Problem("busy", "the answer was not ready in time", retry_after_seconds=1) from None
+            raise Problem("busy", LATE, retry_after_seconds=1) from None
 
     async def _infer(self, question: Question) -> Outputs:
         outputs = await self._served.source.infer(question.feeds, question.rows)
@@ -93,46 +142,59 @@ class Questions:
             # what a model says of its own may tell of its inside
             raise Problem("model-failed") from None
 
-    async def _respond(self, caller: Caller, question: Question, outputs: Outputs) -> Response:
+    def _show(self, question: Question, outputs: Outputs) -> Showing:
+        """What the watch sees of a request, and of whom as of now. Raises Problem."""
         stages, served = self._stages, self._served
-        # 5. observe: from here until the record is handed over, no other request changes this client
-        observation = self._observe(caller, question, outputs)
-        steps = stages.settle(caller, served.route, observation)
-        caller = stages.directory.callers[caller.id]
-        level = level_of(caller, served.route)
-        if level is None:
-            await stages.record([], steps, served.route)
-            raise Problem("suspended")
-        # 6. mark: what was observed is what the model said
-        request_id = secrets.token_hex(REQUEST_ID_BYTES)
-        shown, bodies = self._mark(caller, question, outputs, request_id=request_id, level=level)
-        # 7. disclose
-        answer = served.protocol.encode(question.asked, disclose(shown, served.contract, level), about(served))
-        # 8. record
-        record = self._record(
-            caller, question, observation=observation, level=level, request_id=request_id, answer=answer.body
-        )
-        keeping = self._retain(caller, bodies)
-        receipts = await stages.record([record], steps, served.route)
-        if bodies:
-            await _kept(keeping)
-        # 9. encode
-        stages.answered += question.rows
-        headers = [
-            *answer.headers,
-            (b"palladion-request", request_id.encode()),
-            (b"palladion-receipt", str(receipts[-1]).encode()),
-        ]
-        return Response(200, answer.body, headers)
-
-    def _observe(self, caller: Caller, question: Question, outputs: Outputs) -> Observation:
-        stages, served = self._stages, self._served
+        caller = stages.identify(question.request)
         inputs = numbers(question.feeds, question.rows)
         scores = served.contract.class_scores(outputs, question.rows)
         # a version that was replaced while it ran cannot be weighed by the calibration of the new one
-        model = served.route.model if self._is_current(served) else _UNWATCHED
-        asker = stages.asker(caller, question.request)
-        return stages.watch.observe(asker, model, inputs, scores, now=stages.clock.now().timestamp())
+        model = served.watched if self._is_current(served) else _UNWATCHED
+        asked = Shown(stages.asker(caller, question.request), inputs, scores)
+        return Showing(caller, model, asked, alone=stages.may_rise(caller))
+
+    def _give(self, question: Question, outputs: Outputs, caller: Caller, observation: Observation) -> _Given:
+        """The answer to a request that was observed: until it is made, no other request changes this client."""
+        stages, served = self._stages, self._served
+        steps = stages.settle(caller, served.route, observation, watched=served.watched)
+        caller = stages.directory.current(caller)
+        terms = stages.terms(caller, served.route, served.contract)
+        if terms is None:
+            begun = stages.begin_recording([], steps, served.route) if steps else None
+            return _Given(None, "", [], begun, None, kept=False)
+        # 6. mark: what was observed is what the model said
+        request_id = secrets.token_hex(REQUEST_ID_BYTES)
+        shown, bodies = self._mark(caller, question, outputs, request_id=request_id, level=terms.level)
+        # 7. disclose, and charge for what it tells: the watch will not take these buckets for new again
+        answer = served.protocol.encode(question.asked, disclose_to(terms, shown), self._about)
+        buckets = observation.new_buckets if observation.calibrated else observation.distinct
+        question.held.settle(information=buckets * weight(terms.level, terms.contract.answer))
+        # 8. record, before that of any request that was observed later
+        record = self._record(
+            caller, question, observation=observation, level=terms.level, request_id=request_id, answer=answer.body
+        )
+        begun = stages.begin_recording([record], steps, served.route) if steps else None
+        return _Given(answer, request_id, [record], begun, self._retain(caller, bodies), kept=bool(bodies))
+
+    async def _respond(self, question: Question, given: _Given) -> Response:
+        """The answer, once its record is durable."""
+        stages = self._stages
+        if given.recording is not None:
+            receipts = await asyncio.shield(given.recording)
+        else:
+            receipts = await stages.record(given.records, [], self._served.route)
+        if given.answer is None:
+            raise Problem("suspended")
+        if given.kept:
+            await _kept(given.keeping)
+        # 9. encode
+        stages.answered += question.rows
+        headers = [
+            *given.answer.headers,
+            (b"palladion-request", given.request_id.encode()),
+            (b"palladion-receipt", str(receipts[-1]).encode()),
+        ]
+        return Response(200, given.answer.body, headers)
 
     def _mark(
         self, caller: Caller, question: Question, outputs: Outputs, *, request_id: str, level: Level
@@ -164,13 +226,14 @@ class Questions:
     ) -> Record:
         stages, served = self._stages, self._served
         digests = stages.digests(request_id, question.body, answer)
+        p_value = observation.p_value
         details = {
             "request": request_id,
             "queries": question.rows,
             "standing": caller.standing,
             "disclosed": level,
             "mode": served.route.mode,
-            "p_value": None if observation.p_value is None else f"{observation.p_value:.3g}",
+            "p_value": None if p_value is None else f"{p_value:.3g}",
             "request_digest": digests.request,
             "answer_digest": digests.answer,
         }
@@ -190,7 +253,7 @@ async def _kept(keeping: Awaitable[None] | None) -> None:
 def about(served: Served) -> About:
     """What clients may be told of a served model."""
     contract = served.contract
-    promised = {contract.label, contract.scores if contract.answer == "scores" else None}
+    promised = contract.names if contract.answer == "scores" else [contract.label]
     outputs = [port for port in served.source.outputs if port.name in promised]
     # without an output for labels, the label is made from the scores
     return About(

@@ -1,7 +1,8 @@
 """Group commit: one thread owns the ledger, and whatever waits is written and synced together.
 
-An answer waits for its record here; while one batch is being synced, the next one gathers. Publishes a checkpoint at
-least every second, unless a command holds that back to copy the folder.
+An answer waits for its record here; while one batch is being synced, the next one gathers. What one turn of the event
+loop brings goes to the thread in one piece, and comes back in one: waking somebody costs more than a record. Publishes
+a checkpoint at least every second, unless a command holds that back to copy the folder.
 """
 
 import asyncio
@@ -11,10 +12,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from contextlib import suppress
+from itertools import islice
+from typing import Any, NamedTuple, TypeVar
 
 from palladion.errors import BusyError
+from palladion.gate.operations.meter import Histogram
 from palladion.ledger.record import Record
 from palladion.ledger.writer import BATCH_MAX, Ledger, Receipt
 
@@ -27,22 +30,27 @@ _Result = TypeVar("_Result")
 log = logging.getLogger("palladion.gate")
 
 
-@dataclass
-class _Batch:
+class _Batch(NamedTuple):
     """Records that belong together, and who waits for them."""
 
     records: Sequence[Record]
-    done: "Future[list[Receipt]]" = field(default_factory=Future)
+    done: "asyncio.Future[list[Receipt]]"
+
+
+_Outcome = list[Receipt] | Exception
 
 
 class Recorder:
-    """Appends to a ledger that it owns from now on. Satisfies `admin.LedgerPort`."""
+    """Appends to a ledger that it owns from now on; asked from one event loop. Satisfies `admin.LedgerPort`."""
 
     def __init__(self, ledger: Ledger) -> None:
+        self.writes = Histogram()  # of what is appended and synced together; by the thread alone
         self._ledger = ledger
+        self._arrived: list[_Batch] = []  # in this turn of the loop, which alone knows of it
+        self._accepted = 0  # records so far, written by the loop alone
+        self._taken = 0  # of these, by the thread alone: the rest waits
         self._waiting: deque[_Batch] = deque()
         self._jobs: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
-        self._count = 0
         self._wake = threading.Condition()
         self._closing = False
         self._sound = True
@@ -62,6 +70,11 @@ class Recorder:
         return self._ledger.size
 
     @property
+    def waiting(self) -> int:
+        """How many records wait to be written."""
+        return self._accepted - self._taken
+
+    @property
     def sound(self) -> bool:
         """Whether the last write succeeded: after one that failed, the ledger takes nothing more."""
         return self._sound and not self._closing
@@ -73,16 +86,17 @@ class Recorder:
         """
         if len(records) > BATCH_MAX:
             raise ValueError(f"{len(records)} records in one piece, at most {BATCH_MAX} are allowed")
-        batch = _Batch(records)
-        with self._wake:
-            if self._closing:
-                raise BusyError("the ledger is closed")
-            if self._count + len(records) > WAITING_MAX:
-                raise BusyError("too many records wait for the disk")
-            self._count += len(records)
-            self._waiting.append(batch)
-            self._wake.notify()
-        return await asyncio.wrap_future(batch.done)
+        if self._closing:
+            raise BusyError("the ledger is closed")
+        if self.waiting + len(records) > WAITING_MAX:
+            raise BusyError("too many records wait for the disk")
+        self._accepted += len(records)
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[list[Receipt]] = loop.create_future()
+        if not self._arrived:
+            loop.call_soon(self._hand_over)
+        self._arrived.append(_Batch(records, done))
+        return await done
 
     async def checkpoint(self) -> bytes:
         """Publish everything acknowledged so far; returns the signed note."""
@@ -99,6 +113,8 @@ class Recorder:
     async def close(self) -> None:
         """Write what waits, publish, and give the ledger back."""
         with self._wake:
+            self._waiting += self._arrived
+            self._arrived.clear()
             self._closing = True
             self._wake.notify()
         await asyncio.get_running_loop().run_in_executor(None, self._thread.join)
@@ -112,6 +128,12 @@ class Recorder:
             self._wake.notify()
         return await asyncio.wrap_future(done)
 
+    def _hand_over(self) -> None:
+        with self._wake:
+            self._waiting += self._arrived
+            self._wake.notify()
+        self._arrived.clear()
+
     def _run(self) -> None:
         next_checkpoint = _now() + CHECKPOINT_SECONDS
         while True:
@@ -121,7 +143,7 @@ class Recorder:
                 batches, jobs, closing = self._gather(), list(self._jobs), self._closing
                 self._jobs.clear()
                 closing = closing and not self._waiting
-            self._write(batches)
+            _answer(batches, self._written([batch.records for batch in batches]))
             for function, done in jobs:
                 _fulfil(done, function)
             if _now() >= next_checkpoint:
@@ -140,35 +162,30 @@ class Recorder:
         count = 0
         while self._waiting and count + len(self._waiting[0].records) <= BATCH_MAX:
             batch = self._waiting.popleft()
-            self._count -= len(batch.records)
-            # whoever gave up waiting gets no answer, and needs no record; from here on it cannot give up
-            if batch.done.set_running_or_notify_cancel():
+            self._taken += len(batch.records)
+            # whoever gave up waiting gets no answer, and needs no record; who does so from here on has one all the same
+            if not batch.done.cancelled():
                 taken.append(batch)
                 count += len(batch.records)
         return taken
 
-    def _write(self, batches: list[_Batch]) -> None:
+    def _written(self, batches: list[Sequence[Record]]) -> list[_Outcome]:
+        """What became of each batch: its receipts, or why there are none."""
         if not batches:
-            return
+            return []
         try:
-            receipts = self._ledger.append([record for batch in batches for record in batch.records])
+            begun = _now()
+            receipts = iter(self._ledger.append([record for records in batches for record in records]))
+            self.writes.observe(_now() - begun)
         except ValueError as error:
             # nothing was written, and the ledger is sound: one of them is no record, which is its sender's affair alone
             if len(batches) == 1:
-                batches[0].done.set_exception(error)
-                return
-            for batch in batches:
-                self._write([batch])
-            return
+                return [error]
+            return [outcome for records in batches for outcome in self._written([records])]
         except Exception as error:  # noqa: BLE001 (whoever waits gets it; this thread must live on to tell the next)
             self._fail(error)
-            for batch in batches:
-                batch.done.set_exception(error)
-            return
-        start = 0
-        for batch in batches:
-            batch.done.set_result(receipts[start : start + len(batch.records)])
-            start += len(batch.records)
+            return [error] * len(batches)
+        return [list(islice(receipts, len(records))) for records in batches]
 
     def _publish(self) -> None:
         if self._frozen_until is not None and _now() < self._frozen_until:
@@ -193,6 +210,24 @@ class Recorder:
         held = self._frozen_until is not None and self._ledger.published == self._published_at_freeze
         self._frozen_until = None
         return held
+
+
+def _answer(batches: list[_Batch], outcomes: list[_Outcome]) -> None:
+    """Tell everybody who waits what became of their records, in one go."""
+    if batches:
+        # where the loop was closed, nobody waits any more
+        with suppress(RuntimeError):
+            batches[0].done.get_loop().call_soon_threadsafe(_tell, batches, outcomes)
+
+
+def _tell(batches: list[_Batch], outcomes: list[_Outcome]) -> None:
+    for batch, outcome in zip(batches, outcomes, strict=True):
+        if batch.done.done():
+            continue  # gave up meanwhile
+        if isinstance(outcome, Exception):
+            batch.done.set_exception(outcome)
+        else:
+            batch.done.set_result(outcome)
 
 
 def _fulfil(done: "Future[Any]", function: Callable[[], Any]) -> None:

@@ -3,7 +3,9 @@
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from types import MappingProxyType
 
+from palladion.access.certificates import Certificate
 from palladion.gate.problems import MEDIA_TYPE, Problem
 
 JSON = b"application/json"
@@ -11,14 +13,31 @@ _SALT_PERSON = b"pall/ledger-salt"
 
 
 @dataclass(frozen=True)
+class Peer:
+    """What can be believed of who asks beyond the headers: its certificate, and what a proxy tells that is believed.
+
+    `user` is the client's own user, `ja4` a fingerprint of its TLS, `payment` a name of its means of payment.
+    """
+
+    certificate: Certificate | None = None
+    user: str | None = None
+    ja4: str | None = None
+    payment: str | None = None
+
+
+STRANGER = Peer()
+
+
+@dataclass(frozen=True)
 class Request:
-    """A request: headers in lower case, the body on demand (it raises Problem), and the peer if it can be believed."""
+    """A request: headers in lower case, the body on demand (it raises Problem), address and peer if to be believed."""
 
     method: str
     path: str
     headers: Mapping[bytes, bytes]
     body: Callable[[], Awaitable[bytes]]
     address: str | None = None
+    peer: Peer = STRANGER
 
 
 @dataclass(eq=False)
@@ -39,18 +58,19 @@ class Stream:
 
 @dataclass(frozen=True)
 class Response:
-    """A response: status, headers and body, or a stream in its place."""
+    """A response: status, headers and body, or a stream in its place; the kind of the `problem`, if it is one."""
 
     status: int
     body: bytes
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)
     stream: Stream | None = None
+    problem: str = ""
 
     @classmethod
-    def of_problem(cls, problem: Problem) -> "Response":
-        """What a problem looks like to the client."""
+    def of_problem(cls, problem: Problem, members: Mapping[str, object] = MappingProxyType({})) -> "Response":
+        """What a problem looks like to the client, with further `members` in its JSON."""
         headers = [(b"content-type", MEDIA_TYPE.encode()), *problem.headers()]
-        return cls(problem.status, problem.body(), headers)
+        return cls(problem.status, problem.body(members), headers, problem=problem.kind)
 
 
 @dataclass(frozen=True)

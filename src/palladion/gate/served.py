@@ -1,24 +1,32 @@
 """A route that is served: where its answers come from, what they mean, how it is watched and marked."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from hashlib import sha256
 
 from palladion import files
-from palladion.errors import FormatError, PolicyError, TamperError
-from palladion.gate.contract import Contract, make_contract
+from palladion.errors import BusyError, FormatError, PolicyError, TamperError
+from palladion.gate.contract import LABEL, Contract, make_contract
 from palladion.gate.decode import is_numeric
 from palladion.gate.marks import AnswerMarks, make_marks
 from palladion.gate.problems import Problem
+from palladion.gate.protocols.json_paths import JsonPaths, JsonPathsUpstream
+from palladion.gate.protocols.open_inference import OpenInference
 from palladion.gate.protocols.predict import Predict
 from palladion.gate.protocols.protocol import Asked, Headers, Protocol_
+from palladion.gate.sources.batch import rows_stand_alone
 from palladion.gate.sources.embedded import Embedded
 from palladion.gate.sources.source import Source
+from palladion.gate.trial import Trial, is_chosen
+from palladion.gate.upstream.opening import open_upstream
+from palladion.gate.upstream.source import UpstreamSource
 from palladion.lifecycle.installation import Installation
 from palladion.lifecycle.open import open_version
 from palladion.lifecycle.revoke import require_unrevoked
-from palladion.model.run import open_session
+from palladion.model.run import Session, open_session
 from palladion.policy import RoutePolicy
-from palladion.registry import CalibrationRow, Version
+from palladion.registry import CalibrationRow, Canary, Version
+from palladion.registry.names import slug
 from palladion.seal.structure import SealedInfo
 from palladion.watch.calibration import Calibration
 from palladion.watch.calibration_file import CALIBRATION_BYTES_MAX, decode_calibration
@@ -29,6 +37,7 @@ class Served:
     """A route that is served: its policy, the promoted version, and everything made from it.
 
     A model at an upstream that is not registered here has no `version`; `sealed` is what was opened here, if anything.
+    `on_trial` is the version that a share of the clients is served instead; that one `is_canary`.
     """
 
     route: RoutePolicy
@@ -40,6 +49,18 @@ class Served:
     calibration: Calibration | None = None
     calibration_row: CalibrationRow | None = None
     marks: AnswerMarks | None = None
+    is_canary: bool = False
+    on_trial: "OnTrial | None" = None
+
+    @property
+    def watched(self) -> str:
+        """The name under which the watch knows it: the model's, and for a canary that of the version."""
+        return self.subject if self.is_canary else self.route.model
+
+    @property
+    def all(self) -> "list[Served]":
+        """Itself, and the version on trial."""
+        return [self] if self.on_trial is None else [self, self.on_trial.served]
 
     @property
     def subject(self) -> str:
@@ -58,43 +79,159 @@ class Served:
         watched, and whoever found that out would send nothing else.
         """
         asked = self.protocol.decode(body, headers)
-        if self.calibration is not None:
-            expected = self.calibration.instruments.features.centre.size
-            width = sum(array.size // asked.rows for array in asked.feeds.values() if is_numeric(array))
+        expected = self._width
+        if expected is not None:
+            width = sum([array.size // asked.rows for array in asked.feeds.values() if is_numeric(array)])
             if width != expected:
                 raise Problem("bad-input", f"a row has {width} numbers, expected {expected}", field="inputs")
         return asked
+
+    @cached_property
+    def _width(self) -> int | None:
+        """How many numbers a row has to have."""
+        return None if self.calibration is None else self.calibration.instruments.features.centre.size
 
     def is_current(self, version: Version | None, calibration: CalibrationRow | None) -> bool:
         """Whether this is still what the registry says should be served."""
         return _identity(self.version) == _identity(version) and self.calibration_row == calibration
 
 
-def open_route(installation: Installation, route: RoutePolicy) -> Served:
-    """Open the promoted version of a route's model, in memory, with its newest calibration if it has one.
+@dataclass(frozen=True, eq=False)
+class OnTrial:
+    """A canary on one route: what is served, to whom, and what was counted of it."""
 
-    Raises NotFoundError or ConflictError where nothing is promoted, or where that was revoked; TamperError where a file
-    is not the registered one, PolicyError where the route does not fit the model, or wants marks that it cannot have.
+    served: Served
+    row: Canary
+    key: bytes = field(repr=False)
+    trial: Trial = field(default_factory=Trial)
+
+    def is_chosen(self, client: str) -> bool:
+        """Whether a client, by id, is served it."""
+        return is_chosen(self.key, client, self.row.model, self.row.number, self.row.percent)
+
+    def is_current(self, canary: Canary | None, calibration: CalibrationRow | None) -> bool:
+        """Whether this is still what the registry says should be on trial."""
+        return self.row == canary and self.served.calibration_row == calibration
+
+
+def open_route(installation: Installation, route: RoutePolicy, source: UpstreamSource | None = None) -> Served:
+    """Open what answers on a route, with the newest calibration of the promoted version if it has one, and its canary.
+
+    The promoted version itself is opened here, in memory, unless the route has an upstream: then `source` answers, and
+    the model need not be registered. Raises NotFoundError or ConflictError where a model that runs here is not promoted
+    or was revoked; TamperError where a file is not the registered one, PolicyError where the route does not fit the
+    model, or wants marks that it cannot have.
     """
-    with open_version(installation, route.model) as opened:
+    if source is None and route.upstream and route.protocol == "json":
+        # what it takes stands in the policy, so that nobody has to be asked
+        codec = JsonPathsUpstream(route)
+        upstream = open_upstream(route, installation.paths.home)
+        source = UpstreamSource(route.route, upstream, codec, inputs=codec.inputs, outputs=codec.outputs)
+    if source is not None:
+        # it becomes part of paths and of scopes
+        slug(route.model, what=f"the model of route {route.route}")
+        return _serve(installation, route, source, version=promoted_version(installation, route.model))
+    if route.upstream:
+        raise PolicyError(
+            f"route {route.route}: nothing can be asked by {route.protocol} at an upstream",
+            "set protocol to what the upstream speaks",
+        )
+    served = _open_here(installation, route, route.model)
+    with installation.open_registry() as registry, registry.read() as records:
+        canary = records.canaries.current(route.model)
+    return served if canary is None else replace(served, on_trial=open_canary(installation, route, canary))
+
+
+def open_canary(installation: Installation, route: RoutePolicy, canary: Canary) -> OnTrial:
+    """Open a version that a share of a route's clients is served. Raises as `open_route` does."""
+    served = _open_here(installation, route, f"{canary.model}@{canary.number}")
+    return OnTrial(replace(served, is_canary=True), canary, installation.open_gate_root().derive("canaries"))
+
+
+def _open_here(installation: Installation, route: RoutePolicy, name: str) -> Served:
+    with open_version(installation, name) as opened:
         found = opened.version
         require_unrevoked(installation, found.model, found.number, opened.info.header_digest)
         # the session copies what it needs, so the opened file is wiped when this block ends
         session = open_session(opened.model)
         version, sealed = opened.version, opened.info
+    together = rows_stand_alone(session.run, session.inputs, session.outputs)
+    embedded = Embedded(session, threads=installation.policy.gate.threads, together=together)
+    return _serve(installation, route, embedded, version=version, sealed=sealed, session=session)
+
+
+def renew_route(installation: Installation, route: RoutePolicy, item: Served) -> Served:
+    """A route under other settings, with answers from where they come already. Raises as `open_route` does.
+
+    BusyError while a new calibration is about to take its place.
+    """
+    session = item.source.session if isinstance(item.source, Embedded) else None
+    made = _serve(installation, route, item.source, version=item.version, sealed=item.sealed, session=session)
+    if made.calibration_row != item.calibration_row:
+        raise BusyError(f"{item.subject} is getting a new calibration", "run it again in a moment")
+    on_trial = item.on_trial
+    if on_trial is not None:
+        on_trial = replace(on_trial, served=renew_route(installation, route, on_trial.served))
+    # the same one: what is being asked now goes on counting
+    return replace(made, calibration=item.calibration, is_canary=item.is_canary, on_trial=on_trial)
+
+
+def _serve(
+    installation: Installation,
+    route: RoutePolicy,
+    source: Source,
+    *,
+    version: Version | None,
+    sealed: SealedInfo | None = None,
+    session: Session | None = None,
+) -> Served:
+    contract = make_contract(route, source.outputs)
+    number = "" if version is None else str(version.number)
     try:
-        protocol = Predict(route.route, session.inputs, rows_max=installation.policy.gate.rows_max)
+        protocol = _protocol(route, source, contract, version=number, rows_max=installation.policy.gate.rows_max)
     except ValueError as error:
-        raise PolicyError(f"route {route.route}: {version.model} cannot be asked over JSON: {error}") from None
-    row = newest_calibration(installation, version)
-    calibration = None if row is None else load_calibration(installation, version, row)
-    contract = make_contract(route, session.outputs)
-    marks = None
+        raise PolicyError(f"route {route.route}: {route.model} cannot be asked over JSON: {error}") from None
+    row = calibration = marks = None
+    if version is not None:
+        row = newest_calibration(installation, version)
+        calibration = None if row is None else load_calibration(installation, version, row)
     if route.flipped > 0:
+        if version is None:
+            raise PolicyError(
+                f"route {route.route} cannot mark answers: {route.model} is not registered, and marks are of a version",
+                f"palladion protect --name {route.model}, or set flipped = 0",
+            )
         root = installation.open_gate_root().derive("answer-marks")
         marks = make_marks(route, root, version, session=session, contract=contract, calibration=calibration)
-    source = Embedded(session, threads=installation.policy.gate.threads)
     return Served(route, version, sealed, source, protocol, contract, calibration, row, marks)
+
+
+def _protocol(route: RoutePolicy, source: Source, contract: Contract, *, version: str, rows_max: int) -> Protocol_:
+    if route.protocol == "open-inference":
+        return OpenInference(
+            route.path.rstrip("/"),
+            route.model,
+            version,
+            source.inputs,
+            outputs=disclosable(contract),
+            rows_max=rows_max,
+        )
+    if route.protocol == "json":
+        return JsonPaths(route, source.inputs, source.outputs, rows_max=rows_max)
+    return Predict(route.route, source.inputs, rows_max=rows_max)
+
+
+def disclosable(contract: Contract) -> list[str]:
+    """The names of outputs under which clients can get something, by whatever standing."""
+    # without an output for labels, the label is made from the scores
+    made = [LABEL] if contract.label is None and contract.kind == "classes" else []
+    return [*(name for name in contract.names if contract.answer == "scores" or name == contract.label), *made]
+
+
+def promoted_version(installation: Installation, model: str) -> Version | None:
+    """The version of a model that is promoted, if it is registered and one is."""
+    with installation.open_registry() as registry, registry.read() as records:
+        return records.promotions.current(model)
 
 
 def newest_calibration(installation: Installation, version: Version) -> CalibrationRow | None:

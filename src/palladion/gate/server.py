@@ -4,48 +4,56 @@ One process, one event loop. Holds the ledger from start to end; commands go thr
 """
 
 import asyncio
+import gc
 import logging
 import socket
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import asdict
-from functools import partial
+from pathlib import Path
 from typing import Any
 
 import uvloop
 
+from palladion.access.cedar import load_policies
 from palladion.errors import PalladionError, PolicyError
 from palladion.gate.admin import AdminServer
 from palladion.gate.app import HEALTH_PATHS, App
+from palladion.gate.chat.models import LanguageModels
 from palladion.gate.directory import Directory, Roll, read_roll
 from palladion.gate.gate import Gate
-from palladion.gate.keeper import LIMITS, Keeper, encode_limits, load_limits, load_suspicion, suspicion_purpose
-from palladion.gate.listener import Api, api_config, listen, listen_address
+from palladion.gate.issuers import Issuers
+from palladion.gate.keeper import LIMITS, Keeper, encode_limits, load_limits
+from palladion.gate.limits import nobodys
+from palladion.gate.lineup import ACTOR, Lines, Lineup, Waits
+from palladion.gate.listener import Address, Api, api_config, listen_address, listening, url_of
 from palladion.gate.marks import Retainer
+from palladion.gate.operations.operations import Operations
+from palladion.gate.operations.policies import Policies
 from palladion.gate.recorder import Recorder
-from palladion.gate.served import Served, open_route
-from palladion.gate.sources.source import Source
+from palladion.gate.served import Served
 from palladion.gate.stages import Stages
+from palladion.gate.status import clients_shown, routes_shown
+from palladion.gate.upstream.discovery import Discoveries
+from palladion.gate.upstream.opening import limits_within
+from palladion.gate.upstream.pool import Upstream
+from palladion.gate.upstream.source import UpstreamSource
 from palladion.incident.cases import opened_record
 from palladion.keys import Root
 from palladion.ledger.bodies import FOLDER, BodyWriter
 from palladion.ledger.record import Record
 from palladion.ledger.writer import BATCH_MAX
 from palladion.lifecycle.installation import Installation
-from palladion.lifecycle.open import record_opened
-from palladion.registry import CalibrationRow, Registry, Version
-from palladion.seal.structure import SealedInfo
-from palladion.watch.response import rank
-from palladion.watch.watch import Asker, Explanation, Watch
+from palladion.policy import Policy
+from palladion.registry import Registry
+from palladion.watch.watch import Asker, Watch
 
+# New objects before cycles are looked for. Requests leave hardly any, and by Python's own figures looking costs 3 %.
+GARBAGE_THRESHOLDS = (10_000, 20, 20)
 KEEP_SECONDS = 1.0  # a crash forgets at most so much suspicion; standings and records are never behind
+ISSUERS_SECONDS = 1.0  # between looks at which issuer is to be asked for its keys
 REFUSALS_SECONDS = 10.0  # refused requests are counted and recorded together: a flood of them must not fill the ledger
 ROUTES_MAX = 100  # all of them stand in one record, which has at most 64 KiB
-STATUS_CLIENTS_MAX = 1000  # the most suspicious ones; an operator's screen holds fewer
-STATUS_CLIENTS_AT_ONCE = 100  # explaining one takes 50 µs: then requests have their turn
-GROUP_SHOWN_MAX = 100  # members of a campaign, in the status of each of them
-ACTOR = "gate"
 
 log = logging.getLogger("palladion.gate")
 
@@ -56,7 +64,8 @@ def serve(installation: Installation, *, announce: Callable[[str], None]) -> Non
     Raises PolicyError where the policy cannot be served, BusyError if another process holds the ledger.
     """
     check_routes(installation)
-    address = listen_address(installation.policy.gate)
+    address = listen_address(installation.policy.gate, installation.paths.home)
+    gc.set_threshold(*GARBAGE_THRESHOLDS)
     uvloop.run(_Server(installation, announce).run(address))
 
 
@@ -84,13 +93,12 @@ class _Server:
         self._announce = announce
         self._policy = installation.policy
         self._watch = Watch(self._policy.watch)
-        self._purposes: dict[str, str] = {}  # under which the suspicion of each model that is watched is kept
         self._failures: set[str] = set()
         self._marking = any(route.flipped > 0 for route in self._policy.route)
         self._retainer: Retainer | None = None
-        self._retired: dict[Source, asyncio.Task[None]] = {}
+        self._open_for_requests = False
 
-    async def run(self, address: tuple[str, int]) -> None:
+    async def run(self, address: Address) -> None:
         root = self._installation.open_gate_root()
         self._recorder = Recorder(self._installation.lock_ledger(root))
         try:
@@ -105,7 +113,14 @@ class _Server:
             await self._recorder.close()
 
     def _open(self, root: Root, registry: Registry) -> None:
-        self._directory = Directory(root.derive("client-key-pepper"))
+        home = self._installation.paths.home
+        self._issuers = Issuers(self._policy.issuer, home)
+        policies = self._policy.access.policies
+        self._directory = Directory(
+            root.derive("client-key-pepper"),
+            tokens=self._issuers.tokens,
+            access=load_policies(home / Path(policies).expanduser()) if policies else None,
+        )
         if self._marking:
             folder, key = self._installation.paths.directory / FOLDER, root.derive("body-cipher")
             self._retainer = Retainer(BodyWriter(folder, key, queries_max=self._policy.retention.queries))
@@ -121,38 +136,76 @@ class _Server:
             retainer=self._retainer,
         )
         self._gate = Gate(self._stages)
+        self._lineup = Lineup(
+            self._installation,
+            self._gate,
+            keeper=self._keeper,
+            journal=self._recorder,
+            keep=self._keep,
+            swapped=self._announce_swap,
+        )
+        self._discoveries = Discoveries(
+            self._policy.route,
+            self._installation.paths.home,
+            self._lineup.found,
+            limits=limits_within(self._policy.gate.deadline_ms / 1000),
+        )
         # before any state is taken up, so that organisations are together again as they were
         for caller in self._directory.callers.values():
             self._watch.link(Asker(caller.id, caller.client.organisation))
-        self._gate.serve({route.route: open_route(self._installation, route) for route in self._policy.route})
-        for item in {item.route.model: item for item in self._gate.served.values()}.values():
-            self._watch_by(item, load_suspicion(registry, item))
-        self._stages.limits = load_limits(registry)
+        self._models = LanguageModels(self._policy, home, self._stages, root, budget=self._stages)
+        self._gate.serve({}, self._models.endpoints)
+        self._lineup.open(registry, self._discoveries.waiting)
+        self._stages.limits.restore(load_limits(registry))
+        self._policies = Policies(
+            self._installation, check=self._check_policy, apply=self._change_policy, marking=self._marking
+        )
+        self._operations = Operations(
+            self._gate,
+            self._recorder,
+            self._policy.operations,
+            home,
+            servers=self._servers,
+            digest=lambda: self._policies.digest,
+            retainer=self._retainer,
+        )
 
-    def _watch_by(self, item: Served, saved: Mapping[str, bytes]) -> None:
-        self._watch.watch_model(item.route.model, item.calibration, saved)
-        self._purposes[item.route.model] = suspicion_purpose(item)
-
-    async def _serve(self, address: tuple[str, int]) -> None:
-        app = App(self._gate, ready=lambda: self._recorder.sound)
+    async def _serve(self, address: Address) -> None:
+        health = self._operations.health
+        app = App(self._gate, ready=health.ready, leaving=lambda: health.draining)
         config = api_config(app, self._policy.gate, self._installation.paths.home)
-        admin = AdminServer(self._installation.paths.admin, self._recorder, reload=self._reload, status=self._status)
-        with listen(address) as listener:
+        admin = AdminServer(
+            self._installation.paths.admin,
+            self._recorder,
+            reload=self._reload,
+            status=self._status,
+            policy=self._policies,
+        )
+        with listening(address, self._policy.gate.socket_group) as listener:
+            await self._issuers.refresh()
+            await self._discoveries.start()
             await admin.start()
             tasks: list[asyncio.Task[None]] = []
             try:
+                await self._operations.start()
                 await self._record_start()
                 tasks = [
                     asyncio.create_task(_every(KEEP_SECONDS, self._keep)),
                     asyncio.create_task(_every(REFUSALS_SECONDS, self._record_refusals)),
+                    asyncio.create_task(_every(ISSUERS_SECONDS, self._issuers.refresh)),
                 ]
-                await Api(config, lambda: self._announce_routes(listener)).serve(sockets=[listener])
+                api = Api(config, lambda: self._announce_routes(listener))
+                api.leave, api.hang_up = self._operations.leave, self._hang_up
+                await api.serve(sockets=[listener])
             finally:
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
+                await self._operations.close()
+                await self._discoveries.close()
                 await self._stages.close()
-                await self._close_sources()
+                await self._lineup.close()
+                await self._models.close()
                 await self._keep()
                 await self._close_bodies()
                 await self._record_refusals()
@@ -160,12 +213,23 @@ class _Server:
         await self._recorder.append([self._about_gate("gate.stopped", self._answered())])
 
     def _announce_routes(self, listener: socket.socket) -> None:
-        name, port = listener.getsockname()[:2]
-        scheme = "https" if self._policy.gate.tls_certificate else "http"
-        url = f"{scheme}://{f'[{name}]' if ':' in name else name}:{port}"
+        url = url_of(listener, secure=bool(self._policy.gate.tls_certificate))
         for item in self._gate.served.values():
-            self._say(f"{item.route.mode} {url}{item.route.route}: {item.subject}, {_calibrated(item)}")
+            self._say(f"{item.route.mode} {url}{item.route.route}: {item.subject}, {_calibrated(item)}{_trial(item)}")
+        for name, late in self._gate.waiting.items():
+            self._say(f"{late.route.mode} {url}{name}: waits for {late.route.upstream}")
+        for route in self._models.policies:
+            self._say(f"{route.mode} {url}{route.route}: {route.model}, answered by {route.upstream}")
+        for client in nobodys(self._policy, (caller.client for caller in self._directory.callers.values())):
+            self._say(f"there is no client {client}, which has a contract")
+        if self._operations.url is not None:
+            self._say(f"figures on {self._operations.url}/metrics")
+        self._open_for_requests = True
         self._say(f"serving on {url}")
+
+    def _announce_swap(self, item: Served) -> None:
+        if self._open_for_requests:
+            self._say(f"{item.subject} answers on {item.route.route} now, {_calibrated(item)}{_trial(item)}")
 
     def _say(self, line: str) -> None:
         # whoever listened may be gone, and that is no reason to stop serving, or to fail a command
@@ -184,41 +248,47 @@ class _Server:
         failures = []
         for model in dict.fromkeys(item.route.model for item in self._gate.served.values()):
             try:
-                await self._renew(model)
+                await self._lineup.renew(model)
             except PalladionError as error:
                 failures.append(error)
         if failures:
             raise failures[0]
 
-    async def _renew(self, model: str) -> None:
-        """Serve what the registry says should be served: all routes of a model at once."""
-        routes = {path: item for path, item in self._gate.served.items() if item.route.model == model}
-        version, row = await self._keeper.run(partial(_current, model))
-        if version is None or all(item.is_current(version, row) for item in routes.values()):
-            return
-        # in a thread that nothing else waits for: a large model takes minutes
-        opened = {
-            path: await asyncio.to_thread(open_route, self._installation, item.route) for path, item in routes.items()
-        }
-        await self._recorder.append([self._opened(item.sealed, "swap live") for item in opened.values() if item.sealed])
-        newest = list(opened.values())[-1]
-        if suspicion_purpose(newest) != self._purposes[model]:
-            # what is known under the old calibration counts again if that one comes back
-            await self._keep()
-            self._watch_by(newest, await self._keeper.run(partial(load_suspicion, served=newest)))
-        replaced = [self._gate.served[path].source for path in opened]
-        self._gate.serve({**self._gate.served, **opened})
-        self._retire(replaced)
-        for path, item in opened.items():
-            self._say(f"{item.subject} answers on {path} now, {_calibrated(item)}")
+    def _check_policy(self, policy: Policy) -> None:
+        check_routes(Installation(self._installation.paths, policy, self._installation.clock))
+
+    async def _change_policy(self, policy: Policy, record: Record) -> None:
+        models = self._models.renewed(policy)
+        others = self._models.answering(models)
+
+        def swap(served: Lines, waiting: Waits) -> None:
+            self._installation.policy = self._policy = policy
+            self._stages.renew(policy)
+            self._models.put(models)
+            self._gate.serve(served, self._models.endpoints, waiting)
+            self._operations.renew(policy.operations)
+
+        await self._lineup.change(policy, record, swap, lambda *routes: self._gate.check(routes[0], others, routes[1]))
+        self._say(f"the policy is {record.details['after'][:16]} now")
+
+    async def _hang_up(self) -> None:
+        """SIGHUP: as a command would, but for who asked."""
+        try:
+            await self._policies.reload("SIGHUP")
+        except PalladionError as error:
+            log.error("the policy stays as it was: %s", ". ".join([error.message, *error.hints]))  # noqa: TRY400
+
+    def _servers(self) -> dict[str, Upstream]:
+        """The upstreams that are asked, by route."""
+        found = {name: item.source for name, item in self._gate.served.items()}
+        upstreams = {name: source.upstream for name, source in found.items() if isinstance(source, UpstreamSource)}
+        return {**upstreams, **self._models.servers}
 
     async def _keep(self) -> None:
         states: dict[str, dict[str, bytes]] = {}
-        for model, purpose in self._purposes.items():
+        for model, purpose in self._lineup.purposes.items():
             states[purpose] = self._watch.changes(model)
-        limits = self._stages.limits
-        states[LIMITS] = encode_limits({client: limits[client] for client in self._stages.changed_limits})
-        self._stages.changed_limits.clear()
+        states[LIMITS] = encode_limits(self._stages.limits.changes())
         try:
             await self._keeper.states(states)
             self._failures.discard("registry")
@@ -231,19 +301,6 @@ class _Server:
             except PalladionError as error:
                 self._complain("bodies", error)
         await self._record_cases()
-
-    def _retire(self, sources: Sequence[Source]) -> None:
-        """Close what was replaced, once no request can use it any more."""
-        seconds = self._policy.gate.body_seconds_max + self._policy.gate.deadline_ms / 1000
-        for source in sources:
-            self._retired[source] = asyncio.create_task(_close_after(seconds, source))
-
-    async def _close_sources(self) -> None:
-        for task in self._retired.values():
-            task.cancel()
-        current = {item.source for item in self._gate.served.values()}
-        for source in current | self._retired.keys():
-            await source.close()
 
     async def _close_bodies(self) -> None:
         if self._retainer is not None:
@@ -280,14 +337,13 @@ class _Server:
         return Record("answer.refused", self._installation.clock.now(), ACTOR, self._stages.name(client), details)
 
     async def _record_start(self) -> None:
-        opened = [self._opened(item.sealed, "serve") for item in self._gate.served.values() if item.sealed]
-        await self._recorder.append([self._about_gate("gate.started", {"routes": self._routes()}), *opened])
+        opened = self._lineup.opened_records(self._gate.served, "serve")
+        await self._recorder.append(
+            [self._about_gate("gate.started", {"policy": self._policies.digest, "routes": self._routes()}), *opened]
+        )
 
     def _about_gate(self, kind: str, details: dict[str, Any]) -> Record:
         return Record(kind, self._installation.clock.now(), ACTOR, self._installation.paths.home.name, details)
-
-    def _opened(self, sealed: SealedInfo, reason: str) -> Record:
-        return record_opened(sealed, at=self._installation.clock.now(), actor=ACTOR, reason=reason)
 
     def _complain(self, part: str, error: PalladionError) -> None:
         """Say it once, not every second."""
@@ -296,45 +352,19 @@ class _Server:
             log.error("%s: %s", part, error.message)
 
     def _routes(self) -> list[dict[str, Any]]:
-        return [
-            {
-                "path": path,
-                "version": item.subject,
-                "content": item.version.content_digest if item.version else None,
-                "mode": item.route.mode,
-                "calibration": item.calibration_row.digest if item.calibration_row else None,
-            }
-            for path, item in self._gate.served.items()
-        ]
+        return routes_shown(self._gate, self._models.policies)
 
     async def _status(self) -> dict[str, Any]:
-        callers: list[dict[str, Any]] = []
-        for number, caller in enumerate(list(self._directory.callers.values())):
-            if number % STATUS_CLIENTS_AT_ONCE == 0:
-                await asyncio.sleep(0)
-            callers.append(
-                {
-                    "id": caller.id,
-                    "client": f"{caller.client.organisation}/{caller.client.name}",
-                    "pseudonym": self._stages.name(caller.id),
-                    "standing": caller.standing,
-                    "models": [_shown(item) for item in self._watch.explain(caller.id)],
-                }
-            )
-        callers.sort(key=lambda item: (-rank(item["standing"]), _least_p_value(item), item["client"]))
         return {
+            "policy": self._policies.digest,
             "routes": self._routes(),
-            "clients": callers[:STATUS_CLIENTS_MAX],
-            "clients_total": len(callers),
+            "waiting": sorted(self._gate.waiting),
+            **await clients_shown(self._gate),
             **self._answered(),
             "entries": self._recorder.size,
-            "ready": self._recorder.sound,
+            "ready": self._operations.health.ready(),
+            "faults": self._operations.health.faults(),
         }
-
-
-async def _close_after(seconds: float, source: Source) -> None:
-    await asyncio.sleep(seconds)
-    await source.close()
 
 
 async def _every(seconds: float, action: Callable[[], Awaitable[None]]) -> None:
@@ -351,12 +381,6 @@ def _read_roll(registry: Registry) -> Roll:
         return read_roll(records)
 
 
-def _current(model: str, registry: Registry) -> tuple[Version | None, CalibrationRow | None]:
-    with registry.read() as records:
-        version = records.promotions.current(model)
-        return version, records.calibrations.newest(version.model, version.number) if version else None
-
-
 def _calibrated(item: Served) -> str:
     if item.calibration is None:
         return "uncalibrated"
@@ -364,10 +388,8 @@ def _calibrated(item: Served) -> str:
     return f"calibrated on {about.clients} {'simulated' if about.simulated else 'real'} clients"
 
 
-def _shown(item: Explanation) -> dict[str, Any]:
-    # of a campaign of thousands, each member would list all the others
-    return {**asdict(item), "group": item.group[:GROUP_SHOWN_MAX], "linked": len(item.group) - 1}
-
-
-def _least_p_value(item: dict[str, Any]) -> float:
-    return min((min(model["p_value"], model["campaign_p_value"]) for model in item["models"]), default=1.0)
+def _trial(item: Served) -> str:
+    if item.on_trial is None:
+        return ""
+    served = item.on_trial.served
+    return f"; {item.on_trial.row.percent} % of the clients are served {served.subject}, {_calibrated(served)}"

@@ -6,29 +6,37 @@ and that nothing leaves without its record, does not. One per process, used from
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import lru_cache, partial
 from typing import Protocol
 
-from palladion.access.limits import Rate, admit
 from palladion.access.pseudonyms import pseudonym
 from palladion.errors import PalladionError
+from palladion.gate.budgets import Reservation
+from palladion.gate.contract import Contract
+from palladion.gate.deadlines import Deadlines
 from palladion.gate.directory import Caller, Directory
-from palladion.gate.disclosure import LEVELS, Level, rate_divisor
+from palladion.gate.disclosure import LEVELS, Level, Terms, own_contracts, rate_divisor, terms_of
+from palladion.gate.limits import Limits
 from palladion.gate.marks import Retainer
+from palladion.gate.operations.meter import Meter
 from palladion.gate.problems import Problem
-from palladion.gate.requests import Digests, Request
+from palladion.gate.requests import Digests, Request, request_salt
 from palladion.gate.standing import Standings, Step
+from palladion.gate.together import Together
 from palladion.keys import Root
 from palladion.ledger.record import Record
 from palladion.ledger.writer import BATCH_MAX, Receipt
 from palladion.lifecycle.clients import standing_record
 from palladion.lifecycle.installation import Installation
-from palladion.policy import RoutePolicy
+from palladion.policy import Policy, RoutePolicy
 from palladion.registry import StandingChange
 from palladion.registry.rows import Standing
 from palladion.watch.watch import Asker, Observation, Watch
+
+NAMES_MAX = 65_536  # pseudonyms that are remembered, some 20 MiB; making one anew takes 2 µs
 
 
 class Journal(Protocol):
@@ -61,9 +69,11 @@ class Stages:
         self.clock = installation.clock
         self.directory = directory
         self.watch = watch
+        self.together = Together(lambda: self.watch, self.clock)
+        self.deadlines = Deadlines()
         self.retainer = retainer
-        self.limits: dict[str, float] = {}
-        self.changed_limits: set[str] = set()
+        self.limits = Limits(self.policy, self.clock, pseudonyms=root.derive("pseudonyms"))
+        self.meter = Meter()
         self.refusals: Counter[tuple[str, str]] = Counter()  # since the last record of them, by client and kind
         self.answered = 0
         self.flipped = 0  # labels that marks turned: told of all together, since of one answer it would help a thief
@@ -71,51 +81,79 @@ class Stages:
         self._journal = journal
         self._keep = keep
         self._standings = Standings(directory, self.policy.watch)
-        self._pseudonyms = root.derive("pseudonyms")
+        self._own = own_contracts(self.policy)
+        self._names = lru_cache(NAMES_MAX)(partial(pseudonym, root.derive("pseudonyms")))
         self._salts = root.derive("ledger-salts")
-        self._rate = Rate(self.policy.limits.queries_per_second, self.policy.limits.burst)
-        self._working: Counter[str] = Counter()  # requests that are being worked on, by client
         self._recording: set[asyncio.Task[list[Receipt]]] = set()
+
+    def renew(self, policy: Policy) -> None:
+        """Go by another policy from now on; what was spent and observed counts on."""
+        self.policy = policy
+        self._own = own_contracts(policy)
+        self.limits.renew(policy)
+        self.watch.policy = policy.watch
+        self._standings.policy = policy.watch
 
     # 1. identify
 
     def identify(self, request: Request) -> Caller:
         """Who asks, as of now: a key can be revoked while a body arrives or a model runs. Raises Problem."""
-        return self.directory.identify(request.headers, self.clock.now())
+        return self.directory.identify(request.headers, self.clock.now(), request.peer)
 
     def name(self, client: str) -> str:
         """The client's pseudonym, as the ledger has it."""
-        return pseudonym(self._pseudonyms, client)
+        return self._names(client)
 
     # 2. admit
 
-    @contextmanager
-    def room(self, caller: Caller) -> Iterator[None]:
-        """A place for one more request; at most half of them for one client, whose slow bodies would stop all."""
-        places, mine = self.policy.gate.requests_max, self._working[caller.id]
-        if self._working.total() >= places or mine >= max(1, places // 2):
-            raise Problem("busy", retry_after_seconds=1)
-        self._working[caller.id] += 1
-        try:
-            yield
-        finally:
-            self._working[caller.id] -= 1
-            if not self._working[caller.id]:
-                del self._working[caller.id]
+    def room(self, caller: Caller) -> AbstractContextManager[None]:
+        """A place for one more request; only a part of them for one client. Entering it raises Problem."""
+        return self.limits.places.room(caller.id)
 
-    def admit(self, caller: Caller, route: RoutePolicy, queries: int, *, rows: int = 1) -> None:
-        """Spend `queries`; a request of more `rows` than can ever be asked at once is told so. Raises Problem."""
+    def reserve(
+        self,
+        caller: Caller,
+        route: RoutePolicy,
+        *,
+        queries: float = 1,
+        tokens: float = 0,
+        information: float = 0,
+        begin: bool = True,
+    ) -> Reservation:
+        """Set aside what a request may cost of today's budgets, until it is settled or released. Raises Problem.
+
+        Takes up a place at the model as well, unless the model cannot `begin` yet, because a body has still to come.
+        """
+        if effective(caller, route) not in LEVELS:
+            raise Problem("suspended")
+        held = self.limits.budgets.open(caller, route.model, seconds=self._seconds(route))
+        try:
+            held.reserve(queries=queries, tokens=tokens, information=information)
+            if begin:
+                held.begin()
+        except Problem:
+            held.release()
+            raise
+        return held
+
+    def admit(
+        self, caller: Caller, route: RoutePolicy, queries: int, *, rows: int = 1, address: str | None
+    ) -> None:
+        """Spend `queries` of every rate; a request of more `rows` than can ever be asked at once is told so.
+
+        `address` is the request's. Raises Problem, and then nothing is spent.
+        """
         standing = effective(caller, route)
         if standing not in LEVELS:
             raise Problem("suspended")
-        rate = self._rate.divided(rate_divisor(standing))
-        if rows > rate.burst:
-            raise Problem("rate-limited", f"{rows} rows are more than can ever be asked at once: send fewer")
-        admission = admit(rate, self.limits.get(caller.id, 0.0), self.clock.now().timestamp(), queries)
-        self.limits[caller.id] = admission.state
-        self.changed_limits.add(caller.id)
-        if not admission.admitted:
-            raise Problem("rate-limited", retry_after_seconds=admission.wait_seconds)
+        self.limits.rates.admit(
+            caller, route.model, queries, rows=rows, divisor=rate_divisor(standing), address=address
+        )
+
+    def _seconds(self, route: RoutePolicy) -> float:
+        """How long a request can take, from its head to its answer; nothing is reserved for longer."""
+        answer = route.answer_seconds if route.protocol == "openai" else self.policy.gate.deadline_ms / 1000
+        return self.policy.gate.body_seconds_max + answer
 
     # 5. observe
 
@@ -123,11 +161,21 @@ class Stages:
         """The caller as the watch knows it."""
         return Asker(caller.id, caller.client.organisation, request.address)
 
-    def settle(self, caller: Caller, route: RoutePolicy, observation: Observation) -> list[Step]:
-        """Put the verdict into effect, in memory; returns what changed, or would have."""
+    def may_rise(self, caller: Caller) -> bool:
+        """Whether `settle` could raise the caller, which then begins anew."""
+        return caller.standing != "trusted" and self._standings.may_rise(caller, self.clock.now())
+
+    def settle(
+        self, caller: Caller, route: RoutePolicy, observation: Observation, *, watched: str = ""
+    ) -> list[Step]:
+        """Put the verdict into effect, in memory; returns what changed, or would have.
+
+        `watched` is the name under which the watch knows what was asked, if that is not the model's.
+        """
+        self.meter.verdicts[route.route, observation.verdict.standing] += 1
         concerned = {caller.id}
         if observation.verdict.cause == "campaign":
-            concerned |= self.watch.members(caller.id, route.model)
+            concerned |= self.watch.members(caller.id, watched or route.model)
         steps = self._standings.settle(caller, concerned, route, observation, self.clock.now())
         for step in steps:
             if step.raised:
@@ -139,29 +187,49 @@ class Stages:
         self.watch.forgive(client)
         self._standings.forget(client)
 
+    # 7. disclose
+
+    def terms(self, caller: Caller, route: RoutePolicy, contract: Contract) -> Terms | None:
+        """What the caller's answers disclose on a route; None for nothing: it is suspended."""
+        return terms_of(caller, effective(caller, route), route, contract, self._own)
+
     # 8. record
 
     def digests(self, request_id: str, question: bytes, answer: bytes) -> Digests:
         """Salted digests of what was asked and answered, for its record."""
         return Digests.of(self._salts, request_id, question, answer)
 
+    def salt(self, request_id: str) -> bytes:
+        """The salt of one request's digests, for answers that come in parts."""
+        return request_salt(self._salts, request_id)
+
     async def record(self, records: list[Record], steps: Sequence[Step], route: RoutePolicy) -> list[Receipt]:
         """Write the steps and `records`, and keep the changes; durable when this returns. Raises Problem."""
         if not steps:
             return await self._append(records)
-        # a change that was made has to be recorded and kept, whether or not the client still waits
+        return await asyncio.shield(self.begin_recording(records, steps, route))
+
+    def begin_recording(
+        self, records: list[Record], steps: Sequence[Step], route: RoutePolicy
+    ) -> asyncio.Task[list[Receipt]]:
+        """`record` that goes on whether or not anybody waits, as it must: the change that a step says was made."""
         changes = [step.change for step in steps if not step.proposed_on]
         self.unrecorded += changes
         every = [*(self._step_record(step, route) for step in steps), *records]
         task = asyncio.create_task(self._record_steps(every, steps, changes))
         self._recording.add(task)
-        task.add_done_callback(self._recording.discard)
-        return await asyncio.shield(task)
+        task.add_done_callback(self._recorded)
+        return task
 
     async def close(self) -> None:
         """Finish what is being recorded."""
         if self._recording:
             await asyncio.wait(self._recording)
+
+    def _recorded(self, task: asyncio.Task[list[Receipt]]) -> None:
+        self._recording.discard(task)
+        # who waits is told; where nobody does, asyncio must not complain that nobody looked
+        _ = task.cancelled() or task.exception()
 
     def _step_record(self, step: Step, route: RoutePolicy) -> Record:
         subject = self.name(step.change.client)

@@ -34,7 +34,7 @@ class Standings:
 
     def __init__(self, directory: Directory, policy: WatchPolicy) -> None:
         self._directory = directory
-        self._policy = policy
+        self.policy = policy
         self._proposed: dict[tuple[str, str], Standing] = {}
 
     def settle(
@@ -57,6 +57,11 @@ class Standings:
                 steps.append(Step(known, proposal, route.route))
         return steps
 
+    def may_rise(self, caller: Caller, now: datetime) -> bool:
+        """Whether an observation could raise a client now."""
+        below = caller.standing not in {"trusted", "suspended"} and caller.decided_by == WATCH
+        return below and (now - caller.since).total_seconds() / 3600 >= self.policy.recover_hours
+
     def revert(self, steps: Iterable[Step]) -> None:
         """Take back what could not be recorded, unless more has happened since. The evidence will ask for it again."""
         for step in steps:
@@ -72,16 +77,16 @@ class Standings:
 
     def _target(self, known: Caller, observation: Observation, caller: Caller, now: datetime) -> Standing:
         quiet_hours = 0.0
-        if known is caller and known.decided_by == WATCH:
+        if known.id == caller.id and known.decided_by == WATCH:
             # what a person decided, time does not undo
             since = (now - known.since).total_seconds() / 3600
             quiet_hours = min(observation.quiet_hours, since)
-        return next_standing(known.standing, observation.verdict, quiet_hours=quiet_hours, policy=self._policy)
+        return next_standing(known.standing, observation.verdict, quiet_hours=quiet_hours, policy=self.policy)
 
     def _change(self, known: Caller, target: Standing, verdict: Verdict, now: datetime) -> StandingChange:
         reason = verdict.reason
         if rank(target) < rank(known.standing):
-            reason = f"nothing suspicious for {self._policy.recover_hours} hours"
+            reason = f"nothing suspicious for {self.policy.recover_hours} hours"
         change = StandingChange(known.id, target, reason, WATCH, now)
         self._directory.change(change)
         return change

@@ -63,6 +63,16 @@ class AskStatus(_Request, frozen=True, tag="status"):
     """How the server is; answered by `Status`, and needs no write session."""
 
 
+class ReloadPolicy(_Request, frozen=True, tag="policy"):
+    """Take over what the policy file says now, on behalf of `actor`; answered by `PolicyReloaded`."""
+
+    actor: str
+
+
+class AskPolicy(_Request, frozen=True, tag="settings"):
+    """Which policy is in force; answered by `PolicyInForce`, and needs no write session."""
+
+
 class _Reply(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="re"):
     pass
 
@@ -109,6 +119,19 @@ class Status(_Reply, frozen=True, tag="status"):
     status: dict[str, Any]
 
 
+class PolicyReloaded(_Reply, frozen=True, tag="policy"):
+    """The digest of the policy in force, and what is different from before."""
+
+    digest: str
+    changes: list[dict[str, Any]]
+
+
+class PolicyInForce(_Reply, frozen=True, tag="settings"):
+    """The settings of the policy in force, by section."""
+
+    settings: dict[str, Any]
+
+
 class Failed(_Reply, frozen=True, tag="failed"):
     """The request was refused: an error of our tree, or a ValueError, by its name."""
 
@@ -117,8 +140,8 @@ class Failed(_Reply, frozen=True, tag="failed"):
     hints: list[str]
 
 
-Request = Write | Append | PublishCheckpoint | Freeze | Thaw | Done | AskStatus
-Reply = Opened | Receipts | Published | Thawed | Acknowledged | Status | Failed
+Request = Write | Append | PublishCheckpoint | Freeze | Thaw | Done | AskStatus | ReloadPolicy | AskPolicy
+Reply = Opened | Receipts | Published | Thawed | Acknowledged | Status | PolicyReloaded | PolicyInForce | Failed
 
 _REQUESTS: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)
 _REPLIES: msgspec.json.Decoder[Reply] = msgspec.json.Decoder(Reply)

@@ -18,14 +18,18 @@ from palladion.ledger.messages import (
     FRAME_HEADER_BYTES,
     Acknowledged,
     Append,
+    AskPolicy,
     AskStatus,
     Done,
     Failed,
     Freeze,
     Opened,
+    PolicyInForce,
+    PolicyReloaded,
     PublishCheckpoint,
     Published,
     Receipts,
+    ReloadPolicy,
     Reply,
     Request,
     Status,
@@ -132,6 +136,34 @@ def read_status(path: Path) -> dict[str, Any] | None:
     channel = _Channel(connection)
     try:
         return channel.ask(AskStatus(), Status, seconds=STATUS_SECONDS_MAX).status
+    finally:
+        channel.close()
+
+
+def read_settings(path: Path) -> dict[str, Any] | None:
+    """The settings that the server at `path` goes by; None if there is no server."""
+    connection = dial(path)
+    if connection is None:
+        return None
+    channel = _Channel(connection)
+    try:
+        return channel.ask(AskPolicy(), PolicyInForce, seconds=STATUS_SECONDS_MAX).settings
+    finally:
+        channel.close()
+
+
+def reload_policy(path: Path, actor: str) -> tuple[str, list[dict[str, Any]]] | None:
+    """Make the server at `path` take over what its policy file says; None if there is no server.
+
+    Returns the digest of the policy in force, and what changed. Raises PolicyError where it cannot be taken over.
+    """
+    connection = dial(path)
+    if connection is None:
+        return None
+    channel = _Channel(connection)
+    try:
+        reply = channel.ask(ReloadPolicy(actor), PolicyReloaded, seconds=EFFECT_SECONDS_MAX)
+        return reply.digest, reply.changes
     finally:
         channel.close()
 

@@ -23,6 +23,7 @@ from palladion.registry import Records, Version
 _ABOUT_MODELS = b'"model.'  # in every record of such a kind, which is canonical JSON
 _VERSIONS = {"model.protected", "model.sealed", "model.resealed"}
 _BESIDE = {"recipients", "reason"}  # what such a record says besides the statement
+_CANARY = "canary"  # a version that a share of clients is served; its end leaves the promoted one
 _PROMOTIONS = {"model.promoted": "promote", "model.rolled-back": "rollback"}
 
 
@@ -69,6 +70,9 @@ def registered(records: Records, models: Sequence[str] | None = None) -> History
         for event in records.promotions.history(model):
             told.promotions[model, event.kind, event.number] += 1
             told.served[model] = event.number
+        for canary in records.canaries.history(model):
+            if canary.kind == "begin":
+                told.promotions[model, _CANARY, canary.number] += 1
     return told
 
 
@@ -86,7 +90,10 @@ def recorded(installation: Installation, gate: Root) -> History:
             told.versions[_version_of(record.subject, index)] = {
                 key: value for key, value in record.details.items() if key not in _BESIDE
             }
-        elif record.kind in _PROMOTIONS:
+        elif record.kind == "model.canary":
+            model, number = _version_of(record.subject, index)
+            told.promotions[model, _CANARY, number] += 1
+        elif record.kind in _PROMOTIONS and "canary" not in record.details:
             model, number = _version_of(record.subject, index)
             told.promotions[model, _PROMOTIONS[record.kind], number] += 1
             told.served[model] = number

@@ -122,3 +122,9 @@ def _require_unpromoted(records: Records, model: str, number: int) -> None:
             f"{model}@{number} is the version that is served",
             f"palladion model promote {model} NUMBER, with another one, first",
         )
+    canary = records.canaries.current(model)
+    if canary is not None and canary.number == number:
+        raise ConflictError(
+            f"{model}@{number} is served to {canary.percent} % of the clients",
+            f"palladion model rollback {model}, first",
+        )

@@ -4,11 +4,12 @@ The version answers every query of every client, as the gate would have it answe
 `palladion.watch`. The calibration is registered and recorded, and a running gate takes it over.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from itertools import islice
-from typing import Protocol, TypeVar
+from types import MappingProxyType
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ from palladion.ledger.record import Record
 from palladion.ledger.writer import Receipt
 from palladion.lifecycle.installation import Installation
 from palladion.lifecycle.open import open_version
-from palladion.model.run import open_session
+from palladion.model.run import Session, open_session
 from palladion.policy import RoutePolicy
 from palladion.redteam.respondent import Respondent
 from palladion.redteam.traffic import Pool, honest_clients, honest_organisations
@@ -78,6 +79,29 @@ def calibrate_version(
     """
     with open_version(installation, model) as opened:
         session, version = open_session(opened.model), opened.version
+    return calibrate_session(
+        installation, version, session, validation, plan, route=route, actor=actor, progress=progress
+    )
+
+
+def calibrate_session(
+    installation: Installation,
+    version: Version,
+    session: Session,
+    validation: Validation,
+    plan: Plan,
+    *,
+    route: RoutePolicy,
+    actor: str,
+    progress: Progress,
+    real_min: int | None = None,
+    details: Mapping[str, Any] = MappingProxyType({}),
+) -> tuple[Calibration, CalibrationRow, Receipt]:
+    """`calibrate_version` of a version that is open.
+
+    With `real_min` recorded clients left for thresholds (without it, `REAL_CLIENTS_MIN`), those are calibrated on; below
+    `REAL_CLIENTS_MIN` the calibration counts as simulated nevertheless. `details` go into the record.
+    """
     respondent = Respondent(session, make_contract(route, session.outputs), validation)
     about = About(
         version.model,
@@ -90,15 +114,17 @@ def calibrate_version(
         created=installation.clock.now(),
     )
     try:
-        calibration = _calibrate(about, respondent, validation, plan, progress=progress)
+        calibration = _calibrate(
+            about, respondent, validation, plan, progress=progress, real_min=real_min or REAL_CLIENTS_MIN
+        )
     except ValueError as error:
         raise PalladionError(f"these data cannot be calibrated on: {error}") from None
-    row, receipt = _register(installation, version, calibration, actor)
+    row, receipt = _register(installation, version, calibration, actor, details)
     return calibration, row, receipt
 
 
 def _calibrate(
-    about: About, respondent: Respondent, validation: Validation, plan: Plan, *, progress: Progress
+    about: About, respondent: Respondent, validation: Validation, plan: Plan, *, progress: Progress, real_min: int
 ) -> Calibration:
     generator = np.random.default_rng(plan.seed)
     labels = validation.labels if validation.labels is not None else respondent.labels(validation.rows)
@@ -109,8 +135,9 @@ def _calibrate(
     recorded = [rows[: plan.horizon] for rows in validation.by_client()]
     recorded = [rows for rows in recorded if _distinct(rows) >= QUERIES_OF_CLIENT_MIN]
     asked: Iterable[NDArray[np.float32]]
-    if len(recorded) - _fitted(len(recorded)) >= REAL_CLIENTS_MIN:
-        about = replace(about, simulated=False)
+    if left_for_thresholds(len(recorded)) >= real_min:
+        # fewer support no rate at which somebody should be disturbed
+        about = replace(about, simulated=left_for_thresholds(len(recorded)) < REAL_CLIENTS_MIN)
         count, asked = len(recorded), [recorded[index] for index in generator.permutation(len(recorded))]
         stage = "recorded clients"
     else:
@@ -129,6 +156,11 @@ def _calibrate(
     return calibrate(about, fitting, clients, organisations, generator)
 
 
+def left_for_thresholds(clients: int) -> int:
+    """How many of so many recorded clients give thresholds: a rate of one in that many and one is supported."""
+    return clients - _fitted(clients)
+
+
 def _fitted(clients: int) -> int:
     return max(CLIENTS_MIN, int(clients * FIT_SHARE))
 
@@ -144,7 +176,7 @@ def _told(items: Iterable[_Item], total: int, stage: str, progress: Progress) ->
 
 
 def _register(
-    installation: Installation, version: Version, calibration: Calibration, actor: str
+    installation: Installation, version: Version, calibration: Calibration, actor: str, more: Mapping[str, Any]
 ) -> tuple[CalibrationRow, Receipt]:
     data = encode_calibration(calibration)
     digest = sha256(data).hexdigest()
@@ -170,6 +202,7 @@ def _register(
             "clients": about.clients,
             "organisations": about.organisations,
             "seed": about.seed,
+            **more,
         }
         record = Record("watch.calibrated", about.created, actor, f"{version.model}@{version.number}", details)
         return row, ledger.append([record])[0]

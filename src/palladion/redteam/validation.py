@@ -83,12 +83,22 @@ def read_validation(path: Path, image: tuple[int, ...] | None = None) -> Validat
         labels = np.unique(labels, return_inverse=True)[1].astype(np.int64)
     with np.errstate(over="ignore"):  # to infinity, which no pool takes
         rows = rows.astype(np.float32)
+    return make_validation(rows, labels, found.get(CLIENT), image)
+
+
+def make_validation(
+    rows: NDArray[np.float32],
+    labels: NDArray[np.int64] | None,
+    clients: NDArray[Any] | None,
+    image: tuple[int, ...] | None = None,
+) -> Validation:
+    """Rows as they are asked; those with more than one axis are pictures, whichever end their channels stand at."""
     channels_first = rows.ndim == 4 and rows.shape[1] <= CHANNELS_MAX < rows.shape[3]
     if channels_first:
         rows = np.ascontiguousarray(np.moveaxis(rows, 1, -1))
     if rows.ndim > 2:
         image = rows.shape[1:]
-    return Validation(rows, labels, found.get(CLIENT), image, channels_first)
+    return Validation(rows, labels, clients, image, channels_first)
 
 
 def _check_size(path: Path, arrays: Any) -> None:

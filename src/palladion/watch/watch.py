@@ -4,8 +4,9 @@ Holds the state of every client that asked, by model, and of the groups they for
 says what the evidence is and which standing it asks for.
 """
 
-from collections.abc import KeysView, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import NamedTuple
 
@@ -20,7 +21,7 @@ from palladion.watch.client import ClientState, Stretch, statistics
 from palladion.watch.features import FEATURES
 from palladion.watch.instruments import parts
 from palladion.watch.memory import measure
-from palladion.watch.response import Evidence, Verdict, judge
+from palladion.watch.response import Evidence, Verdict, judge, rank
 from palladion.watch.rows import Rows
 
 REASONS_SHOWN = 3
@@ -125,6 +126,7 @@ class Watch:
     def __init__(self, policy: WatchPolicy) -> None:
         self.policy = policy
         self._models: dict[str, _Model] = {}
+        self._beside: dict[str, str] = {}
         self._links = Links()
 
     def watch_model(self, model: str, calibration: Calibration | None, saved: Mapping[str, bytes]) -> None:
@@ -146,6 +148,18 @@ class Watch:
         self._models[model] = known
         for client in known.states:
             self._group(known, client)
+
+    def join(self, model: str, other: str) -> None:
+        """Let what is known of a client under two names count together: versions of one model that clients ask at once.
+
+        Each has its own calibration and its own evidence. The worse verdict counts, suspicious queries add up, and a
+        client is quiet only where it is under both: whoever is served the other version has not got away.
+        """
+        self._beside |= {model: other, other: model}
+
+    def part(self, model: str) -> None:
+        """End what `join` began."""
+        self._beside.pop(self._beside.pop(model, ""), None)
 
     def calibrated(self, model: str) -> bool:
         """Whether a model is watched."""
@@ -169,7 +183,7 @@ class Watch:
         """
         known = self._models.get(model)
         if known is None:
-            return [self._unwatched(item) for item in asked]
+            return [self._unwatched(model, item, now) for item in asked]
         if not asked:
             return []
         # 1. measure all queries; whatever could go wrong with them does so before anybody's evidence changes
@@ -188,7 +202,7 @@ class Watch:
             client = item.asker.client
             changed = self._show(item.asker)
             if waiting and (changed or self._joins(known, client)):
-                observations += self._weigh(known, waiting, now)
+                observations += self._weigh(model, known, waiting, now)
                 waiting = []
             self._regroup(changed)
             group = self._group(known, client)
@@ -198,14 +212,15 @@ class Watch:
             # when a group begins a new epoch, it takes their parts from all its members
             known.changed.update(group.states if group.count <= len(scores) else (client,))
             waiting.append(_Waiting(client, state, group, stretches, turns, len(scores), len(new), group.covered))
-        return observations + self._weigh(known, waiting, now)
+        return observations + self._weigh(model, known, waiting, now)
 
-    def members(self, client: str, model: str) -> KeysView[str]:
+    def members(self, client: str, model: str) -> AbstractSet[str]:
         """The clients that are judged together with one on a model, itself included if it has asked."""
-        known = self._models.get(model)
-        if known is None or client not in known.states:
-            return {}.keys()
-        return self._group(known, client).states.keys()
+        found: AbstractSet[str] = frozenset()
+        for known in (self._models.get(model), self._models.get(self._beside.get(model, ""))):
+            if known is not None and client in known.states:
+                found = found | self._group(known, client).states.keys()
+        return found
 
     def forgive(self, client: str) -> None:
         """Begin anew with a client whose standing was raised: its old evidence must not lower it again at once."""
@@ -231,7 +246,7 @@ class Watch:
         known.changed.clear()
         return saved
 
-    def _weigh(self, known: _Model, waiting: Sequence[_Waiting], now: float) -> list[Observation]:
+    def _weigh(self, model: str, known: _Model, waiting: Sequence[_Waiting], now: float) -> list[Observation]:
         """Weigh what was added up, all at once, and say what follows for each request, in order."""
         calibration = known.calibration
         own = statistics(calibration.instruments, [part for item in waiting for part in item.stretches])
@@ -245,11 +260,26 @@ class Watch:
             # not only what the last query left: honest ones at the end of each request would hide the others
             if min(calibration.clients.p_value(largest), group.latest) <= self.policy.alpha_watched:
                 state.alarmed_at = now
-            quiet = (now - state.alarmed_at) / 3600 if state.alarmed_at else float("inf")
             evidence = self._evidence(known, state, group, item.covered)
-            verdict = judge(evidence, self.policy)
+            evidence, verdict, alarmed_at = self._judged(model, item.client, evidence, state.alarmed_at)
+            quiet = _quiet_hours(alarmed_at, now)
             observations.append(Observation(evidence, verdict, item.distinct, item.new_buckets, quiet, calibrated=True))
         return observations
+
+    def _judged(
+        self, model: str, client: str, evidence: Evidence, alarmed_at: float
+    ) -> tuple[Evidence, Verdict, float]:
+        """What evidence under one name comes to with that under the other, and when either last looked suspicious."""
+        other = self._models.get(self._beside.get(model, "")) if self._beside else None
+        if other is None or client not in other.states:
+            return evidence, judge(evidence, self.policy), alarmed_at
+        state, group = other.states[client], self._group(other, client)
+        theirs = self._evidence(other, state, group, group.covered)
+        own = evidence.suspected + theirs.suspected
+        pooled = evidence.campaign_suspected + theirs.campaign_suspected
+        evidence, theirs = (replace(item, suspected=own, campaign_suspected=pooled) for item in (evidence, theirs))
+        verdict = max(judge(evidence, self.policy), judge(theirs, self.policy), key=lambda item: rank(item.standing))
+        return evidence, verdict, max(alarmed_at, state.alarmed_at)
 
     def _evidence(self, known: _Model, state: ClientState, group: Group, covered: int) -> Evidence:
         return Evidence(
@@ -261,10 +291,10 @@ class Watch:
             simulated=known.calibration.about.simulated,
         )
 
-    def _unwatched(self, item: Asked) -> Observation:
-        nothing = Evidence()
-        verdict = judge(nothing, self.policy)
-        return Observation(nothing, verdict, len(item.inputs), 0, float("inf"), calibrated=False)
+    def _unwatched(self, model: str, item: Asked, now: float) -> Observation:
+        evidence, verdict, alarmed_at = self._judged(model, item.asker.client, Evidence(), 0.0)
+        quiet = _quiet_hours(alarmed_at, now)
+        return Observation(evidence, verdict, len(item.inputs), 0, quiet, calibrated=False)
 
     def _show(self, asker: Asker) -> list[str]:
         """Take note of what links a client; the names of groups that stand for others now."""
@@ -324,3 +354,7 @@ class Watch:
             group.covered,
             tuple(reasons),
         )
+
+
+def _quiet_hours(alarmed_at: float, now: float) -> float:
+    return (now - alarmed_at) / 3600 if alarmed_at else float("inf")

@@ -6,12 +6,13 @@ what is watched and what is disclosed is decided between the two halves.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
 
 from palladion.gate.contract import Outputs
 from palladion.gate.decode import Feeds
+from palladion.gate.problems import Problem
 from palladion.model.run import Port
 
 Headers = Mapping[bytes, bytes]
@@ -52,7 +53,10 @@ class Protocol_(Protocol):  # noqa: N801 (a protocol in both senses)
 
     @property
     def paths(self) -> Mapping[str, str]:
-        """What is served: by path "ask" (POST), or "describe" (GET). "ask describe" takes both."""
+        """What is served: by path "ask" (POST), or "describe" (GET). "ask describe" takes both.
+
+        "ready" (GET) says whether the model can be asked; "server" (GET) is about no model, so that routes share it.
+        """
         ...
 
     @property
@@ -70,6 +74,15 @@ class Protocol_(Protocol):  # noqa: N801 (a protocol in both senses)
 
     def describe(self, path: str, about: About) -> Encoded:
         """What a client has to know to ask."""
+        ...
+
+
+@runtime_checkable
+class ErrorForm(Protocol):
+    """A protocol or an endpoint whose clients look for the words of a problem in a place of their own."""
+
+    def error_members(self, problem: Problem) -> Mapping[str, object]:
+        """Members that go into the problem's JSON beside its own."""
         ...
 
 

@@ -20,8 +20,16 @@ class Source(Protocol):
         """What it gives."""
         ...
 
+    @property
+    def ready(self) -> bool:
+        """Whether it would answer now, as far as is known."""
+        ...
+
     async def infer(self, feeds: Feeds, rows: int) -> Outputs:
-        """Its outputs for `rows` queries. Raises Problem: "model-failed", "upstream-failed" or "busy"."""
+        """Its outputs for `rows` queries.
+
+        Raises Problem: "model-failed", "upstream-failed", "upstream-timeout" or "busy".
+        """
         ...
 
     async def close(self) -> None:

@@ -32,7 +32,9 @@ def client_key(root: bytes, client: str, model: str, number: int) -> bytes:
 
 def are_probabilities(scores: Scores) -> NDArray[np.bool_]:
     """Which rows of class scores (rows, classes) are probabilities (rows,); the others are taken for logits."""
-    return np.asarray((scores >= 0).all(axis=1) & (np.abs(scores.sum(axis=1) - 1) < 1e-3))
+    # by the functions behind the methods, which take twice the time on few rows; each answer comes by here
+    positive = np.logical_and.reduce(scores >= 0, axis=1)
+    return np.asarray(positive & (np.abs(np.add.reduce(scores, axis=1) - 1) < 1e-3))
 
 
 @dataclass(frozen=True, eq=False)

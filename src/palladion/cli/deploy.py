@@ -1,0 +1,109 @@
+"""`palladion deploy …`: files with which this installation's gate runs as a service, in a container, in a cluster."""
+
+import os
+import pwd
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from palladion import files
+from palladion.cli.output import echo, find_installation, json_option, print_json
+from palladion.errors import ConflictError
+
+_Command = Callable[..., Any]
+
+
+@click.group()
+def deploy() -> None:
+    """Write what systemd, container builders and Kubernetes need, so that it fits palladion.toml."""
+
+
+def _output(command: _Command) -> _Command:
+    folder = click.Path(file_okay=False, path_type=Path)
+    out = click.option("--out", type=folder, default=Path(), metavar="FOLDER", help="Where to write; here without it.")
+    force = click.option("--force", is_flag=True, help="Replace files that are there.")
+    return out(force(json_option(command)))
+
+
+@deploy.command("systemd", epilog="Example: palladion deploy systemd --out /etc/systemd/system")
+@_output
+@click.option("--user", metavar="NAME", help="User that the gate runs as; you without it.")
+@click.pass_context
+def systemd(ctx: click.Context, out: Path, force: bool, as_json: bool, user: str | None) -> None:
+    """Write a unit for systemd, shut in as far as a gate allows."""
+    from palladion.gate.deploy.plan import make_plan
+    from palladion.gate.deploy.systemd import NAME, unit
+
+    installation = find_installation(ctx)
+    paths = installation.paths
+    text = unit(
+        make_plan(installation.policy),
+        home=paths.home,
+        directory=paths.directory.resolve(),
+        identity=paths.host_identity,
+        program=str(Path(sys.executable).parent / "palladion"),
+        user=user or pwd.getpwuid(os.geteuid()).pw_name,
+    )
+    _write(out, {NAME: text}, force=force)
+    _tell(out, [NAME], then=f"systemctl daemon-reload && systemctl enable --now {NAME}", as_json=as_json)
+
+
+@deploy.command("container", epilog="Example: palladion deploy container --out image")
+@_output
+@click.pass_context
+def container(ctx: click.Context, out: Path, force: bool, as_json: bool) -> None:
+    """Write a Containerfile: an image without shell and without root, for Docker, Podman and Buildah."""
+    from palladion.gate.deploy.container import IGNORE, IGNORE_NAME, NAME, containerfile
+    from palladion.gate.deploy.plan import make_plan
+
+    listen = make_plan(find_installation(ctx).policy).listen
+    texts = {NAME: containerfile(8710 if listen is None else listen.port), IGNORE_NAME: IGNORE}
+    _write(out, texts, force=force)
+    _tell(out, texts, then=f"buildah build -t palladion-gate {out}", as_json=as_json)
+
+
+@deploy.command("kubernetes", epilog="Example: palladion deploy kubernetes --out base")
+@_output
+@click.option("--storage", default="10Gi", metavar="SIZE", help="Size of the volume for ledger and models.")
+@click.pass_context
+def kubernetes(ctx: click.Context, out: Path, force: bool, as_json: bool, storage: str) -> None:
+    """Write a Kustomize base for one gate: everything is denied that it does not need."""
+    from palladion.gate.deploy.kubernetes import base, secrets_needed
+    from palladion.gate.deploy.plan import make_plan
+
+    installation = find_installation(ctx)
+    plan = make_plan(installation.policy)
+    text = installation.paths.policy.read_text(encoding="utf-8")
+    texts = base(plan, text, storage=storage)
+    _write(out, texts, force=force)
+    secrets = {"palladion-identity": installation.paths.host_identity.name}
+    secrets |= {name: f"the files of {folder}" for name, folder in secrets_needed(plan).items()}
+    _tell(out, texts, then=f"kubectl apply -k {out}", as_json=as_json, secrets=secrets)
+
+
+def _write(folder: Path, texts: Mapping[str, str], *, force: bool) -> None:
+    there = [name for name in texts if (folder / name).exists()]
+    if there and not force:
+        raise ConflictError(f"{folder / there[0]} is there already", "use another folder, or --force")
+    with files.storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in texts.items():
+            (folder / name).write_text(text, encoding="utf-8")
+
+
+def _tell(
+    folder: Path, names: Iterable[str], *, then: str, as_json: bool, secrets: Mapping[str, str] | None = None
+) -> None:
+    """What was written, which secrets have to be there, and what to do next."""
+    written = [str(folder / name) for name in names]
+    if as_json:
+        print_json({"files": written, "secrets": dict(secrets or {}), "then": then})
+        return
+    for path in written:
+        echo(f"wrote {path}")
+    for name, holds in (secrets or {}).items():
+        echo(f"a secret is needed: {name}, with {holds}")
+    echo(f"then: {then}")

@@ -1,0 +1,101 @@
+"""What is said of a calibration that was made, and making one from what is retained, for two commands."""
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from palladion.cli.output import actor, echo, print_fields, progress, warn
+
+if TYPE_CHECKING:
+    from palladion.lifecycle.installation import Installation
+    from palladion.policy import WatchPolicy
+    from palladion.redteam.calibrate import Plan
+    from palladion.watch.calibration import Calibration
+
+
+def calibrate_on_retained(installation: "Installation", version: str, plan: "Plan | None" = None) -> dict[str, Any]:
+    """Calibrate a version such as fraud@3 on retained queries; what is to be said of it."""
+    from palladion.lifecycle.open import parse_version
+    from palladion.policy import RoutePolicy
+    from palladion.redteam.calibrate import Plan
+    from palladion.redteam.retained import calibrate_retained
+
+    name, number = parse_version(version)
+    if number is None:
+        raise click.UsageError(f"--retained needs a version, for example {name}@2")
+    routes = [route for route in installation.policy.route if route.model == name]
+    with progress("calibrate") as bar:
+        calibration, row, receipt, found = calibrate_retained(
+            installation,
+            name,
+            number,
+            plan or Plan(),
+            route=routes[0] if routes else RoutePolicy(model=name),
+            actor=actor(),
+            progress=bar,
+        )
+    retained = {
+        "source": found.source,
+        "left_out": found.left_out,
+        "few": found.few,
+        "thinned": found.thinned,
+        "rate_hidden": found.rate_hidden,
+    }
+    stated = {"file": row.path, "digest": row.digest, "receipt": str(receipt), "retained": retained}
+    return calibrated_document(calibration) | stated
+
+
+def calibrated_document(calibration: "Calibration") -> dict[str, Any]:
+    """What a calibration states of itself."""
+    about = calibration.about
+    return {
+        "model": about.model,
+        "version": about.version,
+        "simulated": about.simulated,
+        "fitted": about.fitted,
+        "clients": about.clients,
+        "organisations": about.organisations,
+        "horizon": about.horizon,
+        "seed": about.seed,
+        "rate_min": calibration.clients.rate_min,
+        "rate_min_campaign": max((group.rate_min for group in calibration.groups.values()), default=1.0),
+    }
+
+
+def print_calibrated(document: dict[str, Any], policy: "WatchPolicy") -> None:
+    """Say it to people, and what it cannot do."""
+    retained = document.get("retained")
+    kind = "simulated" if document["simulated"] and not retained else "real"
+    promise = f"per client and {document['horizon']} queries, a false-alarm rate down to {document['rate_min']:.2%}"
+    campaigns = f"{document['organisations']} simulated organisations, down to {document['rate_min_campaign']:.2%}"
+    echo(f"calibrated {document['model']} version {document['version']} on {document['clients']} {kind} clients")
+    print_fields(
+        [
+            ("fitted to", f"{document['fitted']} other {kind} clients, seed {document['seed']}"),
+            ("promise", promise),
+            ("campaigns", campaigns),
+            ("file", document["file"]),
+            ("digest", document["digest"]),
+            ("ledger", document["receipt"]),
+        ]
+    )
+    if retained:
+        _print_retained(retained, horizon=document["horizon"])
+        if document["simulated"]:
+            warn("fewer than 999 clients give thresholds, so it counts as simulated")
+    if document["simulated"] and not policy.simulated_may_enforce:
+        warn("simulated: suspicion alone goes no further than watched, unless watch.simulated_may_enforce is set")
+    if document["rate_min"] > policy.alpha_suspected:
+        warn("too few clients for watch.alpha_suspected: nobody can be suspected by own queries")
+
+
+def _print_retained(retained: dict[str, Any], *, horizon: int) -> None:
+    echo(f"from what is retained of queries to {retained['source']}: distinct ones, a sample, at most {horizon} each")
+    thinned = f"{retained['thinned']} clients asked more than was kept: of them a random part of their queries"
+    left_out = (
+        f"{retained['left_out']} throttled or worse, since they may be thieves; if all were honest, "
+        f"{retained['rate_hidden']:.2%} more false alarms than promised"
+    )
+    print_fields(
+        [("thinned", thinned), ("left out", left_out), ("too few", f"{retained['few']} with hardly any query")]
+    )

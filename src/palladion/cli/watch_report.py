@@ -1,0 +1,176 @@
+"""`palladion watch report`: whom observing routes would have disturbed, from the ledger."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from palladion.cli.client_options import DurationType
+from palladion.cli.output import echo, find_installation, json_option, print_fields, print_json, print_table
+from palladion.clock import timestamp
+
+if TYPE_CHECKING:
+    from palladion.lifecycle.installation import Installation
+    from palladion.registry import Records
+    from palladion.watch.report import Concern, Report, RouteReport
+
+ROUTE_COLUMNS = ("route", "", "clients", "answers", "watched", "disturbed", "of clients", "of answers")
+CLIENT_COLUMNS = ("client", "route", "", "standing", "since", "answers", "why")
+
+
+@click.command("report", epilog="Example: palladion watch report --since 7d")
+@click.option(
+    "--since", type=DurationType(), default="7d", show_default=True, help="How far to look back, such as 12h or 7d."
+)
+@json_option
+@click.pass_context
+def report(ctx: click.Context, since: timedelta, as_json: bool) -> None:
+    """Say whom the routes that observe would have disturbed, and whom the others did, beside what was promised.
+
+    From the ledger as far as its last checkpoint covers it, while a gate runs or not.
+    """
+    from palladion.ledger.since import records_since
+    from palladion.watch.report import KINDS, Report
+
+    installation = find_installation(ctx)
+    now = installation.clock.now()
+    ledger = installation.read_ledger()
+    found = Report({route.route: route.model for route in installation.policy.route})
+    found.take_all(records_since(ledger, now - since, KINDS))
+    document = {
+        "since": timestamp(now - since),
+        "until": timestamp(now),
+        "entries": ledger.size,
+        "records": found.records,
+        **_document(installation, found),
+    }
+    if as_json:
+        print_json(document)
+    else:
+        _print(document)
+
+
+def _document(installation: "Installation", found: "Report") -> dict[str, Any]:
+    routes, modes = found.routes(), {route.route: route.mode for route in installation.policy.route}
+    with installation.open_registry() as registry, registry.read() as records:
+        names = _names(installation, records)
+        promises = {model: _promise(installation, records, model) for model in {route.model for route in routes}}
+    return {
+        "routes": [{**_route(route), "mode_now": modes.get(route.route)} for route in routes],
+        "clients": [_client(item, names) for item in found.clients()],
+        "refused": dict(sorted(found.refused.items())),
+        "promised": {model: promise for model, promise in sorted(promises.items()) if promise is not None},
+    }
+
+
+def _names(installation: "Installation", records: "Records") -> dict[str, str]:
+    """The names of clients, by pseudonym; the registry forgets none, but it may be an older one."""
+    from palladion.access.pseudonyms import pseudonym
+
+    key = installation.open_gate_root().derive("pseudonyms")
+    return {pseudonym(key, item.id): f"{item.organisation}/{item.name}" for item in records.clients.all()}
+
+
+def _promise(installation: "Installation", records: "Records", model: str) -> dict[str, Any] | None:
+    """What the newest calibration of the promoted version and the policy promise of honest clients."""
+    from palladion.gate.served import load_calibration
+
+    version = records.promotions.current(model)
+    row = None if version is None else records.calibrations.newest(model, version.number)
+    if version is None or row is None:
+        return None
+    calibration, policy = load_calibration(installation, version, row), installation.policy.watch
+    return {
+        "version": version.number,
+        "calibrated_on": calibration.about.clients,
+        "simulated": calibration.about.simulated,
+        "epoch_queries": calibration.about.horizon,
+        "rate_min": calibration.clients.rate_min,
+        "watched_at_most": min(1.0, 2 * policy.alpha_watched),
+        "disturbed_at_most": min(1.0, policy.alpha_suspected + policy.alpha_campaign),
+        "enforces": not calibration.about.simulated or policy.simulated_may_enforce,
+    }
+
+
+def _route(route: "RouteReport") -> dict[str, Any]:
+    return {
+        "route": route.route,
+        "model": route.model,
+        "enforced": route.enforced,
+        "clients": route.clients,
+        "answers": route.answers,
+        "queries": route.queries,
+        "by_standing": dict(sorted(route.by_standing.items())),
+        "clients_disturbed": route.clients_disturbed,
+        "share_of_clients": route.share_of_clients,
+        "answers_disturbed": route.answers_disturbed,
+        "share_of_answers": route.share_of_answers,
+    }
+
+
+def _client(item: "Concern", names: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "client": names.get(item.client),
+        "pseudonym": item.client,
+        "route": item.route,
+        "enforced": item.enforced,
+        "standing": item.standing,
+        "since": timestamp(item.since),
+        "answers": item.answers,
+        "reason": item.reason,
+    }
+
+
+def _print(document: dict[str, Any]) -> None:
+    echo(f"since {document['since']}: {document['records']} records, of {document['entries']} entries in the ledger")
+    if not document["routes"]:
+        echo("nobody was answered, and nobody's standing would have changed")
+    else:
+        print_table(ROUTE_COLUMNS, [_row(route) for route in document["routes"]])
+    if document["clients"]:
+        print_table(CLIENT_COLUMNS, [_client_row(item) for item in document["clients"]])
+    if document["refused"]:
+        echo("refused: " + ", ".join(f"{count} {reason}" for reason, count in document["refused"].items()))
+    for model, promise in document["promised"].items():
+        kind = "simulated" if promise["simulated"] else "real"
+        echo(f"promised of honest clients of {model}@{promise['version']}, in each {promise['epoch_queries']} queries:")
+        disturbed = f"at most {promise['disturbed_at_most']:.2%}"
+        if not promise["enforces"]:
+            disturbed = "nobody by suspicion, because the calibration is simulated"
+        print_fields(
+            [
+                ("watched", f"at most {promise['watched_at_most']:.2%}"),
+                ("disturbed", disturbed),
+                ("from", f"{promise['calibrated_on']} {kind} clients, which support {promise['rate_min']:.2%} or more"),
+            ]
+        )
+
+
+def _row(route: dict[str, Any]) -> list[object]:
+    return [
+        route["route"],
+        "did" if route["enforced"] else "would have",
+        route["clients"],
+        route["answers"],
+        route["by_standing"].get("watched", 0),
+        route["clients_disturbed"],
+        _share(route["share_of_clients"]),
+        _share(route["share_of_answers"]),
+    ]
+
+
+def _client_row(item: dict[str, Any]) -> list[object]:
+    return [
+        item["client"] or item["pseudonym"],
+        item["route"],
+        "did" if item["enforced"] else "would have",
+        item["standing"],
+        item["since"],
+        item["answers"],
+        item["reason"],
+    ]
+
+
+def _share(share: float | None) -> str:
+    return "" if share is None else f"{share:.2%}"

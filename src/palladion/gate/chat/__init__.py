@@ -1,0 +1,1 @@
+"""Language models behind the gate: the API of OpenAI, vLLM, llama.cpp and others (docs/chat.md)."""

@@ -1,0 +1,154 @@
+"""What answers on the paths of language models: which model is meant, who may ask it, and the way to its server.
+
+Several models share the paths: the body says which one. One that does not exist and one that the client may not ask
+look alike. Whole answers are made in `turn`, streams in `relay`.
+"""
+
+import secrets
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from palladion.gate.chat.asked import EmbeddingAsked, model_of
+from palladion.gate.chat.budget import Budget
+from palladion.gate.chat.embeddings import Embeddings
+from palladion.gate.chat.problems import ErrorObject
+from palladion.gate.chat.relay import Relay
+from palladion.gate.chat.response_request import ResponseAsked
+from palladion.gate.chat.responses import Responses
+from palladion.gate.chat.route import Asked, ModelRoute
+from palladion.gate.chat.terms import Terms
+from palladion.gate.chat.texts import Label, Texts
+from palladion.gate.chat.turn import Turn, Work, encoded
+from palladion.gate.chat.usage import BYTES_PER_TOKEN
+from palladion.gate.directory import Caller
+from palladion.gate.problems import Problem
+from palladion.gate.questions import REQUEST_ID_BYTES
+from palladion.gate.requests import JSON, Request, Response
+from palladion.gate.stages import Stages, level_of
+
+OWNER = "palladion"  # whose the models are, as clients see it
+_ACTIONS: Mapping[str, str] = {  # what a policy of access calls them
+    "/v1/chat/completions": "chat",
+    "/v1/completions": "complete",
+    "/v1/embeddings": "embed",
+    "/v1/responses": "chat",
+}
+
+
+class Asking(ErrorObject):
+    """Answers on one path of all models that share it. Satisfies `endpoint.Endpoint` and `ErrorForm`."""
+
+    methods: Sequence[str] = ("POST",)
+    media_types = frozenset({JSON})
+
+    def __init__(self, stages: Stages, kind: str, routes: Mapping[str, ModelRoute], budget: Budget) -> None:
+        """`kind` is one of `route.KINDS`; `routes` are by the names of their models."""
+        self._stages = stages
+        self._kind = kind
+        self._routes = routes
+        self._budget = budget
+
+    def allows(self, caller: Caller) -> bool:
+        """Whether the caller may ask any of the models."""
+        return any(caller.may(_ACTIONS[self._kind], route.policy) for route in self._routes.values())
+
+    async def answer(self, caller: Caller, request: Request) -> Response:
+        """The response to a request. Raises Problem."""
+        stages = self._stages
+        open_to = [route for route in self._routes.values() if caller.may(_ACTIONS[self._kind], route.policy)]
+        if not any(level_of(caller, route.policy) for route in open_to):
+            raise Problem("suspended")
+        # 2. admit: which model pays is known when the body is read
+        body = await request.body()
+        model = model_of(body)
+        route = self._routes.get(model)
+        if route is None or route not in open_to:
+            # guessing names is paid for as well
+            stages.admit(caller, open_to[0].policy, 1, address=request.address)
+            raise Problem("model-not-found", field="model")
+        stages.admit(caller, route.policy, 1, address=request.address)
+        # 3. decode
+        asked = route.decode(self._kind, body)
+        rows = asked.rows
+        if rows > 1:
+            if rows > stages.policy.gate.rows_max:
+                raise Problem("bad-input", f"{rows} texts, at most {stages.policy.gate.rows_max} are taken")
+            stages.admit(caller, route.policy, rows - 1, rows=rows, address=request.address)
+        turn = await self._turn(caller, request, body, route, asked)
+        # 4. infer, and what follows
+        if asked.stream:
+            return await Relay(turn, turn.work.streamed(turn.given)).response()
+        return await turn.whole()
+
+    async def _turn(self, caller: Caller, request: Request, body: bytes, route: ModelRoute, asked: Asked) -> Turn:
+        stages, policy = self._stages, route.policy
+        level = level_of(caller, policy)
+        if level is None:
+            raise Problem("suspended")
+        given = route.given[level]
+        request_id = secrets.token_hex(REQUEST_ID_BYTES)
+        label = Label(request_id, int(stages.clock.now().timestamp()), policy.model)
+        work = _bound(asked, given, label, model=route.upstream_model, request_bytes=len(body))
+        sent = encoded(asked)
+        if route.marks is not None and not isinstance(asked, EmbeddingAsked):
+            sent = msgspec.json.encode(
+                await route.marks.marked(
+                    msgspec.json.decode(sent),
+                    stages.name(caller.id),
+                    stages.clock.now(),
+                    lambda record: stages.record([record], [], policy),
+                )
+            )
+        tokens = len(body) // BYTES_PER_TOKEN + work.tokens_max
+        return Turn(
+            stages, route, self._kind, caller, request, body, sent, asked.rows, level, given, work,
+            self._budget.reserve(caller, policy, queries=asked.rows, tokens=tokens), request_id,
+        )  # fmt: skip
+
+
+def _bound(asked: Asked, given: Terms, label: Label, *, model: str, request_bytes: int) -> Work:
+    """Bind a request to what is given, and make what will read its answer."""
+    if isinstance(asked, EmbeddingAsked):
+        encoding = asked.encoding_format
+        asked.bind(given, model)
+        return Embeddings(asked, label, request_bytes=request_bytes, encoding=encoding)
+    if isinstance(asked, ResponseAsked):
+        asked.bind(given, model)
+        return Responses(asked, label, request_bytes=request_bytes)
+    include_usage = asked.include_usage
+    asked.bind(given, model)
+    return Texts(asked, label, request_bytes=request_bytes, include_usage=include_usage)
+
+
+class Listing(ErrorObject):
+    """Lists the models that the client may ask, or shows one. Satisfies `endpoint.Endpoint` and `ErrorForm`."""
+
+    methods: Sequence[str] = ("GET",)
+    media_types = frozenset({JSON})
+
+    def __init__(self, stages: Stages, routes: Mapping[str, ModelRoute], *, only: str = "") -> None:
+        """With `only`, one model is described."""
+        self._stages = stages
+        self._routes = routes
+        self._only = only
+        self._since = int(stages.clock.now().timestamp())
+
+    def allows(self, caller: Caller) -> bool:
+        """Everybody who is let in: who may ask nothing sees nothing."""
+        return True
+
+    async def answer(self, caller: Caller, request: Request) -> Response:
+        """The response to a request. Raises Problem."""
+        shown = [
+            name
+            for name, route in self._routes.items()
+            if caller.may("describe", route.policy) and self._only in {"", name}
+        ]
+        route = self._routes[shown[0]] if shown else next(iter(self._routes.values()))
+        self._stages.admit(caller, route.policy, 1, address=request.address)
+        if self._only and not shown:
+            raise Problem("model-not-found", field="model")
+        models = [{"id": name, "object": "model", "created": self._since, "owned_by": OWNER} for name in shown]
+        document = models[0] if self._only else {"object": "list", "data": models}
+        return Response(200, msgspec.json.encode(document), [(b"content-type", JSON)])

@@ -1,0 +1,302 @@
+"""A Kustomize base for one gate: Deployment, Service, NetworkPolicy, disruption budget and volume.
+
+One gate is one pod: its ledger has one writer. More gates are more of these bases, each with an installation of its
+own, behind `envoy` or `haproxy`, which send each client to one of them.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+from typing import Any
+
+from palladion.errors import PolicyError
+from palladion.gate.deploy.container import HOME, USER
+from palladion.gate.deploy.plan import Address, Plan, absolute
+
+Document = dict[str, Any]
+
+IMAGE = "palladion-gate"
+_LABELS = {"app.kubernetes.io/name": "palladion-gate"}
+_CALLER = {"palladion-gate-client": "true"}  # of namespaces whose pods may ask
+_SCRAPER = {"palladion-gate-metrics": "true"}
+_HOME = PurePosixPath(HOME)
+_IDENTITY_SECRET = "palladion-identity"  # noqa: S105 (a name)
+# keys are copied there, because the volumes of secrets cannot give a file to one user alone
+_COPY = (
+    "import os, shutil, sys; os.umask(0o077); os.makedirs(os.path.dirname(sys.argv[2]), exist_ok=True); "
+    "shutil.copyfile(sys.argv[1], sys.argv[2])"
+)
+
+
+def base(plan: Plan, policy_text: str, *, storage: str = "10Gi") -> dict[str, str]:
+    """The files of the base by name; `policy_text` is palladion.toml. Raises PolicyError where no pod can run so."""
+    listen = _required(plan)
+    documents: dict[str, list[Document]] = {
+        "deployment.yaml": [_deployment(plan, listen)],
+        "service.yaml": [_service(plan, listen)],
+        "networkpolicy.yaml": [_network_policy(plan, listen)],
+        "disruption.yaml": [_disruption()],
+        "volume.yaml": [_claim(storage)],
+    }
+    kustomization = {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "resources": list(documents),
+        "configMapGenerator": [{"name": "palladion-policy", "files": ["palladion.toml"]}],
+        "images": [{"name": IMAGE, "newName": IMAGE, "newTag": "latest"}],
+    }
+    files = {name: "".join(f"---\n{yaml(item)}" for item in items) for name, items in documents.items()}
+    return {"kustomization.yaml": f"---\n{yaml(kustomization)}", "palladion.toml": policy_text, **files}
+
+
+def secrets_needed(plan: Plan) -> dict[str, PurePosixPath]:
+    """The secrets that the base mounts, by name, and the folder of the policy that each one holds."""
+    folders = dict.fromkeys(absolute(_HOME, name, _HOME).parent for name in plan.files)
+    return {_secret(folder): folder for folder in folders}
+
+
+def yaml(value: Any, depth: int = 0) -> str:
+    """A document in YAML: block style, and every text in JSON's quotes, so that none is taken for anything else."""
+    space = "  " * depth
+    if isinstance(value, dict) and value:
+        return "".join(f"{space}{key}:{_below(item, depth)}" for key, item in value.items())
+    if isinstance(value, list) and value:
+        # what stands in a list is one step further in, and its first line has the dash
+        parts = (yaml(item, depth + 1) for item in value)
+        return "".join(f"{space}- {part[len(space) + 2 :]}" for part in parts)
+    return f"{space}{_scalar(value)}\n"
+
+
+def _scalar(value: Any) -> str:
+    if not isinstance(value, str):
+        return json.dumps(value)
+    # beyond 16 bits JSON writes two halves, which YAML does not put together
+    return f'"{"".join(json.dumps(c)[1:-1] if ord(c) < 0x10000 else f"{chr(92)}U{ord(c):08X}" for c in value)}"'
+
+
+def _below(value: Any, depth: int) -> str:
+    if isinstance(value, dict | list) and value:
+        return "\n" + yaml(value, depth + 1)
+    return f" {_scalar(value)}\n"
+
+
+def _required(plan: Plan) -> Address:
+    policy = plan.policy
+    if plan.listen is None:
+        raise PolicyError(
+            f"gate.listen is {policy.gate.listen}, which nobody reaches from another pod", 'listen = "0.0.0.0:8710"'
+        )
+    if plan.listen.loopback:
+        raise PolicyError(
+            f"gate.listen is {policy.gate.listen}, which nobody reaches from another pod",
+            'listen = "0.0.0.0:8710" with gate.tls_certificate and gate.tls_key, or gate.behind_proxy',
+        )
+    if policy.registry.url.startswith("sqlite") or policy.installation.directory.startswith(("/", "~")):
+        raise PolicyError(
+            "installation.directory and registry.url have to be left as they are: a volume is mounted there"
+        )
+    outside = [name for name in plan.files if absolute(_HOME, name, _HOME).parent == _HOME]
+    if outside:
+        raise PolicyError(
+            f"{outside[0]} lies beside palladion.toml, and secrets are mounted as folders",
+            f"for example: tls/{PurePosixPath(outside[0]).name}",
+        )
+    return plan.listen
+
+
+def _deployment(plan: Plan, listen: Address) -> Document:
+    pod = {
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": USER,
+            "runAsGroup": USER,
+            "fsGroup": USER,
+            "fsGroupChangePolicy": "OnRootMismatch",
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "terminationGracePeriodSeconds": plan.stop_seconds + 10,
+        "initContainers": [_identity_copier(plan)],
+        "containers": [_gate(plan, listen)],
+        "volumes": _volumes(plan),
+    }
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "palladion-gate", "labels": _LABELS},
+        "spec": {
+            # the ledger has one writer: a second pod beside it could not open it
+            "replicas": 1,
+            "strategy": {"type": "Recreate"},
+            "selector": {"matchLabels": _LABELS},
+            "template": {"metadata": {"labels": _LABELS}, "spec": pod},
+        },
+    }
+
+
+def _gate(plan: Plan, listen: Address) -> Document:
+    ports = [{"name": "api", "containerPort": listen.port, "protocol": "TCP"}]
+    if plan.operations is not None and not plan.operations.loopback:
+        ports.append({"name": "metrics", "containerPort": plan.operations.port, "protocol": "TCP"})
+    return {
+        "name": "gate",
+        "image": IMAGE,
+        "args": ["serve"],
+        "ports": ports,
+        "env": [{"name": "HOME", "value": HOME}],
+        "securityContext": _contained(),
+        "resources": {
+            # for a model of some megabytes; a large one needs its own size twice while a version is swapped
+            "requests": {"cpu": "500m", "memory": "256Mi", "ephemeral-storage": "64Mi"},
+            "limits": {"cpu": "2", "memory": "1Gi", "ephemeral-storage": "256Mi"},
+        },
+        # models are opened before it listens: minutes, where they are large
+        "startupProbe": {**_probe(plan, listen, "/health/live"), "periodSeconds": 2, "failureThreshold": 300},
+        "livenessProbe": {**_probe(plan, listen, "/health/live"), "periodSeconds": 10, "failureThreshold": 6},
+        "readinessProbe": {**_probe(plan, listen, "/health/ready"), "periodSeconds": 2, "failureThreshold": 1},
+        "volumeMounts": [
+            {
+                "name": "policy",
+                "mountPath": f"{HOME}/palladion.toml",
+                "subPath": "palladion.toml",
+                "readOnly": True,
+            },
+            {"name": "installation", "mountPath": f"{HOME}/{plan.policy.installation.directory}"},
+            {"name": "identity", "mountPath": str(_identity(plan).parent), "readOnly": True},
+            {"name": "scratch", "mountPath": "/tmp"},  # noqa: S108 (of the container's own)
+            *(
+                {"name": name, "mountPath": str(folder), "readOnly": True}
+                for name, folder in secrets_needed(plan).items()
+            ),
+        ],
+    }
+
+
+def _identity_copier(plan: Plan) -> Document:
+    name = _identity(plan).name
+    return {
+        "name": "identity",
+        "image": IMAGE,
+        "command": ["/usr/bin/python3", "-c", _COPY, f"/secret/{name}", f"/identity/{name}"],
+        "securityContext": _contained(),
+        "resources": {
+            "requests": {"cpu": "50m", "memory": "32Mi"},
+            "limits": {"cpu": "500m", "memory": "64Mi"},
+        },
+        "volumeMounts": [
+            {"name": "identity-secret", "mountPath": "/secret", "readOnly": True},
+            {"name": "identity", "mountPath": "/identity"},
+        ],
+    }
+
+
+def _volumes(plan: Plan) -> list[Document]:
+    return [
+        {"name": "policy", "configMap": {"name": "palladion-policy"}},
+        {"name": "installation", "persistentVolumeClaim": {"claimName": "palladion-installation"}},
+        {"name": "identity-secret", "secret": {"secretName": _IDENTITY_SECRET, "defaultMode": 0o440}},
+        {"name": "identity", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
+        {"name": "scratch", "emptyDir": {"sizeLimit": "64Mi"}},
+        *({"name": name, "secret": {"secretName": name, "defaultMode": 0o440}} for name in secrets_needed(plan)),
+    ]
+
+
+def _probe(plan: Plan, listen: Address, path: str) -> Document:
+    if plan.policy.gate.client_ca and plan.policy.gate.client_certificate == "required":
+        # a probe has no certificate to show
+        return {"tcpSocket": {"port": "api"}}
+    return {"httpGet": {"path": path, "port": "api", "scheme": "HTTPS" if listen.secure else "HTTP"}}
+
+
+def _service(plan: Plan, listen: Address) -> Document:
+    ports = [{"name": "api", "port": listen.port, "targetPort": "api", "protocol": "TCP"}]
+    if plan.operations is not None and not plan.operations.loopback:
+        ports.append({"name": "metrics", "port": plan.operations.port, "targetPort": "metrics", "protocol": "TCP"})
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "palladion-gate", "labels": _LABELS},
+        "spec": {"type": "ClusterIP", "selector": _LABELS, "ports": ports},
+    }
+
+
+def _network_policy(plan: Plan, listen: Address) -> Document:
+    ingress: list[Document] = [
+        {"from": [{"namespaceSelector": {"matchLabels": _CALLER}}], "ports": [{"port": listen.port, "protocol": "TCP"}]}
+    ]
+    if plan.operations is not None and not plan.operations.loopback:
+        port = {"port": plan.operations.port, "protocol": "TCP"}
+        ingress.append({"from": [{"namespaceSelector": {"matchLabels": _SCRAPER}}], "ports": [port]})
+    egress: list[Document] = []
+    if any(not server.is_ip for server in plan.servers):
+        names = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}}}
+        ports = [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]
+        egress.append({"to": [{**names, "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}}}], "ports": ports})
+    for server in plan.servers:
+        if server.loopback:
+            continue  # of the same pod
+        egress.append({"to": _peers(server), "ports": [{"port": server.port, "protocol": "TCP"}]})
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": "palladion-gate", "labels": _LABELS},
+        # both are denied but for what follows, and an empty list denies all
+        "spec": {
+            "podSelector": {"matchLabels": _LABELS},
+            "policyTypes": ["Ingress", "Egress"],
+            "ingress": ingress,
+            "egress": egress,
+        },
+    }
+
+
+def _peers(server: Address) -> list[Document]:
+    if server.is_ip:
+        return [{"ipBlock": {"cidr": f"{server.host}/{128 if ':' in server.host else 32}"}}]
+    # service, service.namespace, or either with the ending of the cluster
+    parts = re.sub(r"\.svc(\.cluster\.local)?$", "", server.host).split(".")
+    if len(parts) == 1:
+        return [{"podSelector": {}}]
+    if len(parts) == 2 and server.host != ".".join(parts):
+        return [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": parts[1]}}}]
+    # a policy knows no names: whoever wants it narrower puts an address in its place
+    return [{"ipBlock": {"cidr": "0.0.0.0/0"}}, {"ipBlock": {"cidr": "::/0"}}]
+
+
+def _disruption() -> Document:
+    return {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": {"name": "palladion-gate", "labels": _LABELS},
+        # of one pod, none at all would keep nodes from ever being drained
+        "spec": {"maxUnavailable": 1, "selector": {"matchLabels": _LABELS}},
+    }
+
+
+def _claim(storage: str) -> Document:
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": "palladion-installation", "labels": _LABELS},
+        "spec": {"accessModes": ["ReadWriteOncePod"], "resources": {"requests": {"storage": storage}}},
+    }
+
+
+def _contained() -> Mapping[str, Any]:
+    return {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "privileged": False,
+        "capabilities": {"drop": ["ALL"]},
+    }
+
+
+def _identity(plan: Plan) -> PurePosixPath:
+    return absolute(_HOME, plan.policy.keys.host_identity, _HOME)
+
+
+def _secret(folder: PurePosixPath) -> str:
+    name = re.sub(r"[^a-z0-9]+", "-", str(folder).removeprefix(HOME).lower()).strip("-")
+    return f"palladion-{name}"[:63].rstrip("-")

@@ -1,0 +1,148 @@
+"""What a policy says of how its gate is run: addresses, files, seconds, servers. Pure; others make files of it.
+
+Whatever comes from a policy and goes into a file of another program is checked here, or quoted there: a path with a
+line break must not become a setting of somebody else's.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import PurePosixPath
+from urllib.parse import urlsplit
+
+from palladion.errors import PolicyError
+from palladion.gate.listener import DRAIN_SECONDS, UNIX
+from palladion.policy import Policy, RoutePolicy
+
+CLOSE_SECONDS = 30  # for the ledger, the registry and commands that are at work, after the last answer
+
+
+@dataclass(frozen=True)
+class Address:
+    """Host and port; `secure` where TLS is spoken there."""
+
+    host: str
+    port: int
+    secure: bool = False
+
+    @property
+    def loopback(self) -> bool:
+        """Whether nobody else reaches it."""
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+    @property
+    def is_ip(self) -> bool:
+        """Whether it is an address, and not a name."""
+        try:
+            ip_address(self.host)
+        except ValueError:
+            return False
+        return True
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How one gate is run. `listen` is None for a Unix socket."""
+
+    policy: Policy
+    listen: Address | None
+    operations: Address | None
+    servers: tuple[Address, ...]
+    files: tuple[str, ...]
+
+    @property
+    def stop_seconds(self) -> int:
+        """How long it may take to stop."""
+        return self.policy.operations.drain_seconds + DRAIN_SECONDS + CLOSE_SECONDS
+
+    @property
+    def request_seconds(self) -> int:
+        """How long a request can take at most, from its head to the last byte of its answer."""
+        gate = self.policy.gate
+        answers = [route.answer_seconds for route in self.policy.route if route.protocol == "openai"]
+        return gate.body_seconds_max + max([-(-gate.deadline_ms // 1000), *answers])
+
+    @property
+    def local(self) -> bool:
+        """Whether it neither listens to nor asks anybody beyond this host."""
+        listens = [address for address in (self.listen, self.operations) if address is not None]
+        return all(address.loopback for address in [*listens, *self.servers])
+
+
+def make_plan(policy: Policy) -> Plan:
+    """What a policy says of how its gate is run. Raises PolicyError on what cannot be written into files of others."""
+    gate, operations = policy.gate, policy.operations
+    listen = None if gate.listen.startswith(UNIX) else _address(gate.listen, secure=bool(gate.tls_certificate))
+    named = tuple(dict.fromkeys(_files(policy)))
+    for name in named:
+        plain(name, "the name of a file in the policy")
+    return Plan(
+        policy,
+        listen,
+        _address(operations.listen, secure=bool(operations.tls_certificate)) if operations.listen else None,
+        tuple(dict.fromkeys(_servers(policy))),
+        named,
+    )
+
+
+def plain(text: str, what: str) -> str:
+    """`text`, if it can stand in any file. Raises PolicyError where it holds what no path needs."""
+    if not text.isprintable() or any(sign in text for sign in "\"'\\$%`"):
+        raise PolicyError(f"{what} cannot be written into files of other programs: {text!r}", "use a plain name")
+    return text
+
+
+def prefixes(policy: Policy) -> list[str]:
+    """The beginnings of all paths that answer, without those of others: what a proxy lets through."""
+    found = dict.fromkeys(path for route in policy.route for path in _paths(route))
+    return [path for path in found if not any(path.startswith(f"{other}/") for other in found if other != path)]
+
+
+def _paths(route: RoutePolicy) -> Iterator[str]:
+    base = route.path.rstrip("/")
+    if route.protocol == "openai":
+        for end in ("chat/completions", "completions", "embeddings", "models", "responses"):
+            yield f"{base}/v1/{end}"
+    elif route.protocol == "open-inference":
+        yield f"{base}/v2"
+    else:
+        yield route.route
+
+
+def _files(policy: Policy) -> Iterator[str]:
+    gate, operations = policy.gate, policy.operations
+    named = [gate.tls_certificate, gate.tls_key, gate.client_ca]
+    named += [operations.tls_certificate, operations.tls_key, operations.token, policy.access.policies]
+    for route in policy.route:
+        named += [route.upstream_key, route.upstream_ca, route.upstream_certificate, route.upstream_certificate_key]
+    for issuer in policy.issuer:
+        named += [issuer.ca, "" if "://" in issuer.keys else issuer.keys]
+    yield from filter(None, named)
+
+
+def _servers(policy: Policy) -> Iterator[Address]:
+    addresses = [route.upstream for route in policy.route if not route.upstream.startswith(UNIX)]
+    addresses += [issuer.keys if "://" in issuer.keys else issuer.url for issuer in policy.issuer]
+    addresses.append(policy.operations.otlp)
+    for address in filter(None, addresses):
+        split = urlsplit(address)
+        try:
+            port = split.port or (443 if split.scheme == "https" else 80)
+        except ValueError:
+            raise PolicyError(f"{address} has no port between 0 and 65535") from None
+        yield Address(plain(split.hostname or "", "the name of a server"), port, split.scheme == "https")
+
+
+def _address(listen: str, *, secure: bool) -> Address:
+    host, _, port = listen.rpartition(":")
+    return Address(host.strip("[]"), int(port), secure)
+
+
+def absolute(home: PurePosixPath, name: str, user_home: PurePosixPath) -> PurePosixPath:
+    """Where a file of the policy lies, relative to its folder or to the user's."""
+    if name.startswith("~/"):
+        return user_home / name.removeprefix("~/")
+    return home / name

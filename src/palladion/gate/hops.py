@@ -1,0 +1,121 @@
+"""The other end of a connection: who it is by its certificate or our Unix socket, and what a proxy there may tell us.
+
+A proxy is believed that proves to be the one that the policy names; from anybody else its headers mean nothing. By
+address nobody is believed: whoever reaches the port can have any. Nothing of a request is ever passed on as it came.
+"""
+
+import re
+import socket
+from asyncio import BaseTransport
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from ipaddress import ip_address
+
+from palladion.access.certificates import Certificate, parse_fingerprint, parse_spiffe_id, read_certificate
+from palladion.access.forwarded import read_forwarded
+from palladion.access.users import user_name
+from palladion.errors import FormatError, PolicyError
+from palladion.gate.problems import Problem
+from palladion.gate.requests import STRANGER, Peer
+from palladion.policy import ProxyPolicy
+
+SCOPE = "palladion"  # where a connection's hop stands in the scope of ASGI
+CERTIFICATES_MAX = 1024  # of clients behind proxies, remembered: reading one costs more than the rest of a request
+PAYMENT_CHARACTERS_MAX = 128
+_JA4 = re.compile(r"[tqd][0-9a-z]{2}[di][0-9]{4}[0-9a-z]{2}_[0-9a-f]{12}_[0-9a-f]{12}")
+
+
+@dataclass(frozen=True, eq=False)
+class Hop:
+    """The other end of a connection: the certificate that TLS has verified, or that it came through our Unix socket."""
+
+    certificate: Certificate | None = None
+    local: bool = False
+
+
+def read_hop(transport: BaseTransport) -> Hop | None:
+    """What is known of the other end; None where that is nothing. Raises FormatError."""
+    tls = transport.get_extra_info("ssl_object")
+    if tls is not None:
+        # the standard library gives it only when it was verified
+        der = tls.getpeercert(binary_form=True)
+        return None if der is None else Hop(read_certificate(der))
+    opened = transport.get_extra_info("socket")
+    return Hop(local=True) if opened is not None and opened.family == socket.AF_UNIX else None
+
+
+class Hops:
+    """What the policy makes of the other ends of connections."""
+
+    def __init__(self, policy: ProxyPolicy) -> None:
+        """Raises PolicyError on an identity that is none."""
+        self._policy = policy
+        self._identities = frozenset(map(_identity, policy.identities))
+        self._certificate = policy.certificate_header.encode()
+        self._user, self._address, self._ja4, self._payment = (
+            name.encode()
+            for name in (policy.user_header, policy.address_header, policy.ja4_header, policy.payment_header)
+        )
+        self.headers = frozenset({self._certificate, self._user, self._address, self._ja4, self._payment} - {b""})
+        self._read_forwarded = lru_cache(CERTIFICATES_MAX)(read_forwarded)
+
+    def peer(self, hop: Hop | None, headers: Mapping[bytes, bytes], address: str | None) -> tuple[Peer, str | None]:
+        """Who asks, and from which address if that can be believed. Raises Problem where a proxy speaks nonsense."""
+        if hop is None:
+            return STRANGER, address
+        if not self._is_proxy(hop):
+            return Peer(hop.certificate), address
+        # its own certificate and address are not the client's
+        told = {name: value for name in self.headers if (value := headers.get(name))}
+        if not told:
+            return STRANGER, None
+        return self._told(told)
+
+    def _is_proxy(self, hop: Hop) -> bool:
+        if hop.local:
+            return True
+        return hop.certificate is not None and not self._identities.isdisjoint(hop.certificate.names)
+
+    def _told(self, told: Mapping[bytes, bytes]) -> tuple[Peer, str | None]:
+        name = b""
+        certificate = user = address = ja4 = payment = None
+        try:
+            for name, value in told.items():
+                if name == self._certificate:
+                    certificate = self._read_forwarded(value)
+                elif name == self._user:
+                    user = user_name(value.decode("utf-8"))
+                elif name == self._address:
+                    # one address: in a list, all but the last were written by whoever came before
+                    address = str(ip_address(value.decode("ascii").strip()))
+                elif name == self._ja4:
+                    ja4 = _matching(_JA4, value)
+                else:
+                    payment = _payment(value)
+        except FormatError as error:
+            raise Problem("bad-request", f"the header {name.decode()}: {error.message}") from None
+        except ValueError:  # also UnicodeDecodeError
+            raise Problem("bad-request", f"the header {name.decode()} is not what it should be") from None
+        return Peer(certificate, user, ja4, payment), address
+
+
+def _identity(text: str) -> str:
+    try:
+        return parse_spiffe_id(text) if text.startswith("spiffe:") else parse_fingerprint(text)
+    except ValueError as error:
+        raise PolicyError(f"proxy.identities: {text!r}: {error}") from None
+
+
+def _matching(pattern: re.Pattern[str], value: bytes) -> str:
+    text = value.decode("ascii")
+    if not pattern.fullmatch(text):
+        raise ValueError("it has another form")
+    return text
+
+
+def _payment(value: bytes) -> str:
+    text = value.decode("ascii")
+    if len(text) > PAYMENT_CHARACTERS_MAX or not text.isprintable() or " " in text:
+        raise ValueError("it has another form")
+    return text

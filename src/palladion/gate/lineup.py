@@ -1,0 +1,303 @@
+"""What is served, and how it changes while requests are answered: new versions, calibrations, and upstreams.
+
+Each change is a swap between two requests. What was replaced is closed when no request can use it any more.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Set
+from dataclasses import dataclass, replace
+from functools import partial
+
+from palladion.errors import PalladionError, PolicyError
+from palladion.gate.gate import Gate
+from palladion.gate.keeper import Keeper, load_suspicion, suspicion_purpose
+from palladion.gate.readiness import Waiting
+from palladion.gate.served import OnTrial, Served, open_canary, open_route, renew_route
+from palladion.gate.sources.source import Source
+from palladion.gate.stages import Journal
+from palladion.gate.trial import Finding
+from palladion.gate.upstream.source import UpstreamSource
+from palladion.ledger.record import Record
+from palladion.lifecycle.canary import ended_record
+from palladion.lifecycle.installation import Installation
+from palladion.lifecycle.open import record_opened
+from palladion.policy import Policy, RoutePolicy
+from palladion.policy.compare import same_table
+from palladion.registry import CalibrationRow, Canary, Registry, Version
+from palladion.seal.structure import SealedInfo
+
+ACTOR = "gate"
+
+Lines = Mapping[str, Served]
+Waits = Mapping[str, Waiting]
+Check = Callable[[Lines, Waits], None]
+
+log = logging.getLogger("palladion.gate")
+
+
+class Lineup:
+    """The routes of a running gate. Used from one event loop."""
+
+    def __init__(
+        self,
+        installation: Installation,
+        gate: Gate,
+        *,
+        keeper: Keeper,
+        journal: Journal,
+        keep: Callable[[], Awaitable[None]],
+        swapped: Callable[[Served], None],
+    ) -> None:
+        """`keep` writes what is known of clients before it is put aside; `swapped` is told of each new route."""
+        self.purposes: dict[str, str] = {}  # under which the suspicion of each model that is watched is kept
+        self._installation = installation
+        self._gate = gate
+        self._keeper = keeper
+        self._journal = journal
+        self._keep = keep
+        self._swapped = swapped
+        self._changing = asyncio.Lock()  # one change at a time: each begins with what is there
+        self._retired: dict[Source, asyncio.Task[None]] = {}
+        self._ending: set[asyncio.Task[None]] = set()
+        self._one_ending = asyncio.Lock()  # several routes may find the same
+        gate.failing = self._failing
+
+    def open(self, registry: Registry, waiting: Mapping[str, Waiting]) -> None:
+        """Serve the routes of the policy, those that are `waiting` for their upstream as such."""
+        routes = self._installation.policy.route
+        here = [route for route in routes if route.route not in waiting and route.protocol != "openai"]
+        self._gate.serve({route.route: open_route(self._installation, route) for route in here}, waiting=waiting)
+        for model in {item.route.model for item in self._gate.served.values()}:
+            for name, item in _watched(self._gate.served.values(), model).items():
+                self._watch_by(item, load_suspicion(registry, item))
+                self._join(model, name)
+
+    async def renew(self, model: str) -> None:
+        """Serve what the registry says should be served: all routes of a model at once."""
+        async with self._changing:
+            routes = {path: item for path, item in self._gate.served.items() if item.route.model == model}
+            current = await self._keeper.run(partial(_current, model))
+            if all(current.is_served(item) for item in routes.values()):
+                return
+            # in a thread that nothing else waits for: a large model takes minutes
+            opened = {
+                path: await asyncio.to_thread(self._renewed, item, current)
+                for path, item in routes.items()
+                # a model that runs here and is promoted no more goes on as it is
+                if current.version is not None or item.route.upstream
+            }
+            if opened:
+                await self._swap(opened)
+
+    def _renewed(self, item: Served, current: "_Current") -> Served:
+        """What is to answer on a route now, with as much as can be kept of what is in memory already."""
+        kept = next((known for known in item.all if known.is_current(current.version, current.calibration)), None)
+        if kept is None or isinstance(item.source, UpstreamSource):
+            return open_route(self._installation, item.route, _upstream_of(item))
+        on_trial, canary = item.on_trial, current.canary
+        if canary is None:
+            on_trial = None
+        elif on_trial is None or not on_trial.is_current(canary, current.canary_calibration):
+            on_trial = open_canary(self._installation, item.route, canary)
+        return replace(kept, is_canary=False, on_trial=on_trial)
+
+    async def found(self, route: RoutePolicy, source: UpstreamSource) -> None:
+        """Serve a model whose upstream was reached, or described it anew. Raises as `open_route` does."""
+        async with self._changing:
+            # as the policy says now: it may have changed since the route was first looked for
+            now = next((item for item in self._installation.policy.route if item.route == route.route), None)
+            if now is None:
+                # only what a policy names is served, whoever looked for it before
+                raise PolicyError(f"the policy has no route {route.route} any more")
+            await self._swap({route.route: await asyncio.to_thread(open_route, self._installation, now, source)})
+
+    async def change(self, policy: Policy, record: Record, swap: Callable[[Lines, Waits], None], check: Check) -> None:
+        """Serve the routes of another policy, which `record` tells of.
+
+        `check` raises for what could not be served; then `swap` puts everything into effect, and must not raise.
+        Raises as `open_route` does, and StorageError where it cannot be recorded; then nothing changes.
+        """
+        async with self._changing:
+            wanted = {route.route: route for route in policy.route if route.protocol != "openai"}
+            before, opened = self._gate.served, dict[str, Served]()
+            waiting = {
+                name: replace(late, route=wanted[name]) for name, late in self._gate.waiting.items() if name in wanted
+            }
+            try:
+                served = await self._lined_up(policy, wanted, waiting, opened)
+                check(served, waiting)
+                for model in {item.route.model for item in opened.values()} - self.purposes.keys():
+                    await self._watch(served.values(), model)
+                await self._journal.append([record, *self.opened_records(opened, "policy changed")])
+            except BaseException:
+                for source in _sources(opened):
+                    await source.close()
+                raise
+            swap(served, waiting)
+            self._retire(_sources(before) - _sources(served))
+
+    async def _lined_up(
+        self, policy: Policy, wanted: Mapping[str, RoutePolicy], waiting: Waits, opened: dict[str, Served]
+    ) -> dict[str, Served]:
+        """What answers on each route that does not wait; those that are new go into `opened` as well."""
+        installation = Installation(self._installation.paths, policy, self._installation.clock)
+        served = {}
+        for name, route in wanted.items():
+            item = self._gate.served.get(name)
+            if item is None and name not in waiting:
+                item = opened[name] = await asyncio.to_thread(open_route, installation, route)
+            if item is not None and not same_table(item.route, route):
+                item = await asyncio.to_thread(renew_route, installation, route, item)
+            if item is not None:
+                served[name] = item
+        return served
+
+    async def close(self) -> None:
+        """Close everything that was ever served."""
+        if self._ending:
+            await asyncio.wait(self._ending)
+        for task in self._retired.values():
+            task.cancel()
+        for source in _sources(self._gate.served) | self._retired.keys():
+            await source.close()
+
+    def opened_records(
+        self, served: Mapping[str, Served], reason: str, *, known: Set[Source] = frozenset()
+    ) -> list[Record]:
+        """What the ledger is told of the versions that were opened here, but for those whose source is `known`."""
+        items = [item for line in served.values() for item in line.all]
+        return [self._opened(item.sealed, reason) for item in items if item.sealed and item.source not in known]
+
+    async def _swap(self, opened: Mapping[str, Served]) -> None:
+        """Serve routes of one model in place of what they were; `_changing` is held."""
+        before = self._gate.served
+        after = {**before, **opened}
+        if records := self.opened_records(opened, "swap live", known=_sources(before)):
+            await self._journal.append(records)
+        await self._watch(after.values(), next(iter(opened.values())).route.model)
+        self._gate.serve(after)
+        self._retire(_sources(before) - _sources(after))
+        for item in opened.values():
+            self._swapped(item)
+
+    async def _watch(self, served: Iterable[Served], model: str) -> None:
+        """Watch a model, and its canary, by the calibrations that they have now."""
+        wanted = _watched(served, model)
+        canaries = [name for name in self.purposes if name.startswith(f"{model}@")]
+        gone = [name for name in canaries if name not in wanted]
+        changed = [name for name, item in wanted.items() if suspicion_purpose(item) != self.purposes.get(name)]
+        if changed or gone:
+            # what is known under the old calibration counts again if that one comes back
+            await self._keep()
+        saved = {name: await self._keeper.run(partial(load_suspicion, served=wanted[name])) for name in changed}
+        for name in gone:
+            self._gate.stages.watch.part(name)
+            self._gate.stages.watch.watch_model(name, None, {})
+            del self.purposes[name]
+        for name in changed:
+            self._watch_by(wanted[name], saved[name])
+            self._join(model, name)
+
+    def _watch_by(self, item: Served, saved: Mapping[str, bytes]) -> None:
+        self._gate.stages.watch.watch_model(item.watched, item.calibration, saved)
+        self.purposes[item.watched] = suspicion_purpose(item)
+
+    def _join(self, model: str, name: str) -> None:
+        if name != model:
+            self._gate.stages.watch.join(model, name)
+
+    def _failing(self, on_trial: OnTrial, finding: Finding) -> None:
+        """A version on trial fails: end that, while requests go on."""
+        task = asyncio.get_running_loop().create_task(self._end(on_trial, finding))
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+
+    async def _end(self, on_trial: OnTrial, finding: Finding) -> None:
+        async with self._one_ending:
+            try:
+                standing = await self._roll_back(on_trial.row, finding)
+            except PalladionError as error:
+                # the next look will find it again
+                log.error("%s cannot be rolled back: %s: %s", on_trial.served.subject, error.message, finding)  # noqa: TRY400
+                return
+        if standing is not None:
+            log.error("%s is rolled back, version %s answers: %s", on_trial.served.subject, standing, finding)
+
+    async def _roll_back(self, canary: Canary, finding: Finding) -> int | None:
+        """End a canary, recorded before it takes effect; the version that answers, or None if somebody was faster."""
+        current = await self._keeper.run(partial(_current, canary.model))
+        if current.version is None or current.canary != canary:
+            return None
+        number, now = current.version.number, self._installation.clock.now()
+        await self._journal.append(
+            [ended_record(canary, standing=number, at=now, actor=ACTOR, figures=finding.figures())]
+        )
+        await self._keeper.run(partial(_end_canary, canary, str(finding)))
+        await self.renew(canary.model)
+        return number
+
+    def _retire(self, sources: Iterable[Source]) -> None:
+        """Close what was replaced, once no request can use it any more."""
+        policy = self._installation.policy.gate
+        seconds = policy.body_seconds_max + policy.deadline_ms / 1000
+        for source in sources:
+            self._retired[source] = asyncio.create_task(_close_after(seconds, source))
+
+    def _opened(self, sealed: SealedInfo, reason: str) -> Record:
+        return record_opened(sealed, at=self._installation.clock.now(), actor=ACTOR, reason=reason)
+
+
+@dataclass(frozen=True)
+class _Current:
+    """What the registry says should be served of a model."""
+
+    version: Version | None
+    calibration: CalibrationRow | None
+    canary: Canary | None
+    canary_calibration: CalibrationRow | None
+
+    def is_served(self, item: Served) -> bool:
+        """Whether a route serves it. Behind an upstream there are no canaries."""
+        if not item.is_current(self.version, self.calibration):
+            return False
+        if item.on_trial is None:
+            return self.canary is None or isinstance(item.source, UpstreamSource)
+        return item.on_trial.is_current(self.canary, self.canary_calibration)
+
+
+def _current(model: str, registry: Registry) -> _Current:
+    with registry.read() as records:
+        version, canary = records.promotions.current(model), records.canaries.current(model)
+        newest = records.calibrations.newest
+        return _Current(
+            version,
+            newest(model, version.number) if version else None,
+            canary,
+            newest(model, canary.number) if canary else None,
+        )
+
+
+def _end_canary(canary: Canary, reason: str, registry: Registry) -> None:
+    with registry.write() as records:
+        records.canaries.end(canary.model, reason=reason, actor=ACTOR, number=canary.number)
+
+
+def _watched(served: Iterable[Served], model: str) -> dict[str, Served]:
+    """What the watch has to know of a model, by the names under which it does; the model's own comes first."""
+    items = [item for line in served if line.route.model == model for item in line.all]
+    return {item.watched: item for item in sorted(items, key=lambda item: item.is_canary)}
+
+
+def _sources(served: Mapping[str, Served]) -> set[Source]:
+    return {item.source for line in served.values() for item in line.all}
+
+
+def _upstream_of(item: Served) -> UpstreamSource | None:
+    """What goes on answering while a route is opened anew: an upstream, which holds connections."""
+    return item.source if isinstance(item.source, UpstreamSource) else None
+
+
+async def _close_after(seconds: float, source: Source) -> None:
+    await asyncio.sleep(seconds)
+    await source.close()

@@ -1,0 +1,1 @@
+"""How a running gate is looked after: figures, health, logs, telemetry, and changes of its policy."""

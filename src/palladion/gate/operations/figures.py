@@ -1,0 +1,218 @@
+"""What can be said in numbers of a running gate, whoever asks: `pages` in Prometheus' text, `telemetry` over OTLP.
+
+No label holds a name that a client or a stranger chose: routes, limits and standings come from the policy and from us.
+"""
+
+import asyncio
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from palladion import __version__
+from palladion.gate.gate import Gate
+from palladion.gate.marks import Retainer
+from palladion.gate.operations.health import Health
+from palladion.gate.operations.meter import Histogram
+from palladion.gate.recorder import Recorder
+from palladion.gate.upstream.pool import Upstream
+from palladion.watch.response import STANDINGS
+
+CALLERS_AT_ONCE = 5000  # counting so many takes under a millisecond; then requests have their turn
+LAG_SECONDS = 0.25
+
+Row = tuple[tuple[str, ...], float | Histogram]
+
+
+class Family(NamedTuple):
+    """Figures of one name: what they mean, and a value or a histogram for each set of labels."""
+
+    name: str
+    text: str
+    kind: Literal["counter", "gauge", "histogram"]
+    labels: tuple[str, ...]
+    rows: Sequence[Row]
+
+
+class Lag:
+    """How late the event loop is: what every request waits for, whatever it asks."""
+
+    def __init__(self) -> None:
+        self.seconds = Histogram()
+
+    async def run(self) -> None:
+        """Look again and again; for ever."""
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + LAG_SECONDS
+            await asyncio.sleep(LAG_SECONDS)
+            self.seconds.observe(max(0.0, loop.time() - due))
+
+
+class Figures:
+    """The figures of one gate. For one event loop."""
+
+    def __init__(
+        self,
+        gate: Gate,
+        recorder: Recorder,
+        *,
+        health: Health,
+        lag: Lag,
+        servers: Callable[[], Mapping[str, Upstream]],
+        policy: Callable[[], str],
+        retainer: Retainer | None = None,
+    ) -> None:
+        """`servers` are the upstreams by route, `policy` is the digest of the one in force."""
+        self._gate = gate
+        self._recorder = recorder
+        self._health = health
+        self._lag = lag
+        self._servers = servers
+        self._policy = policy
+        self._retainer = retainer
+        self._begun = time.time()
+
+    async def read(self) -> list[Family]:
+        """All of them, as they are now."""
+        standings = await self._standings()
+        return [*self._of_requests(), *self._of_clients(standings), *self._of_servers(), *self._of_process()]
+
+    async def _standings(self) -> Counter[str]:
+        standings: Counter[str] = Counter()
+        callers = list(self._gate.stages.directory.callers.values())
+        for start in range(0, len(callers), CALLERS_AT_ONCE):
+            standings.update(caller.standing for caller in callers[start : start + CALLERS_AT_ONCE])
+            await asyncio.sleep(0)
+        return standings
+
+    def _of_requests(self) -> list[Family]:
+        stages = self._gate.stages
+        meter = stages.meter
+        requests: list[Row] = [
+            ((route, str(status), problem), count) for (route, status, problem), count in sorted(meter.requests.items())
+        ]
+        return [
+            Family("requests_total", "Requests.", "counter", ("route", "status", "problem"), requests),
+            _one("queries_total", "Queries answered.", "counter", stages.answered),
+            _one("requests_in_progress", "Requests being worked on.", "gauge", stages.limits.places.taken),
+            Family(
+                "request_seconds",
+                "From a head to its answer, or to the head of a stream.",
+                "histogram",
+                ("route",),
+                [((route,), histogram) for route, histogram in sorted(meter.latency.items())],
+            ),
+            Family(
+                "stage_seconds",
+                "Time of each stage, of one request in eight.",
+                "histogram",
+                ("stage",),
+                [((name,), histogram) for name, histogram in meter.stages.items()],
+            ),
+            Family(
+                "limited_total",
+                "Requests refused, by the limit that refused them.",
+                "counter",
+                ("limit",),
+                [((name,), count) for name, count in sorted(stages.limits.refused.items())],
+            ),
+        ]
+
+    def _of_clients(self, standings: Counter[str]) -> list[Family]:
+        verdicts = self._gate.stages.meter.verdicts
+        return [
+            Family(
+                "clients",
+                "Clients that are let in, by standing.",
+                "gauge",
+                ("standing",),
+                [((name,), standings[name]) for name in STANDINGS],
+            ),
+            Family(
+                "verdicts_total",
+                "Requests by the standing that their evidence asked for, put into effect or not.",
+                "counter",
+                ("route", "standing"),
+                [(key, count) for key, count in sorted(verdicts.items())],
+            ),
+        ]
+
+    def _of_servers(self) -> list[Family]:
+        servers = sorted(self._servers().items())
+        route = ("route",)
+        failures: list[Row] = [
+            ((name, kind), count) for name, server in servers for kind, count in sorted(server.failures.items())
+        ]
+        return [
+            Family(
+                "upstream_connections",
+                "Connections to the server of a route, by state.",
+                "gauge",
+                ("route", "state"),
+                [
+                    ((name, state), number)
+                    for name, server in servers
+                    for state, number in (("busy", server.open - server.idle), ("idle", server.idle))
+                ],
+            ),
+            Family(
+                "upstream_waiting",
+                "Requests that wait for a connection.",
+                "gauge",
+                route,
+                [((name,), server.waiting) for name, server in servers],
+            ),
+            Family(
+                "upstream_requests_total",
+                "Requests to the server of a route.",
+                "counter",
+                route,
+                [((name,), server.exchanges) for name, server in servers],
+            ),
+            Family(
+                "upstream_retries_total",
+                "Those sent again because an idle connection had been closed.",
+                "counter",
+                route,
+                [((name,), server.retries) for name, server in servers],
+            ),
+            Family("upstream_failures_total", "Those without an answer.", "counter", ("route", "kind"), failures),
+        ]
+
+    def _of_process(self) -> list[Family]:
+        recorder, faults = self._recorder, self._health.faults()
+        found = [
+            _one("ledger_entries", "Entries of the ledger.", "gauge", recorder.size),
+            _one("ledger_waiting", "Records that wait to be written.", "gauge", recorder.waiting),
+            _one("ledger_write_seconds", "Time to write and sync what waited.", "histogram", recorder.writes),
+            _one("loop_lag_seconds", "How late the event loop was.", "histogram", self._lag.seconds),
+            _one("resident_memory_bytes", "Memory in use.", "gauge", resident_bytes()),
+            _one("cpu_seconds_total", "Processor time.", "counter", time.process_time()),
+            _one("start_time_seconds", "When it began, since 1970.", "gauge", self._begun),
+            _one("ready", "Whether it is ready.", "gauge", int(not faults)),
+            Family(
+                "info",
+                "Version and digest of the policy.",
+                "gauge",
+                ("version", "policy"),
+                [((__version__, self._policy()), 1)],
+            ),
+        ]
+        if self._retainer is not None:
+            found.append(
+                _one("bodies_total", "Marked queries handed over to be kept.", "counter", self._retainer.handed)
+            )
+        return found
+
+
+def resident_bytes() -> int:
+    """The resident memory of this process."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _one(name: str, text: str, kind: Literal["counter", "gauge", "histogram"], value: float | Histogram) -> Family:
+    return Family(name, text, kind, (), [((), value)])

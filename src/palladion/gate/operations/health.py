@@ -1,0 +1,37 @@
+"""Whether a gate is ready: for balancers, who ask the API's own port, and for people, who are told why it is not."""
+
+from collections.abc import Callable
+
+from palladion.gate.gate import Gate
+
+LEDGER, DRAINING = "the ledger takes nothing more", "it is about to stop"
+
+
+class Health:
+    """What is well and what is not. For one event loop."""
+
+    def __init__(self, gate: Gate, *, sound: Callable[[], bool]) -> None:
+        """`sound` says whether the ledger takes records."""
+        self.draining = False
+        self._gate = gate
+        self._sound = sound
+
+    def ready(self) -> bool:
+        """Whether requests should be sent here.
+
+        One upstream that is down is no reason: it would take away all other routes, of this gate and of every other.
+        """
+        return self._sound() and not self.draining
+
+    def faults(self) -> list[str]:
+        """Everything that is not well, upstreams included."""
+        found = [] if self._sound() else [LEDGER]
+        if self.draining:
+            found.append(DRAINING)
+        found += [f"{route} waits for its upstream" for route in sorted(self._gate.waiting)]
+        found += [
+            f"the upstream of {route} does not answer as it should"
+            for route, item in sorted(self._gate.served.items())
+            if not item.source.ready
+        ]
+        return found

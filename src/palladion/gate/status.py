@@ -1,0 +1,79 @@
+"""What a running gate says of itself: its routes, for the ledger, and its clients by suspicion, for commands."""
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import Any
+
+from palladion.gate.gate import Gate
+from palladion.gate.served import OnTrial
+from palladion.policy import RoutePolicy
+from palladion.watch.response import rank
+from palladion.watch.watch import Explanation
+
+CLIENTS_MAX = 1000  # the most suspicious ones; an operator's screen holds fewer
+CLIENTS_AT_ONCE = 100  # explaining one takes 50 µs: then requests have their turn
+GROUP_SHOWN_MAX = 100  # members of a campaign, in the status of each of them
+
+
+def routes_shown(gate: Gate, others: Iterable[RoutePolicy]) -> list[dict[str, Any]]:
+    """Every route with what answers on it; `others` are those without arrays."""
+    shown = [
+        {
+            "path": path,
+            "version": item.subject,
+            "content": item.version.content_digest if item.version else None,
+            "mode": item.route.mode,
+            "calibration": item.calibration_row.digest if item.calibration_row else None,
+            **({"canary": canary_shown(item.on_trial)} if item.on_trial else {}),
+        }
+        for path, item in gate.served.items()
+    ]
+    return shown + [
+        {"path": route.route, "version": route.model, "content": None, "mode": route.mode, "calibration": None}
+        for route in [*(late.route for late in gate.waiting.values()), *others]
+    ]
+
+
+def canary_shown(on_trial: OnTrial) -> dict[str, Any]:
+    """A version on trial, and what was counted of it and beside it so far."""
+    served, total, standing = on_trial.served, on_trial.trial.total, on_trial.trial.standing
+    return {
+        "version": served.subject,
+        "content": served.version.content_digest if served.version else None,
+        "percent": on_trial.row.percent,
+        "calibration": served.calibration_row.digest if served.calibration_row else None,
+        "requests": total.requests,
+        "failed": total.failed,
+        "standing_requests": standing.requests,
+        "standing_failed": standing.failed,
+    }
+
+
+async def clients_shown(gate: Gate) -> dict[str, Any]:
+    """The most suspicious clients, and how many there are."""
+    stages = gate.stages
+    callers: list[dict[str, Any]] = []
+    for number, caller in enumerate(list(stages.directory.callers.values())):
+        if number % CLIENTS_AT_ONCE == 0:
+            await asyncio.sleep(0)
+        callers.append(
+            {
+                "id": caller.id,
+                "client": f"{caller.client.organisation}/{caller.client.name}",
+                "pseudonym": stages.name(caller.id),
+                "standing": caller.standing,
+                "models": [_shown(item) for item in stages.watch.explain(caller.id)],
+            }
+        )
+    callers.sort(key=lambda item: (-rank(item["standing"]), _least_p_value(item), item["client"]))
+    return {"clients": callers[:CLIENTS_MAX], "clients_total": len(callers)}
+
+
+def _shown(item: Explanation) -> dict[str, Any]:
+    # of a campaign of thousands, each member would list all the others
+    return {**asdict(item), "group": item.group[:GROUP_SHOWN_MAX], "linked": len(item.group) - 1}
+
+
+def _least_p_value(item: dict[str, Any]) -> float:
+    return min((min(model["p_value"], model["campaign_p_value"]) for model in item["models"]), default=1.0)

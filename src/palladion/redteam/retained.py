@@ -1,0 +1,142 @@
+"""Calibrates a version that nobody has asked yet, on what is retained of clients' queries to the one that is served.
+
+The version answers them in memory, each client's in the order of asking. What is retained is there only where routes
+mark answers, and is no full record: the first query of each cell of queries, and a random part of the cells of a client
+who asked much (`palladion.ledger.bodies`). What that means for the promise: docs/versions.md.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from palladion.access.pseudonyms import pseudonym
+from palladion.errors import ConflictError, PalladionError
+from palladion.ledger.bodies import FOLDER, read_retained
+from palladion.ledger.body import Body
+from palladion.ledger.writer import Receipt
+from palladion.lifecycle.installation import Installation
+from palladion.lifecycle.open import open_version
+from palladion.model.run import Port, open_session
+from palladion.policy import RoutePolicy
+from palladion.redteam.calibrate import Plan, Progress, calibrate_session, left_for_thresholds
+from palladion.redteam.validation import VALUES_MAX, make_validation
+from palladion.registry import CalibrationRow
+from palladion.registry.rows import Standing
+from palladion.watch.calibration import QUERIES_OF_CLIENT_MIN, Calibration
+
+# Whoever was disturbed may be a thief, and a thief among the calibration clients hides all that are like him. Watched
+# clients stay: a hundredth of the honest ones are, and without them the others look more alike than they are.
+LEFT_OUT: frozenset[Standing] = frozenset({"throttled", "degraded", "suspended"})
+
+
+@dataclass(frozen=True)
+class Retainees:
+    """The clients whose queries were retained, and what became of them.
+
+    `left_out` for their standing, `few` for too few distinct queries, `thinned` are used and have asked more than was
+    kept; `rate_hidden` is by how much a promised rate can be too low, if all who were left out were honest.
+    """
+
+    source: str
+    used: int
+    left_out: int
+    few: int
+    thinned: int
+
+    @property
+    def rate_hidden(self) -> float:
+        """The share of those who were left out for their standing."""
+        return self.left_out / max(1, self.used + self.left_out)
+
+
+def calibrate_retained(
+    installation: Installation,
+    model: str,
+    number: int,
+    plan: Plan,
+    *,
+    route: RoutePolicy,
+    actor: str,
+    progress: Progress,
+) -> tuple[Calibration, CalibrationRow, Receipt, Retainees]:
+    """Calibrate a version on the retained clients of the promoted one, register that and record it.
+
+    Raises ConflictError where these are too few to support the policy's `alpha_watched`, or where the version takes
+    other inputs; else as `calibrate_version`.
+    """
+    with open_version(installation, f"{model}@{number}") as opened:
+        session, version = open_session(opened.model), opened.version
+    rows, owners, found = _read(installation, model, session.inputs, plan, progress)
+    needed = math.ceil(1 / installation.policy.watch.alpha_watched - 1e-9) - 1
+    if left_for_thresholds(found.used) < needed:
+        raise ConflictError(
+            f"{found.used} clients of {found.source} have {QUERIES_OF_CLIENT_MIN} retained queries or more and are not "
+            f"suspected; so few support no false-alarm rate of watch.alpha_watched "
+            f"({installation.policy.watch.alpha_watched:.2%}), for which {needed} have to be left after fitting",
+            f"palladion watch calibrate {model}@{number} --validation FILE",
+        )
+    calibration, row, receipt = calibrate_session(
+        installation,
+        version,
+        session,
+        make_validation(rows, None, owners),
+        plan,
+        route=route,
+        actor=actor,
+        progress=progress,
+        real_min=needed,
+        details={"retained": found.source, "left_out": found.left_out},
+    )
+    return calibration, row, receipt, found
+
+
+def _read(
+    installation: Installation, model: str, inputs: tuple[Port, ...], plan: Plan, progress: Progress
+) -> tuple[NDArray[np.float32], NDArray[np.int64], Retainees]:
+    """The rows of all clients, whose each is, and what is to be said of the clients."""
+    with installation.open_registry() as registry, registry.read() as records:
+        standing = records.promotions.current(model)
+        clients = records.clients.all()
+    if standing is None:
+        raise ConflictError(f"no version of {model} is promoted, so that no queries are retained")
+    source = f"{model}@{standing.number}"
+    gate, folder = installation.open_gate_root(), installation.paths.directory / FOLDER
+    names, key = gate.derive("pseudonyms"), gate.derive("body-cipher")
+    # in random order, so that those who fit into memory are a fair sample of all
+    order = np.random.default_rng(plan.seed).permutation(len(clients))
+    rows: list[NDArray[np.float32]] = []
+    owners: list[int] = []
+    left_out = few = thinned = used = values = 0
+    for done, index in enumerate(order.tolist()):
+        progress(done, len(clients), "retained queries")
+        kept = read_retained(folder, key, pseudonym(names, clients[index].id), source)
+        if not kept.bodies:
+            continue
+        if clients[index].standing in LEFT_OUT:
+            left_out += 1
+            continue
+        asked = _rows(kept.bodies[: plan.horizon], inputs, source)
+        if len(np.unique(asked.reshape(len(asked), -1), axis=0)) < QUERIES_OF_CLIENT_MIN:
+            few += 1
+            continue
+        values += asked.size
+        if values > VALUES_MAX:
+            break
+        used, thinned = used + 1, thinned + (kept.level > 0)
+        rows.append(asked)
+        owners += [index] * len(asked)
+    found = Retainees(source, used, left_out, few, thinned)
+    return np.concatenate(rows) if rows else np.zeros((0, 1), np.float32), np.array(owners, np.int64), found
+
+
+def _rows(bodies: Sequence[Body], inputs: tuple[Port, ...], source: str) -> NDArray[np.float32]:
+    name = inputs[0].name
+    if len(inputs) != 1 or any(body.inputs.keys() != {name} for body in bodies):
+        raise ConflictError(f"the retained queries of {source} have other inputs than this version takes")
+    try:
+        return np.stack([body.inputs[name] for body in bodies]).astype(np.float32)
+    except ValueError:
+        raise PalladionError(f"the retained queries of {source} are rows of several sizes") from None

@@ -1,0 +1,85 @@
+"""Canaries as a person sees them: begun aloud, shown everywhere, and ended."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from palladion.cli.main import main
+from tests.cli import session
+
+LIFE = """
+$ palladion init --passphrase-file pass
+…
+$ palladion protect v1.onnx --name fraud --passphrase-file pass
+…
+$ palladion protect v2.onnx --name fraud --passphrase-file pass
+…
+"""
+
+CANARY = """
+$ palladion model promote fraud@2 --canary 5%
+palladion: error: version 2 of fraud is not calibrated: clients who are served it would not be watched
+palladion: hint: palladion watch calibrate fraud@2
+palladion: hint: or say --uncalibrated
+[exit 2]
+$ palladion model promote fraud@2 --canary 5% --uncalibrated
+fraud version 2 is served to 5 % of the clients (ledger …)
+$ palladion model promote fraud 2 --canary 5 --uncalibrated
+palladion: error: version 2 of fraud is served to 5 % of the clients already
+[exit 2]
+$ palladion model list
+model  format  versions  promoted  canary  newest                       owner
+fraud  onnx    2         1         2, 5 %  …
+$ palladion model show fraud@2
+fraud, owned by …
+ version 2, served to 5 % of the clients
+…
+$ palladion revoke fraud@2 --reason leaked --passphrase-file pass
+palladion: error: fraud@2 is served to 5 % of the clients
+palladion: hint: palladion model rollback fraud, first
+[exit 2]
+$ palladion model rollback fraud
+fraud version 2 is no canary any more, version 1 answers (ledger …)
+$ palladion ledger verify
+…
+$ palladion doctor
+…
+$ palladion model promote fraud@2 --canary 50% --uncalibrated --json
+{
+  "model": "fraud",
+  "canary": {
+    "version": 2,
+    "percent": 50
+  },
+…
+$ palladion model promote fraud@2
+fraud version 2 is promoted (ledger …)
+$ palladion model rollback fraud
+fraud is rolled back to version 1 (ledger …)
+"""
+
+
+@pytest.fixture
+def served(folder: Path) -> Path:
+    """A folder with two versions and a route."""
+    session.run(session.parse(LIFE), folder)
+    policy = folder / "palladion.toml"
+    policy.write_text(f'{policy.read_text()}\n[[route]]\nmodel = "fraud"\n')
+    return folder
+
+
+def test_a_canary_is_begun_aloud_shown_everywhere_and_ended(served: Path) -> None:
+    session.run(session.parse(CANARY), served)
+
+
+def test_documents_say_what_tables_say(served: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    session.run(session.parse("$ palladion model promote fraud@2 --canary 5% --uncalibrated --json\n…"), served)
+    capsys.readouterr()
+    with session.chdir(served):
+        main(["model", "list", "--json"])
+        listed = json.loads(capsys.readouterr().out)
+        main(["model", "show", "fraud", "--json"])
+        shown = json.loads(capsys.readouterr().out)
+    assert listed["models"][0]["canary"] == {"version": 2, "percent": 5}
+    assert [item["canary_percent"] for item in shown["versions"]] == [None, 5]

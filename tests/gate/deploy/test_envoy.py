@@ -1,0 +1,98 @@
+"""Envoy's file: what it says, whether Envoy takes it, and whether each key has one gate behind the real Envoy."""
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from palladion.gate.deploy.envoy import bootstrap
+from palladion.gate.deploy.front import make_front
+from palladion.gate.deploy.plan import Address
+from palladion.policy import Policy
+from tests.gate.gates import PATH, House
+
+from .plans import CHAT, HERE, policy
+from .proxies import Certificate, ask, certificate, check_stickiness, envoy, free_port, gates, running
+
+ASKED = Address("127.0.0.1", 9000)
+WORKERS = ("10.0.0.1:8710", "gate.example:8710")
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Certificate:
+    return certificate(tmp_path)
+
+
+def _file(of: Policy, made: Certificate, *, workers: tuple[str, ...] = WORKERS, **changes: Any) -> str:
+    port, authority = changes.get("port", 8443), changes.get("authority", "")
+    front = make_front(
+        of,
+        listen=f"127.0.0.1:{port}",
+        certificate=str(made.chain),
+        key=str(made.key),
+        workers=workers,
+        authority=authority,
+    )
+    return bootstrap(front, authorization=changes.get("authorization"))
+
+
+def _manager(text: str) -> Any:
+    (chain,) = json.loads(text)["static_resources"]["listeners"][0]["filter_chains"]
+    return chain["filters"][0]["typed_config"]
+
+
+def test_only_the_paths_of_routes_go_to_a_gate(made: Certificate) -> None:
+    (host,) = _manager(_file(policy(HERE), made))["route_config"]["virtual_hosts"]
+    assert [route["match"] for route in host["routes"]] == [{"path_separated_prefix": PATH}, {"prefix": "/"}]
+    assert host["routes"][-1]["direct_response"] == {"status": 404}
+
+
+def test_a_stream_may_take_as_long_as_its_route_allows(made: Certificate) -> None:
+    manager = _manager(_file(policy(CHAT), made))
+    assert manager["stream_idle_timeout"] == "615s"
+    assert manager["route_config"]["virtual_hosts"][0]["routes"][0]["route"]["timeout"] == "615s"
+
+
+def test_clients_cannot_say_what_only_a_proxy_may(made: Certificate) -> None:
+    (host,) = _manager(_file(policy(HERE), made))["route_config"]["virtual_hosts"]
+    assert host["request_headers_to_remove"] == ["x-user"]
+    assert host["request_headers_to_add"][0]["append_action"] == "OVERWRITE_IF_EXISTS_OR_ADD"
+
+
+def test_without_a_verdict_nobody_comes_in(made: Certificate) -> None:
+    filters = _manager(_file(policy(HERE), made, authorization=ASKED))["http_filters"]
+    assert [item["name"].rpartition(".")[2] for item in filters] == ["ext_authz", "router"]
+    assert filters[0]["typed_config"]["failure_mode_allow"] is False
+
+
+@pytest.mark.service
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["plain", "authorization", "tls", "socket"])
+def test_the_real_envoy_takes_it_and_warns_of_nothing(made: Certificate, tmp_path: Path, case: str) -> None:
+    text = {
+        "plain": lambda: _file(policy(), made),
+        "authorization": lambda: _file(policy(), made, authorization=ASKED),
+        "tls": lambda: _file(policy(HERE, tls_certificate="c", tls_key="k"), made, authority=str(made.chain)),
+        "socket": lambda: _file(policy(), made, workers=("unix:/run/gate.sock",)),
+    }[case]()
+    file = tmp_path / "envoy.json"
+    file.write_text(text)
+    command = [envoy(), "--mode", "validate", "--log-level", "warning", "-c", str(file)]
+    checked = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (checked.returncode, checked.stderr) == (0, "")
+
+
+@pytest.mark.service
+@pytest.mark.slow
+def test_each_key_has_one_gate_behind_the_real_envoy(house: House, tmp_path: Path, made: Certificate) -> None:
+    with gates(house, tmp_path / "gates") as services:
+        port, file = free_port(), tmp_path / "envoy.json"
+        workers = tuple(f"127.0.0.1:{service.port}" for service in services)
+        file.write_text(_file(policy(HERE), made, workers=workers, port=port))
+        command = [envoy(), "--log-level", "off", "--concurrency", "1", "--use-dynamic-base-id", "-c", str(file)]
+        with running(command, port):
+            smuggled = {"x-api-key": "pk_live_wrong", "x_user": "somebody"}
+            assert ask(port, made.context, smuggled).status == 400
+            check_stickiness(services, port, made.context)

@@ -1,0 +1,178 @@
+"""The Kustomize base: what the documents say, and what linters and Kubernetes' own schemas think of them."""
+
+import io
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from palladion.errors import PolicyError
+from palladion.gate.deploy.kubernetes import base, secrets_needed, yaml
+from palladion.gate.deploy.plan import make_plan
+from palladion.policy import OperationsPolicy, Policy, RoutePolicy
+
+from .plans import HERE, policy
+
+TLS = {"behind_proxy": False, "tls_certificate": "tls/gate.pem", "tls_key": "tls/gate.key"}
+KUBERNETES = "1.32"
+MODELS = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "models"}}}]
+NAMES = st.from_regex(r"[a-z.]{1,8}", fullmatch=True)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=20),
+    lambda item: st.lists(item, max_size=4) | st.dictionaries(NAMES, item, max_size=4),
+    max_leaves=20,
+)  # fmt: skip
+
+
+def _yaml() -> Any:
+    return pytest.importorskip("yaml", reason="this needs PyYAML")
+
+
+def _documents(of: Policy) -> dict[str, Any]:
+    """The documents by kind."""
+    loaded = [
+        document
+        for name, text in base(make_plan(of), "# the policy\n").items()
+        if name.endswith(".yaml")
+        for document in _yaml().safe_load_all(text)
+    ]
+    return {document["kind"]: document for document in loaded}
+
+
+def _pod(of: Policy) -> Any:
+    return _documents(of)["Deployment"]["spec"]["template"]["spec"]
+
+
+@given(document=JSON)
+def test_what_is_written_is_what_a_reader_of_yaml_reads(document: object) -> None:
+    assert _yaml().safe_load(yaml(document)) == document
+
+
+def test_all_kinds_are_there_and_kustomize_lists_them() -> None:
+    files = base(make_plan(policy()), "# the policy\n")
+    listed = _yaml().safe_load(files["kustomization.yaml"])["resources"]
+    assert sorted(listed) == sorted(name for name in files if name.endswith(".yaml") and name != "kustomization.yaml")
+    assert files["palladion.toml"] == "# the policy\n"
+    assert _documents(policy()).keys() == {
+        *("Kustomization", "Deployment", "Service", "NetworkPolicy", "PodDisruptionBudget", "PersistentVolumeClaim")
+    }
+
+
+def test_a_pod_has_no_privilege_no_token_and_nothing_to_write_on_but_its_volume() -> None:
+    pod = _pod(policy())
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert pod["automountServiceAccountToken"] is False
+    for container in [*pod["containers"], *pod["initContainers"]]:
+        context = container["securityContext"]
+        assert context["readOnlyRootFilesystem"] is True
+        assert context["allowPrivilegeEscalation"] is False
+        assert context["capabilities"] == {"drop": ["ALL"]}
+        assert container["resources"]["limits"].keys() >= {"cpu", "memory"}
+    (gate,) = pod["containers"]
+    writable = {mount["name"] for mount in gate["volumeMounts"] if not mount.get("readOnly")}
+    assert writable == {"installation", "scratch"}
+    assert not any("hostPath" in volume or pod.get("hostNetwork") for volume in pod["volumes"])
+
+
+def test_every_mount_has_its_volume() -> None:
+    pod = _pod(policy())
+    volumes = {volume["name"] for volume in pod["volumes"]}
+    mounts = {mount["name"] for part in [*pod["containers"], *pod["initContainers"]] for mount in part["volumeMounts"]}
+    assert mounts == volumes
+
+
+def test_ports_probes_and_seconds_fit_the_policy() -> None:
+    of = policy(HERE, listen="0.0.0.0:9999", **TLS)
+    pod = _pod(of)
+    (gate,) = pod["containers"]
+    assert [port["containerPort"] for port in gate["ports"]] == [9999]
+    assert {gate[probe]["httpGet"]["scheme"] for probe in ("startupProbe", "livenessProbe", "readinessProbe")} == {
+        "HTTPS"
+    }
+    assert pod["terminationGracePeriodSeconds"] == 7 + 20 + 30 + 10
+    assert [port["port"] for port in _documents(of)["Service"]["spec"]["ports"]] == [9999]
+
+
+def test_a_probe_shows_no_certificate_where_one_is_required() -> None:
+    of = policy(HERE, **TLS, client_ca="tls/ca.pem", client_certificate="required")
+    (gate,) = _pod(of)["containers"]
+    assert gate["readinessProbe"]["tcpSocket"] == {"port": "api"}
+
+
+def test_figures_have_a_port_only_where_they_can_be_reached() -> None:
+    inside = msgspec.structs.replace(policy(), operations=OperationsPolicy(listen="127.0.0.1:8711"))
+    outside = msgspec.structs.replace(policy(), operations=OperationsPolicy(listen="0.0.0.0:8711"))
+    assert [port["name"] for port in _documents(inside)["Service"]["spec"]["ports"]] == ["api"]
+    assert [port["name"] for port in _documents(outside)["Service"]["spec"]["ports"]] == ["api", "metrics"]
+    assert len(_documents(outside)["NetworkPolicy"]["spec"]["ingress"]) == 2
+
+
+def test_everything_is_denied_but_callers_and_the_servers_of_the_policy() -> None:
+    spec = _documents(policy())["NetworkPolicy"]["spec"]
+    assert spec["policyTypes"] == ["Ingress", "Egress"]
+    (ingress,) = spec["ingress"]
+    assert ingress["from"] == [{"namespaceSelector": {"matchLabels": {"palladion-gate-client": "true"}}}]
+    ports = [[port["port"] for port in rule["ports"]] for rule in spec["egress"]]
+    assert ports == [[53, 53], [8000], [8443], [443]]
+    assert spec["egress"][2]["to"] == [{"ipBlock": {"cidr": "10.0.0.2/32"}}]
+
+
+def test_a_gate_that_asks_nobody_may_ask_nobody() -> None:
+    alone = msgspec.structs.replace(policy(HERE), issuer=())
+    assert _documents(alone)["NetworkPolicy"]["spec"]["egress"] == []
+
+
+@pytest.mark.parametrize(
+    ("host", "to"),
+    [
+        ("vllm", [{"podSelector": {}}]),
+        ("vllm.models.svc", MODELS),
+        ("vllm.models.svc.cluster.local", MODELS),
+        ("api.example.com", [{"ipBlock": {"cidr": "0.0.0.0/0"}}, {"ipBlock": {"cidr": "::/0"}}]),
+        ("[fd00::1]", [{"ipBlock": {"cidr": "fd00::1/128"}}]),
+    ],
+)  # fmt: skip
+def test_servers_are_named_as_closely_as_a_network_policy_can(host: str, to: object) -> None:
+    route = RoutePolicy(model="llm", protocol="openai", upstream=f"http://{host}:8000")
+    of = msgspec.structs.replace(policy(route), issuer=())
+    assert _documents(of)["NetworkPolicy"]["spec"]["egress"][-1]["to"] == to
+
+
+def test_secrets_are_the_folders_of_the_files_that_the_policy_names() -> None:
+    needed = secrets_needed(make_plan(policy()))
+    assert {name: str(folder) for name, folder in needed.items()} == {
+        "palladion-keys": "/srv/palladion/keys",
+        "palladion-tls": "/srv/palladion/tls",
+    }
+
+
+@pytest.mark.parametrize(
+    ("gate", "message"),
+    [
+        ({"listen": "127.0.0.1:8710"}, "nobody reaches from another pod"),
+        ({"listen": "unix:gate.sock"}, "nobody reaches from another pod"),
+        ({"tls_certificate": "gate.pem", "tls_key": "gate.key"}, "lies beside palladion.toml"),
+    ],
+)
+def test_what_no_pod_can_do_is_refused(gate: dict[str, Any], message: str) -> None:
+    with pytest.raises(PolicyError, match=message):
+        base(make_plan(policy(HERE, **gate)), "")
+
+
+def test_the_schemas_of_kubernetes_are_met() -> None:
+    validator = pytest.importorskip("kubernetes_validate", reason="this needs kubernetes-validate")
+    for of in (policy(), policy(HERE, **TLS)):
+        for kind, document in _documents(of).items():
+            if kind != "Kustomization":
+                validator.validate(document, KUBERNETES, strict=True)
+
+
+def test_a_linter_of_yaml_finds_nothing() -> None:
+    linter = pytest.importorskip("yamllint.linter", reason="this needs yamllint")
+    config = pytest.importorskip("yamllint.config").YamlLintConfig("extends: default\nrules: {line-length: disable}")
+    for name, text in base(make_plan(policy()), "").items():
+        if name.endswith(".yaml"):
+            assert list(linter.run(io.StringIO(text), config)) == [], name

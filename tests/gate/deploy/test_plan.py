@@ -1,0 +1,67 @@
+"""What of a policy matters to those who run its gate."""
+
+from pathlib import PurePosixPath
+
+import pytest
+
+from palladion.errors import PolicyError
+from palladion.gate.deploy.plan import Address, absolute, make_plan, plain, prefixes
+from palladion.policy import GatePolicy, OperationsPolicy, Policy, RoutePolicy
+
+from .plans import CHAT, HERE, THERE, policy
+
+
+def test_addresses_files_and_servers_come_from_the_policy() -> None:
+    plan = make_plan(policy())
+    assert plan.listen == Address("0.0.0.0", 8710)
+    assert plan.operations is None
+    assert plan.servers == (
+        Address("vllm.models", 8000),
+        Address("10.0.0.2", 8443, secure=True),
+        Address("login.example.com", 443, secure=True),
+    )
+    assert plan.files == ("keys/llm", "tls/ca.pem")
+
+
+def test_stopping_takes_as_long_as_draining_answering_and_closing() -> None:
+    assert make_plan(policy()).stop_seconds == 7 + 20 + 30
+
+
+def test_a_request_takes_as_long_as_the_slowest_route_allows() -> None:
+    assert make_plan(policy(HERE)).request_seconds == 10 + 10
+    assert make_plan(policy(HERE, CHAT)).request_seconds == 10 + 600
+    assert make_plan(policy(HERE, deadline_ms=1500, body_seconds_max=1)).request_seconds == 3
+
+
+def test_a_gate_is_local_that_neither_listens_to_nor_asks_others() -> None:
+    assert make_plan(Policy(route=(HERE,))).local
+    assert make_plan(Policy(gate=GatePolicy(listen="unix:gate.sock"), route=(HERE,))).local
+    assert not make_plan(Policy(gate=GatePolicy(listen="0.0.0.0:1"), route=(HERE,))).local
+    assert not make_plan(Policy(route=(THERE,))).local
+    assert not make_plan(Policy(operations=OperationsPolicy(listen="0.0.0.0:1"))).local
+    assert not make_plan(Policy(operations=OperationsPolicy(otlp="http://10.0.0.1"))).local
+
+
+@pytest.mark.parametrize("name", ["a\nb", 'a"b', "a'b", "a$b", "a%b", "a`b", "a\\b", "a\x7f"])
+def test_names_that_could_say_something_to_another_program_are_refused(name: str) -> None:
+    with pytest.raises(PolicyError, match="cannot be written"):
+        plain(name, "it")
+    with pytest.raises(PolicyError, match="cannot be written"):
+        make_plan(Policy(gate=GatePolicy(tls_certificate=name)))
+
+
+def test_a_server_without_a_port_that_there_is_is_refused() -> None:
+    with pytest.raises(PolicyError, match="no port between"):
+        make_plan(Policy(route=(RoutePolicy(model="a", protocol="openai", upstream="http://a:70000"),)))
+
+
+def test_paths_are_those_that_answer_and_none_is_there_twice() -> None:
+    second = RoutePolicy(model="other", protocol="open-inference", upstream="http://a")
+    assert prefixes(policy(HERE, second, THERE)) == ["/v1/models/fraud/predict", "/v2"]
+    assert prefixes(policy(CHAT))[0] == "/v1/chat/completions"
+    assert prefixes(policy(RoutePolicy(model="a", path="/v2/x"), THERE)) == ["/v2"]
+
+
+def test_files_are_relative_to_the_policy_or_to_the_user() -> None:
+    home, user = PurePosixPath("/srv"), PurePosixPath("/home/a")
+    assert [str(absolute(home, name, user)) for name in ("a/b", "/c", "~/d")] == ["/srv/a/b", "/c", "/home/a/d"]

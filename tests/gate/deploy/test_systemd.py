@@ -1,0 +1,74 @@
+"""The unit: what it says, and what systemd itself thinks of it."""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from palladion.errors import PolicyError
+from palladion.gate.deploy.plan import make_plan
+from palladion.gate.deploy.systemd import unit
+from palladion.policy import Policy
+
+from .plans import HERE, policy
+
+EXPOSURE_MAX = 25  # of 100: systemd calls it OK below 40, and what a network service of its own needs is 10 to 20
+
+
+def _unit(of: Policy, home: str = "/srv/palladion", program: str = "/opt/palladion/bin/palladion") -> str:
+    folder = Path(home)
+    identity = Path("/etc/palladion/host.identity")
+    return unit(
+        make_plan(of),
+        home=folder,
+        directory=folder / ".palladion",
+        identity=identity,
+        program=program,
+        user="palladion",
+    )
+
+
+def test_it_serves_reloads_and_has_time_to_stop() -> None:
+    text = _unit(policy())
+    assert 'ExecStart="/opt/palladion/bin/palladion" --home "/srv/palladion" serve\n' in text
+    assert "ExecReload=/bin/kill -HUP $MAINPID\n" in text
+    assert "TimeoutStopSec=57\n" in text
+    assert 'ReadWritePaths="/srv/palladion/.palladion"\n' in text
+
+
+def test_a_gate_of_this_host_alone_may_speak_to_nobody_else() -> None:
+    assert "IPAddressDeny=any\n" in _unit(Policy(route=(HERE,)))
+    assert "IPAddressDeny" not in _unit(policy())
+
+
+def test_an_installation_of_a_person_can_be_reached() -> None:
+    assert "ProtectHome=true\n" in _unit(policy())
+    assert "\nProtectHome=" not in _unit(policy(), home="/home/anna/palladion")
+
+
+@pytest.mark.parametrize("home", ["/srv/a\nUser=root", '/srv/"', "/srv/%h"])
+def test_a_folder_cannot_bring_settings_of_its_own(home: str) -> None:
+    with pytest.raises(PolicyError, match="cannot be written"):
+        _unit(policy(), home=home)
+
+
+@pytest.mark.slow
+def test_systemd_finds_nothing_wrong_and_little_exposed(tmp_path: Path) -> None:
+    analyze = shutil.which("systemd-analyze")
+    if analyze is None:
+        pytest.skip("this needs systemd-analyze (systemd)")
+    for of in (policy(), Policy(route=(HERE,))):
+        file = tmp_path / "palladion.service"
+        file.write_text(_unit(of, program="/bin/true"))
+        verified = subprocess.run([analyze, "verify", file], capture_output=True, text=True, check=False)
+        complaints = [line for line in verified.stderr.splitlines() if "palladion.service" in line]
+        assert complaints == []
+        rated = subprocess.run(
+            [analyze, "security", "--offline=true", "--json=short", f"--threshold={EXPOSURE_MAX}", file],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert rated.returncode == 0, [item for item in json.loads(rated.stdout) if item["set"] is False]

@@ -1,0 +1,235 @@
+"""A running gate as its operators meet it: figures, reloads and the end, all of it under load."""
+
+import http.client
+import signal
+import threading
+import urllib.request
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import msgspec
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from palladion.cli.main import main
+from palladion.ledger.audit import verify_ledger
+from palladion.ledger.record import Record, decode_record
+from palladion.policy import RoutePolicy
+from tests.gate.gates import MODEL, PATH, ROW, House
+from tests.gate.service import WAIT_SECONDS_MAX, Service, ask, configure, serving, wait_until
+
+pytestmark = [pytest.mark.service, pytest.mark.slow]
+
+CLIENTS = 8
+OBSERVE = RoutePolicy(model=MODEL)
+LIMITS = {"queries_per_second": 1e6, "burst": 1_000_000}
+
+
+@pytest.fixture
+def mine(house: House, tmp_path: Path) -> House:
+    copied = house.copy(tmp_path)
+    configure(copied, OBSERVE, limits=LIMITS, operations={"listen": "127.0.0.1:0"})
+    return copied
+
+
+class Load:
+    """Clients that ask as fast as they are answered, each on a connection that it keeps as long as it may."""
+
+    def __init__(self, service: Service) -> None:
+        self.answered: Counter[int] = Counter()
+        self.lost: list[str] = []
+        self.refused = 0
+        self._service = service
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._ask) for _ in range(CLIENTS)]
+        for thread in self._threads:
+            thread.start()
+
+    def wait_for(self, more: int) -> None:
+        """Until so many more are answered."""
+        goal = self.answered.total() + more
+        wait_until(lambda: self.answered.total() >= goal)
+
+    def stop(self) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(WAIT_SECONDS_MAX)
+
+    def _ask(self) -> None:
+        connection = self._service.connect()
+        key = self._service.house.keys["acme"]
+        while not self._stop.is_set():
+            try:
+                if connection.sock is None:
+                    connection.connect()
+            except OSError:
+                # nothing was asked: a balancer goes elsewhere
+                self.refused += 1
+                return
+            try:
+                answered = ask(connection, key, [ROW])
+            except (OSError, http.client.HTTPException) as error:
+                self.lost.append(repr(error))
+                return
+            self.answered[answered.status] += 1
+            if answered.headers.get("connection") == "close":
+                connection.close()
+                if not self._ready():
+                    return
+
+    def _ready(self) -> bool:
+        # as balancers do, who send nothing any more to whom says no
+        with suppress(OSError, http.client.HTTPException):
+            return self._service.get("/health/ready").status == 200
+        return False
+
+
+@contextmanager
+def load(service: Service) -> Iterator[Load]:
+    running = Load(service)
+    try:
+        yield running
+    finally:
+        running.stop()
+
+
+def _palladion(house: House, *arguments: str) -> int:
+    return main(["--home", str(house.installation.paths.home), *arguments])
+
+
+def _rewrite(house: House, change: Callable[[str], str]) -> None:
+    path = house.installation.paths.policy
+    path.write_text(change(path.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def _enforce(house: House) -> None:
+    _rewrite(house, lambda text: f'{text}mode = "enforce"\n')
+
+
+def _records(house: House) -> list[Record]:
+    return [decode_record(data, what="it") for _, data in house.installation.read_ledger().entries()]
+
+
+def _metrics(service: Service) -> dict[str, float]:
+    url = next(line for line in service.said if line.startswith("figures on ")).removeprefix("figures on ")
+    with urllib.request.urlopen(url, timeout=WAIT_SECONDS_MAX) as answer:
+        text = answer.read().decode()
+    return {
+        f"{sample.name}{sorted(sample.labels.values())}": sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def test_figures_tell_of_what_was_asked(mine: House) -> None:
+    with serving(mine) as service:
+        service.ask()
+        service.ask(key="pk_live_wrong")
+        service.ask(path="/nowhere")
+        metrics = _metrics(service)
+        assert service.terminate() == 0
+    assert metrics[f"palladion_requests_total{sorted([PATH, '200', ''])}"] == 1
+    assert metrics[f"palladion_requests_total{sorted([PATH, '401', 'unauthenticated'])}"] == 1
+    assert metrics[f"palladion_requests_total{sorted(['other', '404', 'not-found'])}"] == 1
+    assert metrics["palladion_queries_total[]"] == 1
+    assert metrics["palladion_ready[]"] == 1
+    assert metrics["palladion_ledger_write_seconds_count[]"] >= 2
+
+
+def test_a_policy_that_is_reloaded_under_load_loses_no_request(mine: House, capsys: pytest.CaptureFixture[str]) -> None:
+    with serving(mine) as service, load(service) as running:
+        running.wait_for(50)
+        _enforce(mine)
+        assert _palladion(mine, "policy", "diff") == 1
+        assert _palladion(mine, "policy", "reload", "--json") == 0
+        told = capsys.readouterr().out
+        running.wait_for(50)
+        _rewrite(mine, lambda text: text.replace('mode = "enforce"\n', "decimals = 2\n"))
+        service.process.send_signal(signal.SIGHUP)
+        service.wait_for("the policy is ")
+        service.wait_for("the policy is ")
+        running.wait_for(50)
+        running.stop()
+        assert _palladion(mine, "policy", "diff") == 0
+        assert service.terminate() == 0
+    assert (running.lost, running.refused, set(running.answered)) == ([], 0, {200})
+    assert "takes a" in told
+    changed = [record for record in _records(mine) if record.kind == "policy.changed"]
+    assert [record.actor.partition(":")[0] for record in changed] == ["user", "SIGHUP"]
+    assert changed[0].details["after"] == changed[1].details["before"]
+    modes = [record.details["mode"] for record in _records(mine) if record.kind == "answer.given"]
+    assert set(modes) == {"observe", "enforce"}
+    assert modes.count("enforce") >= 40
+    verify_ledger(mine.installation.paths.ledger, mine.installation.ledger_key())
+
+
+def test_routes_come_and_go_between_two_requests(mine: House) -> None:
+    with serving(mine) as service, load(service) as running:
+        running.wait_for(20)
+        _rewrite(mine, lambda text: f'{text}\n[[route]]\nmodel = "{MODEL}"\npath = "/second"\nanswer = "label"\n')
+        assert _palladion(mine, "policy", "reload") == 0
+        second = service.ask(path="/second")
+        _rewrite(mine, lambda text: text.rpartition("[[route]]")[0])
+        assert _palladion(mine, "policy", "reload") == 0
+        gone = service.ask(path="/second")
+        running.wait_for(20)
+        running.stop()
+        assert service.terminate() == 0
+    assert (second.status, gone.status) == (200, 404)
+    assert (running.lost, set(running.answered)) == ([], {200})
+
+
+def test_what_needs_a_restart_is_refused_by_name_and_nothing_changes(
+    mine: House, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with serving(mine) as service:
+        _enforce(mine)
+        _rewrite(mine, lambda text: text.replace("[gate]\n", "[gate]\nthreads = 3\n"))
+        assert _palladion(mine, "policy", "reload") == 2
+        assert "these cannot change while the gate runs: gate.threads" in capsys.readouterr().err
+        service.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: "the policy stays as it was" in service.complaints)
+        service.ask()
+        assert service.terminate() == 0
+    records = _records(mine)
+    assert [record.kind for record in records if record.kind == "policy.changed"] == []
+    assert records[-2].details["mode"] == "observe"
+
+
+def test_a_gate_that_is_told_to_stop_loses_no_request(mine: House) -> None:
+    _rewrite(mine, lambda text: text.replace("[operations]\n", "[operations]\ndrain_seconds = 2\n"))
+    with serving(mine) as service, load(service) as running:
+        running.wait_for(50)
+        service.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: service.get("/health/ready").status == 503)
+        assert service.ask().status == 200
+        assert service.get("/health/live").status == 200
+        assert service.process.wait(WAIT_SECONDS_MAX) == 0
+        running.stop()
+    assert (running.lost, running.refused, set(running.answered)) == ([], 0, {200})
+    last = _records(mine)[-1]
+    assert (last.kind, last.details["answered"]) == ("gate.stopped", running.answered[200] + 1)
+
+
+def test_a_second_signal_ends_it_at_once(mine: House) -> None:
+    _rewrite(mine, lambda text: text.replace("[operations]\n", "[operations]\ndrain_seconds = 600\n"))
+    with serving(mine) as service:
+        service.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: service.get("/health/ready").status == 503)
+        assert service.terminate() == 0
+
+
+def test_neither_keys_nor_bodies_are_in_the_log(mine: House) -> None:
+    _rewrite(mine, lambda text: text.replace("[operations]\n", '[operations]\nlog = "json"\nlog_every = 1\n'))
+    with serving(mine) as service:
+        service.ask()
+        service.ask([[424242.5, "canary", 0, 0]])
+        service.ask(path="/canary", key="pall_live_canarycanarycanary")
+        wait_until(lambda: service.complaints.count('"message":"request"') >= 3)
+        assert service.terminate() == 0
+    lines = [msgspec.json.decode(line) for line in service.complaints.splitlines()]
+    assert [line["status"] for line in lines if line["message"] == "request"] == [200, 422, 401]
+    secrets = [*mine.keys.values(), "canary", "424242", *mine.keys]
+    assert [text for text in secrets if text in service.complaints] == []

@@ -1,0 +1,330 @@
+"""What is served while it changes: upstreams that are found, versions that are promoted, and the end of the old."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from palladion.errors import PolicyError, StorageError
+from palladion.gate.keeper import Keeper
+from palladion.gate.lineup import Lineup
+from palladion.gate.protocols.open_inference_upstream import Described, OpenInferenceUpstream
+from palladion.gate.served import Served
+from palladion.gate.trial import Finding
+from palladion.gate.upstream.address import parse_address
+from palladion.gate.upstream.discovery import Discoveries
+from palladion.gate.upstream.limits import UpstreamLimits
+from palladion.gate.upstream.pool import Upstream
+from palladion.gate.upstream.source import UpstreamSource
+from palladion.lifecycle.open import find_version
+from palladion.lifecycle.promote import promote
+from palladion.model.run import Port
+from palladion.policy import RoutePolicy
+from palladion.registry import Registry
+from tests.lifecycle.installations import ACTOR
+
+from .gates import MODEL, OTHER_MODEL, PATH, Bench, House, add_calibration, open_gate, tiny_calibration
+
+HERE = RoutePolicy(model=OTHER_MODEL, protocol="open-inference")
+THERE = RoutePolicy(model=MODEL, protocol="open-inference", upstream="http://127.0.0.1:1")
+ELSEWHERE = msgspec.structs.replace(THERE, model="elsewhere")
+
+
+@dataclass
+class Scene:
+    """A lineup and what it told."""
+
+    bench: Bench
+    lineup: Lineup
+    registry: Registry
+    house: House
+    swapped: list[Served]
+    kept: list[None]
+
+    def open(self) -> None:
+        routes = self.bench.gate.stages.policy.route
+        waiting = Discoveries(routes, self.house.installation.paths.home, self.lineup.found).waiting
+        self.lineup.open(self.registry, waiting)
+
+
+@pytest.fixture
+def make(house: House, tmp_path: Path) -> Iterator[Callable[..., Scene]]:
+    """Makes a scene over routes; its house is a copy."""
+    copied = house.copy(tmp_path)
+    with copied.installation.open_registry() as registry:
+        keeper = Keeper(registry)
+
+        def made(*routes: RoutePolicy) -> Scene:
+            bench = open_gate(copied)
+            installation = copied.with_policy(*routes)
+            bench.gate.stages.policy = installation.policy
+            swapped: list[Served] = []
+            kept: list[None] = []
+
+            async def keep() -> None:
+                kept.append(None)
+
+            lineup = Lineup(
+                installation,
+                bench.gate,
+                keeper=keeper,
+                journal=bench.journal,
+                keep=keep,
+                swapped=swapped.append,
+            )
+            scene = Scene(bench, lineup, registry, copied, swapped, kept)
+            scene.open()
+            return scene
+
+        yield made
+        keeper.close()
+
+
+def _source(width: int = 4) -> UpstreamSource:
+    inputs, outputs = (Port("x", "float32", (None, width)),), (Port("p", "float32", (None, 3)),)
+    described = Described(inputs, outputs, {("input", "x"): "FP32", ("output", "p"): "FP32"})
+    codec = OpenInferenceUpstream(MODEL, described, wanted=["p"], binary=False)
+    upstream = Upstream(parse_address("http://127.0.0.1:1"), limits=UpstreamLimits())
+    return UpstreamSource("it", upstream, codec, inputs=inputs, outputs=outputs)
+
+
+def _run(scene: Scene, work: Callable[[], Awaitable[None]]) -> None:
+    async def main() -> None:
+        await work()
+        await scene.lineup.close()
+
+    asyncio.run(main())
+
+
+def test_routes_that_run_here_are_served_and_the_others_wait(make: Callable[..., Scene]) -> None:
+    scene = make(HERE, THERE)
+    assert list(scene.bench.gate.served) == [HERE.route]
+    assert list(scene.bench.gate.waiting) == [THERE.route]
+    assert scene.lineup.purposes == {OTHER_MODEL: f"suspicion:{OTHER_MODEL}:none"}
+
+
+def test_a_model_that_is_found_is_served_in_place_of_its_waiting(make: Callable[..., Scene]) -> None:
+    scene, source = make(HERE, ELSEWHERE), _source()
+
+    async def work() -> None:
+        await scene.lineup.found(ELSEWHERE, source)
+        assert scene.bench.gate.served[ELSEWHERE.route].source is source
+        assert scene.bench.gate.waiting == {}
+        assert HERE.route in scene.bench.gate.served
+        assert [item.subject for item in scene.swapped] == ["elsewhere"]
+        assert scene.lineup.purposes["elsewhere"] == "suspicion:elsewhere:none"
+        # nothing was opened here, so the ledger has nothing to say of it
+        assert scene.bench.journal.records == []
+
+    _run(scene, work)
+
+
+def test_another_source_takes_the_place_of_the_one_before_which_is_closed_at_last(make: Callable[..., Scene]) -> None:
+    scene, first, second = make(ELSEWHERE), _source(), _source(width=5)
+
+    async def work() -> None:
+        await scene.lineup.found(ELSEWHERE, first)
+        await scene.lineup.found(ELSEWHERE, second)
+        assert scene.bench.gate.served[ELSEWHERE.route].source is second
+        # requests may still be on their way with it
+        assert not first.upstream._closed
+
+    _run(scene, work)
+    assert first.upstream._closed
+    assert second.upstream._closed
+
+
+def test_what_the_policy_does_not_name_is_not_served_though_it_was_looked_for(make: Callable[..., Scene]) -> None:
+    scene, source = make(HERE), _source()
+
+    async def work() -> None:
+        with pytest.raises(PolicyError, match="no route /v2/models/elsewhere any more"):
+            await scene.lineup.found(ELSEWHERE, source)
+        assert list(scene.bench.gate.served) == [HERE.route]
+
+    _run(scene, work)
+
+
+def test_a_promoted_version_counts_while_its_upstream_goes_on(make: Callable[..., Scene]) -> None:
+    scene, source = make(THERE), _source()
+    installation = scene.house.installation
+
+    async def work() -> None:
+        await scene.lineup.found(THERE, source)
+        assert scene.bench.gate.served[THERE.route].subject == f"{MODEL}@1"
+        await asyncio.to_thread(promote, installation, MODEL, 2, actor=ACTOR)
+        await scene.lineup.renew(MODEL)
+        served = scene.bench.gate.served[THERE.route]
+        assert (served.subject, served.source) == (f"{MODEL}@2", source)
+        assert scene.lineup._retired == {}
+        assert len(scene.swapped) == 2
+        # what the registry says already changes nothing
+        await scene.lineup.renew(MODEL)
+        assert len(scene.swapped) == 2
+
+    _run(scene, work)
+
+
+def test_a_calibration_of_a_registered_model_watches_its_upstream(make: Callable[..., Scene]) -> None:
+    scene, source = make(THERE), _source()
+    installation = scene.house.installation
+
+    async def work() -> None:
+        await scene.lineup.found(THERE, source)
+        calibration = tiny_calibration(find_version(installation, MODEL).content_digest)
+        row = await asyncio.to_thread(add_calibration, installation, calibration)
+        await scene.lineup.renew(MODEL)
+        assert scene.bench.gate.served[THERE.route].calibration_row == row
+        assert scene.lineup.purposes[MODEL] == f"suspicion:{MODEL}:{row.digest[:16]}"
+        # what was known under no calibration is kept first
+        assert len(scene.kept) == 2
+
+    _run(scene, work)
+
+
+def test_a_model_that_nobody_registered_is_renewed_without_harm(make: Callable[..., Scene]) -> None:
+    scene, source = make(ELSEWHERE), _source()
+
+    async def work() -> None:
+        await scene.lineup.found(ELSEWHERE, source)
+        await scene.lineup.renew("elsewhere")
+        assert scene.bench.gate.served[ELSEWHERE.route].source is source
+
+    _run(scene, work)
+
+
+def test_a_version_that_runs_here_is_opened_and_recorded(make: Callable[..., Scene]) -> None:
+    scene = make(RoutePolicy(model=MODEL))
+    installation = scene.house.installation
+
+    async def work() -> None:
+        await asyncio.to_thread(promote, installation, MODEL, 2, actor=ACTOR)
+        await scene.lineup.renew(MODEL)
+        assert scene.bench.gate.served[PATH].subject == f"{MODEL}@2"
+        (record,) = scene.bench.journal.records
+        assert (record.kind, record.details["reason"]) == ("model.opened", "swap live")
+
+    _run(scene, work)
+
+
+# --- canaries
+
+
+def _begin(scene: Scene, *, percent: int = 50) -> None:
+    with scene.registry.write() as records:
+        records.canaries.begin(MODEL, 2, percent=percent, actor=ACTOR)
+
+
+def _end(scene: Scene) -> None:
+    with scene.registry.write() as records:
+        records.canaries.end(MODEL, reason="rolled back", actor=ACTOR)
+
+
+def test_a_canary_is_opened_beside_what_goes_on_as_it_is(make: Callable[..., Scene]) -> None:
+    scene = make(RoutePolicy(model=MODEL))
+    before = scene.bench.gate.served[PATH]
+
+    async def work() -> None:
+        await asyncio.to_thread(_begin, scene)
+        await scene.lineup.renew(MODEL)
+        served = scene.bench.gate.served[PATH]
+        assert served.source is before.source
+        assert served.on_trial is not None
+        assert (served.subject, served.on_trial.served.subject) == (f"{MODEL}@1", f"{MODEL}@2")
+        assert [record.subject for record in scene.bench.journal.records] == [f"{MODEL}@2"]
+        assert set(scene.lineup.purposes) == {MODEL, f"{MODEL}@2"}
+        # what is known of a client under either counts under both
+        assert scene.bench.watch._beside == {MODEL: f"{MODEL}@2", f"{MODEL}@2": MODEL}
+        # what the registry says already changes nothing
+        await scene.lineup.renew(MODEL)
+        assert scene.bench.gate.served[PATH] is served
+
+    _run(scene, work)
+
+
+def test_a_canary_that_ends_leaves_nothing_behind(make: Callable[..., Scene]) -> None:
+    scene = make(RoutePolicy(model=MODEL))
+    before = scene.bench.gate.served[PATH]
+
+    async def work() -> None:
+        await asyncio.to_thread(_begin, scene)
+        await scene.lineup.renew(MODEL)
+        tried = scene.bench.gate.served[PATH].on_trial
+        assert tried is not None
+        await asyncio.to_thread(_end, scene)
+        await scene.lineup.renew(MODEL)
+        served = scene.bench.gate.served[PATH]
+        assert (served.source, served.on_trial) == (before.source, None)
+        assert set(scene.lineup.purposes) == {MODEL}
+        assert scene.bench.watch._beside == {}
+        assert list(scene.lineup._retired) == [tried.served.source]
+
+    _run(scene, work)
+
+
+def test_a_canary_that_is_promoted_stays_in_memory(make: Callable[..., Scene]) -> None:
+    scene = make(RoutePolicy(model=MODEL))
+    before = scene.bench.gate.served[PATH]
+
+    async def work() -> None:
+        await asyncio.to_thread(_begin, scene)
+        await scene.lineup.renew(MODEL)
+        tried = scene.bench.gate.served[PATH].on_trial
+        assert tried is not None
+        await asyncio.to_thread(promote, scene.house.installation, MODEL, 2, actor=ACTOR)
+        await scene.lineup.renew(MODEL)
+        served = scene.bench.gate.served[PATH]
+        assert (served.subject, served.source, served.is_canary) == (f"{MODEL}@2", tried.served.source, False)
+        assert served.on_trial is None
+        assert list(scene.lineup._retired) == [before.source]
+
+    _run(scene, work)
+
+
+def test_a_canary_is_there_again_after_a_restart(make: Callable[..., Scene]) -> None:
+    first = make(RoutePolicy(model=MODEL))
+    _begin(first, percent=7)
+    second = make(RoutePolicy(model=MODEL))
+    found = second.bench.gate.served[PATH].on_trial
+    assert found is not None
+    assert (found.served.subject, found.row.percent) == (f"{MODEL}@2", 7)
+    assert second.bench.watch._beside[MODEL] == f"{MODEL}@2"
+
+
+def test_behind_an_upstream_there_is_no_canary(make: Callable[..., Scene]) -> None:
+    scene, source = make(THERE), _source()
+
+    async def work() -> None:
+        await scene.lineup.found(THERE, source)
+        await asyncio.to_thread(_begin, scene)
+        await scene.lineup.renew(MODEL)
+        assert scene.bench.gate.served[THERE.route].on_trial is None
+        assert len(scene.swapped) == 1
+
+    _run(scene, work)
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_a_canary_that_fails_is_ended_once_that_is_recorded(make: Callable[..., Scene], recorded: bool) -> None:
+    scene = make(RoutePolicy(model=MODEL))
+
+    async def work() -> None:
+        await asyncio.to_thread(_begin, scene)
+        await scene.lineup.renew(MODEL)
+        tried = scene.bench.gate.served[PATH].on_trial
+        assert tried is not None
+        scene.bench.journal.error = None if recorded else StorageError("the disk is full")
+        scene.bench.gate.failing(tried, Finding(20, 20, 100, 0, 0, p_value=1e-9, alpha=5e-4))
+        scene.bench.gate.failing(tried, Finding(20, 20, 100, 0, 0, p_value=1e-9, alpha=5e-4))
+        await asyncio.gather(*scene.lineup._ending)
+        assert (scene.bench.gate.served[PATH].on_trial is None) == recorded
+
+    _run(scene, work)
+    ended = [record for record in scene.bench.journal.records if record.kind == "model.rolled-back"]
+    with scene.registry.read() as records:
+        assert (records.canaries.current(MODEL) is None) == recorded
+    # however often it was found
+    assert [(record.actor, record.subject) for record in ended] == ([("gate", f"{MODEL}@1")] if recorded else [])

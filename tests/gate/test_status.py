@@ -1,0 +1,38 @@
+"""What a gate says of itself: routes, and clients by suspicion."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from palladion.gate import status as module
+from palladion.gate.readiness import Waiting
+from palladion.gate.status import clients_shown, routes_shown
+from palladion.policy import RoutePolicy
+
+from .gates import MODEL, PATH, House, open_gate
+
+
+def test_every_route_is_there_whatever_answers_on_it(house: House) -> None:
+    gate = open_gate(house).gate
+    late = RoutePolicy(model="late", protocol="open-inference", upstream="http://127.0.0.1:1")
+    chat = RoutePolicy(model="llm", protocol="openai", upstream="http://127.0.0.1:1", mode="enforce")
+    gate.serve(gate.served, waiting={late.route: Waiting(late, {})})
+    shown = routes_shown(gate, [chat])
+    assert [(item["path"], item["version"], item["mode"]) for item in shown] == [
+        (PATH, f"{MODEL}@1", "enforce"),
+        (late.route, "late", "observe"),
+        (chat.route, "llm", "enforce"),
+    ]
+    assert [bool(item["content"]) for item in shown] == [True, False, False]
+
+
+def test_the_worst_standing_comes_first_and_no_more_are_shown_than_fit(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CLIENTS_MAX", 1)
+    bench = open_gate(house)
+    bench.put("suspended", client="globex")
+    told: dict[str, Any] = asyncio.run(clients_shown(bench.gate))
+    assert [item["client"] for item in told["clients"]] == ["globex/globex"]
+    assert told["clients_total"] == len(house.keys)
