@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from palladion.clock import ManualClock
-from palladion.errors import FormatError
+from palladion.errors import BusyError, FormatError
 from palladion.gate.chat.budget import Budget
 from palladion.gate.limits import Limits, Saved, decode_saved, encode_saved, nobodys
 from palladion.gate.problems import Problem
@@ -201,6 +201,16 @@ def test_where_a_calibrated_watch_finds_nothing_new_nothing_is_spent(house: Hous
         assert bench.ask([ROW] * 4).status == 200
     assert _information(bench) == 0
     assert problem(bench.ask([ROW] * 5)) == "budget-spent", "as many new buckets as rows would have had no room"
+
+
+def test_an_answer_that_does_not_leave_costs_no_query_of_a_budget(house: House) -> None:
+    bench = open_gate(house, limits={"queries_per_day": 2, "information_per_day": 100})
+    bench.journal.error = BusyError("too many records wait")
+    assert [problem(bench.ask()) for _ in range(5)] == ["unrecorded"] * 5
+    # what it would have told is charged: to the watch, it is not new any more
+    assert _information(bench) == 5
+    bench.journal.error = None
+    assert [bench.ask().status for _ in range(3)] == [200, 200, 429]
 
 
 def test_a_contract_counts_from_the_next_request(house: House) -> None:

@@ -37,12 +37,11 @@ _UNWATCHED = ""  # no model is called so
 # not frozen, as nothing that is made for each request here: that triples what making one costs
 @dataclass(eq=False, slots=True)
 class Question:
-    """A decoded request: as it came, its body, what was made of it, and what it holds of budgets."""
+    """A decoded request: as it came, its body, and what was made of it."""
 
     request: Request
     body: bytes
     asked: Asked
-    held: Reservation
 
     @property
     def feeds(self) -> Feeds:
@@ -68,6 +67,7 @@ class _Given:
     recording: asyncio.Task[list[Receipt]] | None
     keeping: Awaitable[None] | None
     kept: bool  # whether `keeping` has to succeed
+    information: float = 0  # what it tells, of a budget
 
 
 class Questions:
@@ -116,7 +116,7 @@ class Questions:
         held.begin()
         if more:
             stages.admit(caller, served.route, more, rows=asked.rows, address=request.address)
-        question = Question(request, body, asked, held)
+        question = Question(request, body, asked)
         try:
             with stages.deadlines.within(stages.policy.gate.deadline_ms / 1000):
                 # 4. infer
@@ -128,7 +128,13 @@ class Questions:
                     served.watched, partial(self._show, question, outputs), partial(self._give, question, outputs)
                 )
                 ended("judge")
-                response = await self._respond(question, given)
+                try:
+                    response = await self._respond(question, given)
+                except BaseException:
+                    # no query was answered, but the watch will not take its buckets for new again
+                    held.settle(queries=0, information=given.information)
+                    raise
+                held.settle(information=given.information)
                 ended("record")
                 return response
         except TimeoutError:
@@ -165,16 +171,17 @@ class Questions:
         # 6. mark: what was observed is what the model said
         request_id = secrets.token_hex(REQUEST_ID_BYTES)
         shown, bodies = self._mark(caller, question, outputs, request_id=request_id, level=terms.level)
-        # 7. disclose, and charge for what it tells: the watch will not take these buckets for new again
+        # 7. disclose
         answer = served.protocol.encode(question.asked, disclose_to(terms, shown), self._about)
         buckets = observation.new_buckets if observation.calibrated else observation.distinct
-        question.held.settle(information=buckets * weight(terms.level, terms.contract.answer))
+        information = buckets * weight(terms.level, terms.contract.answer)
         # 8. record, before that of any request that was observed later
         record = self._record(
             caller, question, observation=observation, level=terms.level, request_id=request_id, answer=answer.body
         )
         begun = stages.begin_recording([record], steps, served.route) if steps else None
-        return _Given(answer, request_id, [record], begun, self._retain(caller, bodies), kept=bool(bodies))
+        keeping = self._retain(caller, bodies)
+        return _Given(answer, request_id, [record], begun, keeping, kept=bool(bodies), information=information)
 
     async def _respond(self, question: Question, given: _Given) -> Response:
         """The answer, once its record is durable."""

@@ -20,7 +20,10 @@ class GateStates:
         self._transaction = transaction
 
     def save(self, purpose: str, states: Mapping[str, bytes]) -> None:
-        """Replace what is saved of these clients (by id) for a purpose. Raises ValueError on more than fits."""
+        """Replace what is saved of these clients (by id) for a purpose. Raises ValueError on more than fits.
+
+        Of clients that are gone nothing is saved: one whose row was deleted must not keep all others from being.
+        """
         names.token(purpose, what="the purpose of a state", characters_max=PURPOSE_CHARACTERS_MAX)
         large = [client for client, data in states.items() if len(data) > DATA_BYTES_MAX]
         if large:
@@ -29,8 +32,15 @@ class GateStates:
         self._transaction.change(
             delete(tables.gate_state).where(_STATE.purpose == purpose, _STATE.client.in_(list(states)))
         )
-        rows = [{"client": client, "purpose": purpose, "data": data, "at": now} for client, data in states.items()]
-        self._transaction.change(insert(tables.gate_state), rows)
+        query = select(tables.client.c.id).where(tables.client.c.id.in_(list(states)))
+        known = {row.id for row in self._transaction.all(query)}
+        rows = [
+            {"client": client, "purpose": purpose, "data": data, "at": now}
+            for client, data in states.items()
+            if client in known
+        ]
+        if rows:
+            self._transaction.change(insert(tables.gate_state), rows)
 
     def load(self, purpose: str) -> dict[str, bytes]:
         """What was saved last for a purpose, by client id."""
