@@ -30,9 +30,11 @@ def _part(body: bytes, *, more: bool = False) -> Message:
 class Exchange:
     """One request as an ASGI server would hand it on, and what came back."""
 
-    def __init__(self, bench: Bench, *, ready: Callable[[], bool] = lambda: True) -> None:
+    def __init__(
+        self, bench: Bench, *, ready: Callable[[], bool] = lambda: True, leaving: Callable[[], bool] = lambda: False
+    ) -> None:
         self.bench = bench
-        self.app = App(bench.gate, ready=ready)
+        self.app = App(bench.gate, ready=ready, leaving=leaving)
         self.received = 0
         self.on_receive: Callable[[int], Awaitable[None]] | None = None
 
@@ -218,3 +220,23 @@ def test_a_path_reaches_the_gate_as_it_was_sent(bench: Bench, monkeypatch: pytes
     for path in ("/health/live/", "/HEALTH/live", "/health/../health/live", "//health/live"):
         Exchange(bench).run(path=path)
     assert seen == ["/health/live/", "/HEALTH/live", "/health/../health/live", "//health/live"]
+
+
+def test_headers_that_an_answer_shares_are_not_added_to(bench: Bench) -> None:
+    path = PATH.rpartition("/")[0]
+    shared = [(b"content-type", b"application/json")]
+
+    class Sharing:
+        methods = ("GET",)
+        media_types = frozenset[bytes]()
+
+        def allows(self, caller: object) -> bool:
+            return True
+
+        async def answer(self, caller: object, request: Request) -> Response:
+            return Response(200, b"{}", shared)
+
+    bench.gate.serve(bench.gate.served, {path: Sharing()})
+    response = Exchange(bench, leaving=lambda: True).run(method="GET", path=path)
+    assert header(response, b"connection") == b"close"
+    assert shared == [(b"content-type", b"application/json")]

@@ -745,3 +745,22 @@ def test_no_request_gets_more_than_a_problem(
     own = {b"authorization": b"Bearer " + house.keys["acme"].encode()} if known else {}
     response = bench.ask(headers={**headers, **own}, body=body, method=method, path=path)
     assert response.status in {200, 400, 401, 403, 404, 405, 415, 422, 429}
+
+
+def test_a_change_of_standing_is_recorded_though_its_answer_cannot_be_written(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def break_down(*_: object) -> object:
+        raise RuntimeError("a bug of ours")
+
+    bench.watch.verdict = _verdict("throttled")
+    monkeypatch.setattr("palladion.gate.questions.disclose_to", break_down)
+
+    async def ask() -> None:
+        with pytest.raises(RuntimeError):
+            await bench.gate.handle(bench.request())
+        await bench.gate.stages.close()
+
+    asyncio.run(ask())
+    assert bench.kinds == ["standing.changed"]
+    assert (bench.standing(), [change.standing for change in bench.kept]) == ("throttled", ["throttled"])

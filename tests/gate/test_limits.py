@@ -213,6 +213,22 @@ def test_an_answer_that_does_not_leave_costs_no_query_of_a_budget(house: House) 
     assert [bench.ask().status for _ in range(3)] == [200, 200, 429]
 
 
+def test_an_answer_that_is_late_once_it_was_observed_costs_its_information(house: House) -> None:
+    bench = open_gate(house, limits={"queries_per_day": 10, "information_per_day": 100})
+    stages = bench.gate.stages
+    real = stages.together._turn
+
+    def turn() -> None:
+        real()
+        for deadline in list(stages.deadlines._open):
+            deadline.expire()  # in the turn of the loop in which it was observed
+
+    stages.together._turn = turn  # type: ignore[method-assign]
+    assert problem(bench.ask([ROW] * 3)) == "busy"
+    spent = stages.limits.budgets.spent(bench.house.ids["acme"])[1]
+    assert (spent.queries, spent.information) == (0, 3)
+
+
 def test_a_contract_counts_from_the_next_request(house: House) -> None:
     bench = open_gate(house, limits={"queries_per_day": 1})
     policy = bench.gate.stages.policy

@@ -8,10 +8,11 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 from palladion.gate.gate import Gate
-from palladion.gate.hops import SCOPE, Hops
+from palladion.gate.hops import ONCE, SCOPE, Hops
 from palladion.gate.operations.meter import OTHER
 from palladion.gate.problems import Problem
 from palladion.gate.requests import JSON, Request, Response
@@ -25,8 +26,6 @@ HEALTH_PATHS = {LIVE, READY}
 REQUEST_HEADER = b"palladion-request"  # the id under which the ledger tells of it
 TOO_SLOW = 408
 LENGTH_DIGITS_MAX = 12  # of a content-length; more say a terabyte, or hide one behind zeros
-# Two of these, and two readers may each believe another one (request smuggling, confused identities).
-_ONCE = {b"authorization", b"x-api-key", b"content-type", b"content-length", b"content-encoding", b"host"}
 
 log = logging.getLogger("palladion.gate")
 
@@ -43,7 +42,6 @@ class App:
         self._gate = gate
         self._ready = ready
         self._hops = Hops(gate.stages.policy.proxy)
-        self._once = _ONCE | self._hops.headers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -62,16 +60,19 @@ class App:
         if self._leaving() or response.status == TOO_SLOW:
             # the client comes again on another connection, and a balancer leads it elsewhere; what still comes of a
             # body that was given up is for nobody (RFC 9110 §15.5.9)
-            response.headers.append((b"connection", b"close"))
+            response = replace(response, headers=[*response.headers, (b"connection", b"close")])
         await _send(receive, send, response)
 
     async def _respond(self, scope: Scope, receive: Receive) -> Response:
         if scope["path"] in HEALTH_PATHS:
             return self._health(scope)
         headers: dict[bytes, bytes] = {}
+        repeated: set[bytes] = set()
         for name, value in scope["headers"]:
-            if name in headers and name in self._once:
-                raise Problem("bad-request", f"the header {name.decode('latin-1')} comes twice")
+            if name in headers:
+                if name in ONCE:
+                    raise Problem("bad-request", f"the header {name.decode('latin-1')} comes twice")
+                repeated.add(name)
             headers[name] = value
         stages = self._gate.stages
         policy = stages.policy.gate
@@ -87,7 +88,7 @@ class App:
 
         client = scope.get("client")
         address = None if policy.behind_proxy or client is None else str(client[0])
-        peer, address = self._hops.peer(scope.get(SCOPE), headers, address)
+        peer, address = self._hops.peer(scope.get(SCOPE), headers, address, repeated)
         return await self._gate.handle(Request(scope["method"], scope["path"], headers, body, address, peer))
 
     def _count(self, path: str, response: Response, seconds: float) -> None:

@@ -37,11 +37,12 @@ _UNWATCHED = ""  # no model is called so
 # not frozen, as nothing that is made for each request here: that triples what making one costs
 @dataclass(eq=False, slots=True)
 class Question:
-    """A decoded request: as it came, its body, and what was made of it."""
+    """A decoded request: as it came, its body, what was made of it, and how much its answer tells once it is made."""
 
     request: Request
     body: bytes
     asked: Asked
+    information: float = 0
 
     @property
     def feeds(self) -> Feeds:
@@ -64,10 +65,9 @@ class _Given:
     answer: Encoded | None
     request_id: str
     records: list[Record]
-    recording: asyncio.Task[list[Receipt]] | None
-    keeping: Awaitable[None] | None
-    kept: bool  # whether `keeping` has to succeed
-    information: float = 0  # what it tells, of a budget
+    recording: asyncio.Task[list[Receipt]] | None = None
+    keeping: Awaitable[None] | None = None
+    kept: bool = False  # whether `keeping` has to succeed
 
 
 class Questions:
@@ -96,7 +96,7 @@ class Questions:
         if request.method == "GET":
             stages.admit(caller, served.route, 1, address=request.address)
             described = served.protocol.describe(request.path, self._about)
-            return Response(200, described.body, described.headers)
+            return Response(200, described.body, [*described.headers])
         # 2. admit: one query is paid for before the body is read, the others when their number is known
         with stages.reserve(caller, served.route, information=1, begin=False) as held:
             stages.admit(caller, served.route, 1, address=request.address)
@@ -128,17 +128,16 @@ class Questions:
                     served.watched, partial(self._show, question, outputs), partial(self._give, question, outputs)
                 )
                 ended("judge")
-                try:
-                    response = await self._respond(question, given)
-                except BaseException:
-                    # no query was answered, but the watch will not take its buckets for new again
-                    held.settle(queries=0, information=given.information)
-                    raise
-                held.settle(information=given.information)
+                response = await self._respond(question, given)
+                held.settle(information=question.information)
                 ended("record")
                 return response
-        except TimeoutError:
-            raise Problem("busy", LATE, retry_after_seconds=1) from None
+        except BaseException as error:
+            # no query was answered; but if it was observed, the watch will not take its buckets for new again
+            held.settle(queries=0, information=question.information)
+            if isinstance(error, TimeoutError):
+                raise Problem("busy", LATE, retry_after_seconds=1) from None
+            raise
 
     async def _infer(self, question: Question) -> Outputs:
         outputs = await self._served.source.infer(question.feeds, question.rows)
@@ -163,25 +162,35 @@ class Questions:
         """The answer to a request that was observed: until it is made, no other request changes this client."""
         stages, served = self._stages, self._served
         steps = stages.settle(caller, served.route, observation, watched=served.watched)
-        caller = stages.directory.current(caller)
+        try:
+            given = self._made(question, outputs, stages.directory.current(caller), observation)
+        except BaseException:
+            # a change that was made is recorded and kept, whatever comes of the answer
+            if steps:
+                stages.begin_recording([], steps, served.route)
+            raise
+        # 8. record, before that of any request that was observed later
+        if steps:
+            given.recording = stages.begin_recording(given.records, steps, served.route)
+        return given
+
+    def _made(self, question: Question, outputs: Outputs, caller: Caller, observation: Observation) -> _Given:
+        """The answer and its record, for a caller who stands as the observation left it."""
+        stages, served = self._stages, self._served
         terms = stages.terms(caller, served.route, served.contract)
         if terms is None:
-            begun = stages.begin_recording([], steps, served.route) if steps else None
-            return _Given(None, "", [], begun, None, kept=False)
+            return _Given(None, "", [])
+        buckets = observation.new_buckets if observation.calibrated else observation.distinct
+        question.information = buckets * weight(terms.level, terms.contract.answer)
         # 6. mark: what was observed is what the model said
         request_id = secrets.token_hex(REQUEST_ID_BYTES)
         shown, bodies = self._mark(caller, question, outputs, request_id=request_id, level=terms.level)
         # 7. disclose
         answer = served.protocol.encode(question.asked, disclose_to(terms, shown), self._about)
-        buckets = observation.new_buckets if observation.calibrated else observation.distinct
-        information = buckets * weight(terms.level, terms.contract.answer)
-        # 8. record, before that of any request that was observed later
         record = self._record(
             caller, question, observation=observation, level=terms.level, request_id=request_id, answer=answer.body
         )
-        begun = stages.begin_recording([record], steps, served.route) if steps else None
-        keeping = self._retain(caller, bodies)
-        return _Given(answer, request_id, [record], begun, keeping, kept=bool(bodies), information=information)
+        return _Given(answer, request_id, [record], keeping=self._retain(caller, bodies), kept=bool(bodies))
 
     async def _respond(self, question: Question, given: _Given) -> Response:
         """The answer, once its record is durable."""
