@@ -36,7 +36,7 @@ class Paths:
         """The paths of a route whose upstream was not reached yet."""
         page = ReadyPage(self._stages, item.route, lambda: False)
         for path, action in item.paths.items():
-            self._add(path, action, page, partial(WaitingPage, item.route, action), item.errors)
+            self._add(path, action, page, partial(WaitingPage, self._stages, item.route, action), item.errors)
 
     def error_members(self, path: str, problem: Problem) -> Mapping[str, object]:
         """What a problem on a path is told in besides."""

@@ -75,11 +75,12 @@ class ServerPage:
 class WaitingPage:
     """Where a model will be asked and described. Satisfies `endpoint.Endpoint`."""
 
-    def __init__(self, route: RoutePolicy, action: str) -> None:
+    def __init__(self, stages: Stages, route: RoutePolicy, action: str) -> None:
         self.methods: Sequence[str] = [
             method for method, word in (("GET", "describe"), ("POST", "ask")) if word in action.split()
         ]
         self.media_types: frozenset[bytes] = frozenset({JSON, OCTETS})
+        self._stages = stages
         self._route = route
 
     def allows(self, caller: Caller) -> bool:
@@ -88,4 +89,5 @@ class WaitingPage:
 
     async def answer(self, caller: Caller, request: Request) -> Response:
         """Raises Problem: nothing can be said yet."""
+        self._stages.admit(caller, self._route, 1, address=request.address)
         raise Problem("not-ready", retry_after_seconds=RETRY_SECONDS)

@@ -32,7 +32,6 @@ class Row:
 
     good: tuple[int, int]
     other: tuple[int, int] = (403, 403)
-    suspended: int = 403  # 405 where the method is none; a route that waits says so to everybody who may ask it
 
 
 DESCRIBED, ASKED, BOTH = Row((200, 405)), Row((405, 422)), Row((200, 422))
@@ -48,9 +47,9 @@ ROWS: Mapping[str, Row] = {
     f"/v2/models/{MODEL}/versions/1": DESCRIBED,
     f"/v2/models/{MODEL}/versions/1/ready": DESCRIBED,
     f"/v2/models/{MODEL}/versions/1/infer": ASKED,
-    f"/v2/models/{LATE}": Row((503, 405), suspended=503),
+    f"/v2/models/{LATE}": Row((503, 405)),
     f"/v2/models/{LATE}/ready": Row((503, 405)),
-    f"/v2/models/{LATE}/infer": Row((405, 503), suspended=503),
+    f"/v2/models/{LATE}/infer": Row((405, 503)),
     "/v1/chat/completions": ASKED,
     "/v1/completions": ASKED,
     "/v1/embeddings": ASKED,
@@ -228,7 +227,7 @@ def test_who_may_ask_another_model_learns_nothing_here(caller: Caller, path: str
 def test_who_is_suspended_is_told_so_and_nothing_else(caller: Caller, path: str) -> None:
     headers = _bearer(caller.keys["bad"].encode())
     got = tuple(caller.status(method, path, headers) for method in ("GET", "POST"))
-    assert got == tuple(405 if good == 405 else ROWS[path].suspended for good in ROWS[path].good)
+    assert got == tuple(405 if good == 405 else 403 for good in ROWS[path].good)
 
 
 @pytest.mark.parametrize("path", UNKNOWN_PATHS)
