@@ -16,9 +16,11 @@ from palladion.access.cedar import (
     read_policies,
 )
 from palladion.errors import PolicyError
+from palladion.policy import RoutePolicy
 
 ASK = Question("acme", "web", "trusted", "api-key", "ask", "fraud", "/v1/models/fraud/predict")
 EVERYTHING = "permit(principal, action, resource);"
+ROUTES = (RoutePolicy(model="fraud"), RoutePolicy(model="spam"))
 
 
 def _policies(text: str) -> Cedar:
@@ -116,9 +118,57 @@ def test_a_file_that_is_no_text_or_too_long_is_refused(tmp_path: Path) -> None:
     for data in (b"\xff", b" " * (POLICIES_BYTES_MAX + 1)):
         path.write_bytes(data)
         with pytest.raises(Exception, match=r"access\.cedar|access policies"):
-            load_policies(path)
+            load_policies(path, ROUTES)
     path.write_text(EVERYTHING)
-    assert load_policies(path).permits(ASK)
+    assert load_policies(path, ROUTES).permits(ASK)
+
+
+@pytest.mark.parametrize(
+    "named",
+    ['resource in Model::"frod"', 'resource == Route::"/v1/models/fraud"', 'resource is Route in Model::"frod"'],
+)
+def test_what_no_route_has_is_told_with_its_line(named: str, tmp_path: Path) -> None:
+    path = tmp_path / "access.cedar"
+    path.write_text("\n".join([EVERYTHING] * 11 + [f"forbid(principal, action, {named});"]))
+    with pytest.raises(PolicyError, match=rf"^{path}:12: there is no \[\[route\]\] for (Model|Route)::"):
+        load_policies(path, ROUTES)
+
+
+def test_what_a_route_has_can_be_named() -> None:
+    text = (
+        'permit(principal, action, resource in Model::"spam") when { resource != Route::"/v1/models/fraud/predict" };'
+    )
+    read_policies(text.encode(), "access.cedar", routes=ROUTES)
+
+
+def test_a_name_in_a_condition_has_to_be_that_of_a_route_too() -> None:
+    text = f'{EVERYTHING}\nforbid(principal, action, resource) when {{ resource in [Model::"fraud", Model::"x"] }};'
+    with pytest.raises(PolicyError, match=r'access\.cedar:2: .*Model::"x"'):
+        read_policies(text.encode(), "access.cedar", routes=ROUTES)
+
+
+def test_a_slip_is_told_with_its_line() -> None:
+    with pytest.raises(PolicyError, match=r"^access\.cedar:3: a Route is compared with a Model"):
+        _policies(f'{EVERYTHING}\n// but\nforbid(principal, action, resource) when {{ resource == Model::"fraud" }};')
+
+
+def test_of_several_slips_the_first_is_told() -> None:
+    slip = 'forbid(principal == Client::"web", action, resource);'
+    with pytest.raises(PolicyError, match=r"^access\.cedar:3: "):
+        _policies("\n".join([EVERYTHING] * 2 + [slip] * 10))
+
+
+def test_a_condition_of_very_many_terms_is_refused() -> None:
+    terms = " || ".join(['principal.name == "web"'] * 5000)
+    with pytest.raises(PolicyError, match="hundreds of terms"):
+        _policies(f"permit(principal, action, resource) when {{ {terms} }};")
+
+
+def test_whom_policies_name_and_nobody_is_can_be_announced() -> None:
+    text = 'permit(principal in Organisation::"acme", action, resource) unless { principal == Client::"acme/wbe" };'
+    policies = _policies(f'{text}\nforbid(principal in Organisation::"akme", action, resource);')
+    assert policies.strangers([("acme", "web")]) == ["client acme/wbe", "organisation akme"]
+    assert policies.strangers([("acme", "wbe"), ("akme", "x")]) == []
 
 
 @pytest.fixture

@@ -35,6 +35,13 @@ ID = "spiffe://example.org/scoring"
         (f"Hash={HASH};URI={ID};URI=https://example.org", None),
         (f"Hash={HASH};URI=spiffe://Example.org/x", None),
         (f"Hash={HASH}", None),
+        # as Envoy writes subjects, by RFC 2253
+        (f'Hash={HASH};Subject="O=Acme\\, Inc.,CN=a";URI={ID}', ID),
+        (f'Hash={HASH};Subject="O=M\\C3\\BCller,CN=\\#1\\+\\;\\<\\>\\ ";URI={ID}', ID),
+        (f'Hash={HASH};Subject="CN=a\\\\";URI={ID}', ID),
+        # the one name of a certificate is `;URI=spiffe://…`, which Envoy does not escape
+        (f"Hash={HASH};URI=;URI={ID}", None),
+        (f"Hash={HASH};URI=;URI={ID};URI=", None),
     ],
 )
 def test_one_certificate_is_read(header: str, spiffe: str | None) -> None:
@@ -57,7 +64,7 @@ def test_one_certificate_is_read(header: str, spiffe: str | None) -> None:
         pytest.param(f"Hash={HASH}; URI={ID}", id="a blank"),
         pytest.param(f'Hash={HASH};Subject="a;URI={ID}', id="a quote that stays open"),
         pytest.param(f'Hash={HASH};Subject="a"b', id="something after a quote"),
-        pytest.param(f'Hash={HASH};Subject="a\\nb"', id="an unknown escape"),
+        pytest.param(f'Hash={HASH};Subject="a\\";URI={ID}', id="a quote that is not the end"),
         pytest.param(f"Hash={HASH};Subject=a=b", id="an equals sign without quotes"),
         pytest.param(f"Hash={HASH};URI={ID},Hash={HASH};URI={ID}", id="two certificates"),
         pytest.param(f"Hash={HASH};URI={ID},", id="a comma at the end"),

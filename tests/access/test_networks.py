@@ -8,6 +8,9 @@ from hypothesis import strategies as st
 
 from palladion.access.networks import caseless, network_of
 
+# of Default_Ignorable_Code_Point, those that are neither control nor format characters
+UNSEEN = "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u3164\ufe00\ufe0f\uffa0\U000e0100\U000e01ef"
+
 
 @pytest.mark.parametrize(
     ("address", "network"),
@@ -39,6 +42,14 @@ def test_no_host_of_a_network_is_another_network(host: int) -> None:
 )
 def test_a_user_is_the_same_however_it_is_written(spelling: str) -> None:
     assert caseless(spelling) == "alice"
+
+
+@pytest.mark.parametrize("character", UNSEEN, ids=[f"U+{ord(character):04X}" for character in UNSEEN])
+def test_what_nobody_sees_makes_no_other_user(character: str) -> None:
+    for spelling in (f"alice{character}", f"{character}alice", f"ali{character * 3}ce", f"ALI{character}CE"):
+        assert caseless(spelling) == "alice"
+    # it must not keep a letter and its mark apart either
+    assert caseless(f"e{character}\u0301") == caseless("\u00e9")
 
 
 def test_other_users_stay_others() -> None:

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from palladion.access.users import BYTES_MAX, CHARACTERS_MAX, user_name
 
+from .test_networks import UNSEEN
+
 
 @pytest.mark.parametrize("name", ["ada", "ada@example.com", "6f1c-22", "Ada Lovelace", "a" * CHARACTERS_MAX, "Ἀθηνᾶ"])
 def test_a_name_is_taken_as_it_is(name: str) -> None:
@@ -33,6 +35,8 @@ def test_two_spellings_of_one_name_are_one_user() -> None:
         pytest.param("a\ue000da", id="private use"),
         pytest.param("a\ud800da", id="half a surrogate"),
         pytest.param("a\u0378da", id="unassigned"),
+        *(pytest.param(f"ada{character}", id=f"U+{ord(character):04X}") for character in UNSEEN),
+        pytest.param("ada\u2800", id="an empty pattern of Braille"),
         pytest.param("a" * (CHARACTERS_MAX + 1), id="too long"),
         pytest.param("\u4e00" * CHARACTERS_MAX, id="too many bytes"),
     ],

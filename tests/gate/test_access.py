@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, MutableMapping
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -10,7 +11,8 @@ from palladion.access.cedar import read_policies
 from palladion.access.certificates import Certificate
 from palladion.gate.app import App
 from palladion.gate.directory import SPIFFE, Directory, Roll
-from palladion.gate.hops import SCOPE, Hop
+from palladion.gate.hops import SCOPE, Hop, Hops
+from palladion.policy import ProxyPolicy
 
 from .gates import MODEL, PATH, ROW, Bench, House, _roll, open_gate, problem
 
@@ -51,6 +53,15 @@ def test_a_description_can_be_all_that_is_permitted(house: House) -> None:
     _with(bench, f'permit(principal, action == Action::"describe", resource == Route::"{PATH}");')
     assert bench.ask(method="GET").status == 200
     assert problem(bench.ask()) == "forbidden"
+
+
+def test_a_payment_that_a_proxy_tells_links_the_client_for_the_watch(house: House) -> None:
+    bench = open_gate(house)
+    hops = Hops(ProxyPolicy(payment_header="x-payment"))
+    peer, _ = hops.peer(Hop(local=True), {b"x-payment": b"card_7f3a"}, None)
+    request = replace(bench.request(), peer=peer)
+    caller = next(iter(bench.gate.stages.directory.callers.values()))
+    assert bench.gate.stages.asker(caller, request).payment == "card_7f3a"
 
 
 def _exchange(bench: Bench, hop: Hop | None, headers: Mapping[str, str] | list[tuple[str, str]]) -> tuple[int, bytes]:

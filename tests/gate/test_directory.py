@@ -295,6 +295,12 @@ def test_a_certificate_that_names_two_clients_lets_neither_in(house: House) -> N
     _refusal(directory, {}, TIME, Peer(CERTIFIED))
 
 
+def test_whom_the_policies_name_and_nobody_is_is_known(house: House) -> None:
+    text = 'permit(principal in Organisation::"acme", action, resource) unless { principal == Client::"acme/wbe" };'
+    assert _let_in(house, access=read_policies(text.encode(), "access.cedar")).strangers() == ["client acme/wbe"]
+    assert _let_in(house).strangers() == []
+
+
 def test_a_change_of_standing_keeps_no_user_and_no_credential(house: House) -> None:
     directory = _let_in(house)
     caller = directory.identify(_bearer(token(claims={"user": "ada"})), TIME)

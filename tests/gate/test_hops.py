@@ -19,23 +19,20 @@ from .certificates import Authority, uri
 
 EDGE, CLIENT = "spiffe://example.org/edge", "spiffe://example.org/scoring"
 HASH = "468ed33be74eee6556d90c0149c1309e9ba61d6425303443c0748a02dd8de688"
-JA4 = "t13d1516h2_8daaf6152771_e5627efa2ab1"
 POLICY: dict[str, Any] = {
     "identities": (EDGE, "ab" * 32),
     "certificate_header": "x-forwarded-client-cert",
     "user_header": "x-end-user",
     "address_header": "x-real-ip",
-    "ja4_header": "x-ja4",
     "payment_header": "x-payment",
 }
 TOLD = {
     b"x-forwarded-client-cert": f"By={EDGE};Hash={HASH};URI={CLIENT}".encode(),
     b"x-end-user": "Zoe\u0308".encode(),
     b"x-real-ip": b"2001:DB8::1",
-    b"x-ja4": JA4.encode(),
     b"x-payment": b"card_7f3a",
 }
-BELIEVED = Peer(Certificate(HASH, CLIENT), "Zo\u00eb", JA4, "card_7f3a")
+BELIEVED = Peer(Certificate(HASH, CLIENT), "Zo\u00eb", "card_7f3a")
 BY_ID, BY_DIGEST, BY_SOCKET = Hop(Certificate("00" * 32, EDGE)), Hop(Certificate("ab" * 32)), Hop(local=True)
 
 
@@ -84,8 +81,6 @@ def test_only_headers_that_the_policy_names_are_read() -> None:
         (b"x-real-ip", b"10.0.0.1:80"),
         (b"x-real-ip", b"localhost"),
         (b"x-real-ip", b"010.0.0.1"),
-        (b"x-ja4", b"T13d1516h2_8daaf6152771_e5627efa2ab1"),
-        (b"x-ja4", JA4.encode() + b"\n"),
         (b"x-payment", b"a b"),
         (b"x-payment", b"a" * 129),
         (b"x-payment", b"\xff"),
@@ -96,6 +91,31 @@ def test_nonsense_from_a_proxy_is_refused_and_not_repeated(name: bytes, value: b
         _hops().peer(BY_ID, {**TOLD, name: value}, None)
     assert caught.value.kind == "bad-request"
     assert caught.value.detail.startswith(f"the header {name.decode()}")
+
+
+def test_a_header_twice_is_refused_to_a_proxy_and_tells_nobody_else_that_it_means_something() -> None:
+    for name in TOLD:
+        with pytest.raises(Problem) as caught:
+            _hops().peer(BY_ID, TOLD, None, {name, b"accept"})
+        assert (caught.value.kind, caught.value.detail) == ("bad-request", f"the header {name.decode()} comes twice")
+        assert _hops().peer(None, TOLD, "10.0.0.1", {name}) == (STRANGER, "10.0.0.1")
+        client = Certificate("cd" * 32)
+        assert _hops().peer(Hop(client), TOLD, None, {name}) == (Peer(client), None)
+    assert _hops().peer(BY_ID, TOLD, None, {b"accept"})[0] == BELIEVED
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"user_header": "x-real-ip"}, "two settings name the header x-real-ip"),
+        ({"payment_header": "x-forwarded-client-cert"}, "two settings name the header x-forwarded-client-cert"),
+        ({"user_header": "authorization"}, "authorization has a meaning of its own"),
+        ({"address_header": "host"}, "host has a meaning of its own"),
+    ],
+)
+def test_headers_that_cannot_be_told_apart_are_a_mistake_in_the_policy(changes: dict[str, str], why: str) -> None:
+    with pytest.raises(PolicyError, match=why):
+        _hops(**changes)
 
 
 @pytest.mark.parametrize("identity", ["10.0.0.1", "spiffe://example.org", "abcd", "*", ""])

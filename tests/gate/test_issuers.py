@@ -3,21 +3,34 @@
 import asyncio
 import json
 import logging
+import ssl
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from cryptography import x509
 
 from palladion.access.jwks import SET_BYTES_MAX
 from palladion.access.tokens import RefusedTokenError
 from palladion.errors import FormatError, KeysError, PalladionError, PolicyError, StorageError
-from palladion.gate.issuers import DISCOVERY, REFRESH_SECONDS, RETRY_SECONDS, Issuers, examine_token, fetch_keys
+from palladion.gate.issuers import (
+    BROKEN_SECONDS_MAX,
+    DISCOVERY,
+    REFRESH_SECONDS,
+    RETRY_SECONDS,
+    Issuers,
+    examine_token,
+    fetch_keys,
+)
 from palladion.policy import IssuerPolicy
 from tests.access.issuing import CLIENT, NOW, POLICY, URL, jwk, jwks, token
+from tests.gate.certificates import Authority
 
 
 class Desk:
@@ -85,7 +98,7 @@ def test_a_withdrawn_key_counts_no_more() -> None:
     assert desk.accepts(token(number=1))
 
 
-@pytest.mark.parametrize("broken", [StorageError("no answer"), b"<html>", b'{"keys":[]}', jwks(jwk(d="x"))])
+@pytest.mark.parametrize("broken", [StorageError("no answer"), b"<html>", jwks(jwk(d="x"))])
 def test_old_keys_count_until_others_have_come_and_the_operator_is_told_once(
     broken: bytes | PalladionError, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -103,6 +116,65 @@ def test_old_keys_count_until_others_have_come_and_the_operator_is_told_once(
     assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"]
 
 
+@pytest.mark.parametrize(
+    "left", [b'{"keys":[]}', jwks(jwk(alg="RS256"))], ids=["nothing", "a key for another algorithm"]
+)
+def test_an_issuer_that_takes_its_last_key_away_is_believed_at_once_and_the_operator_told_once(
+    left: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    desk = Desk(POLICY)
+    desk.refresh()
+    desk.sets[URL] = left
+    with caplog.at_level(logging.WARNING, "palladion.gate"):
+        desk.refresh(after=REFRESH_SECONDS)
+        assert not desk.accepts(token())
+        desk.refresh(after=RETRY_SECONDS)
+        desk.sets[URL] = jwks()
+        desk.refresh(after=RETRY_SECONDS)
+        assert desk.accepts(token())
+        desk.sets[URL] = left
+        desk.refresh(after=REFRESH_SECONDS)
+    assert not desk.accepts(token())
+    assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING", "ERROR"]
+
+
+def test_keys_do_not_outlive_a_set_that_stays_broken_for_an_hour(caplog: pytest.LogCaptureFixture) -> None:
+    desk = Desk(POLICY)
+    desk.refresh()
+    desk.sets[URL] = b"<html>"
+    with caplog.at_level(logging.WARNING, "palladion.gate"):
+        desk.refresh(after=REFRESH_SECONDS)
+        desk.refresh(after=BROKEN_SECONDS_MAX - 1)
+        assert desk.accepts(token())
+        desk.refresh(after=RETRY_SECONDS)
+        assert not desk.accepts(token())
+        desk.refresh(after=RETRY_SECONDS)
+    assert ["from before go on" in record.message for record in caplog.records] == [True, False]
+    desk.sets[URL] = jwks()
+    desk.refresh(after=RETRY_SECONDS)
+    assert desk.accepts(token())
+
+
+def test_an_hour_of_broken_sets_begins_anew_after_a_good_one() -> None:
+    desk = Desk(POLICY)
+    for _ in range(3):
+        desk.sets[URL] = jwks()
+        desk.refresh(after=REFRESH_SECONDS)
+        desk.sets[URL] = b"<html>"
+        desk.refresh(after=REFRESH_SECONDS)
+        desk.refresh(after=BROKEN_SECONDS_MAX - 1)
+    assert desk.accepts(token())
+
+
+def test_keys_outlive_an_issuer_that_cannot_be_reached() -> None:
+    desk = Desk(POLICY)
+    desk.refresh()
+    desk.sets[URL] = StorageError("no answer")
+    for _ in range(5):
+        desk.refresh(after=BROKEN_SECONDS_MAX)
+    assert desk.accepts(token())
+
+
 def test_an_issuer_that_does_not_answer_keeps_no_other_waiting() -> None:
     other = msgspec.structs.replace(POLICY, url="https://other.example")
     desk = Desk(POLICY, other)
@@ -110,6 +182,81 @@ def test_an_issuer_that_does_not_answer_keeps_no_other_waiting() -> None:
     desk.refresh()
     assert desk.accepts(token())
     assert sorted(desk.asked) == sorted([URL, other.url])
+
+
+def test_an_issuer_that_is_slow_holds_up_no_other_and_not_the_start() -> None:
+    slow, asked, answers = (
+        msgspec.structs.replace(POLICY, url="https://slow.example"),
+        Counter[str](),
+        threading.Event(),
+    )
+    now = [1000.0]
+
+    def fetch(policy: IssuerPolicy, _: Path) -> bytes:
+        asked[policy.url] += 1
+        if policy.url == slow.url:
+            answers.wait()
+        return jwks()
+
+    issuers = Issuers([slow, POLICY], Path(), fetch=fetch, seconds=lambda: now[0])
+
+    async def look(times: int) -> None:
+        await issuers.refresh(seconds_max=0.0)
+        while asked[URL] < times or asked[slow.url] < 1 or URL in issuers._asking:
+            await asyncio.sleep(0)
+
+    async def begin() -> None:
+        try:
+            for times in (1, 2, 3):
+                async with asyncio.timeout(30):  # only a failure takes so long
+                    await look(times)
+                assert issuers.tokens is not None
+                assert issuers.tokens.verify(token(), NOW).client == CLIENT
+                now[0] += REFRESH_SECONDS
+            # one request at a time, however long it takes
+            assert asked == {slow.url: 1, URL: 3}
+        finally:
+            answers.set()
+        await issuers.refresh()
+        assert asked[slow.url] == 1
+        await issuers.refresh()
+        assert asked[slow.url] == 2
+
+    asyncio.run(begin())
+
+
+def test_a_bug_of_ours_is_told_and_the_issuer_asked_again(caplog: pytest.LogCaptureFixture) -> None:
+    desk = Desk(POLICY)
+    desk.sets[URL] = None  # type: ignore[assignment]
+    desk.refresh()
+    assert "asking it failed" in caplog.text
+    desk.sets[URL] = jwks()
+    desk.refresh(after=RETRY_SECONDS)
+    assert desk.accepts(token())
+
+
+def test_no_answer_is_waited_for_when_the_gate_stops() -> None:
+    asked, answers = threading.Event(), threading.Event()
+
+    def fetch(_: IssuerPolicy, __: Path) -> bytes:
+        asked.set()
+        answers.wait()
+        return jwks()
+
+    issuers = Issuers([POLICY], Path(), fetch=fetch)
+
+    async def stop() -> None:
+        running = asyncio.create_task(issuers.run())
+        await issuers.refresh(seconds_max=0.0)
+        await asyncio.to_thread(asked.wait)
+        running.cancel()
+        await asyncio.wait([running, *issuers._asking.values()])
+
+    try:
+        asyncio.run(stop())
+        assert issuers._asking == {}
+    finally:
+        answers.set()
 
 
 def test_without_issuers_there_are_no_tokens() -> None:
@@ -162,8 +309,12 @@ class _Handler(BaseHTTPRequestHandler):
 def server() -> Iterator[Callable[..., _Server]]:
     running: list[_Server] = []
 
-    def start(pages: Callable[[str], Mapping[str, tuple[int, dict[str, str], bytes]]]) -> _Server:
+    def start(
+        pages: Callable[[str], Mapping[str, tuple[int, dict[str, str], bytes]]], tls: ssl.SSLContext | None = None
+    ) -> _Server:
         made = _Server(("127.0.0.1", 0), _Handler)
+        if tls is not None:
+            made.socket = tls.wrap_socket(made.socket, server_side=True)
         made.asked = []
         made.pages = pages(f"http://127.0.0.1:{made.server_port}")
         threading.Thread(target=made.serve_forever, args=(0.02,), daemon=True).start()
@@ -238,7 +389,7 @@ def test_an_answer_that_is_no_set_of_keys_is_an_error(
 def test_an_issuer_elsewhere_cannot_make_this_machine_ask_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 
-    def get(place: str) -> bytes:
+    def get(place: str, _: ssl.SSLContext | None) -> bytes:
         asked.append(place)
         return json.dumps({"issuer": URL, "jwks_uri": "https://127.0.0.1/keys"}).encode()
 
@@ -246,6 +397,52 @@ def test_an_issuer_elsewhere_cannot_make_this_machine_ask_itself(monkeypatch: py
     with pytest.raises(FormatError, match="no https address"):
         fetch_keys(POLICY, Path())
     assert asked == [URL + DISCOVERY]
+
+
+def test_keys_are_fetched_from_a_server_that_the_named_authority_vouches_for_and_from_no_other(
+    server: Callable[..., _Server], tmp_path: Path
+) -> None:
+    own, other = Authority(tmp_path), Authority(tmp_path, "other")
+    issued = own.issue("server", [x509.IPAddress(ip_address("127.0.0.1"))])
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(issued.path, issued.key)
+    running = server(lambda _: {"/keys": (200, {}, jwks())}, tls)
+    policy = msgspec.structs.replace(POLICY, keys=f"https://127.0.0.1:{running.server_port}/keys")
+    own.path.write_text(f"# our own, für uns\n{own.path.read_text()}")
+    assert fetch_keys(msgspec.structs.replace(policy, ca=own.path.name), tmp_path) == jwks()
+    for ca in ("", other.path.name):
+        with pytest.raises(StorageError, match="certificate verify failed"):
+            fetch_keys(msgspec.structs.replace(policy, ca=ca), tmp_path)
+    assert running.asked == ["/keys"]
+
+
+def test_authorities_take_the_place_of_the_systems(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[ssl.SSLContext | None] = []
+
+    def get(_: str, context: ssl.SSLContext | None) -> bytes:
+        asked.append(context)
+        return json.dumps({"issuer": URL, "jwks_uri": URL}).encode()
+
+    monkeypatch.setattr("palladion.gate.issuers._get", get)
+    ca = Authority(tmp_path).path.name
+    fetch_keys(msgspec.structs.replace(POLICY, ca=ca), tmp_path)
+    assert [context and len(context.get_ca_certs()) for context in asked] == [1, 1]
+
+
+@pytest.mark.parametrize("changes", [{"keys": "keys.json"}, {"keys": "http://127.0.0.1/keys"}], ids=["file", "http"])
+def test_authorities_that_nothing_is_checked_by_are_a_mistake_in_the_policy(changes: dict[str, str]) -> None:
+    with pytest.raises(PolicyError, match=r"issuer\.ca"):
+        Issuers([msgspec.structs.replace(POLICY, ca="ca.pem", **changes)], Path())
+
+
+def test_a_file_without_authorities_is_found_at_the_start(tmp_path: Path) -> None:
+    policy = msgspec.structs.replace(POLICY, ca="ca.pem")
+    with pytest.raises(StorageError, match=r"ca\.pem"):
+        Issuers([policy], tmp_path)
+    for text in ("", "nothing\n", jwks().decode()):
+        (tmp_path / "ca.pem").write_text(text)
+        with pytest.raises(PolicyError, match="no certificates in PEM"):
+            Issuers([policy], tmp_path)
 
 
 def test_keys_can_lie_in_a_file_beside_the_policy(tmp_path: Path) -> None:

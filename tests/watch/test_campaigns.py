@@ -396,6 +396,31 @@ def test_an_account_cannot_link_itself_with_ever_more_addresses() -> None:
     assert not linked(links, "wanderer", "late")
 
 
+def test_accounts_that_share_a_payment_are_linked_however_many_and_whatever_else_they_show() -> None:
+    links = Links()
+    for index in range(2 * ACCOUNTS_PER_ADDRESS_MAX):
+        for address in range(2 * TOKENS_PER_ACCOUNT_MAX):
+            links.address(f"c{index}", f"10.{index}.{address}.1")
+        links.payment(f"c{index}", "card_7f3a")
+    links.payment("other", "card_0000")
+    links.organisation("namesake", "card_7f3a")
+
+    assert len({links.root(f"c{index}") for index in range(2 * ACCOUNTS_PER_ADDRESS_MAX)}) == 1
+    assert not linked(links, "c0", "other")
+    assert not linked(links, "c0", "namesake")
+
+
+def test_an_account_cannot_link_itself_with_ever_more_payments() -> None:
+    links = Links()
+    for index in range(2 * TOKENS_PER_ACCOUNT_MAX):
+        links.payment("tester", f"card_{index}")
+    links.payment("early", "card_5")
+    links.payment("late", f"card_{TOKENS_PER_ACCOUNT_MAX + 5}")
+
+    assert linked(links, "tester", "early")
+    assert not linked(links, "tester", "late")
+
+
 def test_of_a_large_organisation_nobody_but_the_newcomer_ever_changes_its_group() -> None:
     links = Links()
 

@@ -37,8 +37,10 @@ def make(calibration: Calibration = REAL, saved: Mapping[str, bytes] | None = No
     return watch
 
 
-def asker(client: str = "c1", organisation: str | None = None, address: str | None = None) -> Asker:
-    return Asker(client, organisation or f"organisation of {client}", address)
+def asker(
+    client: str = "c1", organisation: str | None = None, address: str | None = None, payment: str | None = None
+) -> Asker:
+    return Asker(client, organisation or f"organisation of {client}", address, payment)
 
 
 def ask(watch: Watch, who: Asker, episode: Episode, cuts: tuple[int, ...] = (), *, now: float = NOW) -> Observation:
@@ -236,7 +238,11 @@ def test_a_model_can_be_watched_no_longer() -> None:
     assert watch.explain("c1") == []
 
 
-@pytest.mark.parametrize("shown", [{"organisation": "acme"}, {"address": "203.0.113.7"}], ids=["company", "address"])
+@pytest.mark.parametrize(
+    "shown",
+    [{"organisation": "acme"}, {"address": "203.0.113.7"}, {"payment": "card_7f3a"}],
+    ids=["company", "address", "payment"],
+)
 def test_a_ring_is_caught_by_what_links_it(shown: dict[str, str]) -> None:
     observation = ask_as_ring(make(), **shown)
 

@@ -4,12 +4,16 @@ Source: the Cedar policy language (docs.cedarpolicy.com): nothing is permitted u
 wins. The schema here says what policies can speak of.
 """
 
+import json
 import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from palladion import files
+from palladion.access.vacuous import Mentioned, read_mentioned, slips
 from palladion.errors import PolicyError
+from palladion.policy import RoutePolicy
 
 POLICIES_BYTES_MAX = 256 * 1024  # thousands of policies; one decision reads all of them
 DECISIONS_MAX = 65_536  # remembered, some 20 MiB; beyond it the oldest are decided again, for 0.2 ms each
@@ -44,12 +48,22 @@ class Question(NamedTuple):
 class Cedar:
     """The policies of one file. For one thread."""
 
-    def __init__(self, policies: Any, schema: Any, *, decisions_max: int = DECISIONS_MAX) -> None:
+    def __init__(
+        self, policies: Any, schema: Any, mentioned: Mentioned | None = None, *, decisions_max: int = DECISIONS_MAX
+    ) -> None:
         """`policies` and `schema` are cedarpy's; see `read_policies`."""
+        self._mentioned = mentioned or Mentioned()
         self._policies = policies
         self._schema = schema
         self._decisions_max = decisions_max
         self._decided: dict[Question, bool] = {}
+
+    def strangers(self, clients: Iterable[tuple[str, str]]) -> list[str]:
+        """Whom the policies name who is none of `clients` (organisation and name of each): a slip, or still to come."""
+        known = {f"{organisation}/{name}": organisation for organisation, name in clients}
+        return [f"client {name}" for name in self._mentioned.of("Client") if name not in known] + [
+            f"organisation {name}" for name in self._mentioned.of("Organisation") if name not in known.values()
+        ]
 
     def permits(self, question: Question) -> bool:
         """Whether a policy permits it and none forbids it. A policy that fails on it permits nothing."""
@@ -79,14 +93,18 @@ class Cedar:
         return result.allowed and not result.diagnostics.errors
 
 
-def load_policies(path: Path) -> Cedar:
-    """The policies of the file at `path`. Raises PolicyError, StorageError."""
+def load_policies(path: Path, routes: Sequence[RoutePolicy]) -> Cedar:
+    """The policies of the file at `path`, for these routes. Raises PolicyError, StorageError."""
     data = files.read_limited(path, size_max=POLICIES_BYTES_MAX, what="the access policies")
-    return read_policies(data, str(path))
+    return read_policies(data, str(path), routes=routes)
 
 
-def read_policies(data: bytes, source: str) -> Cedar:
-    """The policies of a file, checked against the schema; `source` is its name for messages. Raises PolicyError."""
+def read_policies(data: bytes, source: str, *, routes: Sequence[RoutePolicy] | None = None) -> Cedar:
+    """The policies of a file, checked against the schema; `source` is its name for messages. Raises PolicyError.
+
+    What could never hold is refused as well, such as the name of a model or a route that none of `routes` has; without
+    any `routes`, all names are taken.
+    """
     import cedarpy
 
     try:
@@ -106,7 +124,31 @@ def read_policies(data: bytes, source: str) -> Cedar:
         name = first.policy_id if first else ""
         reason = first.error.removeprefix(f"for policy `{name}`, ") if first else "it does not fit the schema"
         raise PolicyError(f"{source}:{_line_of(text, name)}: {reason}", _HINT)
-    return Cedar(policies, schema)
+    try:
+        written = json.loads(cedarpy.policies_to_json_str(text))["staticPolicies"]
+        # in the order in which they stand there, by their numbers
+        for name in sorted(written, key=lambda name: (len(name), name)):
+            for slip in [*slips(written[name]), *_unserved(written[name], routes)]:
+                raise PolicyError(f"{source}:{_line_of(text, name)}: {slip}", _HINT)
+        return Cedar(policies, schema, read_mentioned(written))
+    except RecursionError:
+        raise PolicyError(
+            f"{source}: a condition of hundreds of terms", "compare with a set: [...].contains()"
+        ) from None
+
+
+def _unserved(policy: object, routes: Sequence[RoutePolicy] | None) -> list[str]:
+    """Models and routes that a policy names and the gate does not have."""
+    if routes is None:
+        return []
+    mentioned = read_mentioned(policy)
+    known = {"Model": {route.model for route in routes}, "Route": {route.route for route in routes}}
+    return [
+        f'there is no [[route]] for {kind}::"{name}", so this never holds'
+        for kind, names in known.items()
+        for name in mentioned.of(kind)
+        if name not in names
+    ]
 
 
 def _entities(question: Question) -> list[dict[str, Any]]:

@@ -15,7 +15,8 @@ HEADER_BYTES_MAX = 24 * 1024  # with a certificate in it, some 3 KiB; a head has
 PAIRS_MAX = 64  # a certificate with more names is none of a client's
 _ORDER = {"by": 0, "hash": 1, "cert": 2, "chain": 3, "subject": 4, "uri": 5, "dns": 6}
 _SEVERAL = {"by", "uri", "dns"}
-_PAIR = re.compile(r'(?P<key>[A-Za-z]{2,8})=(?:"(?P<quoted>(?:[^"\\]|\\["\\])*)"|(?P<plain>[^",;=]*))')
+# A Subject is quoted as RFC 2253 writes it: a backslash stands before commas, quotes and the hexadecimal of a byte.
+_PAIR = re.compile(r'(?P<key>[A-Za-z]{2,8})=(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<plain>[^",;=]*))')
 _HASH = re.compile(r"[0-9a-fA-F]{64}", re.ASCII)
 _PEM = re.compile(rb"\s*-----BEGIN CERTIFICATE-----([A-Za-z0-9+/=\s]+)-----END CERTIFICATE-----\s*")
 
@@ -39,9 +40,9 @@ def read_forwarded(header: bytes) -> Certificate:
         if certificate.fingerprint != fingerprint:
             raise FormatError("its Hash is not that of its Cert")
         return certificate
-    uris = [uri for uri in fields.get("uri", []) if uri]
+    # as in a certificate itself: exactly one, empty ones counted, since a name `;URI=spiffe:…` begins with such a one
+    uris = fields.get("uri", [])
     try:
-        # as in a certificate itself: exactly one
         spiffe = parse_spiffe_id(uris[0]) if len(uris) == 1 else None
     except ValueError:
         spiffe = None
@@ -65,7 +66,7 @@ def _fields(header: bytes) -> dict[str, list[str]]:
         if _ORDER[key] < last or (key in fields and key not in _SEVERAL):
             raise FormatError("its fields come twice, or not in the order in which Envoy writes them")
         last = _ORDER[key]
-        value = found["plain"] if found["quoted"] is None else re.sub(r"\\(.)", r"\1", found["quoted"])
+        value = found["plain"] if found["quoted"] is None else re.sub(r"\\([\"\\])", r"\1", found["quoted"])
         fields.setdefault(key, []).append(value)
         place = found.end()
         if place == len(text):

@@ -31,7 +31,8 @@ class VerificationKey:
 def parse_jwks(data: bytes, *, algorithms: Sequence[str]) -> tuple[VerificationKey, ...]:
     """The keys of a set that check one of `algorithms`; others, such as those for encryption, are left out.
 
-    Raises FormatError: what is no set, a set with a private or a shared key in it, two keys of one id, or none of use.
+    Empty where none is of use: so an issuer takes its keys away. Raises FormatError: what is no set, a set with a
+    private or a shared key in it, or two keys of one id.
     """
     if len(data) > SET_BYTES_MAX:
         raise FormatError(f"the JWK set has {len(data)} bytes, at most {SET_BYTES_MAX} were expected")
@@ -43,8 +44,6 @@ def parse_jwks(data: bytes, *, algorithms: Sequence[str]) -> tuple[VerificationK
     if len(set(ids)) != len(ids):
         # which of two keys of one id is meant, a reader would have to guess
         raise FormatError("the JWK set has two keys of one id")
-    if not keys:
-        raise FormatError(f"the JWK set has no key for {', '.join(algorithms)}")
     return tuple(keys)
 
 

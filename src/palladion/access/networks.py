@@ -3,6 +3,7 @@
 Whether an address or a name can be believed is decided by whoever hands it in.
 """
 
+import re
 import unicodedata
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Network, ip_address
@@ -10,6 +11,12 @@ from ipaddress import IPv4Address, IPv6Network, ip_address
 SUBSCRIBER_BITS = 64  # of an IPv6 address: a subscriber has at least as many hosts as the other 64 bits name
 OTHER_CHARACTERS_MAX = 64  # of what is no address
 CACHED = 4096  # reading an address takes 3 µs, and the same peers come again
+# Default_Ignorable_Code_Point (Unicode 16, DerivedCoreProperties): nobody sees them, whatever their category is.
+# Letters (Hangul fillers) and marks (variation selectors) are among them, and codes that are not assigned yet.
+IGNORABLE = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164"
+    "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+)
 
 
 @lru_cache(CACHED)
@@ -28,9 +35,10 @@ def network_of(address: str) -> str:
 def caseless(name: str) -> str:
     """A user's name as limits know it: however it is written, and with whatever nobody sees in it, the same one.
 
-    Unicode's toNFKC_Casefold (chapter 3.13), with format characters in place of its list of ignorable ones.
+    Unicode's toNFKC_Casefold (chapter 3.13), without format characters as well.
     """
     if name.isascii():
         return name.strip().lower()
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
-    return "".join(character for character in folded if unicodedata.category(character) != "Cf").strip()
+    # first, so that a letter and a mark that were kept apart are composed; folding what is visible makes none of these
+    visible = "".join(character for character in IGNORABLE.sub("", name) if unicodedata.category(character) != "Cf")
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", visible).casefold()).strip()

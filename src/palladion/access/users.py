@@ -1,12 +1,16 @@
 """Names of end users, as clients' tokens and proxies give them: one spelling for one user, and nothing that hides.
 
-Source: Unicode Standard Annex 15 (normal form C); categories C* (control, format, private, unassigned) are refused.
+Source: Unicode Standard Annex 15 (normal form C); categories C* (control, format, private, unassigned) are refused, and
+what Unicode says nobody sees (`access.networks.IGNORABLE`).
 """
 
 import unicodedata
 
+from palladion.access.networks import IGNORABLE
+
 CHARACTERS_MAX = 128  # a subject of OpenID Connect has at most 255 ASCII characters, an address or a UUID 40
 BYTES_MAX = 256
+_BRAILLE_BLANK = "\u2800"  # a symbol by its category, and looks like a blank
 
 
 def user_name(text: str) -> str:
@@ -22,7 +26,8 @@ def user_name(text: str) -> str:
         if not text.isprintable() or text != text.strip():
             raise ValueError("a user's name with control characters, or blanks around it")
         return text
-    if any(unicodedata.category(character)[0] == "C" for character in text):
+    hidden = IGNORABLE.search(text) or _BRAILLE_BLANK in text
+    if hidden or any(unicodedata.category(character)[0] == "C" for character in text):
         raise ValueError("a user's name with characters that nobody sees")
     name = unicodedata.normalize("NFC", text)
     if name != name.strip():

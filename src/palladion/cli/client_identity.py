@@ -108,7 +108,7 @@ def revoke_client_identity(ctx: click.Context, kind: "IdentityKind", value: str,
 def check_token(ctx: click.Context, token: BinaryIO, as_json: bool) -> None:
     """Say whom a token lets in, or why nobody: the gate itself tells no caller. `-` reads standard input."""
     from palladion.access.tokens import TOKEN_BYTES_MAX
-    from palladion.errors import NotFoundError
+    from palladion.errors import ConflictError, NotFoundError
     from palladion.gate.issuers import examine_token
 
     installation = find_installation(ctx)
@@ -123,9 +123,14 @@ def check_token(ctx: click.Context, token: BinaryIO, as_json: bool) -> None:
                 "palladion client identity add",
             )
         client = records.clients.get(known[0].client)
+        standing = records.standings.current()[client.id].standing
     name = f"{client.organisation}/{client.name}"
+    if client.revoked_at is not None:
+        raise ConflictError(f"the token is right, and its client {name} was revoked on {client.revoked_at:%Y-%m-%d}")
+    said = {"identity": found.identity, "user": found.user}
     if as_json:
-        print_json({"client": name, "identity": found.identity, "user": found.user, "bound_to": found.bound_to})
+        print_json({"client": name, "standing": standing, **said, "bound_to": found.bound_to})
         return
-    echo(f"the token lets in {name}")
-    print_fields([("identity", found.identity), ("user", found.user), ("only with certificate", found.bound_to)])
+    suspended = standing == "suspended"
+    echo(f"the token lets in {name}" if not suspended else f"the token is that of {name}, which is suspended")
+    print_fields([*said.items(), ("only with certificate", found.bound_to)])

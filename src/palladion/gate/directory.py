@@ -115,6 +115,13 @@ class Directory:
         """Every client that is not revoked, by id."""
         return self._callers
 
+    def strangers(self) -> list[str]:
+        """Clients and organisations that the access policies name and nobody is."""
+        if self._access is None:
+            return []
+        clients = (caller.client for caller in self._callers.values())
+        return self._access.strangers([(client.organisation, client.name) for client in clients])
+
     def load(self, roll: Roll, unwritten: Iterable[StandingChange] = ()) -> list[str]:
         """Take over what the registry says; returns the clients whose standing was raised since the last time.
 

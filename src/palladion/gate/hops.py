@@ -4,10 +4,9 @@ A proxy is believed that proves to be the one that the policy names; from anybod
 address nobody is believed: whoever reaches the port can have any. Nothing of a request is ever passed on as it came.
 """
 
-import re
 import socket
 from asyncio import BaseTransport
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import ip_address
@@ -23,7 +22,9 @@ from palladion.policy import ProxyPolicy
 SCOPE = "palladion"  # where a connection's hop stands in the scope of ASGI
 CERTIFICATES_MAX = 1024  # of clients behind proxies, remembered: reading one costs more than the rest of a request
 PAYMENT_CHARACTERS_MAX = 128
-_JA4 = re.compile(r"[tqd][0-9a-z]{2}[di][0-9]{4}[0-9a-z]{2}_[0-9a-f]{12}_[0-9a-f]{12}")
+# Two of these, and two readers may each believe another one (request smuggling, confused identities); a proxy cannot
+# tell of a client in them.
+ONCE = frozenset({b"authorization", b"x-api-key", b"content-type", b"content-length", b"content-encoding", b"host"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,23 +50,41 @@ class Hops:
     """What the policy makes of the other ends of connections."""
 
     def __init__(self, policy: ProxyPolicy) -> None:
-        """Raises PolicyError on an identity that is none."""
+        """Raises PolicyError on an identity that is none, and on headers that cannot be told apart."""
         self._policy = policy
         self._identities = frozenset(map(_identity, policy.identities))
         self._certificate = policy.certificate_header.encode()
-        self._user, self._address, self._ja4, self._payment = (
-            name.encode()
-            for name in (policy.user_header, policy.address_header, policy.ja4_header, policy.payment_header)
+        self._user, self._address, self._payment = (
+            name.encode() for name in (policy.user_header, policy.address_header, policy.payment_header)
         )
-        self.headers = frozenset({self._certificate, self._user, self._address, self._ja4, self._payment} - {b""})
+        names = (self._certificate, self._user, self._address, self._payment)
+        self.headers = frozenset(filter(None, names))
+        for name in self.headers:
+            if names.count(name) > 1:
+                raise PolicyError(f"proxy: two settings name the header {name.decode()}, which can hold one of them")
+        taken = sorted(self.headers & ONCE)
+        if taken:
+            raise PolicyError(f"proxy: the header {taken[0].decode()} has a meaning of its own", "name another one")
         self._read_forwarded = lru_cache(CERTIFICATES_MAX)(read_forwarded)
 
-    def peer(self, hop: Hop | None, headers: Mapping[bytes, bytes], address: str | None) -> tuple[Peer, str | None]:
-        """Who asks, and from which address if that can be believed. Raises Problem where a proxy speaks nonsense."""
+    def peer(
+        self,
+        hop: Hop | None,
+        headers: Mapping[bytes, bytes],
+        address: str | None,
+        repeated: Set[bytes] = frozenset(),
+    ) -> tuple[Peer, str | None]:
+        """Who asks, and from which address if that can be believed; `repeated` headers came more than once.
+
+        Raises Problem where a proxy speaks nonsense. Strangers are told nothing of what a proxy is believed.
+        """
         if hop is None:
             return STRANGER, address
         if not self._is_proxy(hop):
             return Peer(hop.certificate), address
+        twice = sorted(self.headers & repeated)
+        if twice:
+            raise Problem("bad-request", f"the header {twice[0].decode()} comes twice")
         # its own certificate and address are not the client's
         told = {name: value for name in self.headers if (value := headers.get(name))}
         if not told:
@@ -79,7 +98,7 @@ class Hops:
 
     def _told(self, told: Mapping[bytes, bytes]) -> tuple[Peer, str | None]:
         name = b""
-        certificate = user = address = ja4 = payment = None
+        certificate = user = address = payment = None
         try:
             for name, value in told.items():
                 if name == self._certificate:
@@ -89,15 +108,13 @@ class Hops:
                 elif name == self._address:
                     # one address: in a list, all but the last were written by whoever came before
                     address = str(ip_address(value.decode("ascii").strip()))
-                elif name == self._ja4:
-                    ja4 = _matching(_JA4, value)
                 else:
                     payment = _payment(value)
         except FormatError as error:
             raise Problem("bad-request", f"the header {name.decode()}: {error.message}") from None
         except ValueError:  # also UnicodeDecodeError
             raise Problem("bad-request", f"the header {name.decode()} is not what it should be") from None
-        return Peer(certificate, user, ja4, payment), address
+        return Peer(certificate, user, payment), address
 
 
 def _identity(text: str) -> str:
@@ -105,13 +122,6 @@ def _identity(text: str) -> str:
         return parse_spiffe_id(text) if text.startswith("spiffe:") else parse_fingerprint(text)
     except ValueError as error:
         raise PolicyError(f"proxy.identities: {text!r}: {error}") from None
-
-
-def _matching(pattern: re.Pattern[str], value: bytes) -> str:
-    text = value.decode("ascii")
-    if not pattern.fullmatch(text):
-        raise ValueError("it has another form")
-    return text
 
 
 def _payment(value: bytes) -> str:

@@ -16,12 +16,11 @@ _SALT_PERSON = b"pall/ledger-salt"
 class Peer:
     """What can be believed of who asks beyond the headers: its certificate, and what a proxy tells that is believed.
 
-    `user` is the client's own user, `ja4` a fingerprint of its TLS, `payment` a name of its means of payment.
+    `user` is the client's own user, `payment` a name of its means of payment.
     """
 
     certificate: Certificate | None = None
     user: str | None = None
-    ja4: str | None = None
     payment: str | None = None
 
 

@@ -136,9 +136,7 @@ class Stages:
             raise
         return held
 
-    def admit(
-        self, caller: Caller, route: RoutePolicy, queries: int, *, rows: int = 1, address: str | None
-    ) -> None:
+    def admit(self, caller: Caller, route: RoutePolicy, queries: int, *, rows: int = 1, address: str | None) -> None:
         """Spend `queries` of every rate; a request of more `rows` than can ever be asked at once is told so.
 
         `address` is the request's. Raises Problem, and then nothing is spent.
@@ -159,15 +157,13 @@ class Stages:
 
     def asker(self, caller: Caller, request: Request) -> Asker:
         """The caller as the watch knows it."""
-        return Asker(caller.id, caller.client.organisation, request.address)
+        return Asker(caller.id, caller.client.organisation, request.address, request.peer.payment)
 
     def may_rise(self, caller: Caller) -> bool:
         """Whether `settle` could raise the caller, which then begins anew."""
         return caller.standing != "trusted" and self._standings.may_rise(caller, self.clock.now())
 
-    def settle(
-        self, caller: Caller, route: RoutePolicy, observation: Observation, *, watched: str = ""
-    ) -> list[Step]:
+    def settle(self, caller: Caller, route: RoutePolicy, observation: Observation, *, watched: str = "") -> list[Step]:
         """Put the verdict into effect, in memory; returns what changed, or would have.
 
         `watched` is the name under which the watch knows what was asked, if that is not the model's.

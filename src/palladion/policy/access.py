@@ -40,12 +40,16 @@ class IssuerPolicy(Section, frozen=True):
         Meta(
             max_length=2000,
             description="Address or file of its public keys (a JWK set); an address needs https beyond the loopback. "
-            "Empty means /.well-known/jwks.json below the issuer's address.",
+            "Empty means where the issuer's /.well-known/openid-configuration says.",
         ),
     ] = ""
     ca: Annotated[
         str,
-        Meta(description="Certificates in PEM that the address of the keys is checked by; empty means the system's."),
+        Meta(
+            max_length=4096,
+            description="File of authorities, in PEM, that vouch for where the keys are fetched from, and no others "
+            "do; empty means the system's.",
+        ),
     ] = ""
     algorithms: Annotated[
         tuple[Algorithm, ...],
@@ -98,12 +102,13 @@ class ProxyPolicy(Section, frozen=True):
         str,
         Meta(pattern=_HEADER, description="Header with the one network address of the client, such as x-real-ip."),
     ] = ""
-    ja4_header: Annotated[
-        str, Meta(pattern=_HEADER, description="Header with the JA4 fingerprint of the client's TLS.")
-    ] = ""
     payment_header: Annotated[
         str,
-        Meta(pattern=_HEADER, description="Header with a name of the client's means of payment, which links accounts."),
+        Meta(
+            pattern=_HEADER,
+            description="Header with a name of the client's means of payment, such as a token of the card: accounts "
+            "that share it are judged together.",
+        ),
     ] = ""
 
 

@@ -31,9 +31,14 @@ class Answer:
 
 @contextmanager
 def exchange(
-    url: str, *, body: bytes | None = None, content_type: str = "", seconds: float = EXCHANGE_SECONDS
+    url: str,
+    *,
+    body: bytes | None = None,
+    content_type: str = "",
+    seconds: float = EXCHANGE_SECONDS,
+    context: ssl.SSLContext | None = None,
 ) -> Iterator[Answer]:
-    """GET `url`, or POST `body` to it.
+    """GET `url`, or POST `body` to it; `context` says who may vouch for the server, the system's authorities without.
 
     Raises StorageError, also while the body is read, if no whole answer comes in time.
     """
@@ -42,7 +47,7 @@ def exchange(
     if content_type:
         headers["Content-Type"] = content_type
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    with closing(_connection(parts, seconds)) as connection:
+    with closing(_connection(parts, seconds, context)) as connection:
         with _reported(parts):
             connection.connect()
         watchdog = _Watchdog(connection.sock, seconds)
@@ -68,9 +73,9 @@ def split_url(url: str) -> SplitResult:
     return parts
 
 
-def _connection(parts: SplitResult, seconds: float) -> HTTPConnection:
+def _connection(parts: SplitResult, seconds: float, context: ssl.SSLContext | None) -> HTTPConnection:
     if parts.scheme == "https":
-        return HTTPSConnection(parts.netloc, timeout=seconds, context=ssl.create_default_context())
+        return HTTPSConnection(parts.netloc, timeout=seconds, context=context or ssl.create_default_context())
     return HTTPConnection(parts.netloc, timeout=seconds)
 
 

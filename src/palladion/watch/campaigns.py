@@ -1,7 +1,8 @@
 """Campaigns: accounts that are linked count as one, because twenty of them can each stay below every threshold.
 
-Links are an organisation, or a network address that few accounts share; nothing that the statistic looks at. A group
-is tested by the same statistic, with the spread of a group's mean instead of a client's, against honest organisations.
+Links are an organisation, a means of payment, or a network address that few accounts share; nothing that the statistic
+looks at. A group is tested by the same statistic, with the spread of a group's mean instead of a client's, against
+honest organisations.
 """
 
 from collections import defaultdict
@@ -20,9 +21,10 @@ from palladion.watch.client import ClientState, Reading, nothing
 from palladion.watch.rows import Rows
 
 ACCOUNTS_PER_ADDRESS_MAX = 20  # an address that more accounts share is a proxy or a company's way out, and no link
-TOKENS_PER_ACCOUNT_MAX = 64  # further addresses link nobody: an account can come from another one with every query
+TOKENS_PER_ACCOUNT_MAX = 64  # of a kind; further ones link nobody: an account can have a new address for every query
 SUBSCRIBER_BITS = 64  # of an IPv6 address; the other half is the subscriber's to choose
 _ADDRESS = "address:"
+_PAYMENT = "payment:"
 _NOWHERE = coverage.empty_bitmap()  # of a group without members; never written to
 _NOWHERE.setflags(write=False)
 
@@ -193,9 +195,18 @@ class Links:
 
         When one account too many shows it, those that it had linked are parted, unless something else links them.
         """
-        if len(self._tokens[client]) >= TOKENS_PER_ACCOUNT_MAX:
-            return []
-        return self._show(client, _ADDRESS + _subscriber(address))
+        return [] if self._full(client, _ADDRESS) else self._show(client, _ADDRESS + _subscriber(address))
+
+    def payment(self, client: str, payment: str) -> list[str]:
+        """Link by means of payment, however many share it; returns what `organisation` does."""
+        return [] if self._full(client, _PAYMENT) else self._show(client, _PAYMENT + payment)
+
+    def _full(self, client: str, kind: str) -> bool:
+        """Whether an account has shown enough of a kind: addresses must not keep a payment from linking."""
+        tokens = self._tokens[client]
+        if len(tokens) < TOKENS_PER_ACCOUNT_MAX:
+            return False
+        return sum(token.startswith(kind) for token in tokens) >= TOKENS_PER_ACCOUNT_MAX
 
     def _show(self, client: str, token: str) -> list[str]:
         holders = self._holders[token]

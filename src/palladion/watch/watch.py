@@ -30,11 +30,12 @@ NOTEWORTHY = 2.0  # standard deviations of an honest client's mean; below, a fea
 
 @dataclass(frozen=True)
 class Asker:
-    """Who asks: the client's id, its organisation, and its network address where it can be believed."""
+    """Who asks: the client's id, its organisation, and where they can be believed, its network address and payment."""
 
     client: str
     organisation: str
     address: str | None = None
+    payment: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -301,6 +302,8 @@ class Watch:
         changed = self._links.organisation(asker.client, asker.organisation)
         if asker.address is not None:
             changed = changed + self._links.address(asker.client, asker.address)
+        if asker.payment is not None:
+            changed = changed + self._links.payment(asker.client, asker.payment)
         return changed
 
     def _joins(self, known: _Model, client: str) -> bool:

@@ -55,7 +55,7 @@ class Front:
     def removed(self) -> list[str]:
         """Headers that only a proxy may say: what clients put there never arrives."""
         proxy = self.plan.policy.proxy
-        told = (proxy.user_header, proxy.ja4_header, proxy.payment_header, proxy.address_header)
+        told = (proxy.user_header, proxy.payment_header, proxy.address_header)
         return [name for name in told if name]
 
 
