@@ -25,7 +25,6 @@ TESTED_ELSEWHERE = {
     "registry/rows.py": "values without logic",
     "purposes.py": "values without logic; tests/test_keys.py and tests/tools/test_reference.py",
     "policy/access.py": "values without logic; tests/policy reads and writes all of them",
-    "policy/limits.py": "values without logic; tests/policy reads and writes all of them",
     "policy/section.py": "values without logic; tests/policy reads and writes all of them",
     "policy/sections.py": "values without logic; tests/policy reads and writes all of them",
     "policy/serving.py": "values without logic; tests/policy reads and writes all of them",

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from palladion.cli.main import main
+from palladion.clock import SystemClock
+from palladion.lifecycle.installation import Installation
 from tests.cli import session
 
 LIFE = """
@@ -60,6 +62,15 @@ fraud is rolled back to version 1 (ledger …)
 """
 
 
+UNWATCHED = """
+$ palladion model promote fraud@2
+fraud version 2 is promoted (ledger …)
+palladion: warning: fraud@2 is not calibrated, the version before was: nobody is watched on it until it is
+$ palladion model rollback fraud
+fraud is rolled back to version 1 (ledger …)
+"""
+
+
 @pytest.fixture
 def served(folder: Path) -> Path:
     """A folder with two versions and a route."""
@@ -83,3 +94,10 @@ def test_documents_say_what_tables_say(served: Path, capsys: pytest.CaptureFixtu
         shown = json.loads(capsys.readouterr().out)
     assert listed["models"][0]["canary"] == {"version": 2, "percent": 5}
     assert [item["canary_percent"] for item in shown["versions"]] == [None, 5]
+
+
+def test_promoting_what_is_not_calibrated_warns_that_the_watch_ends(served: Path) -> None:
+    installation = Installation.find(served, SystemClock())
+    with installation.open_registry() as registry, registry.write() as records:
+        records.calibrations.add("fraud", 1, path="1", digest=64 * "a", simulated=True, clients=100)
+    session.run(session.parse(UNWATCHED), served)

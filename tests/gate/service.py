@@ -135,6 +135,9 @@ class Service:
         assert self.process.stderr is not None
         for line in self.process.stderr:
             self._complaints.append(line)
+            if line.startswith("{"):
+                # where logs are JSON, what it says is one of them
+                self._lines.put(str(msgspec.json.decode(line)["message"]))
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from palladion.gate.app import App
+from palladion.gate.hops import SCOPE, Hop
 from palladion.gate.requests import Request, Response
 
 from .gates import JOURNAL_ORIGIN, PATH, ROW, Bench, Deadlines, House, answer, header, open_gate, problem
@@ -45,10 +46,11 @@ class Exchange:
         path: str = PATH,
         headers: Iterable[tuple[bytes, bytes]] | None = None,
         client: tuple[str, int] | None = ("127.0.0.7", 1234),
+        hop: Hop | None = None,
     ) -> Response:
         if headers is None:
             headers = [self.key]
-        scope = {"type": "http", "method": method, "path": path, "headers": list(headers), "client": client}
+        scope = {"type": "http", "method": method, "path": path, "headers": list(headers), "client": client, SCOPE: hop}
         return asyncio.run(self._run(scope, list(parts) or [_part(BODY)]))
 
     @property
@@ -108,6 +110,22 @@ def test_two_keys_in_two_headers_of_one_name_are_nobodys(bench: Bench, house: Ho
     headers = [(b"authorization", b"Bearer " + house.keys[name].encode()) for name in ("acme", "globex")]
     assert problem(Exchange(bench).run(headers=headers)) == "bad-request"
     assert bench.journal.records == []
+
+
+def test_strangers_learn_no_name_of_a_header_that_a_proxy_is_believed(house: House) -> None:
+    bench = open_gate(house, proxy={"user_header": "x-secret-user", "identities": ["spiffe://example.org/edge"]})
+    refused = [
+        Exchange(bench).run(headers=[(name, b"a"), (name, b"b")]) for name in (b"x-secret-user", b"x-anything-else")
+    ]
+    assert [problem(response) for response in refused] == ["unauthenticated"] * 2
+    assert refused[0].body == refused[1].body
+
+
+def test_a_proxy_that_says_a_thing_twice_is_refused(house: House) -> None:
+    bench = open_gate(house, proxy={"user_header": "x-secret-user"})
+    exchange = Exchange(bench)
+    response = exchange.run(headers=[exchange.key, *[(b"x-secret-user", b"a")] * 2], hop=Hop(local=True))
+    assert answer(response)["detail"] == "the header x-secret-user comes twice"
 
 
 def test_other_headers_may_come_twice(bench: Bench) -> None:

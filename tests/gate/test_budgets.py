@@ -1,7 +1,7 @@
 """Budgets: reserved before, settled after, and never passed, however many ask at once."""
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from palladion.clock import ManualClock
-from palladion.gate.budgets import ORGANISATION, STEP_TOKENS, WEIGHTS, Budgets, Reservation, weight
+from palladion.gate.budgets import ORGANISATION, STEP_TOKENS, WEIGHTS, Budgets, Reservation, heaviest, weight
+from palladion.gate.contract import Contract
 from palladion.gate.directory import Caller
-from palladion.gate.disclosure import LEVELS
+from palladion.gate.disclosure import LEVELS, Level, Terms
 from palladion.gate.places import Places
 from palladion.gate.problems import Problem
 from palladion.gate.rates import WHOSE
-from palladion.policy import ContractPolicy, LimitsPolicy, Policy
+from palladion.policy import ContractPolicy, LimitsPolicy, Policy, RoutePolicy
 from tests.lifecycle.installations import NOW
 
 from .callers import caller
@@ -306,6 +307,35 @@ def test_every_level_has_a_weight_and_less_never_weighs_more() -> None:
     assert WEIGHTS.keys() == set(LEVELS.values())
     assert 1.0 == weight("contract", "scores") >= weight("reduced", "scores") >= weight("label", "scores") > 0
     assert weight("contract", "label") == weight("label", "scores")
+
+
+LABELS = RoutePolicy(model="fraud", path="/labels", answer="label")
+SCORES = RoutePolicy(model="fraud", path="/scores")
+
+
+def _heaviest(routes: list[RoutePolicy], *, level: Level = "contract", scopes: tuple[str, ...] = ()) -> float:
+    """What a bucket weighs that a client asks on the route for labels."""
+    asker = caller()
+    asker = replace(asker, client=replace(asker.client, scopes=scopes))
+    here = Terms(Contract("p", None, "classes", "label", 17, 0), level)
+    return heaviest(here, asker, "fraud", routes, lambda _, route, contract: Terms(contract, level))
+
+
+def test_a_label_weighs_as_much_as_the_scores_that_another_route_gives() -> None:
+    assert _heaviest([LABELS]) == WEIGHTS["label"]
+    assert _heaviest([LABELS, SCORES]) == WEIGHTS["contract"]
+    assert _heaviest([SCORES, LABELS]) == WEIGHTS["contract"]
+
+
+def test_scores_that_a_client_cannot_have_are_not_charged() -> None:
+    assert _heaviest([LABELS, SCORES], level="label") == WEIGHTS["label"]
+    assert _heaviest([LABELS, SCORES], scopes=("route:/labels",)) == WEIGHTS["label"]
+    assert _heaviest([LABELS, RoutePolicy(model="churn")]) == WEIGHTS["label"]
+
+
+def test_a_route_on_which_a_client_gets_nothing_adds_no_weight() -> None:
+    here = Terms(Contract("p", None, "classes", "label", 17, 0), "contract")
+    assert heaviest(here, caller(), "fraud", [SCORES], lambda *_: None) == WEIGHTS["label"]
 
 
 def test_the_page_has_every_weight_and_every_limit() -> None:

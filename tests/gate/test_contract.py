@@ -176,6 +176,7 @@ def test_the_classes_of_a_mask_are_found_first_or_last() -> None:
         ({"kind": "embedding", "answer": "label"}, (LABEL, VECTORS), 'answer = "label"'),
         ({"kind": "classes", "flipped": 0.03}, (TOKENS,), "answers of 3 dimensions cannot be marked"),
         ({"threshold": float("nan")}, (NUMBER,), "threshold is no number"),
+        ({"threshold": 0.7, "flipped": 0.03}, (PROBABILITIES,), "turn decisions at the threshold 0.7"),
         ({"perturbation": "reverse-sigmoid"}, (NUMBER,), "no class scores to perturb"),
         ({"perturbation": "reverse-sigmoid", "kind": "boxes", "grid": 8.0}, (BOXES,), "no class scores to perturb"),
         ({"perturbation": "modelguard-w"}, (Port("p", "float32", (None, 33)),), "at most 32 classes, .* has 33"),
@@ -221,3 +222,14 @@ def test_more_dimensions_are_taken_where_the_route_declared_them() -> None:
     assert contract.class_scores(outputs, 2).shape == (2, 0)
     with pytest.raises(FormatError, match="for 2 rows"):
         contract.verify_outputs({"s": np.ones((2, 3))}, 2)
+
+
+@pytest.mark.parametrize(("protocol", "typed"), [("predict", False), ("open-inference", True)])
+def test_answers_have_the_types_of_the_model_where_the_protocol_says_so(protocol: str, typed: bool) -> None:
+    assert make_contract(_route(protocol=protocol), (PROBABILITIES,)).typed is typed
+    assert make_contract(_route(protocol=protocol, kind="mask", grid=8.0), (PAINTED,)).typed is typed
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_largest_logits_overflow_nothing() -> None:
+    assert as_probabilities(np.array([[1.7e308, -1.7e308], [1.7e308, 1.7e308]])).tolist() == [[1, 0], [0.5, 0.5]]

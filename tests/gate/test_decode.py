@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from palladion.gate.decode import WORDS_CHARACTERS_MAX, InputDecoder, numbers, packed
+from palladion.gate.decode import WORDS_CHARACTERS_MAX, InputDecoder, numbers, packed, verify_exact
 from palladion.gate.problems import Problem
 from palladion.model.run import Port
 
@@ -251,3 +251,20 @@ def test_what_is_packed_is_what_numpy_makes_of_it(data: st.DataObject, dtype: st
 )
 def test_what_cannot_be_packed_is_left_to_numpy(values: list[Any], dtype: str, rank: int) -> None:
     assert packed(values, dtype, rank) is None
+
+
+@pytest.mark.parametrize(("dtype", "value"), [("int64", 2**53), ("int64", -(2**63)), ("uint64", 2**64 - 1)])
+def test_an_integer_that_the_watch_would_take_for_another_is_told_by_its_field(dtype: str, value: int) -> None:
+    feeds = {"x": np.zeros((2, 1), np.float32), "id": np.array([[1], [value]], dtype)}
+    with pytest.raises(Problem) as caught:
+        verify_exact(feeds)
+    assert (caught.value.kind, caught.value.field) == ("bad-input", "inputs.id")
+    with pytest.raises(Problem) as caught:
+        verify_exact({"id": feeds["id"]})
+    assert caught.value.field == "inputs"
+
+
+@pytest.mark.parametrize("value", [2**53 - 1, 1 - 2**53])
+def test_integers_that_a_double_tells_apart_pass(value: int) -> None:
+    verify_exact({"id": np.array([[value]], np.int64), "none": np.zeros((1, 0), np.int64)})
+    verify_exact({"x": np.array([[1e300]]), "word": np.array(["a"], object), "small": np.array([[-128]], np.int8)})

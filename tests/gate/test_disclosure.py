@@ -215,3 +215,55 @@ def test_a_mask_goes_out_under_its_own_name() -> None:
     contract = _contract(kind="mask", scores=None, label="m", grid=2.0, rank=3)
     assert disclose({"m": painted}, contract, "contract") == {"m": painted}
     assert disclose({"m": painted}, contract, "reduced")["m"].tolist() == np.zeros((1, 4, 4)).tolist()
+
+
+TYPES = st.sampled_from([np.float16, np.float32, np.float64])
+
+
+@pytest.mark.filterwarnings("error")
+@given(
+    st.sampled_from(["classes", "numbers", "embedding", "boxes", "mask"]),
+    TYPES,
+    st.data(),
+    st.sampled_from(list(LEVELS.values())),
+    st.sampled_from([None, "reverse-sigmoid", "modelguard-w"]),
+    st.sampled_from([float("inf"), 0.5, 1.76e308]),
+    st.integers(0, 17),
+)
+def test_whatever_a_model_says_in_finite_numbers_is_disclosed_in_finite_ones(
+    kind: Any, dtype: Any, data: st.DataObject, level: Level, method: Any, threshold: float, decimals: int
+) -> None:
+    shape = (2, 3, 4) if kind == "mask" else (2, 4)
+    largest = float(np.finfo(dtype).max)
+    numbers = st.one_of(
+        st.floats(-largest, largest, width=np.dtype(dtype).itemsize * 8),
+        st.sampled_from([largest, -largest, 0.0, 0.5]),
+    )
+    outputs = {"p": data.draw(arrays(dtype, shape, elements=numbers))}
+    boxes = {"scores": None, "boxes": "p", "rank": 2} if kind == "boxes" else {}
+    contract = _contract(kind=kind, grid=8.0, threshold=threshold, decimals=decimals, top_k=2, typed=True, **boxes)
+    shown = disclose_to(Terms(contract, level, method, 0.3), outputs)
+    for name, values in shown.items():
+        with np.errstate(over="ignore"):
+            assert np.isfinite(values.astype(outputs[name].dtype if name in outputs else values.dtype)).all()
+
+
+def test_half_precision_keeps_the_label_of_scores_that_are_hidden() -> None:
+    scores = np.array([[-3, -2, -4]], np.float16)
+    shown = disclose({"p": scores}, _contract(decimals=4, top_k=1, typed=True), "contract")["p"]
+    assert shown.astype(np.float16).argmax() == 1
+
+
+def test_a_typed_answer_is_on_its_side_of_the_threshold_in_its_type() -> None:
+    scores = np.array([[0.70000005, 0.29999995]], np.float32)
+    shown = disclose({"p": scores}, _contract(decimals=1, threshold=0.7, typed=True), "contract")["p"]
+    assert float(shown.astype(np.float32)[0, 0]) >= 0.7
+    assert shown[0, 1] == 0.3
+
+
+@pytest.mark.parametrize("method", ["reverse-sigmoid", "modelguard-w"])
+def test_decisions_stay_under_perturbation(method: Any) -> None:
+    scores = np.array([[0.75, 0.25], [0.52, 0.48]])
+    terms = Terms(_contract(decimals=4, threshold=0.7), "contract", method, 0.2)
+    shown = disclose_to(terms, {"p": scores})["p"]
+    assert ((shown >= 0.7) == (scores >= 0.7)).all()

@@ -3,15 +3,16 @@
 import asyncio
 import math
 import threading
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
 from palladion.clock import ManualClock
 from palladion.errors import BusyError, FormatError
+from palladion.gate import keeper as module
 from palladion.gate.directory import WATCH
 from palladion.gate.keeper import LIMITS, Keeper, encode_limits, load_limits, load_suspicion, suspicion_purpose
 from palladion.gate.limits import Saved
@@ -159,21 +160,57 @@ def test_what_the_watch_decided_after_a_person_is_written(registry: Registry, mi
     assert _history(registry, mine) == ["trusted", "watched", "degraded"]
 
 
-def test_a_write_that_nobody_waits_for_any_more_is_not_forgotten(registry: Registry, mine: House) -> None:
+def _given_up(work: Callable[[Keeper], Coroutine[Any, Any, None]]) -> Callable[[Keeper], Awaitable[None]]:
+    """Something that a keeper is asked for, by somebody who stops waiting while its thread is busy."""
     hold = threading.Event()
 
-    async def work(keeper: Keeper) -> None:
+    async def run(keeper: Keeper) -> None:
         blocking = asyncio.create_task(keeper.run(lambda _: hold.wait(30)))
-        writing = asyncio.create_task(keeper.standings([_change(mine, "throttled")]))
+        waiting = asyncio.create_task(work(keeper))
         await asyncio.sleep(0)
-        writing.cancel()
+        await asyncio.sleep(0)
+        waiting.cancel()
         hold.set()
-        await asyncio.gather(blocking, writing, return_exceptions=True)
-        assert keeper.unwritten == [_change(mine, "throttled")]
+        await asyncio.gather(blocking, waiting, return_exceptions=True)
+        assert waiting.cancelled()
+
+    return run
+
+
+def test_a_write_that_nobody_waits_for_any_more_is_not_forgotten(registry: Registry, mine: House) -> None:
+    async def work(keeper: Keeper) -> None:
+        await _given_up(lambda keeper: keeper.standings([_change(mine, "throttled")]))(keeper)
         await keeper.states({})
+        assert keeper.unwritten == []
 
     _use(registry, work)
     assert _history(registry, mine) == ["trusted", "throttled"]
+
+
+def test_a_case_that_is_opened_while_nobody_waits_any_more_is_told_of(
+    registry: Registry, mine: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written, go_on = threading.Event(), threading.Event()
+    real = module._write_standings
+
+    def write(registry: Registry, changes: Sequence[StandingChange]) -> list[Incident]:
+        cases = real(registry, changes)
+        written.set()
+        go_on.wait(30)
+        return cases
+
+    monkeypatch.setattr(module, "_write_standings", write)
+
+    async def work(keeper: Keeper) -> list[Incident]:
+        waiting = asyncio.create_task(keeper.standings([_change(mine, "suspended")]))
+        await asyncio.to_thread(written.wait, 30)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        go_on.set()
+        await keeper.states({})
+        return keeper.opened()
+
+    assert [case.clients for case in _use(registry, work)] == [(mine.ids["acme"],)]
 
 
 def test_states_are_saved_by_purpose_and_client(registry: Registry, mine: House) -> None:
@@ -201,19 +238,37 @@ def test_states_that_could_not_be_saved_are_saved_with_the_next(registry: Regist
 
 
 def test_a_save_that_is_cancelled_loses_nothing(registry: Registry, mine: House) -> None:
-    hold = threading.Event()
-
     async def work(keeper: Keeper) -> None:
-        blocking = asyncio.create_task(keeper.run(lambda _: hold.wait(30)))
-        saving = asyncio.create_task(keeper.states({"one": {mine.ids["acme"]: b"1"}}))
-        await asyncio.sleep(0)
-        saving.cancel()
-        hold.set()
-        await asyncio.gather(blocking, saving, return_exceptions=True)
+        await _given_up(lambda keeper: keeper.states({"one": {mine.ids["acme"]: b"1"}}))(keeper)
         await keeper.states({})
 
     _use(registry, work)
     assert _saved(registry, "one") == {mine.ids["acme"]: b"1"}
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_what_is_put_aside_while_others_are_saved_is_saved_after_them(
+    registry: Registry, mine: House, fails: bool
+) -> None:
+    acme, globex = mine.ids["acme"], mine.ids["globex"]
+
+    async def work(keeper: Keeper) -> None:
+        real = keeper.run
+
+        async def run(function: Callable[[Registry], _Result]) -> _Result:
+            keeper.put_aside({"one": {acme: b"new"}})
+            if fails:
+                raise BusyError("the registry is busy")
+            return await real(function)
+
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(keeper, "run", run)
+            with pytest.raises(BusyError) if fails else nullcontext():
+                await keeper.states({"one": {acme: b"old", globex: b"2"}})
+        await keeper.states({})
+
+    _use(registry, work)
+    assert _saved(registry, "one") == {acme: b"new", globex: b"2"}
 
 
 def test_saves_at_once_lose_nothing_either(registry: Registry, mine: House) -> None:

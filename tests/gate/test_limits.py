@@ -3,9 +3,11 @@
 import math
 import struct
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,13 +19,28 @@ from palladion.gate.limits import Limits, Saved, decode_saved, encode_saved, nob
 from palladion.gate.problems import Problem
 from palladion.gate.rates import SAVED_MAX
 from palladion.gate.server import ROUTES_MAX
+from palladion.lifecycle.open import find_version
 from palladion.policy import ContractPolicy, LimitsPolicy, Policy, RoutePolicy
 from palladion.registry.gate_states import DATA_BYTES_MAX
 from palladion.registry.rows import Standing
+from palladion.watch.watch import Watch
 from tests.lifecycle.installations import NOW
 
 from .callers import caller
-from .gates import MODEL, ROW, Bench, House, answer, failing, header, open_gate, problem, stub
+from .gates import (
+    MODEL,
+    ROW,
+    Bench,
+    House,
+    add_calibration,
+    answer,
+    failing,
+    header,
+    open_gate,
+    problem,
+    stub,
+    tiny_calibration,
+)
 
 MANY = {"requests_max": 4096}
 EVERY_RATE = {
@@ -348,3 +365,20 @@ def _ask(limits: Limits, name: str, queries: int) -> str:
     except Problem as refused:
         return f"{refused.detail} {refused.retry_after_seconds:.6f}"
     return "answered"
+
+
+@pytest.mark.parametrize("first", ["/scores", "/labels"])
+def test_scores_cost_what_scores_weigh_whichever_route_is_asked_first(house: House, tmp_path: Path, first: str) -> None:
+    own = house.copy(tmp_path)
+    calibration = tiny_calibration(find_version(own.installation, MODEL).content_digest)
+    add_calibration(own.installation, calibration)
+    labels = RoutePolicy(model=MODEL, mode="enforce", path="/labels", answer="label")
+    scores = RoutePolicy(model=MODEL, mode="enforce", path="/scores")
+    bench = open_gate(own, labels, scores, limits={"information_per_day": 1000, "burst": 1000})
+    bench.gate.stages.watch = Watch(bench.gate.stages.policy.watch)
+    bench.gate.stages.watch.watch_model(MODEL, calibration, {})
+    rows = np.random.default_rng(1).standard_normal((32, 4)).tolist()
+    for path in (first, "/labels", "/scores"):
+        assert bench.ask(rows, path=path).status == 200
+    state = bench.gate.stages.watch.explain(own.ids["acme"])[0]
+    assert _information(bench) == state.buckets

@@ -1,32 +1,51 @@
 """What is served while it changes: upstreams that are found, versions that are promoted, and the end of the old."""
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
-from palladion.errors import PolicyError, StorageError
+from palladion.errors import FormatError, PolicyError, StorageError
 from palladion.gate.keeper import Keeper
-from palladion.gate.lineup import Lineup
+from palladion.gate.lineup import Lines, Lineup, Waits
 from palladion.gate.protocols.open_inference_upstream import Described, OpenInferenceUpstream
 from palladion.gate.served import Served
+from palladion.gate.sources.embedded import Embedded
+from palladion.gate.sources.source import Source
 from palladion.gate.trial import Finding
 from palladion.gate.upstream.address import parse_address
 from palladion.gate.upstream.discovery import Discoveries
 from palladion.gate.upstream.limits import UpstreamLimits
 from palladion.gate.upstream.pool import Upstream
 from palladion.gate.upstream.source import UpstreamSource
+from palladion.ledger.record import Record
 from palladion.lifecycle.open import find_version
 from palladion.lifecycle.promote import promote
 from palladion.model.run import Port
 from palladion.policy import RoutePolicy
-from palladion.registry import Registry
+from palladion.registry import CalibrationRow, Registry
+from palladion.watch.watch import Asked, Asker, Watch
 from tests.lifecycle.installations import ACTOR
 
-from .gates import MODEL, OTHER_MODEL, PATH, Bench, House, add_calibration, open_gate, tiny_calibration
+from .gates import (
+    MODEL,
+    OTHER_MODEL,
+    PATH,
+    Bench,
+    House,
+    add_calibration,
+    at,
+    open_gate,
+    session_of,
+    tiny_calibration,
+)
 
 HERE = RoutePolicy(model=OTHER_MODEL, protocol="open-inference")
 THERE = RoutePolicy(model=MODEL, protocol="open-inference", upstream="http://127.0.0.1:1")
@@ -43,6 +62,7 @@ class Scene:
     house: House
     swapped: list[Served]
     kept: list[None]
+    keeper: Keeper
 
     def open(self) -> None:
         routes = self.bench.gate.stages.policy.route
@@ -75,7 +95,7 @@ def make(house: House, tmp_path: Path) -> Iterator[Callable[..., Scene]]:
                 keep=keep,
                 swapped=swapped.append,
             )
-            scene = Scene(bench, lineup, registry, copied, swapped, kept)
+            scene = Scene(bench, lineup, registry, copied, swapped, kept, keeper)
             scene.open()
             return scene
 
@@ -206,6 +226,227 @@ def test_a_version_that_runs_here_is_opened_and_recorded(make: Callable[..., Sce
         assert scene.bench.gate.served[PATH].subject == f"{MODEL}@2"
         (record,) = scene.bench.journal.records
         assert (record.kind, record.details["reason"]) == ("model.opened", "swap live")
+
+    _run(scene, work)
+
+
+def test_what_was_replaced_is_forgotten_once_it_is_closed(
+    make: Callable[..., Scene], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = make(RoutePolicy(model=MODEL))
+    session = weakref.ref(session_of(scene.bench.gate.served[PATH]))
+
+    async def soon(_seconds: float, source: Source) -> None:
+        await source.close()
+
+    monkeypatch.setattr("palladion.gate.lineup._close_after", soon)
+
+    async def work() -> None:
+        await asyncio.to_thread(promote, scene.house.installation, MODEL, 2, actor=ACTOR)
+        await scene.lineup.renew(MODEL)
+        (closing,) = scene.lineup._retired.values()
+        await closing
+        scene.swapped.clear()
+        assert scene.lineup._retired == {}
+        gc.collect()
+        assert session() is None
+
+    _run(scene, work)
+
+
+# --- what fails changes nothing
+
+
+@pytest.fixture
+def sources(monkeypatch: pytest.MonkeyPatch) -> list[Embedded]:
+    """The models that are opened in memory; a test empties it once its scene is made."""
+    made: list[Embedded] = []
+
+    def opened(*arguments: Any, **options: Any) -> Embedded:
+        made.append(Embedded(*arguments, **options))
+        return made[-1]
+
+    monkeypatch.setattr("palladion.gate.served.Embedded", opened)
+    return made
+
+
+def _calibrate(scene: Scene, version: str = MODEL) -> CalibrationRow:
+    found = find_version(scene.house.installation, version)
+    calibration = tiny_calibration(found.content_digest)
+    about = replace(calibration.about, version=found.number)
+    return add_calibration(scene.house.installation, replace(calibration, about=about))
+
+
+def _save(scene: Scene, row: CalibrationRow, data: bytes) -> None:
+    with scene.registry.write() as records:
+        records.gate_states.save(f"suspicion:{MODEL}:{row.digest[:16]}", {scene.house.ids["acme"]: data})
+
+
+def test_a_version_whose_clients_cannot_be_read_is_neither_recorded_nor_kept_open(
+    make: Callable[..., Scene], sources: list[Embedded]
+) -> None:
+    scene = make(RoutePolicy(model=MODEL))
+    sources.clear()
+    before = scene.bench.gate.served[PATH]
+
+    async def work() -> None:
+        await asyncio.to_thread(promote, scene.house.installation, MODEL, 2, actor=ACTOR)
+        row = await asyncio.to_thread(_calibrate, scene, f"{MODEL}@2")
+        await asyncio.to_thread(_save, scene, row, b"no state")
+        with pytest.raises(FormatError):
+            await scene.lineup.renew(MODEL)
+        assert scene.bench.journal.records == []
+        assert scene.bench.gate.served[PATH] is before
+        assert [source._closed for source in sources] == [True]
+        assert not scene.bench.watch.calibrated(MODEL)
+
+    _run(scene, work)
+
+
+def test_a_version_that_cannot_be_recorded_is_closed_and_the_watch_stays_as_it_was(
+    make: Callable[..., Scene], sources: list[Embedded]
+) -> None:
+    scene = make(RoutePolicy(model=MODEL))
+    sources.clear()
+
+    async def work() -> None:
+        await asyncio.to_thread(promote, scene.house.installation, MODEL, 2, actor=ACTOR)
+        await asyncio.to_thread(_calibrate, scene, f"{MODEL}@2")
+        scene.bench.journal.error = StorageError("the disk is full")
+        with pytest.raises(StorageError):
+            await scene.lineup.renew(MODEL)
+        assert [source._closed for source in sources] == [True]
+        assert not scene.bench.watch.calibrated(MODEL)
+        assert scene.lineup.purposes == {MODEL: f"suspicion:{MODEL}:none"}
+
+    _run(scene, work)
+
+
+def test_a_canary_that_cannot_be_recorded_is_closed_and_what_it_was_beside_goes_on(
+    make: Callable[..., Scene], sources: list[Embedded]
+) -> None:
+    scene = make(RoutePolicy(model=MODEL))
+    sources.clear()
+
+    async def work() -> None:
+        await asyncio.to_thread(_begin, scene)
+        scene.bench.journal.error = StorageError("the disk is full")
+        with pytest.raises(StorageError):
+            await scene.lineup.renew(MODEL)
+        assert [source._closed for source in sources] == [True]
+
+    _run(scene, work)
+
+
+def test_where_one_route_of_a_model_cannot_be_opened_the_others_are_not_left_open(
+    make: Callable[..., Scene], sources: list[Embedded], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = make(RoutePolicy(model=MODEL), RoutePolicy(model=MODEL, path="/labels", answer="label"))
+    sources.clear()
+    real = scene.lineup._renewed
+
+    def renewed(item: Served, current: Any) -> Served:
+        if item.route.path == "/labels":
+            raise StorageError("it cannot be read")
+        return real(item, current)
+
+    monkeypatch.setattr(scene.lineup, "_renewed", renewed)
+
+    async def work() -> None:
+        await asyncio.to_thread(promote, scene.house.installation, MODEL, 2, actor=ACTOR)
+        with pytest.raises(StorageError):
+            await scene.lineup.renew(MODEL)
+        assert [source._closed for source in sources] == [True]
+
+    _run(scene, work)
+
+
+# --- another policy
+
+
+RECORD = Record("policy.changed", at(1), "gate", "home", {})
+MINE, OTHERS = RoutePolicy(model=MODEL), RoutePolicy(model=OTHER_MODEL)
+
+
+async def _change(scene: Scene, *routes: RoutePolicy) -> None:
+    policy = scene.house.with_policy(*routes).policy
+
+    def swap(served: Lines, waiting: Waits) -> None:
+        scene.bench.gate.serve(served, None, waiting)
+
+    await scene.lineup.change(policy, RECORD, swap, lambda _served, _waiting: None)
+
+
+async def _ask(scene: Scene) -> None:
+    """One query of a client is observed, by the watch itself."""
+    asked = Asked(Asker(scene.house.ids["acme"], "acme"), np.ones((1, 4), np.float32), np.full((1, 3), 1 / 3))
+    Watch.observe_all(scene.bench.watch, MODEL, [asked], now=at(1).timestamp())
+
+
+def test_a_route_that_comes_back_is_watched_by_the_calibration_that_came_meanwhile(make: Callable[..., Scene]) -> None:
+    scene = make(MINE, OTHERS)
+
+    async def work() -> None:
+        await _change(scene, OTHERS)
+        assert set(scene.lineup.purposes) == {OTHER_MODEL}
+        row = await asyncio.to_thread(_calibrate, scene)
+        await _change(scene, MINE, OTHERS)
+        assert scene.bench.gate.served[PATH].calibration_row == row
+        assert scene.lineup.purposes[MODEL] == f"suspicion:{MODEL}:{row.digest[:16]}"
+        assert scene.bench.watch.calibrated(MODEL)
+
+    _run(scene, work)
+
+
+@pytest.mark.parametrize("written", [True, False])
+def test_what_is_known_of_clients_counts_again_when_a_route_comes_back(
+    make: Callable[..., Scene], written: bool
+) -> None:
+    scene = make(MINE, OTHERS)
+
+    async def work() -> None:
+        await asyncio.to_thread(_calibrate, scene)
+        await scene.lineup.renew(MODEL)
+        # right before the change is recorded, and after what was known was kept
+        scene.bench.journal.before = lambda: _ask(scene)
+        await _change(scene, OTHERS)
+        assert not scene.bench.watch.calibrated(MODEL)
+        scene.bench.journal.before = None
+        if written:
+            await scene.keeper.states({})
+        await _change(scene, MINE, OTHERS)
+        (known,) = scene.bench.watch.explain(scene.house.ids["acme"])
+        assert known.queries == 1
+
+    _run(scene, work)
+
+
+def test_a_route_with_a_canary_that_goes_takes_it_out_of_the_watch(make: Callable[..., Scene]) -> None:
+    scene = make(MINE, OTHERS)
+
+    async def work() -> None:
+        await asyncio.to_thread(_begin, scene)
+        await scene.lineup.renew(MODEL)
+        assert f"{MODEL}@2" in scene.lineup.purposes
+        await _change(scene, OTHERS)
+        assert set(scene.lineup.purposes) == {OTHER_MODEL}
+        assert scene.bench.watch._beside == {}
+
+    _run(scene, work)
+
+
+def test_a_policy_that_cannot_be_recorded_leaves_the_watch_as_it_is(make: Callable[..., Scene]) -> None:
+    scene = make(MINE, OTHERS)
+
+    async def work() -> None:
+        await asyncio.to_thread(_calibrate, scene)
+        await scene.lineup.renew(MODEL)
+        before = dict(scene.lineup.purposes)
+        scene.bench.journal.error = StorageError("the disk is full")
+        with pytest.raises(StorageError):
+            await _change(scene, OTHERS)
+        assert scene.lineup.purposes == before
+        assert scene.bench.watch.calibrated(MODEL)
 
     _run(scene, work)
 

@@ -16,7 +16,7 @@ from palladion.errors import PolicyError
 from palladion.gate.app import App
 from palladion.gate.connections import CONNECTIONS_MAX, Connection
 from palladion.gate.listener import api_config, listen, listen_address, listening, url_of
-from palladion.policy import GatePolicy
+from palladion.policy import GatePolicy, ProxyPolicy
 
 from .certificates import Authority, self_made
 from .gates import House, open_gate
@@ -205,6 +205,50 @@ def test_an_authority_that_is_none_is_a_sentence(
     (tmp_path / "authority.pem").write_text(content)
     with pytest.raises(PolicyError, match=r"gate\.client_ca: .* has no certificate"):
         config(tls_certificate="certificate.pem", tls_key="key.pem", client_ca="authority.pem")
+
+
+@pytest.mark.parametrize("settings", [TLS, {}, {"listen": "0.0.0.0:1", "behind_proxy": True}])
+def test_a_certificate_that_nobody_would_be_asked_for_cannot_be_required(settings: dict[str, Any]) -> None:
+    with pytest.raises(PolicyError, match="nobody would be asked for one") as caught:
+        listen_address(GatePolicy(client_certificate="required", **settings))
+    assert caught.value.hints == ("set gate.client_ca",)
+    assert listen_address(GatePolicy(client_certificate="required", client_ca="authority.pem", **TLS))
+
+
+@pytest.mark.parametrize("settings", [{"client_ca": "authority.pem"}, {"client_certificate": "required"}])
+def test_nobody_shows_a_certificate_on_a_unix_socket(settings: dict[str, Any]) -> None:
+    with pytest.raises(PolicyError, match="over which nobody shows a certificate"):
+        listen_address(GatePolicy(listen="unix:/run/gate.sock", **settings))
+
+
+PROXY: dict[str, Any] = {"identities": ("spiffe://example.org/edge",), "user_header": "x-user"}
+MUTUAL: dict[str, Any] = {**TLS, "client_ca": "authority.pem"}
+
+
+@pytest.mark.parametrize(
+    ("gate", "proxy", "missing"),
+    [
+        (TLS, PROXY, "gate.client_ca"),
+        ({"listen": "0.0.0.0:1", "behind_proxy": True}, PROXY, "gate.client_ca"),
+        (MUTUAL, {"address_header": "x-real-ip"}, "proxy.identities"),
+        ({}, {"certificate_header": "x-forwarded-client-cert"}, "proxy.identities"),
+        ({}, {"identities": PROXY["identities"]}, "gate.client_ca"),
+    ],
+)
+def test_a_proxy_that_could_never_be_believed_is_a_mistake(
+    gate: dict[str, Any], proxy: dict[str, Any], missing: str
+) -> None:
+    with pytest.raises(PolicyError, match=rf"{missing} is not set: no proxy can prove itself") as caught:
+        listen_address(GatePolicy(**gate), proxy=ProxyPolicy(**proxy))
+    assert "Unix socket" in caught.value.hints[0]
+
+
+@pytest.mark.parametrize(
+    ("gate", "proxy"),
+    [(MUTUAL, PROXY), ({"listen": "unix:/run/gate.sock"}, {"user_header": "x-user"}), (TLS, {}), (MUTUAL, {})],
+)
+def test_a_proxy_that_can_prove_itself_is_taken(gate: dict[str, Any], proxy: dict[str, Any]) -> None:
+    assert listen_address(GatePolicy(**gate), proxy=ProxyPolicy(**proxy))
 
 
 def test_certificates_of_clients_need_tls() -> None:

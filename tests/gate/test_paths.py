@@ -105,5 +105,40 @@ def test_problems_speak_as_the_protocol_of_the_path_does(house: House) -> None:
     assert "error" not in answer(bench.ask(path=INFER, headers={}))
 
 
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("/v2/models/nobody/infer", "There is no such route"),
+        ("/v2/models/stats", "There is no such route"),
+        ("/labels/v2/repository/index", "There is no such route"),
+        ("/v1/audio/speech", {"message": ""}),
+        ("/v1", {"message": ""}),
+        ("/v2x", None),
+        ("/nothing", None),
+        ("/other/v2/models", None),
+        (PATH, None),
+    ],
+)
+def test_what_does_not_exist_is_told_as_the_protocol_around_it_does(house: House, path: str, words: object) -> None:
+    labels = RoutePolicy(model=MODEL, protocol="open-inference", path="/labels/", answer="label")
+    bench = open_gate(house, FRAUD, labels, RoutePolicy(model=MODEL, mode="enforce"))
+    bench.gate.serve(bench.gate.served, {"/v1/chat/completions": Other(), "/other": Other()})
+    answered = answer(bench.ask(path=path, body=b"{"))
+    assert answered.get("error") == words
+    assert answered["type"].endswith(":bad-request" if path == PATH else ":not-found")
+
+
+def test_of_two_protocols_around_a_path_the_nearer_one_tells(house: House) -> None:
+    bench = open_gate(house, RoutePolicy(model=MODEL, protocol="open-inference", path="/v1/team"))
+    assert "error" not in answer(bench.ask(path="/v1/nothing"))
+    bench.gate.serve(bench.gate.served, {"/v1/chat/completions": Other()})
+    assert answer(bench.ask(path="/v1/nothing"))["error"] == {"message": ""}
+    assert answer(bench.ask(path="/v1/team/v2/nothing"))["error"] == "There is no such route"
+
+
+def test_strangers_get_no_words_of_a_protocol_for_what_does_not_exist(house: House) -> None:
+    assert "error" not in answer(open_gate(house, FRAUD).ask(path="/v2/models/nobody", headers={}))
+
+
 def _form(bench: Bench) -> dict[bytes, bytes]:
     return {b"x-api-key": bench.house.keys["acme"].encode(), b"content-type": b"text/plain"}

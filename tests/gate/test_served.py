@@ -160,6 +160,19 @@ def test_rows_that_could_not_be_watched_are_refused(house: House) -> None:
     assert (caught.value.kind, caught.value.detail) == ("bad-input", "a row has 4 numbers, expected 5")
 
 
+def test_integers_that_the_watch_would_take_for_others_are_refused_where_it_is_calibrated(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = session_of(open_route(house.installation, ROUTE))
+    real.inputs = (Port("x", "int64", (None, 4)),)
+    monkeypatch.setattr("palladion.gate.served.open_session", lambda _: real)
+    body = msgspec.json.encode({"inputs": [[2**60, 0, 0, 0], [2**60 + 1, 0, 0, 0]]})
+    assert open_route(house.installation, ROUTE).decode(body, {}).rows == 2
+    with pytest.raises(Problem) as caught:
+        _calibrated(house, 4).decode(body, {})
+    assert (caught.value.kind, caught.value.field) == ("bad-input", "inputs")
+
+
 # --- models at an upstream
 
 

@@ -460,8 +460,8 @@ def test_refusals_are_recorded_together_by_client_and_reason(mine: House, monkey
     async def work(running: Running) -> None:
         for path, rows in (("/x", ROW), ("/y", ROW), (PATH, "no rows")):
             await running.ask(path=path, rows=rows)
-        await running.server._record_refusals()
-        await running.server._record_refusals()
+        await running.server._reports.refusals()
+        await running.server._reports.refusals()
 
     _with_server(mine, work, monkeypatch=monkeypatch)
     refused = [record for record in _records(mine.installation) if record.kind == "answer.refused"]
@@ -484,8 +484,8 @@ def test_refusals_that_could_not_be_recorded_are_recorded_later(
             raise StorageError("the disk is full")
 
         recorder.append = fail
-        await running.server._record_refusals()
-        await running.server._record_refusals()
+        await running.server._reports.refusals()
+        await running.server._reports.refusals()
         recorder.append = real
         await running.ask(path="/x")
 

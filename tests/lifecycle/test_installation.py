@@ -157,7 +157,7 @@ def test_a_gate_root_that_signs_another_ledger_than_the_policy_pins_is_refused(t
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda _: "garbage", "ledger.key: expected str matching regex"),
+        (lambda _: "garbage", "ledger.key: expected the key that palladion init wrote"),
         (lambda key: key.replace("palladion.local", "elsewhere"), "not a verifier key"),
         (lambda key: str(VerifierKey("elsewhere", parse_verifier_key(key).public_key)), "is of the log elsewhere"),
     ],

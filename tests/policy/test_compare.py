@@ -1,12 +1,13 @@
 """What differs between two policies, and what names one."""
 
+import tomllib
 from typing import Any
 
 import msgspec
 import pytest
 
 from palladion.policy import ContractPolicy, GatePolicy, Policy, RoutePolicy, WatchPolicy, parse_policy
-from palladion.policy.compare import Change, compare, digest, same, same_table
+from palladion.policy.compare import Change, compare, digest, same, same_table, told
 
 ONE, TWO = RoutePolicy(model="one"), RoutePolicy(model="two")
 
@@ -60,3 +61,36 @@ def test_what_is_no_number_is_the_same_as_what_is_none() -> None:
     one, other = (parse_policy(b'[[route]]\nmodel = "one"', "it").route[0] for _ in range(2))
     assert same_table(one, other)
     assert not same_table(one, TWO)
+
+
+def test_what_a_change_tells_reads_as_people_write_it() -> None:
+    text = """
+[[contract]]
+client = "acme/web"
+burst = 7
+
+[[route]]
+model = "a"
+protocol = "json"
+upstream = "http://127.0.0.1:1"
+reasoning = true
+inputs = [{ name = "x", type = "int8", path = "$.a[*]" }]
+"""
+    contract, route = compare(Policy(), parse_policy(text.encode(), "it"))
+    assert told(contract.after) == 'client = "acme/web", burst = 7'
+    assert told(contract.before) == ""
+    assert 'inputs = [{ name = "x", type = "int8", path = "$.a[*]", shape = [] }]' in told(route.after)
+    assert "reasoning = true" in told(route.after)
+    assert [told("observe"), told(7), told(True), told(("a", "b"))] == ["observe", "7", "true", '["a", "b"]']
+
+
+def test_settings_that_are_told_can_be_written_as_they_are() -> None:
+    table = {
+        "model": 'with "quotes"',
+        "burst": 2.5,
+        "on": False,
+        "list": ["a"],
+        "inner": {"a": 1},
+        "none": float("inf"),
+    }
+    assert tomllib.loads(f"it = {{ {told(table)} }}")["it"] == table

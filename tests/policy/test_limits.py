@@ -26,6 +26,14 @@ def test_a_contract_that_says_nothing_leaves_everything_as_it_is() -> None:
     assert {contract.decimals, contract.top_k} == {-1}
 
 
+@pytest.mark.parametrize("whose", ["user", "organisation", "network", "model", "total"])
+def test_a_burst_of_what_has_no_rate_is_a_mistake(whose: str) -> None:
+    with pytest.raises(PolicyError, match=rf"limits\.{whose}_burst is 5 and .* is 0: that limits nothing") as caught:
+        _parse(f"[limits]\n{whose}_burst = 5")
+    assert caught.value.hints == (f"set limits.{whose}_queries_per_second as well",)
+    assert _parse(f"[limits]\n{whose}_burst = 5\n{whose}_queries_per_second = 0.5")
+
+
 def test_two_contracts_of_one_client_are_refused_however_it_is_written() -> None:
     with pytest.raises(PolicyError, match="client acme/acme has two contracts"):
         _parse('[[contract]]\nclient = "acme"\n[[contract]]\nclient = "web"\n[[contract]]\nclient = "acme/acme"')

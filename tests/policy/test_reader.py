@@ -1,12 +1,18 @@
 """The policy file: errors that say where, and limits."""
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, get_args, get_type_hints
 
 import msgspec
 import pytest
+from msgspec import Meta
 
 from palladion.errors import FormatError, PolicyError
 from palladion.policy import POLICY_BYTES_MAX, Policy, load_policy, parse_policy
+from palladion.policy.reader import FORMS
+from palladion.policy.template import section_types
 
 
 def _parse(text: str) -> Policy:
@@ -25,11 +31,23 @@ def _parse(text: str) -> Policy:
         ("[ledger]\n\norigim = ''", "palladion.toml:3: ledger.origim: unknown setting"),
         (
             "[[route]]\nmodel = 'a'\n\n[[route]]\nmodel = 'b'\nmode = 'off'\n",
-            "palladion.toml:6: route.mode: invalid enum value 'off', got 'off'",
+            "palladion.toml:6: route.mode: expected observe or enforce, got 'off'",
         ),
         (
             "[[route]]\nmodel = 'a'\n[[route]]\nmode = 'observe'\n",
             "palladion.toml:3: route: it has no model, which is required",
+        ),
+        (
+            "[[route]]\nmodel = 'a'\nengine = 'ollama'\n",
+            "palladion.toml:3: route.engine: expected '', vllm, sglang or tensorrt-llm, got 'ollama'",
+        ),
+        (
+            "[[route]]\nmodel = 'a'\nupstream = 'localhost:8000'\n",
+            f"palladion.toml:3: route.upstream: expected {FORMS['route.upstream']}, got 'localhost:8000'",
+        ),
+        (
+            "[[route]]\nmodel = 'a'\ninputs = [{name = 'x', type = 'int8', path = 'instances'}]\n",
+            "palladion.toml:3: route.inputs.path: expected a path such as $.instances[*], got 'instances'",
         ),
         ("[watch]\nalpha_watched = 2", "palladion.toml:2: watch.alpha_watched: expected float <= 0.5, got 2"),
     ],
@@ -76,3 +94,41 @@ def test_marks_without_retention_are_refused() -> None:
 
 def test_without_marks_nothing_has_to_be_kept() -> None:
     assert parse_policy(b'[retention]\nqueries = 0\n[[route]]\nmodel = "fraud"\n', "it").retention.queries == 0
+
+
+def _patterns(table: Any, name: str) -> Iterator[tuple[str, str]]:
+    """Every setting that has to match a pattern, and the pattern."""
+    for key, hint in get_type_hints(table, include_extras=True).items():
+        yield from _patterns_of(hint, f"{name}.{key}")
+
+
+def _patterns_of(hint: Any, name: str) -> Iterator[tuple[str, str]]:
+    if isinstance(hint, Meta):
+        if hint.pattern is not None:
+            yield name, hint.pattern
+    elif isinstance(hint, type) and issubclass(hint, msgspec.Struct):
+        yield from _patterns(hint, name)
+    else:
+        for inner in get_args(hint):
+            yield from _patterns_of(inner, name)
+
+
+def test_every_pattern_has_words_and_no_words_are_left_over() -> None:
+    found = {name for key, (table, _) in section_types().items() for name, _ in _patterns(table, key)}
+    assert found == set(FORMS)
+
+
+def test_the_example_in_the_words_fits_the_pattern() -> None:
+    for key, (table, _) in section_types().items():
+        for name, pattern in _patterns(table, key):
+            examples = re.split(r",? or |, ", FORMS[name].partition(" such as ")[2])
+            fits = [re.fullmatch(pattern, example.split()[-1]) for example in examples if "without" not in example]
+            assert name == "ledger.key" or all(fits), (name, examples)
+
+
+def test_a_choice_within_a_list_is_told_by_its_values() -> None:
+    issuer = "[[issuer]]\nurl = 'https://a.example'\naudience = 'b'\nalgorithms = ['HS256']\n"
+    with pytest.raises(PolicyError, match=r"issuer.algorithms: expected RS256, .*ES512 or EdDSA, got"):
+        _parse(issuer)
+    with pytest.raises(PolicyError, match=r"route.inputs.type: expected bool, .* or string, got 'int'"):
+        _parse("[[route]]\nmodel = 'a'\ninputs = [{name = 'x', type = 'int', path = '$.a'}]\n")

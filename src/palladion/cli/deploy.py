@@ -3,14 +3,14 @@
 import os
 import pwd
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
 from palladion import files
-from palladion.cli.output import echo, find_installation, json_option, print_json
+from palladion.cli.output import echo, find_installation, json_option, print_json, warn
 from palladion.errors import ConflictError
 
 _Command = Callable[..., Any]
@@ -39,16 +39,24 @@ def systemd(ctx: click.Context, out: Path, force: bool, as_json: bool, user: str
 
     installation = find_installation(ctx)
     paths = installation.paths
+    user = user or pwd.getpwuid(os.geteuid()).pw_name
     text = unit(
         make_plan(installation.policy),
         home=paths.home,
         directory=paths.directory.resolve(),
         identity=paths.host_identity,
         program=str(Path(sys.executable).parent / "palladion"),
-        user=user or pwd.getpwuid(os.geteuid()).pw_name,
+        user=user,
     )
     _write(out, {NAME: text}, force=force)
-    _tell(out, [NAME], then=f"systemctl daemon-reload && systemctl enable --now {NAME}", as_json=as_json)
+    if user == "root":
+        warn("the gate would run as root: name a user of its own by --user")
+    needs = [
+        f"{user} owns {paths.directory.resolve()} and all in it",
+        f"{user} owns {paths.host_identity}, and can read {paths.policy} and the files that it names",
+    ]
+    then = f"systemctl daemon-reload && systemctl enable --now {NAME}"
+    _tell(out, [NAME], then=then, as_json=as_json, needs=needs)
 
 
 @deploy.command("container", epilog="Example: palladion deploy container --out image")
@@ -56,13 +64,18 @@ def systemd(ctx: click.Context, out: Path, force: bool, as_json: bool, user: str
 @click.pass_context
 def container(ctx: click.Context, out: Path, force: bool, as_json: bool) -> None:
     """Write a Containerfile: an image without shell and without root, for Docker, Podman and Buildah."""
-    from palladion.gate.deploy.container import IGNORE, IGNORE_NAME, NAME, containerfile
+    from palladion.gate.deploy.container import IGNORE, IGNORE_NAME, NAME, USER, containerfile, identity_folder
     from palladion.gate.deploy.plan import make_plan
 
-    listen = make_plan(find_installation(ctx).policy).listen
-    texts = {NAME: containerfile(8710 if listen is None else listen.port), IGNORE_NAME: IGNORE}
+    installation = find_installation(ctx)
+    plan = make_plan(installation.policy)
+    texts = {NAME: containerfile(plan), IGNORE_NAME: IGNORE}
     _write(out, texts, force=force)
-    _tell(out, texts, then=f"buildah build -t palladion-gate {out}", as_json=as_json)
+    needs = [
+        f"a copy of {installation.paths.host_identity.parent}, as a volume at {identity_folder(plan)}",
+        f"user {USER} owns both volumes and all in them",
+    ]
+    _tell(out, texts, then=f"buildah build -t palladion-gate {out}", as_json=as_json, needs=needs)
 
 
 @deploy.command("kubernetes", epilog="Example: palladion deploy kubernetes --out base")
@@ -95,15 +108,23 @@ def _write(folder: Path, texts: Mapping[str, str], *, force: bool) -> None:
 
 
 def _tell(
-    folder: Path, names: Iterable[str], *, then: str, as_json: bool, secrets: Mapping[str, str] | None = None
+    folder: Path,
+    names: Iterable[str],
+    *,
+    then: str,
+    as_json: bool,
+    secrets: Mapping[str, str] | None = None,
+    needs: Sequence[str] = (),
 ) -> None:
-    """What was written, which secrets have to be there, and what to do next."""
+    """What was written, which secrets and what else has to be there, and what to do next."""
     written = [str(folder / name) for name in names]
     if as_json:
-        print_json({"files": written, "secrets": dict(secrets or {}), "then": then})
+        print_json({"files": written, "secrets": dict(secrets or {}), "needs": list(needs), "then": then})
         return
     for path in written:
         echo(f"wrote {path}")
     for name, holds in (secrets or {}).items():
         echo(f"a secret is needed: {name}, with {holds}")
+    for need in needs:
+        echo(f"needed: {need}")
     echo(f"then: {then}")

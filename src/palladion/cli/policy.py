@@ -5,15 +5,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from palladion.cli.output import actor, echo, find_installation, json_option, print_json, print_table
+from palladion.cli.output import actor, echo, find_installation, json_option, print_json, print_table, warn
 from palladion.errors import FINDING, InstallationError
 
 if TYPE_CHECKING:
     from palladion.lifecycle.installation import Installation
     from palladion.policy import Policy
+    from palladion.policy.compare import Change
 
 DIGEST_SHOWN = 16
 VALUE_SHOWN = 60
+TABLE_SHOWN = 200  # of a whole table: a client's contract, a route
 
 _file = click.Path(dir_okay=False, exists=True, path_type=Path)
 
@@ -28,7 +30,12 @@ def policy() -> None:
 @json_option
 @click.pass_context
 def check(ctx: click.Context, file: Path | None, as_json: bool) -> None:
-    """Check FILE, or palladion.toml: every setting, and whether routes stand in each other's way. Opens no model."""
+    """Check FILE, or palladion.toml, for all that would keep `palladion serve` from starting.
+
+    Every setting, the files that it names, and whether models are registered and routes stand in each other's way.
+    Opens no model and asks nobody.
+    """
+    from palladion.gate.operations.precheck import check_servable
     from palladion.gate.server import check_routes
     from palladion.lifecycle.installation import Installation
     from palladion.policy import load_policy
@@ -36,8 +43,11 @@ def check(ctx: click.Context, file: Path | None, as_json: bool) -> None:
 
     installation = find_installation(ctx)
     found = load_policy(file) if file is not None else installation.policy
+    candidate = Installation(installation.paths, found, installation.clock)
     if found.route:
-        check_routes(Installation(installation.paths, found, installation.clock))
+        check_routes(candidate)
+    check_servable(candidate)
+    _warn_of_nobodys(candidate)
     name = digest(found)
     if as_json:
         print_json({"digest": name, "routes": [route.route for route in found.route]})
@@ -56,16 +66,18 @@ def diff(ctx: click.Context, file: Path | None, other: Path | None, as_json: boo
     Says of each setting whether a running gate could take it over (palladion policy reload). Exits with 1 where
     something differs.
     """
-    from palladion.gate.operations.policies import restart_needed
+    from palladion.gate.operations.policies import compare_files, read_digests, restart_needed, stale_text
     from palladion.policy import load_policy
     from palladion.policy.compare import compare, digest
 
     installation = find_installation(ctx)
+    stale: list[Change] = []
     if other is not None and file is not None:
         before, after = load_policy(file), load_policy(other)
     else:
-        before = _in_force(installation)
+        before, opened = _in_force(installation)
         after = load_policy(file) if file is not None else installation.policy
+        stale = compare_files(opened, read_digests(after, installation.paths.home))
     changes = compare(before, after)
     marking = any(route.flipped > 0 for route in before.route)
     fixed = restart_needed(changes, before, after, marking=marking)
@@ -73,7 +85,7 @@ def diff(ctx: click.Context, file: Path | None, other: Path | None, as_json: boo
         listed = [
             {"setting": item.name, "before": item.before, "after": item.after, "live": item.name not in fixed}
             for item in changes
-        ]
+        ] + [{"setting": item.name, "before": item.before, "after": item.after, "live": False} for item in stale]
         print_json({"before": digest(before), "after": digest(after), "changes": listed})
     elif changes:
         rows = [
@@ -81,9 +93,11 @@ def diff(ctx: click.Context, file: Path | None, other: Path | None, as_json: boo
             for item in changes
         ]
         print_table(("setting", "before", "after", "takes a"), rows)
-    else:
+    elif not stale:
         echo("nothing differs")
-    return FINDING if changes else 0
+    for item in stale:
+        warn(stale_text(item.name))
+    return FINDING if changes or stale else 0
 
 
 @policy.command("reload", epilog="Example: palladion policy reload")
@@ -91,19 +105,27 @@ def diff(ctx: click.Context, file: Path | None, other: Path | None, as_json: boo
 @click.pass_context
 def reload(ctx: click.Context, as_json: bool) -> None:
     """Make the running gate take over palladion.toml, between two requests. Refused whole, where a setting cannot."""
+    from palladion.gate.operations.policies import stale_text
     from palladion.ledger.remote import reload_policy
 
-    answer = reload_policy(find_installation(ctx).paths.admin, actor())
+    installation = find_installation(ctx)
+    answer = reload_policy(installation.paths.admin, actor())
     if answer is None:
         raise _no_gate()
-    digest, changes = answer
+    digest, told = answer
+    stale = [change["setting"] for change in told if not change.get("live", True)]  # an older gate does not say
+    changes = [change for change in told if change["setting"] not in stale]
+    for name in stale:
+        warn(stale_text(name))
+    _warn_of_nobodys(installation)
     if as_json:
-        print_json({"digest": digest, "changes": changes})
+        print_json({"digest": digest, "changes": told})
         return
     if changes:
         columns = ("setting", "before", "after")
         print_table(columns, [[_shown(change[column]) for column in columns] for change in changes])
-    echo(f"{'the gate goes by' if changes else 'nothing differs:'} policy {digest[:DIGEST_SHOWN]}")
+    said = "the gate goes by" if changes else "nothing to take over:" if told else "nothing differs:"
+    echo(f"{said} policy {digest[:DIGEST_SHOWN]}")
 
 
 @policy.command("openapi", epilog="Example: palladion policy openapi > openapi.json")
@@ -136,10 +158,12 @@ def openapi(ctx: click.Context) -> None:
     asyncio.run(close())
 
 
-def _in_force(installation: "Installation") -> "Policy":
+def _in_force(installation: "Installation") -> tuple["Policy", dict[str, str]]:
+    """The running gate's policy, and the digests of the files that it was opened with."""
     import msgspec
 
     from palladion.errors import FormatError
+    from palladion.gate.operations.policies import FILES
     from palladion.ledger.remote import read_settings
     from palladion.policy import Policy
 
@@ -147,7 +171,8 @@ def _in_force(installation: "Installation") -> "Policy":
     if settings is None:
         raise _no_gate()
     try:
-        return msgspec.convert(settings, Policy)
+        opened = msgspec.convert(settings.pop(FILES, {}), dict[str, str])
+        return msgspec.convert(settings, Policy), opened
     except msgspec.ValidationError as error:
         raise FormatError(
             f"the running gate's policy is not one of this version: {error}", "restart it after the upgrade"
@@ -158,8 +183,20 @@ def _no_gate() -> InstallationError:
     return InstallationError("no gate is running here", "palladion serve")
 
 
+def _warn_of_nobodys(installation: "Installation") -> None:
+    """A contract of nobody has no effect, and would go unnoticed."""
+    from palladion.gate.limits import nobodys
+
+    if not installation.policy.contract:
+        return
+    with installation.open_registry() as registry, registry.read() as records:
+        clients = [client for client in records.clients.all() if client.revoked_at is None]
+    for name in nobodys(installation.policy, clients):
+        warn(f"there is no client {name}, which has a contract")
+
+
 def _shown(value: Any) -> str:
-    if value is None:
-        return ""
-    text = ", ".join(f"{key} = {item}" for key, item in value.items()) if isinstance(value, dict) else str(value)
-    return text if len(text) <= VALUE_SHOWN else f"{text[:VALUE_SHOWN]}…"
+    from palladion.policy.compare import told
+
+    text, most = told(value), TABLE_SHOWN if isinstance(value, dict) else VALUE_SHOWN
+    return text if len(text) <= most else f"{text[:most]}…"

@@ -5,17 +5,19 @@ once can pass a budget. A reservation that nobody settles expires.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import NamedTuple, Self
 
 from palladion.access.budgets import NOTHING, Account, Amounts, Share, day_of, seconds_left
 from palladion.clock import Clock
+from palladion.gate.contract import Contract
 from palladion.gate.directory import Caller
-from palladion.gate.disclosure import Level
+from palladion.gate.disclosure import Level, Terms
 from palladion.gate.places import Places
 from palladion.gate.problems import Problem
-from palladion.policy import Policy
+from palladion.policy import Policy, RoutePolicy
 
 EXPIRE_SECONDS = 1.0  # reservations are looked through for expired ones no more often
 STEP_TOKENS = 256  # a stream that passes what it reserved reserves so many more at a time, where there are so many
@@ -28,6 +30,26 @@ WEIGHTS: Mapping[Level, float] = {"contract": 1.0, "reduced": 1.0, "label": 0.5}
 def weight(level: Level, answer: str) -> float:
     """What a new bucket weighs where `answer` is what is promised: labels alone are labels at any level."""
     return WEIGHTS["label" if answer == "label" else level]
+
+
+def heaviest(
+    here: Terms,
+    caller: Caller,
+    model: str,
+    routes: Iterable[RoutePolicy],
+    terms: Callable[[Caller, RoutePolicy, Contract], Terms | None],
+) -> float:
+    """What a new bucket weighs: it is paid for once, so by the most that its model's `routes` disclose of it now.
+
+    `here` is what this route discloses, `terms` says that of another. Whoever may ask one that gives scores would
+    otherwise have them for the price of labels.
+    """
+    found = weight(here.level, here.contract.answer)
+    for route in routes:
+        if found < WEIGHTS["contract"] and route.model == model and caller.may("ask", route):
+            there = terms(caller, route, replace(here.contract, answer=route.answer))
+            found = max(found, 0.0 if there is None else weight(there.level, there.contract.answer))
+    return found
 
 
 class Part(NamedTuple):

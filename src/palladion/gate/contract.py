@@ -32,7 +32,8 @@ class Contract:
     `kind` says what `scores` are: class scores (rows, …, classes), numbers that are predicted (rows, …), vectors
     (rows, …, dimensions), scores of boxes, or a mask. `rank` is the number of their dimensions (of boxes, theirs) where
     the route declares the kind, and `class_axis` that of a mask's classes. `answer`, `decimals` and `top_k` are what
-    clients were promised; `threshold` is infinite where none is declared.
+    clients were promised; `threshold` is infinite where none is declared. `typed` where answers are sent in the types
+    of the model's outputs, which can be narrower than what is disclosed.
     """
 
     scores: str | None
@@ -47,6 +48,7 @@ class Contract:
     grid: float = 0.0
     rank: int = 0
     class_axis: int | None = None
+    typed: bool = False
 
     @property
     def names(self) -> list[str]:
@@ -114,6 +116,11 @@ def make_contract(route: RoutePolicy, ports: Sequence[Port]) -> Contract:
     rank = 0 if route.kind == "auto" or scores is None else len(scores.shape)
     if route.flipped > 0 and rank > 2:
         raise PolicyError(f"route {route.route}: answers of {rank} dimensions cannot be marked", "set flipped = 0")
+    if route.flipped > 0 and not math.isinf(route.threshold):
+        raise PolicyError(
+            f"route {route.route}: marks (flipped = {route.flipped}) turn decisions at the threshold {route.threshold}",
+            "set flipped = 0, or leave out threshold where clients go by the highest score",
+        )
     return Contract(
         scores.name if scores else None,
         label.name if label else None,
@@ -124,15 +131,17 @@ def make_contract(route: RoutePolicy, ports: Sequence[Port]) -> Contract:
         threshold=route.threshold,
         band=route.band,
         rank=rank,
+        typed=route.protocol == "open-inference",
     )
 
 
 def as_probabilities(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     """Rows of class scores as probabilities: unchanged if they are, else their softmax (logits)."""
-    looks = are_probabilities(scores)
-    if np.logical_and.reduce(looks):
-        return scores
-    shifted = np.exp(scores - scores.max(axis=1, keepdims=True))
+    with np.errstate(over="ignore"):
+        looks = are_probabilities(scores)
+        if np.logical_and.reduce(looks):
+            return scores
+        shifted = np.exp(scores - scores.max(axis=1, keepdims=True))
     return np.where(looks[:, None], scores, shifted / shifted.sum(axis=1, keepdims=True))
 
 
@@ -186,6 +195,7 @@ def _detections(route: RoutePolicy, ports: Sequence[Port]) -> Contract:
         threshold=route.threshold,
         grid=route.grid,
         rank=len(main.shape),
+        typed=route.protocol == "open-inference",
         class_axis=_class_axis(main) if route.kind == "mask" and len(main.shape) == 4 else None,
     )
 

@@ -20,6 +20,9 @@ from palladion.model.run import STRING, Port
 Feeds = dict[str, NDArray[Any]]
 
 WORDS_CHARACTERS_MAX = 200  # of what a problem repeats: a name that the client chose can be as long as the body
+DOUBLE_BYTES = 8
+INTEGER_MAX = 2**53 - 1  # 2^53 + 1 is 2^53 in double precision
+INEXACT = "an integer is not between -2^53 and 2^53, where double precision tells integers apart"
 # Formats of `struct`, which writes a list in a quarter of NumPy's time, with the same rounding.
 _PACKED: Mapping[str, str] = {"float32": "f", "float64": "d", "int32": "i", "int64": "q"}
 
@@ -107,6 +110,15 @@ class _Input:
             place = "][".join(map(str, np.argwhere(~np.isfinite(array))[0]))
             raise Problem("bad-input", f"a number does not fit {port.dtype}", field=f"{field}[{place}]")
         return array
+
+
+def verify_exact(feeds: Feeds) -> None:
+    """Raise Problem for an integer that a double cannot tell from its neighbours: the watch would take it for them."""
+    for name, array in feeds.items():
+        is_long = array.dtype.kind in "iu" and array.dtype.itemsize == DOUBLE_BYTES and array.size > 0
+        if is_long and max(int(array.max()), -int(array.min())) > INTEGER_MAX:
+            field = "inputs" if len(feeds) == 1 else f"inputs.{name}"
+            raise Problem("bad-input", INEXACT, field=field)
 
 
 def numbers(feeds: Feeds, rows: int) -> NDArray[np.float64]:

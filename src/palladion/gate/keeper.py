@@ -50,6 +50,39 @@ class Keeper:
     async def standings(self, changes: Iterable[StandingChange]) -> None:
         """Write changes of standing. What cannot be written now is in the ledger already, and is tried again later."""
         self._unwritten += changes
+        # whoever stops waiting does not end it halfway: the cases that it opens would never be told of
+        await asyncio.shield(self._write())
+
+    def put_aside(self, states: Mapping[str, Mapping[str, bytes]]) -> None:
+        """Take states by purpose and client, to be written with the next ones. Of one client's the last one counts."""
+        for purpose, changed in states.items():
+            self._unsaved.setdefault(purpose, {}).update(changed)
+
+    def aside(self, purpose: str) -> Mapping[str, bytes]:
+        """States of a purpose, by client, that are newer than those in the registry."""
+        return self._unsaved.get(purpose, {})
+
+    async def states(self, states: Mapping[str, Mapping[str, bytes]]) -> None:
+        """Write states by purpose and client, and whatever an earlier call could not. Raises PalladionError."""
+        async with self._saving:
+            self.put_aside(states)
+            await self.standings([])
+            saving, self._unsaved = {purpose: unsaved for purpose, unsaved in self._unsaved.items() if unsaved}, {}
+            if not saving:
+                return
+            try:
+                await self.run(lambda registry: _write_states(registry, saving))
+            except BaseException:
+                # what was put aside meanwhile is newer
+                newer, self._unsaved = self._unsaved, saving
+                self.put_aside(newer)
+                raise
+
+    def close(self) -> None:
+        """End the thread, after what waits is written."""
+        self._thread.shutdown(wait=True)
+
+    async def _write(self) -> None:
         async with self._writing:
             waiting = list(self._unwritten)
             if not waiting:
@@ -58,23 +91,8 @@ class Keeper:
                 self._opened += await self.run(lambda registry: _write_standings(registry, waiting))
             except PalladionError:
                 return
-            # only now, so that a call that failed or was cancelled has lost nothing
+            # only now, so that a call that failed has lost nothing
             del self._unwritten[: len(waiting)]
-
-    async def states(self, states: Mapping[str, Mapping[str, bytes]]) -> None:
-        """Write states by purpose and client, and whatever an earlier call could not. Raises PalladionError."""
-        async with self._saving:
-            for purpose, changed in states.items():
-                self._unsaved.setdefault(purpose, {}).update(changed)
-            await self.standings([])
-            saving = {purpose: unsaved for purpose, unsaved in self._unsaved.items() if unsaved}
-            if saving:
-                await self.run(lambda registry: _write_states(registry, saving))
-            self._unsaved.clear()  # only now, as above
-
-    def close(self) -> None:
-        """End the thread, after what waits is written."""
-        self._thread.shutdown(wait=True)
 
 
 def suspicion_purpose(served: Served) -> str:

@@ -5,7 +5,8 @@ Each change is a swap between two requests. What was replaced is closed when no 
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Set
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence, Set
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -26,6 +27,7 @@ from palladion.policy import Policy, RoutePolicy
 from palladion.policy.compare import same_table
 from palladion.registry import CalibrationRow, Canary, Registry, Version
 from palladion.seal.structure import SealedInfo
+from palladion.watch.watch import Watch
 
 ACTOR = "gate"
 
@@ -70,23 +72,20 @@ class Lineup:
         self._gate.serve({route.route: open_route(self._installation, route) for route in here}, waiting=waiting)
         for model in {item.route.model for item in self._gate.served.values()}:
             for name, item in _watched(self._gate.served.values(), model).items():
-                self._watch_by(item, load_suspicion(registry, item))
-                self._join(model, name)
+                self._watch_by(name, item, load_suspicion(registry, item))
 
     async def renew(self, model: str) -> None:
         """Serve what the registry says should be served: all routes of a model at once."""
-        async with self._changing:
+        async with self._changing, self._opening() as opened:
             routes = {path: item for path, item in self._gate.served.items() if item.route.model == model}
             current = await self._keeper.run(partial(_current, model))
             if all(current.is_served(item) for item in routes.values()):
                 return
-            # in a thread that nothing else waits for: a large model takes minutes
-            opened = {
-                path: await asyncio.to_thread(self._renewed, item, current)
-                for path, item in routes.items()
+            for path, item in routes.items():
                 # a model that runs here and is promoted no more goes on as it is
-                if current.version is not None or item.route.upstream
-            }
+                if current.version is not None or item.route.upstream:
+                    # in a thread that nothing else waits for: a large model takes minutes
+                    opened[path] = await asyncio.to_thread(self._renewed, item, current)
             if opened:
                 await self._swap(opened)
 
@@ -104,13 +103,14 @@ class Lineup:
 
     async def found(self, route: RoutePolicy, source: UpstreamSource) -> None:
         """Serve a model whose upstream was reached, or described it anew. Raises as `open_route` does."""
-        async with self._changing:
+        async with self._changing, self._opening() as opened:
             # as the policy says now: it may have changed since the route was first looked for
             now = next((item for item in self._installation.policy.route if item.route == route.route), None)
             if now is None:
                 # only what a policy names is served, whoever looked for it before
                 raise PolicyError(f"the policy has no route {route.route} any more")
-            await self._swap({route.route: await asyncio.to_thread(open_route, self._installation, now, source)})
+            opened[route.route] = await asyncio.to_thread(open_route, self._installation, now, source)
+            await self._swap(opened)
 
     async def change(self, policy: Policy, record: Record, swap: Callable[[Lines, Waits], None], check: Check) -> None:
         """Serve the routes of another policy, which `record` tells of.
@@ -118,23 +118,20 @@ class Lineup:
         `check` raises for what could not be served; then `swap` puts everything into effect, and must not raise.
         Raises as `open_route` does, and StorageError where it cannot be recorded; then nothing changes.
         """
-        async with self._changing:
+        async with self._changing, self._opening() as opened:
             wanted = {route.route: route for route in policy.route if route.protocol != "openai"}
-            before, opened = self._gate.served, dict[str, Served]()
+            before = self._gate.served
             waiting = {
                 name: replace(late, route=wanted[name]) for name, late in self._gate.waiting.items() if name in wanted
             }
-            try:
-                served = await self._lined_up(policy, wanted, waiting, opened)
-                check(served, waiting)
-                for model in {item.route.model for item in opened.values()} - self.purposes.keys():
-                    await self._watch(served.values(), model)
-                await self._journal.append([record, *self.opened_records(opened, "policy changed")])
-            except BaseException:
-                for source in _sources(opened):
-                    await source.close()
-                raise
+            served = await self._lined_up(policy, wanted, waiting, opened)
+            check(served, waiting)
+            # also those that are served no more, or served again: a calibration may have come in between
+            models = {item.route.model for item in (*before.values(), *served.values())}
+            watching = await self._prepared(served.values(), models)
+            await self._journal.append([record, *self.opened_records(opened, "policy changed")])
             swap(served, waiting)
+            self._watch(watching)
             self._retire(_sources(before) - _sources(served))
 
     async def _lined_up(
@@ -157,9 +154,10 @@ class Lineup:
         """Close everything that was ever served."""
         if self._ending:
             await asyncio.wait(self._ending)
-        for task in self._retired.values():
+        retired = dict(self._retired)  # which shrinks meanwhile
+        for task in retired.values():
             task.cancel()
-        for source in _sources(self._gate.served) | self._retired.keys():
+        for source in _sources(self._gate.served) | retired.keys():
             await source.close()
 
     def opened_records(
@@ -169,43 +167,71 @@ class Lineup:
         items = [item for line in served.values() for item in line.all]
         return [self._opened(item.sealed, reason) for item in items if item.sealed and item.source not in known]
 
+    @asynccontextmanager
+    async def _opening(self) -> AsyncIterator[dict[str, Served]]:
+        """What is opened for a change, by route; whatever of it is not served in the end is closed."""
+        opened: dict[str, Served] = {}
+        try:
+            yield opened
+        except BaseException:
+            for source in _sources(opened) - _sources(self._gate.served):
+                await source.close()
+            raise
+
     async def _swap(self, opened: Mapping[str, Served]) -> None:
         """Serve routes of one model in place of what they were; `_changing` is held."""
         before = self._gate.served
         after = {**before, **opened}
+        # 1. everything that can fail: a record of what did not happen could not be taken back
+        watching = await self._prepared(after.values(), {item.route.model for item in opened.values()})
+        # 2. the record
         if records := self.opened_records(opened, "swap live", known=_sources(before)):
             await self._journal.append(records)
-        await self._watch(after.values(), next(iter(opened.values())).route.model)
+        # 3. between two requests
         self._gate.serve(after)
+        self._watch(watching)
         self._retire(_sources(before) - _sources(after))
         for item in opened.values():
             self._swapped(item)
 
-    async def _watch(self, served: Iterable[Served], model: str) -> None:
-        """Watch a model, and its canary, by the calibrations that they have now."""
-        wanted = _watched(served, model)
-        canaries = [name for name in self.purposes if name.startswith(f"{model}@")]
-        gone = [name for name in canaries if name not in wanted]
-        changed = [name for name, item in wanted.items() if suspicion_purpose(item) != self.purposes.get(name)]
+    async def _prepared(self, served: Collection[Served], models: Set[str]) -> "_Watching":
+        """How models, and their canaries, are to be watched by the calibrations that they have now; changes nothing.
+
+        Raises PalladionError where what was saved of their clients cannot be read.
+        """
+        wanted = {name: item for model in models for name, item in _watched(served, model).items()}
+        gone = [name for name in self.purposes if name.partition("@")[0] in models and name not in wanted]
+        changed = {name: item for name, item in wanted.items() if suspicion_purpose(item) != self.purposes.get(name)}
         if changed or gone:
             # what is known under the old calibration counts again if that one comes back
             await self._keep()
-        saved = {name: await self._keeper.run(partial(load_suspicion, served=wanted[name])) for name in changed}
-        for name in gone:
-            self._gate.stages.watch.part(name)
-            self._gate.stages.watch.watch_model(name, None, {})
+        saved = {}
+        for name, item in changed.items():
+            known = await self._keeper.run(partial(load_suspicion, served=item))
+            saved[name] = {**known, **self._keeper.aside(suspicion_purpose(item))}
+            # a watch of its own tries what the running one must not stumble over
+            trial = Watch(self._gate.stages.watch.policy)
+            await asyncio.to_thread(trial.watch_model, name, item.calibration, saved[name])
+        return _Watching(gone, changed, saved)
+
+    def _watch(self, watching: "_Watching") -> None:
+        """Watch what was prepared, and no more what is gone."""
+        watch = self._gate.stages.watch
+        # what was observed since it was prepared is kept as well
+        names = [name for name in (*watching.gone, *watching.changed) if name in self.purposes]
+        self._keeper.put_aside({self.purposes[name]: watch.changes(name) for name in names})
+        for name in watching.gone:
+            watch.part(name)
+            watch.watch_model(name, None, {})
             del self.purposes[name]
-        for name in changed:
-            self._watch_by(wanted[name], saved[name])
-            self._join(model, name)
+        for name, item in watching.changed.items():
+            self._watch_by(name, item, watching.saved[name])
 
-    def _watch_by(self, item: Served, saved: Mapping[str, bytes]) -> None:
-        self._gate.stages.watch.watch_model(item.watched, item.calibration, saved)
-        self.purposes[item.watched] = suspicion_purpose(item)
-
-    def _join(self, model: str, name: str) -> None:
-        if name != model:
-            self._gate.stages.watch.join(model, name)
+    def _watch_by(self, name: str, item: Served, saved: Mapping[str, bytes]) -> None:
+        self._gate.stages.watch.watch_model(name, item.calibration, saved)
+        self.purposes[name] = suspicion_purpose(item)
+        if name != item.route.model:
+            self._gate.stages.watch.join(item.route.model, name)
 
     def _failing(self, on_trial: OnTrial, finding: Finding) -> None:
         """A version on trial fails: end that, while requests go on."""
@@ -242,7 +268,12 @@ class Lineup:
         policy = self._installation.policy.gate
         seconds = policy.body_seconds_max + policy.deadline_ms / 1000
         for source in sources:
-            self._retired[source] = asyncio.create_task(_close_after(seconds, source))
+            closing = self._retired[source] = asyncio.create_task(_close_after(seconds, source))
+            # a model that is not needed any more must not stay in memory
+            closing.add_done_callback(partial(self._forget, source))
+
+    def _forget(self, source: Source, _closing: asyncio.Task[None]) -> None:
+        self._retired.pop(source, None)
 
     def _opened(self, sealed: SealedInfo, reason: str) -> Record:
         return record_opened(sealed, at=self._installation.clock.now(), actor=ACTOR, reason=reason)
@@ -264,6 +295,15 @@ class _Current:
         if item.on_trial is None:
             return self.canary is None or isinstance(item.source, UpstreamSource)
         return item.on_trial.is_current(self.canary, self.canary_calibration)
+
+
+@dataclass(frozen=True)
+class _Watching:
+    """What the watch is to be told, by the names under which it knows models: which are gone, and which it gets."""
+
+    gone: Sequence[str]
+    changed: Mapping[str, Served]
+    saved: Mapping[str, Mapping[str, bytes]]  # of each that changed, by client
 
 
 def _current(model: str, registry: Registry) -> _Current:

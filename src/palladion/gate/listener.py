@@ -21,7 +21,8 @@ from palladion import files
 from palladion.errors import PolicyError
 from palladion.gate.app import App
 from palladion.gate.connections import Connection, connections_max
-from palladion.policy import GatePolicy
+from palladion.gate.handshakes import Server
+from palladion.policy import GatePolicy, ProxyPolicy
 
 KEEP_ALIVE_SECONDS = 30  # clients that ask a few times a minute need no new connection
 DRAIN_SECONDS = 20  # for requests that are being answered when the gate closes
@@ -32,16 +33,24 @@ BACKLOG = 2048  # connections that the kernel holds while we are busy
 Address = tuple[str, int] | Path
 
 
-def listen_address(policy: GatePolicy, home: Path = Path()) -> Address:
+def listen_address(policy: GatePolicy, home: Path = Path(), proxy: ProxyPolicy | None = None) -> Address:
     """Host and port, or the path of a Unix socket; `home` is what that is relative to.
 
-    Raises PolicyError for plain HTTP beyond the loopback that the policy does not ask for aloud.
+    Raises PolicyError for plain HTTP beyond the loopback that the policy does not ask for aloud, and for settings of
+    certificates and of a proxy that could never take effect: whoever wrote them believes to be protected.
     """
+    _check_proxy(policy, proxy)
     if policy.listen.startswith(UNIX):
         if policy.tls_certificate or policy.tls_key:
             raise PolicyError(
                 "gate.listen names a Unix socket, which nobody listens in on, and gate.tls_certificate is set",
                 "leave gate.tls_certificate and gate.tls_key empty: the proxy ends TLS",
+            )
+        if policy.client_ca or policy.client_certificate != "optional":
+            raise PolicyError(
+                "gate.listen names a Unix socket, over which nobody shows a certificate, and gate.client_ca or "
+                "gate.client_certificate is set",
+                "leave both out, and let the proxy ask clients for certificates (proxy.certificate_header)",
             )
         return home / Path(policy.listen.removeprefix(UNIX)).expanduser()
     name, _, port = policy.listen.rpartition(":")
@@ -57,6 +66,11 @@ def listen_address(policy: GatePolicy, home: Path = Path()) -> Address:
             "gate.client_ca is set and gate.tls_certificate is not: without TLS nobody shows a certificate",
             "set gate.tls_certificate and gate.tls_key",
         )
+    if policy.client_certificate == "required" and not policy.client_ca:
+        raise PolicyError(
+            'gate.client_certificate is "required" and gate.client_ca is not set: nobody would be asked for one',
+            "set gate.client_ca",
+        )
     if bool(policy.tls_certificate) != bool(policy.tls_key):
         raise PolicyError("gate.tls_certificate and gate.tls_key go together, and one of them is empty")
     if not (loopback or policy.tls_certificate or policy.behind_proxy):
@@ -67,7 +81,7 @@ def listen_address(policy: GatePolicy, home: Path = Path()) -> Address:
     return name, int(port)
 
 
-class Api(uvicorn.Server):
+class Api(Server):
     """Stops on the first SIGINT or SIGTERM, and leaves what has to be closed afterwards to its caller."""
 
     def __init__(self, config: uvicorn.Config, started: Callable[[], None]) -> None:
@@ -205,6 +219,18 @@ def _listen_locally(path: Path, group: str) -> socket.socket:
         listener.close()
         raise
     return listener
+
+
+def _check_proxy(gate: GatePolicy, proxy: ProxyPolicy | None) -> None:
+    if proxy is None or proxy == ProxyPolicy() or gate.listen.startswith(UNIX):
+        return
+    missing = "proxy.identities" if not proxy.identities else "gate.client_ca" if not gate.client_ca else None
+    if missing is not None:
+        raise PolicyError(
+            f"[proxy] says what a proxy is believed, and {missing} is not set: no proxy can prove itself, so none is "
+            "believed anything",
+            "set gate.client_ca and proxy.identities, or let the proxy come through a Unix socket (gate.listen)",
+        )
 
 
 def _certificates(policy: GatePolicy) -> ssl.VerifyMode:

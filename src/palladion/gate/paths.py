@@ -14,6 +14,8 @@ from palladion.gate.stages import Stages
 # Makes what answers questions on a path of a served route, a path of it, as the action says that stands there.
 Asking = Callable[[Served, str, str], Endpoint]
 
+ROOTS = ("/v1", "/v2")  # where the paths begin of openai and of open-inference, after a prefix of the policy
+
 
 class Paths:
     """The endpoints by path. Adding raises PolicyError where two answer on one, unless that is about the server."""
@@ -24,6 +26,10 @@ class Paths:
         self._errors: dict[str, ErrorForm] = {
             path: endpoint for path, endpoint in others.items() if isinstance(endpoint, ErrorForm)
         }
+        # for what has no endpoint: where a protocol's paths begin → its words
+        self._below: dict[str, ErrorForm] = {}
+        for path, errors in self._errors.items():
+            self._note_root(path, errors)
 
     def add_served(self, item: Served, asking: Asking) -> None:
         """The paths of a route whose model can be asked."""
@@ -41,6 +47,10 @@ class Paths:
     def error_members(self, path: str, problem: Problem) -> Mapping[str, object]:
         """What a problem on a path is told in besides."""
         form = self._errors.get(path)
+        if form is None and path not in self.endpoints:
+            # a model that does not exist, or a part of the protocol that is closed: its clients ask for these as well
+            roots = [root for root in self._below if f"{path}/".startswith(f"{root}/")]
+            form = self._below[max(roots, key=len)] if roots else None
         return {} if form is None else form.error_members(problem)
 
     def _add(
@@ -60,3 +70,10 @@ class Paths:
             raise PolicyError(f"the path {path} is taken twice", "give one of the routes a path of its own")
         if errors is not None:
             self._errors[path] = errors
+            self._note_root(path, errors)
+
+    def _note_root(self, path: str, errors: ErrorForm) -> None:
+        # the last one: what goes before may look like one as well
+        end = max(f"{path}/".rfind(f"{root}/") + len(root) for root in ROOTS)
+        if path[:end].endswith(ROOTS):
+            self._below.setdefault(path[:end], errors)

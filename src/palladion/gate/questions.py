@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from palladion.errors import FormatError, PalladionError
-from palladion.gate.budgets import Reservation, weight
+from palladion.gate.budgets import Reservation, heaviest, weight
 from palladion.gate.contract import LABEL, Outputs
 from palladion.gate.decode import Feeds, numbers
 from palladion.gate.directory import Caller
@@ -180,8 +180,12 @@ class Questions:
         terms = stages.terms(caller, served.route, served.contract)
         if terms is None:
             return _Given(None, "", [])
-        buckets = observation.new_buckets if observation.calibrated else observation.distinct
-        question.information = buckets * weight(terms.level, terms.contract.answer)
+        if observation.calibrated:
+            routes = stages.policy.route
+            weighs = heaviest(terms, caller, served.route.model, routes, stages.terms)
+            question.information = observation.new_buckets * weighs
+        else:
+            question.information = observation.distinct * weight(terms.level, terms.contract.answer)
         # 6. mark: what was observed is what the model said
         request_id = secrets.token_hex(REQUEST_ID_BYTES)
         shown, bodies = self._mark(caller, question, outputs, request_id=request_id, level=terms.level)

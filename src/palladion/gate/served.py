@@ -5,9 +5,9 @@ from functools import cached_property
 from hashlib import sha256
 
 from palladion import files
-from palladion.errors import BusyError, FormatError, PolicyError, TamperError
+from palladion.errors import BusyError, FormatError, NotFoundError, PolicyError, TamperError
 from palladion.gate.contract import LABEL, Contract, make_contract
-from palladion.gate.decode import is_numeric
+from palladion.gate.decode import is_numeric, verify_exact
 from palladion.gate.marks import AnswerMarks, make_marks
 from palladion.gate.problems import Problem
 from palladion.gate.protocols.json_paths import JsonPaths, JsonPathsUpstream
@@ -18,7 +18,7 @@ from palladion.gate.sources.batch import rows_stand_alone
 from palladion.gate.sources.embedded import Embedded
 from palladion.gate.sources.source import Source
 from palladion.gate.trial import Trial, is_chosen
-from palladion.gate.upstream.opening import open_upstream
+from palladion.gate.upstream.opening import limits_within, open_upstream
 from palladion.gate.upstream.source import UpstreamSource
 from palladion.lifecycle.installation import Installation
 from palladion.lifecycle.open import open_version
@@ -81,6 +81,7 @@ class Served:
         asked = self.protocol.decode(body, headers)
         expected = self._width
         if expected is not None:
+            verify_exact(asked.feeds)
             width = sum([array.size // asked.rows for array in asked.feeds.values() if is_numeric(array)])
             if width != expected:
                 raise Problem("bad-input", f"a row has {width} numbers, expected {expected}", field="inputs")
@@ -125,7 +126,8 @@ def open_route(installation: Installation, route: RoutePolicy, source: UpstreamS
     if source is None and route.upstream and route.protocol == "json":
         # what it takes stands in the policy, so that nobody has to be asked
         codec = JsonPathsUpstream(route)
-        upstream = open_upstream(route, installation.paths.home)
+        limits = limits_within(installation.policy.gate.deadline_ms / 1000)
+        upstream = open_upstream(route, installation.paths.home, limits=limits)
         source = UpstreamSource(route.route, upstream, codec, inputs=codec.inputs, outputs=codec.outputs)
     if source is not None:
         # it becomes part of paths and of scopes
@@ -136,7 +138,11 @@ def open_route(installation: Installation, route: RoutePolicy, source: UpstreamS
             f"route {route.route}: nothing can be asked by {route.protocol} at an upstream",
             "set protocol to what the upstream speaks",
         )
-    served = _open_here(installation, route, route.model)
+    try:
+        served = _open_here(installation, route, route.model)
+    except NotFoundError as error:
+        hints = error.hints or ("palladion model list",)
+        raise NotFoundError(f"route {route.route}: {error.message}", *hints) from None
     with installation.open_registry() as registry, registry.read() as records:
         canary = records.canaries.current(route.model)
     return served if canary is None else replace(served, on_trial=open_canary(installation, route, canary))

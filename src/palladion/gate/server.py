@@ -7,7 +7,6 @@ import asyncio
 import gc
 import logging
 import socket
-from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
@@ -31,6 +30,7 @@ from palladion.gate.marks import Retainer
 from palladion.gate.operations.operations import Operations
 from palladion.gate.operations.policies import Policies
 from palladion.gate.recorder import Recorder
+from palladion.gate.reports import Reports
 from palladion.gate.served import Served
 from palladion.gate.stages import Stages
 from palladion.gate.status import clients_shown, routes_shown
@@ -38,11 +38,9 @@ from palladion.gate.upstream.discovery import Discoveries
 from palladion.gate.upstream.opening import limits_within
 from palladion.gate.upstream.pool import Upstream
 from palladion.gate.upstream.source import UpstreamSource
-from palladion.incident.cases import opened_record
 from palladion.keys import Root
 from palladion.ledger.bodies import FOLDER, BodyWriter
 from palladion.ledger.record import Record
-from palladion.ledger.writer import BATCH_MAX
 from palladion.lifecycle.installation import Installation
 from palladion.policy import Policy
 from palladion.registry import Registry
@@ -51,7 +49,6 @@ from palladion.watch.watch import Asker, Watch
 # New objects before cycles are looked for. Requests leave hardly any, and by Python's own figures looking costs 3 %.
 GARBAGE_THRESHOLDS = (10_000, 20, 20)
 KEEP_SECONDS = 1.0  # a crash forgets at most so much suspicion; standings and records are never behind
-ISSUERS_SECONDS = 1.0  # between looks at which issuer is to be asked for its keys
 REFUSALS_SECONDS = 10.0  # refused requests are counted and recorded together: a flood of them must not fill the ledger
 ROUTES_MAX = 100  # all of them stand in one record, which has at most 64 KiB
 
@@ -64,7 +61,7 @@ def serve(installation: Installation, *, announce: Callable[[str], None]) -> Non
     Raises PolicyError where the policy cannot be served, BusyError if another process holds the ledger.
     """
     check_routes(installation)
-    address = listen_address(installation.policy.gate, installation.paths.home)
+    address = listen_address(installation.policy.gate, installation.paths.home, installation.policy.proxy)
     gc.set_threshold(*GARBAGE_THRESHOLDS)
     uvloop.run(_Server(installation, announce).run(address))
 
@@ -119,7 +116,7 @@ class _Server:
         self._directory = Directory(
             root.derive("client-key-pepper"),
             tokens=self._issuers.tokens,
-            access=load_policies(home / Path(policies).expanduser()) if policies else None,
+            access=load_policies(home / Path(policies).expanduser(), self._policy.route) if policies else None,
         )
         if self._marking:
             folder, key = self._installation.paths.directory / FOLDER, root.derive("body-cipher")
@@ -134,6 +131,15 @@ class _Server:
             journal=self._recorder,
             keep=self._keeper.standings,
             retainer=self._retainer,
+        )
+        self._reports = Reports(
+            self._recorder,
+            self._stages,
+            self._keeper,
+            self._installation.clock,
+            actor=ACTOR,
+            say=self._say,
+            complain=self._complain,
         )
         self._gate = Gate(self._stages)
         self._lineup = Lineup(
@@ -191,8 +197,8 @@ class _Server:
                 await self._record_start()
                 tasks = [
                     asyncio.create_task(_every(KEEP_SECONDS, self._keep)),
-                    asyncio.create_task(_every(REFUSALS_SECONDS, self._record_refusals)),
-                    asyncio.create_task(_every(ISSUERS_SECONDS, self._issuers.refresh)),
+                    asyncio.create_task(_every(REFUSALS_SECONDS, self._reports.refusals)),
+                    asyncio.create_task(self._issuers.run()),
                 ]
                 api = Api(config, lambda: self._announce_routes(listener))
                 api.leave, api.hang_up = self._operations.leave, self._hang_up
@@ -208,7 +214,7 @@ class _Server:
                 await self._models.close()
                 await self._keep()
                 await self._close_bodies()
-                await self._record_refusals()
+                await self._reports.refusals()
                 await admin.stop()
         await self._recorder.append([self._about_gate("gate.stopped", self._answered())])
 
@@ -219,9 +225,11 @@ class _Server:
         for name, late in self._gate.waiting.items():
             self._say(f"{late.route.mode} {url}{name}: waits for {late.route.upstream}")
         for route in self._models.policies:
-            self._say(f"{route.mode} {url}{route.route}: {route.model}, answered by {route.upstream}")
-        for client in nobodys(self._policy, (caller.client for caller in self._directory.callers.values())):
-            self._say(f"there is no client {client}, which has a contract")
+            path = f"{route.path.rstrip('/')}/v1 (model {route.model})"
+            self._say(f"{route.mode} {url}{path}: answered by {route.upstream}")
+        self._warn_of_nobodys()
+        for stranger in self._directory.strangers():
+            self._say(f"warning: there is no {stranger}, which an access policy names")
         if self._operations.url is not None:
             self._say(f"figures on {self._operations.url}/metrics")
         self._open_for_requests = True
@@ -270,11 +278,16 @@ class _Server:
 
         await self._lineup.change(policy, record, swap, lambda *routes: self._gate.check(routes[0], others, routes[1]))
         self._say(f"the policy is {record.details['after'][:16]} now")
+        self._warn_of_nobodys()
+
+    def _warn_of_nobodys(self) -> None:
+        for client in nobodys(self._policy, (caller.client for caller in self._directory.callers.values())):
+            self._say(f"warning: there is no client {client}, which has a contract")
 
     async def _hang_up(self) -> None:
         """SIGHUP: as a command would, but for who asked."""
         try:
-            await self._policies.reload("SIGHUP")
+            await self._policies.take_over("SIGHUP")
         except PalladionError as error:
             log.error("the policy stays as it was: %s", ". ".join([error.message, *error.hints]))  # noqa: TRY400
 
@@ -300,7 +313,7 @@ class _Server:
                 self._failures.discard("bodies")
             except PalladionError as error:
                 self._complain("bodies", error)
-        await self._record_cases()
+        await self._reports.cases()
 
     async def _close_bodies(self) -> None:
         if self._retainer is not None:
@@ -313,28 +326,6 @@ class _Server:
         """How many queries were answered, and how many of the labels were turned by marks, where routes mark."""
         answered = {"answered": self._stages.answered}
         return {**answered, "flipped": self._stages.flipped} if self._marking else answered
-
-    async def _record_cases(self) -> None:
-        for case in self._keeper.opened():
-            self._say(f"incident {case.id}: {case.title}")
-            try:
-                await self._recorder.append([opened_record(case)])
-            except PalladionError as error:
-                self._complain("ledger", error)
-
-    async def _record_refusals(self) -> None:
-        refusals, self._stages.refusals = self._stages.refusals, Counter()
-        for start in range(0, len(refusals), BATCH_MAX):
-            some = sorted(refusals.items())[start : start + BATCH_MAX]
-            try:
-                await self._recorder.append([self._refusal(*key, count) for key, count in some])
-            except PalladionError as error:
-                self._stages.refusals.update(dict(some))
-                self._complain("ledger", error)
-
-    def _refusal(self, client: str, reason: str, requests: int) -> Record:
-        details = {"reason": reason, "requests": requests}
-        return Record("answer.refused", self._installation.clock.now(), ACTOR, self._stages.name(client), details)
 
     async def _record_start(self) -> None:
         opened = self._lineup.opened_records(self._gate.served, "serve")

@@ -8,6 +8,7 @@ import msgspec
 
 from palladion.policy.section import Section
 from palladion.policy.sections import Policy
+from palladion.policy.template import toml_literal, toml_pairs
 
 # What names a table of which there can be several: its place in the file means nothing.
 NAMED_BY: Mapping[str, str] = {"route": "route", "issuer": "url", "contract": "client"}
@@ -25,6 +26,15 @@ class Change(NamedTuple):
         """Section and key, without which table it is; the section alone for a whole table."""
         section, _, rest = self.name.partition("[")
         return f"{section}.{rest.rpartition('].')[2]}" if "]." in rest else section
+
+
+def told(value: Any) -> str:
+    """What a change tells of one side, as people write it: a whole table by its settings, a text as it is."""
+    if value is None:
+        return ""
+    if isinstance(value, dict):
+        return toml_pairs(value)
+    return value if isinstance(value, str) else toml_literal(value)
 
 
 def digest(policy: Policy) -> str:

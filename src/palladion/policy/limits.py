@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
+from palladion.errors import PolicyError
 from palladion.policy.section import Section
 
 PER_SECOND_MAX = 1_000_000
@@ -97,6 +98,16 @@ class LimitsPolicy(Section, frozen=True):
     organisation_information_per_day: Annotated[
         int, _per_day("Information that all clients of an organisation together may be given in a UTC day.")
     ] = 0
+
+    def __post_init__(self) -> None:
+        """Raises PolicyError on a burst of what has no rate: whoever set it believes that there is a limit."""
+        for whose in ("user", "organisation", "network", "model", "total"):
+            burst = getattr(self, f"{whose}_burst")
+            if burst and not getattr(self, f"{whose}_queries_per_second"):
+                raise PolicyError(
+                    f"limits.{whose}_burst is {burst} and limits.{whose}_queries_per_second is 0: that limits nothing",
+                    f"set limits.{whose}_queries_per_second as well",
+                )
 
 
 class ContractPolicy(Section, frozen=True):

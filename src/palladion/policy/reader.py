@@ -3,8 +3,9 @@
 import difflib
 import re
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -15,6 +16,26 @@ from palladion.policy.template import section_types
 
 POLICY_FILE = "palladion.toml"
 POLICY_BYTES_MAX = 1024 * 1024  # a policy is a few KiB; the parser must not be fed a disk image
+# What people are told to write where a setting has to match a pattern, which is not for reading.
+FORMS: Mapping[str, str] = {
+    "contract.client": "a client such as acme, or acme/web of an organisation",
+    "gate.listen": "an address and a port such as 127.0.0.1:8710, or a socket such as unix:/run/palladion/gate.sock",
+    "issuer.url": "an address such as https://login.example.com/acme",
+    "ledger.key": "the key that palladion init wrote, such as ledger.example.com/fraud+1a2b3c4d+A…",
+    "ledger.origin": "a name without spaces and + such as ledger.example.com/fraud",
+    "operations.listen": "an address and a port such as 127.0.0.1:8711",
+    "operations.otlp": "an address such as http://127.0.0.1:4318",
+    "proxy.address_header": "the name of a header in small letters such as x-real-ip",
+    "proxy.payment_header": "the name of a header in small letters such as x-payment-token",
+    "proxy.user_header": "the name of a header in small letters such as x-user",
+    "route.extra_fields": "names of fields in small letters such as top_k",
+    "route.fixed.path": "a path such as $.parameters.kind",
+    "route.inputs.path": "a path such as $.instances[*]",
+    "route.outputs.path": "a path such as $.predictions[*]",
+    "route.path": "a path of letters, digits and . _ ~ - such as /v1/score",
+    "route.upstream": "an address such as http://127.0.0.1:8000 or unix:/run/model.sock",
+    "route.upstream_path": "a path such as /predict, without spaces and #",
+}
 _STEP = re.compile(r"\.([^.\[\]`]+)|\[(\d+)\]")
 
 
@@ -63,20 +84,45 @@ def _located(message: str, text: str, document: dict[str, Any], source: str) -> 
                 value = value.get(step, value)
             elif isinstance(step, int) and isinstance(value, list) and value and isinstance(value[0], dict):
                 value = value[step]
-        expected = reason.partition(", got ")[0].replace("`", "")
-        reason = f"{expected[0].lower()}{expected[1:]}, got {value!r}"
+        reason = f"{_expected(reason, keys)}, got {value!r}"
     return PolicyError(f"{source}:{_line_of(text, keys, index)}: {'.'.join(keys)}: {reason}", *hints)
+
+
+def _expected(reason: str, keys: list[str]) -> str:
+    """What was expected, in words: neither the names of an enum nor a pattern say it by themselves."""
+    if reason.startswith("Invalid enum value"):
+        values = [repr(value) if value == "" else value for value in _choices(keys)]
+        return f"expected {' or '.join([', '.join(values[:-1]), values[-1]]) if len(values) > 1 else values[0]}"
+    if " matching regex " in reason:
+        form = FORMS.get(".".join(keys))
+        if form is not None:
+            return f"expected {form}"
+    expected = reason.partition(", got ")[0].replace("`", "")
+    return f"{expected[0].lower()}{expected[1:]}"
+
+
+def _choices(keys: list[str]) -> list[str]:
+    """What may stand at `keys`, which lead to a Literal."""
+    hint: Any = get_type_hints(_table(keys[:-1]))[keys[-1]]
+    while get_origin(hint) is not Literal:
+        hint = get_args(hint)[0]  # a list of them
+    return list(get_args(hint))
 
 
 def _known(keys: list[str]) -> list[str]:
     """What may stand in the table to which `keys` lead."""
     if not keys:
         return list(section_types())
+    return list(_table(keys).__struct_fields__)
+
+
+def _table(keys: list[str]) -> Any:
+    """The table to which `keys` lead."""
     table: Any = section_types()[keys[0]][0]
     for key in keys[1:]:
         # a table within one stands there as tuple[Table, ...]
         table = get_args(get_type_hints(table)[key])[0]
-    return list(table.__struct_fields__)
+    return table
 
 
 def _line_of(text: str, keys: list[str], index: int) -> int:

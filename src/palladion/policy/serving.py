@@ -15,8 +15,8 @@ class GatePolicy(Section, frozen=True):
         str,
         Meta(
             pattern=r"^((\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+):[0-9]{1,5}|unix:[^\x00]{1,200})$",
-            description="Address and port, or unix: and the path of a socket, for a proxy on this host. Any address but "
-            "the loopback needs TLS, or a proxy in front that does it.",
+            description="Address and port, or unix: and the path of a socket, for a proxy on this host. Any address "
+            "but the loopback needs TLS, or a proxy in front that does it.",
         ),
     ] = "127.0.0.1:8710"
     socket_group: Annotated[
@@ -201,8 +201,8 @@ class RoutePolicy(Section, frozen=True):
         Meta(
             ge=0,
             le=1e12,
-            description="Of predicted numbers: width of the bands of which degraded clients get the lower end; 0 leaves "
-            "one significant digit.",
+            description="Of predicted numbers: width of the bands of which degraded clients get the lower end; 0 "
+            "leaves one significant digit.",
         ),
     ] = 0.0
     grid: Annotated[
@@ -317,8 +317,8 @@ class RoutePolicy(Section, frozen=True):
         Meta(
             ge=1,
             le=10_000_000,
-            description="Most tokens of one answer of a language model; who asks for more gets so many, and who asks for "
-            "none is not left to the server's own default.",
+            description="Most tokens of one answer of a language model; who asks for more gets so many, and who asks "
+            "for none is not left to the server's own default.",
         ),
     ] = 4096
     tokens_degraded: Annotated[
@@ -332,15 +332,15 @@ class RoutePolicy(Section, frozen=True):
     logprobs: Annotated[
         Literal["never", "chosen", "top5"],
         Meta(
-            description="Log-probabilities of tokens: `chosen` shows those of the text, `top5` up to five alternatives at "
-            "each place as well. The more are shown, the fewer answers give away the model's last layer."
+            description="Log-probabilities of tokens: `chosen` shows those of the text, `top5` up to five alternatives "
+            "at each place as well. The more are shown, the fewer answers give away the model's last layer."
         ),
     ] = "never"
     logit_bias: Annotated[
         Literal["never", "blocklist", "any"],
         Meta(
-            description="Biases of tokens, never together with log-probabilities: `blocklist` lets clients ban tokens, and "
-            "`any` move them freely, from which the last layer can be computed by many answers alone."
+            description="Biases of tokens, never together with log-probabilities: `blocklist` lets clients ban tokens, "
+            "and `any` move them freely, from which the last layer can be computed by many answers alone."
         ),
     ] = "blocklist"
     reasoning: Annotated[
@@ -351,15 +351,15 @@ class RoutePolicy(Section, frozen=True):
         tuple[Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,63}$")], ...],
         Meta(
             max_length=64,
-            description="Further fields of requests that go to the server as they are, such as top_k or guided_json. All "
-            "others are refused by name.",
+            description="Further fields of requests that go to the server as they are, such as top_k or guided_json. "
+            "All others are refused by name.",
         ),
     ] = ()
     engine: Annotated[
         Literal["", "vllm", "sglang", "tensorrt-llm"],
         Meta(
-            description="Engine at the upstream that marks text: then no request can ask for text without a mark. SGLang "
-            "takes a key of each client with each request, which this gate sends; the others have one key "
+            description="Engine at the upstream that marks text: then no request can ask for text without a mark. "
+            "SGLang takes a key of each client with each request, which this gate sends; the others have one key "
             "(docs/marks.md). Empty leaves requests alone."
         ),
     ] = ""

@@ -65,15 +65,35 @@ def template(values: dict[str, Any] | None = None) -> str:
         lines.append("")
         lines += _wrapped_comment(setting.description)
         if setting.name in values:
-            lines.append(f"{setting.key} = {_toml(values[setting.name])}")
+            lines.append(f"{setting.key} = {toml_literal(values[setting.name])}")
         else:
-            lines.append(f"# {setting.key} = {_toml(setting.default)}")
+            lines.append(f"# {setting.key} = {toml_literal(setting.default)}")
     return "\n".join(lines) + "\n"
 
 
 def toml_string(text: str) -> str:
     """`text` as a TOML basic string, which takes JSON's escapes."""
     return msgspec.json.encode(text).decode()
+
+
+def toml_literal(value: Any) -> str:
+    """A TOML literal of the types that settings have."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return str(value)
+    if isinstance(value, str):
+        return toml_string(value)
+    if isinstance(value, msgspec.Struct):
+        value = {key: getattr(value, key) for key in value.__struct_fields__}
+    if isinstance(value, dict):
+        return f"{{ {toml_pairs(value)} }}"
+    return "[" + ", ".join(toml_literal(item) for item in value) + "]"
+
+
+def toml_pairs(table: dict[str, Any]) -> str:
+    """The settings of a table on one line, as they stand in an inline table."""
+    return ", ".join(f"{key} = {toml_literal(value)}" for key, value in table.items())
 
 
 def _wrapped_comment(text: str) -> list[str]:
@@ -84,14 +104,3 @@ def _wrapped_comment(text: str) -> list[str]:
             line = "#"
         line += f" {word}"
     return [*lines, line]
-
-
-def _toml(value: Any) -> str:
-    """A TOML literal of the types that settings have."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int | float):
-        return str(value)
-    if isinstance(value, str):
-        return toml_string(value)
-    return "[" + ", ".join(_toml(item) for item in value) + "]"

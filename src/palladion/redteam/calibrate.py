@@ -99,7 +99,7 @@ def calibrate_session(
 ) -> tuple[Calibration, CalibrationRow, Receipt]:
     """`calibrate_version` of a version that is open.
 
-    With `real_min` recorded clients left for thresholds (without it, `REAL_CLIENTS_MIN`), those are calibrated on; below
+    With `real_min` recorded clients left for thresholds (else `REAL_CLIENTS_MIN`), those are calibrated on; below
     `REAL_CLIENTS_MIN` the calibration counts as simulated nevertheless. `details` go into the record.
     """
     respondent = Respondent(session, make_contract(route, session.outputs), validation)

@@ -45,7 +45,7 @@ def test_a_picture_that_the_server_would_have_to_fetch_is_refused(url: str) -> N
     problem = _problem(Message, {"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]})
     assert problem.kind == "bad-input"
     assert problem.field == "content[0].image_url.url"
-    assert "docs/chat.md" in problem.detail
+    assert problem.detail == "pictures come within the request: data:image/png;base64,… (or jpeg, gif, webp)"
 
 
 @pytest.mark.parametrize(
@@ -60,6 +60,35 @@ def test_a_picture_that_the_server_would_have_to_fetch_is_refused(url: str) -> N
 )
 def test_a_broken_message_is_refused_by_its_field(document: object, field: str) -> None:
     assert _problem(Message, document).field == field
+
+
+@pytest.mark.parametrize(
+    ("document", "detail"),
+    [
+        (
+            {"role": "root"},
+            'invalid enum value \'root\': expected "assistant" or "developer" or "system" or "tool" or "user"',
+        ),
+        ({"role": "user", "tool_calls": [{"type": "x"}]}, "invalid value 'x': expected \"function\""),
+        (
+            {"role": "user", "content": [{"type": "file"}]},
+            'invalid value \'file\': expected "text" or "refusal" or "image_url" or "input_audio"',
+        ),
+    ],
+    ids=["role", "tag", "part"],
+)
+def test_a_wrong_word_is_answered_by_the_right_ones(document: object, detail: str) -> None:
+    assert _problem(Message, document).detail == detail
+
+
+def test_of_a_long_wrong_word_a_little_is_repeated_and_the_right_ones_whole() -> None:
+    detail = _problem(Message, {"role": "x" * 10_000}).detail
+    assert detail.endswith('or "user"')
+    assert len(detail) < 300
+
+
+def test_another_form_is_looked_up_in_the_docs() -> None:
+    assert "docs/chat.md" in _problem(Tool, {"type": "function", "function": {"name": "a b"}}).detail
 
 
 def test_tools_that_a_server_would_run_itself_are_refused() -> None:

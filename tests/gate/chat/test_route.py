@@ -1,5 +1,6 @@
 """A route: what it lets through, and what is made of a server that does not answer as it should."""
 
+import asyncio
 import contextlib
 import json
 import logging
@@ -14,6 +15,7 @@ from palladion.errors import PolicyError
 from palladion.gate.chat.asked import ChatAsked
 from palladion.gate.chat.route import KINDS, NEVER, ModelRoute
 from palladion.gate.problems import Problem
+from palladion.gate.upstream.answer import Answer
 from palladion.policy import RoutePolicy
 from tests.gate.gates import House
 
@@ -141,10 +143,24 @@ def test_the_operator_is_told_once_until_it_works_again(house: House, caplog: py
             for script in (failing, failing, good, failing):
                 talk.engine.script = script
                 await talk.ask()
+                assert talk.models.servers["/v1/models/llama"].well is (script is good)
 
     with caplog.at_level(logging.ERROR, "palladion.gate"):
         run(test)
     assert len([record for record in caplog.records if "/v1/models/llama" in record.message]) == 2
+
+
+def test_the_headers_that_all_requests_share_cannot_be_added_to() -> None:
+    given: list[Any] = []
+
+    class Server:
+        async def ask(self, method: bytes, target: bytes, headers: Any, body: bytes) -> Answer:
+            given.append(headers)
+            return Answer(200, [(b"content-type", b"application/json")], b"{}")
+
+    route = ModelRoute(RoutePolicy(model="m", protocol="openai"), Server())  # type: ignore[arg-type]
+    assert asyncio.run(route.ask(CHAT, b"{}")) == b"{}"
+    assert isinstance(given[0], tuple)
 
 
 def test_a_stream_that_is_answered_whole_is_refused(house: House) -> None:

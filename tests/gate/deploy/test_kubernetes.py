@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from palladion.errors import PolicyError
 from palladion.gate.deploy.kubernetes import base, secrets_needed, yaml
 from palladion.gate.deploy.plan import make_plan
-from palladion.policy import OperationsPolicy, Policy, RoutePolicy
+from palladion.policy import AccessPolicy, OperationsPolicy, Policy, RoutePolicy
 
 from .plans import HERE, policy
 
@@ -160,6 +160,13 @@ def test_secrets_are_the_folders_of_the_files_that_the_policy_names() -> None:
 def test_what_no_pod_can_do_is_refused(gate: dict[str, Any], message: str) -> None:
     with pytest.raises(PolicyError, match=message):
         base(make_plan(policy(HERE, **gate)), "")
+
+
+def test_a_file_beside_the_policy_gets_a_folder_to_go_to() -> None:
+    of = msgspec.structs.replace(policy(HERE), access=AccessPolicy(policies="access.cedar"))
+    with pytest.raises(PolicyError, match=r"access.cedar lies beside palladion.toml") as caught:
+        base(make_plan(of), "")
+    assert caught.value.hints == ("for example: etc/access.cedar",)
 
 
 def test_the_schemas_of_kubernetes_are_met() -> None:

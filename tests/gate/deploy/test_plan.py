@@ -6,7 +6,7 @@ import pytest
 
 from palladion.errors import PolicyError
 from palladion.gate.deploy.plan import Address, absolute, make_plan, plain, prefixes
-from palladion.policy import GatePolicy, OperationsPolicy, Policy, RoutePolicy
+from palladion.policy import GatePolicy, IssuerPolicy, OperationsPolicy, Policy, RoutePolicy
 
 from .plans import CHAT, HERE, THERE, policy
 
@@ -21,6 +21,16 @@ def test_addresses_files_and_servers_come_from_the_policy() -> None:
         Address("login.example.com", 443, secure=True),
     )
     assert plan.files == ("keys/llm", "tls/ca.pem")
+
+
+def test_keys_in_a_file_are_fetched_from_nobody() -> None:
+    def servers(keys: str) -> tuple[Address, ...]:
+        issuer = IssuerPolicy(url="https://login.example.com/acme", audience="gate", keys=keys)
+        return make_plan(Policy(issuer=(issuer,), route=(HERE,))).servers
+
+    assert servers("etc/keys.json") == ()
+    assert servers("https://keys.example.com/set") == (Address("keys.example.com", 443, secure=True),)
+    assert servers("") == (Address("login.example.com", 443, secure=True),)
 
 
 def test_stopping_takes_as_long_as_draining_answering_and_closing() -> None:

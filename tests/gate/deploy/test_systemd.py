@@ -45,7 +45,9 @@ def test_a_gate_of_this_host_alone_may_speak_to_nobody_else() -> None:
 
 def test_an_installation_of_a_person_can_be_reached() -> None:
     assert "ProtectHome=true\n" in _unit(policy())
-    assert "\nProtectHome=" not in _unit(policy(), home="/home/anna/palladion")
+    unhidden = _unit(policy(), home="/home/anna/palladion")
+    assert "\nProtectHome=" not in unhidden
+    assert "# installation or host identity is in the folder of a person" in unhidden
 
 
 @pytest.mark.parametrize("home", ["/srv/a\nUser=root", '/srv/"', "/srv/%h"])

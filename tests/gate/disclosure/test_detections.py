@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
@@ -91,3 +91,14 @@ def test_a_coarser_mask_follows_from_the_finer_one() -> None:
     contract = _mask(scores=None, label="m")
     reduced = mask(painted, contract, "reduced")
     assert mask(reduced, contract, "label").tolist() == mask(painted, contract, "label").tolist()
+
+
+@given(
+    arrays(
+        np.float64, st.tuples(st.integers(1, 3), st.just(4)), elements=st.floats(allow_nan=False, allow_infinity=False)
+    ),
+    st.sampled_from(["reduced", "label"]),
+)
+@example(np.full((1, 4), 1.79e308), "label")
+def test_a_box_that_is_finite_stays_finite(values: NDArray[np.float64], level: Any) -> None:
+    assert np.isfinite(boxes(values, _boxes(0.02), level)).all()

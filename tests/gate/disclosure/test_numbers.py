@@ -94,3 +94,21 @@ def test_vectors_of_nothing_and_of_no_numbers_tell_nothing() -> None:
     shown = vectors(np.array([[0.0, 0.0], [np.nan, 1.0], [np.inf, 1.0]]), _contract(), "reduced")
     assert shown[0].tolist() == [0.0, 0.0]
     assert np.isnan(shown[1:]).all()
+
+
+FINITE = st.floats(allow_nan=False, allow_infinity=False)
+
+
+@given(arrays(np.float64, st.integers(1, 4), elements=FINITE), st.integers(0, 17), BANDS, LEVELS)
+@example(np.array([1.79e308, -1.79e308]), 17, 0.0, "reduced")
+@example(np.array([1.79e308, -1.79e308]), 17, 0.0, "label")
+def test_what_is_finite_stays_finite(values: NDArray[np.float64], decimals: int, band: float, level: Any) -> None:
+    assert np.isfinite(numbers(values, _contract(decimals, 0.5, band), level)).all()
+
+
+@given(arrays(np.float64, st.tuples(st.integers(1, 2), st.integers(1, 4)), elements=FINITE), LEVELS)
+@example(np.array([[1.79e308, -1.79e308, 3.0]]), "reduced")
+@example(np.array([[1.79e308, 1.79e308]]), "label")
+@example(np.array([[5e-324, 0.0]]), "label")
+def test_what_is_finite_stays_so_in_vectors_too(values: NDArray[np.float64], level: Any) -> None:
+    assert np.isfinite(vectors(values, _contract(), level)).all()

@@ -114,3 +114,37 @@ def test_where_the_formula_would_turn_the_label_it_is_followed_until_then() -> N
     after = perturb(y, "reverse-sigmoid", 1.0)
     assert after.argmax() == 0
     assert _moved(y, after)[0] > 0.01
+
+
+@pytest.mark.parametrize("method", METHODS)
+@given(st.integers(0, 10_000), st.integers(-20, 4), st.integers(2, 7))
+def test_labels_of_logits_stay_however_near_or_far_they_are(method: Any, seed: int, power: int, classes: int) -> None:
+    logits = np.random.default_rng(seed).normal(size=(3, classes)) * 10.0**power
+    assert perturb(logits, method, 0.3).argmax(axis=1).tolist() == logits.argmax(axis=1).tolist()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_logits_that_softmax_makes_equal_keep_their_label(method: Any) -> None:
+    logits = np.array([[7.8e-21, 1.7e-20], [3.0, 3.0 + 4e-16], [-1e308, 1e308], [1.7e308, 1.7e308]])
+    after = perturb(logits, method, 0.3)
+    assert np.isfinite(after).all()
+    assert after.argmax(axis=1).tolist() == logits.argmax(axis=1).tolist()
+
+
+@pytest.mark.parametrize("method", METHODS)
+@given(st.integers(0, 10_000), st.floats(0, 1), st.floats(0.01, 1), st.booleans())
+def test_no_decision_turns(method: Any, seed: int, threshold: float, budget: float, logits: bool) -> None:
+    before = _drawn(seed, spread=1.0)
+    if logits:
+        before, threshold = np.log(before) + 2, float(np.log(threshold + 1e-3) + 2)
+    after = perturb(before, method, budget, threshold=threshold)
+    assert ((after >= threshold) == (before >= threshold)).all()
+    assert after.argmax(axis=1).tolist() == before.argmax(axis=1).tolist()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_threshold_stops_a_change_and_does_not_prevent_it(method: Any) -> None:
+    before = np.array([[0.75, 0.25]])
+    after = perturb(before, method, 0.2, threshold=0.74)
+    assert 0.74 <= after[0, 0] < 0.7401
+    assert after.sum() == pytest.approx(1)

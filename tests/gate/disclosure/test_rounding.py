@@ -12,10 +12,12 @@ from palladion.gate.disclosure.rounding import (
     band_sides,
     decimal_sides,
     digit_sides,
+    in_type,
     just_below,
     to_bands,
     to_decimals,
     to_digits,
+    typed_sides,
 )
 
 ANY = st.floats(allow_nan=True, allow_infinity=True)
@@ -97,3 +99,49 @@ def test_just_below_holds_in_single_precision_too(threshold: float) -> None:
     below = just_below(threshold)
     assert below < threshold
     assert np.float32(below) < np.float32(threshold)
+
+
+LARGEST = float(np.finfo(np.float64).max)
+TYPES = st.sampled_from([np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64)])
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False), st.integers(1, 3))
+@example(1.79e308, 2)
+@example(-LARGEST, 1)
+def test_a_number_that_is_finite_has_finite_digits(value: float, digits: int) -> None:
+    (shown,) = to_digits(np.array([value]), digits).tolist()
+    assert math.isfinite(shown)
+
+
+@pytest.mark.parametrize("threshold", [1.76e308, -1.76e308, 1e300])
+def test_a_threshold_near_the_end_of_doubles_has_finite_numbers_beside_it(threshold: float) -> None:
+    for sides in (digit_sides(threshold, 2), digit_sides(threshold, 1), band_sides(threshold, 1e-9)):
+        assert -LARGEST <= sides.below < threshold <= sides.above <= LARGEST
+
+
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=5), TYPES)
+@example([65520.0], np.dtype(np.float16))
+@example([-3.5e38], np.dtype(np.float32))
+def test_a_number_that_is_finite_is_so_in_every_type(values: list[float], dtype: "np.dtype[np.floating]") -> None:
+    shown = in_type(np.array(values), dtype)
+    assert shown.dtype == dtype
+    assert np.isfinite(shown).all()
+
+
+@given(st.lists(USUAL, min_size=1, max_size=6), st.one_of(USUAL, st.sampled_from([0.7, 0.1, 0.45])), TYPES)
+@example([0.7], 0.7, np.dtype(np.float32))
+@example([0.69999999], 0.7, np.dtype(np.float32))
+def test_no_type_turns_a_decision_however_it_is_compared(
+    values: list[float], threshold: float, dtype: "np.dtype[np.floating]"
+) -> None:
+    truth = np.array(values)
+    shown = in_type(truth, dtype, threshold)
+    assert ((shown >= np.float64(threshold)) == (truth >= threshold)).all()
+    assert ((shown >= dtype.type(threshold)) == (truth >= threshold)).all()
+
+
+@pytest.mark.parametrize("threshold", [1e30, -1e30])
+def test_a_threshold_beyond_a_type_is_on_one_side_of_all_of_it(threshold: float) -> None:
+    values = np.array([-65504.0, 0.0, 65504.0])
+    assert typed_sides(threshold, np.dtype(np.float16)).threshold == threshold
+    assert in_type(values, np.dtype(np.float16), threshold).tolist() == values.tolist()

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from palladion.gate.contract import Contract
 from palladion.gate.disclosure.rounding import just_below
-from palladion.gate.disclosure.scores import class_scores, coarse, coarse_rows
+from palladion.gate.disclosure.scores import class_scores, coarse, coarse_rows, typed
 
 SCORES = st.one_of(
     arrays(np.float32, st.tuples(st.integers(1, 3), st.integers(2, 8)), elements=st.floats(-4, 4, width=32)),
@@ -105,3 +105,38 @@ def test_a_step_up_that_breaks_a_tie_is_no_decision(rows: int) -> None:
     scores = np.tile([0.33, 0.34, 0.33], (rows, 1))
     shown = class_scores(scores, _contract(1, 0, 0.35), "contract")
     assert shown.tolist() == [[0.3, just_below(0.35), 0.3]] * rows
+
+
+def test_a_zero_has_no_sign_alone_or_among_others() -> None:
+    row = np.array([[-0.0, 1.0, -0.0, 0.5, -0.0]])
+    for rows in (row, np.tile(row, (2, 1))):
+        assert not np.signbit(coarse(rows, [(17, 3)])).any()
+
+
+@given(SCORES, st.sampled_from([np.dtype(np.float16), np.dtype(np.float32)]), DECIMALS, TOP_K, THRESHOLDS)
+def test_the_label_and_every_decision_stay_in_a_narrower_type(
+    scores: NDArray[Any], dtype: "np.dtype[Any]", decimals: int, top_k: int, threshold: float
+) -> None:
+    disclosed = class_scores(scores.astype(np.float64), _contract(decimals, top_k, threshold), "reduced")
+    shown = typed(disclosed, dtype, threshold)
+    assert shown.dtype == dtype
+    assert shown.argmax(axis=1).tolist() == scores.argmax(axis=1).tolist()
+    assert ((shown >= np.float64(threshold)) == (disclosed >= threshold)).all()
+
+
+def test_half_precision_keeps_a_label_that_leads_by_less_than_it_holds() -> None:
+    shown = typed(np.array([[-2.0000001, -2.0, -2.0000001]]), np.dtype(np.float16))
+    assert shown.argmax(axis=1).tolist() == [1]
+    assert shown[0, 1] == -2
+
+
+def test_a_tie_at_the_threshold_itself_is_broken_upwards() -> None:
+    shown = typed(np.array([[0.5, 0.5000000001, 0.1]]), np.dtype(np.float32), 0.5)
+    assert shown.argmax(axis=1).tolist() == [1]
+    assert (shown >= 0.5).tolist() == [[True, True, False]]
+
+
+def test_a_tie_at_the_largest_number_is_broken_too() -> None:
+    shown = typed(np.array([[7e4, 8e4, 0.0]]), np.dtype(np.float16))
+    assert shown.argmax(axis=1).tolist() == [1]
+    assert np.isfinite(shown).all()

@@ -55,6 +55,13 @@ def test_upstreams_are_told_of_by_route(house: House) -> None:
     assert item.value("upstream_requests_total", "/a") == 9
 
 
+def test_figures_of_a_path_do_not_call_it_a_route(house: House) -> None:
+    found = watched(open_gate(house)).read()
+    assert found["requests_total"].labels == ("path", "status", "problem")
+    assert found["request_seconds"].labels == ("path",)
+    assert found["verdicts_total"].labels == ("route", "standing")
+
+
 def test_the_ledger_the_process_and_the_policy_are_told_of(house: House) -> None:
     item = watched(open_gate(house))
     assert item.value("ledger_entries") == 7

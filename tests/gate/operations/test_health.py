@@ -4,7 +4,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
-from palladion.gate.operations.health import DRAINING, LEDGER
+from palladion.gate.operations.health import DRAINING, LEDGER, Health
 from palladion.gate.readiness import Waiting
 from palladion.gate.sources.source import Source
 from palladion.policy import RoutePolicy
@@ -46,3 +46,18 @@ def test_an_upstream_that_is_down_is_told_of_and_takes_no_other_route_away(house
         "/v2/models/late waits for its upstream",
         f"the upstream of {PATH} does not answer as it should",
     ]
+
+
+def test_an_upstream_that_failed_when_last_asked_is_told_of_once_whoever_asks_it(house: House) -> None:
+    bench = open_gate(house)
+    well = bench.gate.served[PATH].source
+    ill: Any = SimpleNamespace(ready=False, inputs=well.inputs, outputs=well.outputs)
+    bench.gate.serve({PATH: replace(bench.gate.served[PATH], source=cast(Source, ill))})
+    failing = ["/v1/models/llama", PATH]
+    health = Health(bench.gate, sound=lambda: True, failing=lambda: failing)
+    assert health.ready()
+    assert health.faults() == [
+        f"the upstream of {route} does not answer as it should" for route in sorted(["/v1/models/llama", PATH])
+    ]
+    failing.clear()
+    assert health.faults() == [f"the upstream of {PATH} does not answer as it should"]

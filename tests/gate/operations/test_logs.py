@@ -8,7 +8,15 @@ import msgspec
 import pytest
 
 from palladion.errors import PolicyError
-from palladion.gate.operations.logs import LINES_A_MINUTE, JsonLines, Sentences, Sparse, log_requests, start_logs
+from palladion.gate.operations.logs import (
+    LINES_A_MINUTE,
+    JsonLines,
+    Sentences,
+    Sparse,
+    announcer,
+    log_requests,
+    start_logs,
+)
 from palladion.gate.operations.meter import Sample
 
 CANARY = "pk_live_canary_of_a_body"
@@ -87,7 +95,7 @@ def test_long_messages_are_cut(log: tuple[logging.Logger, io.StringIO, logging.H
 
 def test_the_text_of_a_stranger_is_made_harmless() -> None:
     record = logging.LogRecord("a", logging.ERROR, "a.py", 1, "\x1b[2J", (), None)
-    assert Sentences(lambda text: text.replace("\x1b", "?")).format(record) == "palladion: ERROR: ?[2J"
+    assert Sentences(lambda text: text.replace("\x1b", "?")).format(record) == "palladion: error: ?[2J"
 
 
 def test_a_request_is_told_of_without_who_asked_or_what() -> None:
@@ -99,7 +107,7 @@ def test_a_request_is_told_of_without_who_asked_or_what() -> None:
         "level": "info", "logger": "palladion.requests", "message": "request", "route": "/a", "status": 429,
         "problem": "rate-limited", "milliseconds": 12.5, "request": "1f",
     }  # fmt: skip
-    assert Sentences(str).format(record) == "palladion: INFO: request /a: 429 rate-limited in 12.5 ms 1f"
+    assert Sentences(str).format(record) == "palladion: info: request /a: 429 rate-limited in 12.5 ms 1f"
 
 
 def test_a_flood_from_one_place_is_counted_and_others_are_heard(
@@ -132,6 +140,24 @@ def test_what_was_left_out_is_told(log: tuple[logging.Logger, io.StringIO, loggi
     now[0] = 61.0
     flood()
     assert stream.getvalue().splitlines()[-1] == "flood (and 90 more like it)"
+
+
+def test_what_a_gate_says_is_json_where_its_log_is(capsys: pytest.CaptureFixture[str]) -> None:
+    root, said = logging.getLogger(), list[str]()
+    level = root.level
+    handler = start_logs("json", show=str)
+    try:
+        for number in range(LINES_A_MINUTE + 1):
+            announcer("json", say=said.append)(f"route {number}: 100 % of it")
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(level)
+    lines = [msgspec.json.decode(line) for line in capsys.readouterr().err.splitlines()]
+    # none is left out: there may be more routes than lines in a minute
+    assert [line["message"] for line in lines] == [f"route {n}: 100 % of it" for n in range(LINES_A_MINUTE + 1)]
+    assert said == []
+    announcer("text", say=said.append)("as it is")
+    assert said == ["as it is"]
 
 
 def test_starting_writes_warnings_and_sampled_requests_and_nothing_less(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,12 +3,14 @@
 import asyncio
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
 
 from palladion.gate.operations.operations import Operations
 from palladion.gate.recorder import Recorder
+from palladion.gate.upstream.pool import Upstream
 from palladion.policy import OperationsPolicy
 from tests.gate.gates import Bench, House, open_gate
 
@@ -64,6 +66,24 @@ def test_another_policy_turns_samples_and_seconds(house: House) -> None:
     assert len(bench.gate.stages.meter.samplers) == 1
     assert operations.leave() == 9
     assert operations.health.draining
+
+
+def test_an_upstream_that_failed_when_last_asked_is_a_fault_whatever_its_protocol(house: House) -> None:
+    servers = {"/v1/models/llama": cast(Upstream, SimpleNamespace(well=True))}
+    recorder = cast(Recorder, StillRecorder())
+    operations = Operations(
+        open_gate(house).gate,
+        recorder,
+        OperationsPolicy(),
+        Path(),
+        servers=lambda: servers,
+        digest=lambda: POLICY,
+        retainer=None,
+    )
+    assert operations.health.faults() == []
+    servers["/v1/models/llama"].well = False
+    assert operations.health.faults() == ["the upstream of /v1/models/llama does not answer as it should"]
+    assert operations.health.ready()
 
 
 def test_the_port_is_open_from_start_to_close(house: House) -> None:

@@ -9,11 +9,21 @@ import msgspec
 import pytest
 
 from palladion.errors import PolicyError, StorageError
-from palladion.gate.operations.policies import RECORDED_MAX, VALUE_CHARACTERS_MAX, Policies, recorded, restart_needed
+from palladion.gate.operations.policies import (
+    FILES,
+    RECORDED_MAX,
+    VALUE_CHARACTERS_MAX,
+    Policies,
+    compare_files,
+    read_digests,
+    recorded,
+    restart_needed,
+    stale_text,
+)
 from palladion.ledger.record import Record, encode_record
 from palladion.policy import Policy, RoutePolicy, load_policy, parse_policy
-from palladion.policy.tensors import FixedPolicy, TensorPolicy
 from palladion.policy.compare import Change, compare, digest
+from palladion.policy.tensors import FixedPolicy, TensorPolicy
 from tests.gate.gates import House
 
 HERE = RoutePolicy(model="fraud")
@@ -125,9 +135,18 @@ class _Running:
         self.file = self.mine.installation.paths.policy
         self.text = self.file.read_text(encoding="utf-8")
         self.put(mode="observe")
-        self.mine.installation.policy = load_policy(self.file)
         self.applied: list[tuple[Policy, Record]] = []
         self.fails: Exception | None = None
+        self.start()
+
+    def name_access(self, name: str) -> None:
+        """Start with a file of access policies."""
+        self.text = self.text.replace("[access]\n", f'[access]\npolicies = "{name}"\n')
+        self.put()
+        self.start()
+
+    def start(self) -> None:
+        self.mine.installation.policy = load_policy(self.file)
         self.policies = Policies(self.mine.installation, check=self._check, apply=self._apply, marking=False)
 
     def put(self, *, mode: str = "observe", more: str = "") -> None:
@@ -199,7 +218,43 @@ def test_a_command_is_told_what_changed(running: _Running) -> None:
     running.put(mode="enforce")
     reply = asyncio.run(running.policies.take_over("user:test"))
     assert reply.digest == running.policies.digest
-    assert [change["after"] for change in reply.changes] == ["enforce"]
+    assert [(change["after"], change["live"]) for change in reply.changes] == [("enforce", True)]
+
+
+def test_a_file_that_was_read_at_the_start_and_changed_is_told_each_time(
+    running: _Running, caplog: pytest.LogCaptureFixture
+) -> None:
+    access = running.mine.installation.paths.home / "access.cedar"
+    access.write_text("permit(principal, action, resource);", encoding="utf-8")
+    running.name_access(access.name)
+    assert asyncio.run(running.policies.take_over("user:test")).changes == []
+    access.write_text("forbid(principal, action, resource);", encoding="utf-8")
+    for _ in range(2):
+        (change,) = asyncio.run(running.policies.take_over("user:test")).changes
+        assert (change["setting"], change["live"]) == ("access.policies (access.cedar)", False)
+    assert caplog.messages == [stale_text("access.policies (access.cedar)")] * 2
+    access.unlink()
+    (change,) = asyncio.run(running.policies.take_over("user:test")).changes
+    assert change["after"] == ""
+    assert running.applied == []
+
+
+def test_a_command_that_compares_is_told_what_the_files_were(running: _Running) -> None:
+    access = running.mine.installation.paths.home / "access.cedar"
+    access.write_text("permit(principal, action, resource);", encoding="utf-8")
+    running.name_access(access.name)
+    was = running.policies.settings()[FILES]
+    assert was == read_digests(running.mine.installation.policy, running.mine.installation.paths.home)
+    access.write_text("", encoding="utf-8")
+    now = read_digests(running.mine.installation.policy, running.mine.installation.paths.home)
+    assert [change.name for change in compare_files(was, now)] == ["access.policies (access.cedar)"]
+    assert compare_files(was, {"access.policies (other.cedar)": "ab"}) == []
+
+
+def test_a_contract_is_told_as_it_stands_in_the_file(running: _Running) -> None:
+    running.put(more='[[contract]]\nclient = "acme"\nburst = 7\n')
+    (change,) = asyncio.run(running.policies.take_over("user:test")).changes
+    assert change["after"] == 'client = "acme", burst = 7'
 
 
 def test_a_record_of_very_many_and_long_changes_still_fits(running: _Running) -> None:
@@ -217,5 +272,6 @@ def test_values_that_are_long_are_cut() -> None:
 
 def test_settings_come_back_as_the_same_policy(running: _Running) -> None:
     sent = msgspec.json.decode(msgspec.json.encode(running.policies.settings()))
+    assert sent.pop(FILES) == {}
     assert compare(msgspec.convert(sent, Policy), running.mine.installation.policy) == []
     assert parse_policy(b"", "nothing") == Policy()

@@ -231,5 +231,6 @@ def test_neither_keys_nor_bodies_are_in_the_log(mine: House) -> None:
         assert service.terminate() == 0
     lines = [msgspec.json.decode(line) for line in service.complaints.splitlines()]
     assert [line["status"] for line in lines if line["message"] == "request"] == [200, 422, 401]
+    assert [line["logger"] for line in lines if line["message"].startswith("serving on ")] == ["palladion.serve"]
     secrets = [*mine.keys.values(), "canary", "424242", *mine.keys]
     assert [text for text in secrets if text in service.complaints] == []

@@ -1,5 +1,6 @@
 """Plain JSON by paths: strict towards clients and upstreams, and what is sent is written anew."""
 
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from palladion.errors import FormatError, PolicyError
 from palladion.gate.problems import Problem
 from palladion.gate.protocols.json_paths import JsonPaths, JsonPathsUpstream
-from palladion.gate.protocols.protocol import About, Asked
+from palladion.gate.protocols.protocol import About, Asked, Encoded, NotFiniteError
 from palladion.model.run import Port
 from palladion.policy import RoutePolicy
 from palladion.policy.tensors import FixedPolicy, TensorPolicy
@@ -147,6 +148,102 @@ def test_an_answer_that_does_not_fit_is_none(body: bytes) -> None:
         JsonPathsUpstream(ROUTE).decode_answer(body, [], 2)
 
 
+@pytest.mark.parametrize("number", [b"NaN", b"-Infinity", b"1e39", b"1e999", b" NaN "])
+def test_an_answer_with_a_number_that_is_none_is_told_from_a_broken_one(number: bytes) -> None:
+    body = b'{"predictions":[{"scores":[1,2,%s]}]}' % number
+    with pytest.raises(NotFiniteError):
+        JsonPathsUpstream(ROUTE).decode_answer(body, [], 1)
+
+
+@pytest.mark.parametrize("body", [b'{"predictions":[{"scores":[1,2,NaN', b'{"error":"NaN"}', b'{"error":NaNo}'])
+def test_a_broken_answer_is_not_excused_by_a_word(body: bytes) -> None:
+    with pytest.raises(FormatError) as caught:
+        JsonPathsUpstream(ROUTE).decode_answer(body, [], 1)
+    assert not isinstance(caught.value, NotFiniteError)
+
+
+def _answering(path: str, *shape: int, type_: str = "float32") -> JsonPathsUpstream:
+    tensor = TensorPolicy(name="scores", type=type_, shape=shape, path=path)  # type: ignore[arg-type]
+    return JsonPathsUpstream(_with(outputs=(tensor,)))
+
+
+HOSTILE_BYTES = 2**21
+
+
+def _flood(head: bytes, unit: bytes, tail: bytes) -> bytes:
+    return head + b",".join([unit] * (HOSTILE_BYTES // (len(unit) + 1))) + tail
+
+
+@pytest.mark.parametrize(
+    ("upstream", "body"),
+    [
+        (_answering("$.o[*]", 3), _flood(b'{"o":[', b"[]", b"]}")),
+        (_answering("$.o[*]", 3), _flood(b'{"o":[[', b"[]", b"]]}")),
+        (_answering("$.o[*]", 3), _flood(b'{"o":[[', b"0", b"]]}")),
+        (_answering("$.o[*]", 3), _flood(b'{"o":[[0,0],', b"{}", b"]}")),
+        (_answering("$.o[*].s", 3), _flood(b'{"o":[', b'{"s":[0,0,0]}', b"]}")),
+        (_answering("$.o[*]", -1, -1), _flood(b'{"o":[[', b"[]", b"]]}")),
+        (_answering("$.o[*]", -1), _flood(b'{"o":[[', b"0", b"]]}")),
+        (_answering("$.o[*]", 64, 64), _flood(b'{"o":[[', b"[]", b"]]}")),
+        (_answering("$.o[*]", -1, 4, type_="string"), _flood(b'{"o":[[', b"[]", b"]]}")),
+        (_answering("$.o[*]", -1, -1, type_="string"), _flood(b'{"o":[[', b"[]", b"]]}")),
+    ],
+)
+def test_a_hostile_answer_takes_no_more_memory_than_a_sound_one(upstream: JsonPathsUpstream, body: bytes) -> None:
+    with pytest.raises(FormatError):
+        upstream.decode_answer(b"{}", [], 1)
+    tracemalloc.start()
+    with pytest.raises(FormatError):
+        upstream.decode_answer(body, [], 1)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < HOSTILE_BYTES / 8
+
+
+@pytest.mark.parametrize(
+    ("upstream", "body"),
+    [
+        (_answering("$.o[*]", 3), _flood(b'{"z":[', b"[]", b'],"o":[[0,0,0]]}')),
+        (_answering("$.o[0][*]", 3), _flood(b'{"o":[[[0,0,0]],', b"[]", b"]}")),
+        (_answering("$.o[*].s", 3), _flood(b'{"o":[{"z":[', b"[]", b'],"s":[0,0,0]}]}')),
+    ],
+)
+def test_what_no_path_names_takes_no_memory(upstream: JsonPathsUpstream, body: bytes) -> None:
+    tracemalloc.start()
+    assert upstream.decode_answer(body, [], 1)["scores"].tolist() == [[0, 0, 0]]
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < HOSTILE_BYTES / 8
+
+
+@pytest.mark.parametrize(
+    ("upstream", "body", "values"),
+    [
+        (_answering("$.o[*]", 2, 2), b'{"o":[[[1,2],[3,4]],[[5,6],[7,8]]]}', [[[1, 2], [3, 4]], [[5, 6], [7, 8]]]),
+        (_answering("$.o[*]", -1, 1), b'{"o":[[[1],[2]],[[3],[4]]]}', [[[1], [2]], [[3], [4]]]),
+        (_answering("$[1].o[*]"), b'[{"o":"z"},{"o":[1,2]},3]', [1, 2]),
+        (_answering("$.o[*][1]", type_="string"), b'{"o":[["a","b","c"],["d","e"]]}', ["b", "e"]),
+        (_answering("$.o[*]['a b']", type_="bool"), b'{"o":[{"a b":true},{"\\u0061 b":false}]}', [True, False]),
+        (_answering("$[*]"), b" [ 1.5 ,\n 2 ] ", [1.5, 2]),
+    ],
+)
+def test_answers_of_any_form_are_read_row_by_row(upstream: JsonPathsUpstream, body: bytes, values: object) -> None:
+    assert upstream.decode_answer(body, [], 2)["scores"].tolist() == values
+
+
+def test_what_is_added_to_the_headers_of_one_answer_is_not_in_the_next() -> None:
+    client, upstream = _client(), JsonPathsUpstream(ROUTE)
+    asked = client.decode(b'{"instances":[[1,2]]}', {})
+    forms: list[Callable[[], Encoded]] = [
+        lambda: client.describe("/", ABOUT),
+        lambda: client.encode(asked, {}, ABOUT),
+        lambda: upstream.encode_request(asked.feeds, 1)[1],
+    ]
+    for encode in forms:
+        encode().headers.append((b"connection", b"close"))
+        assert encode().headers == [(b"content-type", b"application/json")]
+
+
 def test_a_label_alone_is_told_where_the_policy_puts_it_or_beside() -> None:
     label = {"label": np.array([2])}
     assert _client().encode(Asked({}, 1), label, ABOUT).body == b'{"label":[2]}'
@@ -185,6 +282,7 @@ def test_single_rows_are_asked_one_by_one() -> None:
         {"inputs": (X, TensorPolicy(name="y", type="float32", path="$.instances[*].y"))},
         {"outputs": (TensorPolicy(name="scores", type="float32", path="$.scores"),)},
         {"fixed": (FixedPolicy(path="$.instances", value=1),)},
+        {"outputs": (TensorPolicy(name="scores", type="float32", path="$['a\"b'][*]"),)},
     ],
 )
 def test_a_policy_that_cannot_be_asked_is_refused(changes: dict[str, Any]) -> None:

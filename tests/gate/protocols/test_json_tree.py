@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -134,3 +135,31 @@ def test_what_was_written_is_read_again(rows: int, paths: list[str]) -> None:
     values = [[[number, row] for row in range(rows)] for number in range(len(paths))]
     tree = Tree(paths, whole=True)
     assert tree.read(tree.write(values), rows_max=rows) == values
+
+
+def test_documents_that_hold_nothing_else_are_not_read_by_skipping() -> None:
+    with pytest.raises(ValueError, match="has to be refused"):
+        Tree(["$.a"], whole=True).unread(1)
+
+
+@pytest.mark.parametrize(
+    ("path", "document", "texts"),
+    [
+        ("$", b" [1] ", [b"[1]"]),
+        ("$.a.b", b'{"a":{"z":0,"b":"x"}}', [b'"x"']),
+        ("$.a[*]", b'{"a":[1,[2]]}', [b"1", b"[2]"]),
+        ("$[*].a[1]", b'[{"a":[0,1]},{"a":[0,2,3]}]', [b"1", b"2"]),
+    ],
+)
+def test_values_are_left_as_text_where_they_are_not_read_yet(path: str, document: bytes, texts: list[bytes]) -> None:
+    tree = Tree([path], whole=False)
+    found = tree.read(msgspec.json.decode(document, type=tree.unread(2)), rows_max=2)
+    assert [bytes(text) for text in found[0]] == texts
+
+
+@pytest.mark.parametrize(
+    "document", [b"{}", b'{"a":[]}', b'{"a":[{"b":1}]}', b'{"a":[{"b":1},{}]}', b'{"a":{}}', b"[]"]
+)
+def test_what_is_missing_among_texts_is_missing(document: bytes) -> None:
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.json.decode(document, type=Tree(["$.a[*].b"], whole=False).unread(2))

@@ -11,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from palladion.gate.contract import Contract
+from palladion.gate.disclosure import disclose
 from palladion.gate.problems import Problem
 from palladion.gate.protocols.open_inference import (
     OpenInference,
@@ -292,6 +294,34 @@ def test_rounded_numbers_have_the_type_that_was_described_and_few_digits() -> No
     assert b'"datatype":"FP32","data":[0.1,0.7,0.2]' in encoded.body
     binary = _answer(_request(parameters={"binary_data_output": True}), rounded)
     assert binary.body.endswith(np.array([0.1, 0.7, 0.2], "<f4").tobytes())
+
+
+@pytest.mark.parametrize("binary", [False, True], ids=["json", "binary"])
+@pytest.mark.parametrize(
+    ("dtype", "scores", "promised"),
+    [
+        ("float16", [-3, -2, -4], {"decimals": 4, "top_k": 1}),
+        ("float16", [0.4, 0.40002, 0.1], {"decimals": 5}),
+        ("float32", [123.456780, 123.456787, 1], {"decimals": 1}),
+        ("float32", [0.70000005, 0.29999995, 0], {"decimals": 1, "threshold": 0.7}),
+        ("float32", [0.1, 0.69999993, 0.2], {"decimals": 4, "threshold": 0.7}),
+    ],
+)
+def test_labels_and_decisions_are_kept_in_the_type_that_is_sent(
+    dtype: str, scores: list[float], promised: Mapping[str, Any], binary: bool
+) -> None:
+    truth = np.array([scores], dtype)
+    terms: dict[str, Any] = {"decimals": 17, "top_k": 0, "typed": True, **promised}
+    shown = disclose({"scores": truth}, Contract("scores", None, "classes", "scores", **terms), "contract")
+    about = About("fraud", "", [X], [Port("scores", dtype, (None, 3))])
+    encoded = _answer(_request(parameters={"binary_data_output": binary}), shown, about)
+    if binary:
+        seen = np.frombuffer(encoded.body[-truth.nbytes :], truth.dtype)
+    else:
+        seen = np.array(msgspec.json.decode(encoded.body)["outputs"][0]["data"], truth.dtype)
+    threshold = np.float64(promised.get("threshold", 100))
+    assert seen.argmax() == truth.argmax()
+    assert (seen >= threshold).tolist() == (truth[0] >= threshold).tolist()
 
 
 def test_a_label_that_stands_in_for_scores_has_its_own_type() -> None:

@@ -1,5 +1,6 @@
 """The Open Inference Protocol v2 towards upstreams: what is asked, and that nothing but an answer to it is taken."""
 
+import tracemalloc
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,6 +18,7 @@ from palladion.gate.protocols.open_inference_upstream import (
     read_metadata,
     takes_binary,
 )
+from palladion.gate.protocols.protocol import NotFiniteError
 from palladion.gate.protocols.tensors import HEADER_LENGTH, OCTETS
 from palladion.model.run import STRING, Port
 
@@ -45,6 +47,31 @@ def _read(*outputs: Mapping[str, Any], rest: bytes = b"", length: bool = False, 
     text = msgspec.json.encode({"model_name": "linear", "outputs": outputs, **more})
     headers = [(HEADER_LENGTH, str(len(text)).encode())] if rest or length else []
     return _codec().decode_answer(text + rest, headers, 1)
+
+
+@pytest.mark.parametrize("unit", [b"[]", b"[0]", b"0"])
+def test_a_hostile_answer_takes_no_more_memory_than_a_sound_one(unit: bytes) -> None:
+    data = b",".join([unit] * 2**19)
+    body = b'{"outputs":[{"name":"scores","shape":[1,2],"datatype":"FP32","data":[%s]}]}' % data
+    tracemalloc.start()
+    with pytest.raises(FormatError, match="elements, its shape says 2"):
+        _codec().decode_answer(body, [], 1)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2 * len(body)
+
+
+def test_a_number_that_is_none_is_told_from_a_broken_answer() -> None:
+    binary = {**SCORES, "parameters": {"binary_data_size": 8}}
+    del binary["data"]
+    for number in (np.nan, -np.inf):
+        with pytest.raises(NotFiniteError):
+            _read(binary, LABEL, rest=np.array([0.5, number], "<f4").tobytes())
+    with pytest.raises(NotFiniteError):
+        _read({**SCORES, "data": [0.5, 1e39]}, LABEL)
+    with pytest.raises(FormatError) as caught:
+        _read({**SCORES, "data": [0.5, "NaN"]}, LABEL)
+    assert not isinstance(caught.value, NotFiniteError)
 
 
 # --- metadata

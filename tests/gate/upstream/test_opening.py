@@ -40,8 +40,8 @@ def test_a_server_of_this_machine_or_behind_tls_can_be_asked(home: Path, upstrea
 @pytest.mark.parametrize(
     ("route", "reason"),
     [
-        (_route("http://models.example"), "upstream is .* not encrypted"),
-        (_route("http://10.0.0.5:8000"), "upstream is .* not encrypted"),
+        (_route("http://models.example"), "upstream: http://.* is not encrypted: https was expected$"),
+        (_route("http://10.0.0.5:8000"), "upstream: http://.* is not encrypted: https was expected$"),
         (_route("https://a:b@models.example"), "a name or password in it"),
         (_route("https://models.example/v2"), "without a path"),
         (_route("https://models.example:99999"), "a port that is none"),

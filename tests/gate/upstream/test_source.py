@@ -105,7 +105,6 @@ def test_an_answer_is_one_only_with_the_status_of_one(run: Runner, status: int) 
         SECRET,
         b'{"outputs":[]}',
         b'{"outputs":[{"name":"scores","shape":[1,3],"datatype":"FP32","data":[1,2,3]}]}',
-        b'{"outputs":[{"name":"scores","shape":[2,3],"datatype":"FP32","data":[1,2,3,4,5,NaN]}]}',
         b'{"outputs":[{"name":"scores","shape":[2,3],"datatype":"FP32","data":[1,2,3,4,5]}]}',
     ],
 )
@@ -122,6 +121,30 @@ def test_garbage_is_no_answer_and_raises_a_doubt(run: Runner, body: bytes) -> No
             assert not asked.ready
 
     run(main())
+
+
+def _scores(*last: bytes) -> list[bytes]:
+    head = b'{"outputs":[{"name":"scores","shape":[2,3],"datatype":"FP32","data":[1,2,3,4,5,%s]}]}'
+    return [head % number for number in last]
+
+
+@pytest.mark.parametrize("body", _scores(b"NaN", b"-Infinity", b"1e999", b"1e39"))
+def test_inputs_that_make_the_model_answer_no_number_make_nobody_doubt_it(
+    run: Runner, body: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        doubts: list[int] = []
+        model = InferenceServer(infer=lambda _: Answered(body))
+        async with (
+            inference_server(model) as (_, address),
+            source(address, doubted=lambda: doubts.append(1)) as asked,
+        ):
+            assert (await _problem(asked)).kind == "model-failed"
+            assert asked.ready
+            assert doubts == []
+
+    run(main())
+    assert caplog.records == []
 
 
 async def _silent(peer: Peer) -> None:
@@ -202,6 +225,7 @@ def test_the_operator_is_told_once_for_each_time_it_gets_ill_or_well(
                     await _problem(asked)
                 else:
                     await asked.infer({"x": ROWS}, 2)
+                assert asked.upstream.well is not state
             # nobody but clients looks after it, so that it must not be left alone
             assert asked.ready
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 from msgspec import Meta
 
+from palladion.gate.chat.values import values_of
 from palladion.gate.problems import Problem
 
 MESSAGES_MAX = 4096
@@ -27,9 +28,10 @@ _INTEGER_MAX = 2**63 - 1
 Name = Annotated[str, Meta(min_length=1, max_length=200)]
 Identifier = Annotated[str, Meta(max_length=200)]
 FunctionName = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9_.-]{1,128}$")]
-InlinePicture = Annotated[
-    str, Meta(pattern=r"^data:image/(png|jpeg|gif|webp);base64,[A-Za-z0-9+/=]+$", description="inline only")
-]
+_INLINE = r"^data:image/(png|jpeg|gif|webp);base64,[A-Za-z0-9+/=]+$"
+InlinePicture = Annotated[str, Meta(pattern=_INLINE, description="inline only")]
+PICTURES = "pictures come within the request: data:image/png;base64,… (or jpeg, gif, webp)"
+_NO_PICTURE = f"Expected `str` matching regex {_INLINE!r}"  # as msgspec says it
 _Asked = TypeVar("_Asked")
 
 
@@ -178,7 +180,7 @@ def decode(decoder: "msgspec.json.Decoder[_Asked]", body: bytes) -> _Asked:
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
-        raise _located(str(error)) from None
+        raise _located(str(error), decoder.type) from None
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise Problem("bad-request", f"the body is not JSON: {error}") from None
 
@@ -201,13 +203,19 @@ def bounded(value: object, field: str) -> None:
         waiting += [(child, depth + 1) for child in (item.values() if isinstance(item, Mapping) else item)]
 
 
-def _located(message: str) -> Problem:
+def _located(message: str, kind: type) -> Problem:
     reason, _, path = message.partition(" - at `$")
-    field = path.rstrip("`").lstrip(".")
+    path = path.rstrip("`")
+    values = values_of(kind, path) if reason.startswith("Invalid ") else ()
+    field = path.lstrip(".")
     if named := re.search(r" field `(.*)`", reason, re.DOTALL):
         field = f"{field}.{named[1]}".lstrip(".")
+    if reason.startswith(_NO_PICTURE):
+        reason = PICTURES
     # a pattern says less than a sentence: what it stands for is in docs/chat.md
     reason = re.sub(r" matching regex .*", " of the form that docs/chat.md says", reason.replace("`", ""))
-    return Problem(
-        "bad-input", f"{reason[0].lower()}{reason[1:WORDS_CHARACTERS_MAX]}", field=field[:WORDS_CHARACTERS_MAX]
-    )
+    reason = f"{reason[0].lower()}{reason[1:WORDS_CHARACTERS_MAX]}"
+    if values:
+        # ours, so they are never cut
+        reason += f": expected {' or '.join(values)}"
+    return Problem("bad-input", reason, field=field[:WORDS_CHARACTERS_MAX])

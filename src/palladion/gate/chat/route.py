@@ -53,7 +53,7 @@ NEVER = frozenset(
         "use_beam_search", "vllm_xargs", "watermark", "watermark_config", "watermarking",
     }
 )  # fmt: skip
-_HEADERS = [(b"content-type", JSON)]
+_HEADERS = ((b"content-type", JSON),)  # shared by all requests, so that nobody may add to it
 
 
 class ModelRoute:
@@ -70,7 +70,6 @@ class ModelRoute:
         self.upstream_model = policy.upstream_model or policy.model
         self.given: Mapping[Level, Terms] = {level: terms(policy, level) for level in get_args(Level)}
         self._decoders = {path: _decoder(kind, policy) for path, kind in KINDS.items()}
-        self._failing = False
 
     def decode(self, kind: str, body: bytes) -> Asked:
         """What a request asks, within what the route ever gives. Raises Problem."""
@@ -87,7 +86,7 @@ class ModelRoute:
             self._check(answer.status, answer.headers, JSON)
         except UpstreamError as error:
             raise self.failed(error.message, busy=error.kind == "busy") from None
-        self._failing = False
+        self.server.well = True
         return answer.body
 
     @asynccontextmanager
@@ -97,7 +96,8 @@ class ModelRoute:
         try:
             async with self.server.stream(b"POST", kind.encode(), _HEADERS, body) as parts:
                 self._check(parts.status, parts.headers, MEDIA_TYPE)
-                self._failing = opening = False
+                opening = False
+                self.server.well = True
                 yield parts
         except UpstreamError as error:
             if not opening:
@@ -108,8 +108,8 @@ class ModelRoute:
         """What the client is told; the operator is told why, once until it works again."""
         if busy:
             return Problem("busy", retry_after_seconds=1)
-        if not self._failing:
-            self._failing = True
+        if self.server.well:
+            self.server.well = False
             log.error("%s: %s", self.policy.route, reason)
         return Problem("upstream-failed", retry_after_seconds=1)
 

@@ -1,6 +1,10 @@
 """A Containerfile for a gate: built in one image, run in another without shell or package manager, and not as root."""
 
+from pathlib import PurePosixPath
+
 from palladion import __version__
+from palladion.errors import PolicyError
+from palladion.gate.deploy.plan import Plan, absolute, plain
 
 NAME = "Containerfile"
 IGNORE_NAME = ".containerignore"
@@ -12,9 +16,9 @@ RUN_IMAGE = "gcr.io/distroless/python3-debian12:nonroot"
 
 _TEXT = """\
 # Palladion gate. Build: buildah build -t palladion-gate .
-# Run with the installation as a volume, and everything else read-only:
+# Run with the installation and the host identity as volumes that user {user} can read, and everything else read-only:
 #   podman run --read-only --cap-drop all --security-opt no-new-privileges \\
-#     -v ./installation:{home} -p 8710:8710 palladion-gate
+#     -v ./installation:{home} -v ./identity:{identity}:ro{publish} palladion-gate
 # For builds that can be repeated, name both images by digest (--build-arg RUN_IMAGE=...@sha256:...).
 ARG BUILD_IMAGE={build}
 ARG RUN_IMAGE={run}
@@ -28,7 +32,7 @@ RUN apt-get update \\
 COPY Containerfile wheels*/ /wheels/
 # hadolint ignore=DL3013
 RUN python3 -m venv /tools \\
- && if [ -n "$(ls -A /wheels)" ]; then set -- --no-index --find-links /wheels; fi \\
+ && if ls /wheels/*.whl >/dev/null 2>&1; then set -- --no-index --find-links /wheels; fi \\
  && /tools/bin/pip install --no-cache-dir --no-compile --target /app "$@" "palladion=={version}" \\
  && rm -rf /app/bin
 
@@ -38,8 +42,7 @@ ENV PYTHONPATH=/app PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOME={home}
 USER {user}:{user}
 WORKDIR {home}
 STOPSIGNAL SIGTERM
-EXPOSE {port}
-ENTRYPOINT ["/usr/bin/python3", "-m", "palladion", "--home", "{home}"]
+{expose}ENTRYPOINT ["/usr/bin/python3", "-m", "palladion", "--home", "{home}"]
 CMD ["serve"]
 """
 
@@ -51,6 +54,34 @@ IGNORE = """\
 """
 
 
-def containerfile(port: int) -> str:
-    """The text of the Containerfile; the gate listens on `port`."""
-    return _TEXT.format(build=BUILD_IMAGE, run=RUN_IMAGE, version=__version__, home=HOME, user=USER, port=port)
+def containerfile(plan: Plan) -> str:
+    """The text of the Containerfile. Raises PolicyError where nobody could reach the gate, or it could not begin."""
+    listen = plan.listen
+    if listen is not None and listen.loopback:
+        raise PolicyError(
+            f"gate.listen is {plan.policy.gate.listen}, which nobody reaches from outside the container",
+            'listen = "0.0.0.0:8710" with gate.tls_certificate and gate.tls_key, or gate.behind_proxy',
+        )
+    return _TEXT.format(
+        build=BUILD_IMAGE,
+        run=RUN_IMAGE,
+        version=__version__,
+        home=HOME,
+        user=USER,
+        identity=identity_folder(plan),
+        publish="" if listen is None else f" -p {listen.port}:{listen.port}",
+        expose="" if listen is None else f"EXPOSE {listen.port}\n",
+    )
+
+
+def identity_folder(plan: Plan) -> PurePosixPath:
+    """Where the gate looks for the folder of its host identity, in the container. Raises PolicyError."""
+    home = PurePosixPath(HOME)
+    name = plain(plan.policy.keys.host_identity, "keys.host_identity")
+    folder = absolute(home, name, home).parent
+    if folder in (home, *home.parents):
+        raise PolicyError(
+            f"keys.host_identity is {name}, and its folder cannot be a volume of its own",
+            'put it into a folder that holds nothing else, for example "~/.config/palladion/host.identity"',
+        )
+    return folder

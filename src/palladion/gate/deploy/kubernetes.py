@@ -100,7 +100,7 @@ def _required(plan: Plan) -> Address:
     if outside:
         raise PolicyError(
             f"{outside[0]} lies beside palladion.toml, and secrets are mounted as folders",
-            f"for example: tls/{PurePosixPath(outside[0]).name}",
+            f"for example: etc/{PurePosixPath(outside[0]).name}",
         )
     return plan.listen
 

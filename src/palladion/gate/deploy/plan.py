@@ -125,7 +125,8 @@ def _files(policy: Policy) -> Iterator[str]:
 
 def _servers(policy: Policy) -> Iterator[Address]:
     addresses = [route.upstream for route in policy.route if not route.upstream.startswith(UNIX)]
-    addresses += [issuer.keys if "://" in issuer.keys else issuer.url for issuer in policy.issuer]
+    # keys in a file are not fetched from anybody
+    addresses += [issuer.keys or issuer.url for issuer in policy.issuer if not issuer.keys or "://" in issuer.keys]
     addresses.append(policy.operations.otlp)
     for address in filter(None, addresses):
         split = urlsplit(address)

@@ -80,7 +80,9 @@ def unit(plan: Plan, *, home: Path, directory: Path, identity: Path, program: st
 def _home_lines(home: Path, directory: Path, identity: Path) -> list[str]:
     """Hide the folders of people, unless the installation lies in one."""
     if any(str(path).startswith(("/home/", "/root/", "/run/user/")) for path in (home, directory, identity)):
-        return ["# the installation is in the folder of a person; elsewhere, ProtectHome=true would hide all of these"]
+        return [
+            "# installation or host identity is in the folder of a person; elsewhere, ProtectHome=true would hide them"
+        ]
     return ["ProtectHome=true"]
 
 

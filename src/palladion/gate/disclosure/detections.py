@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from palladion.gate.contract import Contract
 from palladion.gate.disclosure.levels import LABEL_GRIDS, REDUCED_DECIMALS, Level
-from palladion.gate.disclosure.rounding import Numbers, decimal_sides, to_decimals
+from palladion.gate.disclosure.rounding import Numbers, decimal_sides, finite_or, to_decimals
 from palladion.gate.disclosure.scores import coarse
 
 PAINTED_FROM = 0.5  # of a mask's score, where the route declares no threshold
@@ -69,10 +69,11 @@ def _coarse(scores: NDArray[Any], places: int, decimals: int, threshold: float) 
 
 def _on_grid(values: Numbers, step: float) -> Numbers:
     """The first two coordinates down and the others up: then no box is empty, whether they are corners or sizes."""
-    steps = values / step
-    steps[..., :2] = np.floor(steps[..., :2] + _TOLERANCE)
-    steps[..., 2:] = np.ceil(steps[..., 2:] - _TOLERANCE)
-    return steps * step + 0.0
+    with np.errstate(over="ignore"):
+        steps = values / step
+        steps[..., :2] = np.floor(steps[..., :2] + _TOLERANCE)
+        steps[..., 2:] = np.ceil(steps[..., 2:] - _TOLERANCE)
+        return finite_or(steps * step + 0.0, values)
 
 
 def _blocks_of_classes(classes: NDArray[Any], contract: Contract, level: Level) -> NDArray[Any]:

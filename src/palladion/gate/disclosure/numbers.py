@@ -23,6 +23,7 @@ from palladion.gate.disclosure.rounding import (
     band_sides,
     decimal_sides,
     digit_sides,
+    finite_or,
     to_bands,
     to_decimals,
     to_digits,
@@ -70,4 +71,6 @@ def _in_steps(vectors: Numbers, steps: int) -> Numbers:
         # divided first, so that no square overflows
         length = np.sqrt(np.square(vectors / largest).sum(axis=-1, keepdims=True)) * largest
         shown = whole * (to_digits(length, NORM_DIGITS) / np.sqrt(np.square(whole).sum(axis=-1, keepdims=True)))
+        # a length beyond every double is that of no answer: then the largest component stays instead
+        shown = finite_or(shown, whole / steps * largest)
     return np.where(largest > 0, shown, np.where(largest == 0, 0.0, np.nan))

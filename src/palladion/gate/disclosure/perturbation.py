@@ -3,6 +3,7 @@
 Whoever trains a student on labels alone, or knows how they are changed, loses little by it (docs/disclosure.md).
 """
 
+import math
 from typing import Literal
 
 import numpy as np
@@ -21,22 +22,33 @@ _MARGIN = 1e-4  # by which the label stays ahead, likewise
 _TRIED, _ROUNDS = 17, 6  # each round leaves an eighth: 4e-6 of a probability
 
 
-def perturb(scores: NDArray[np.floating], method: Method, budget: float) -> Probabilities:
+def perturb(
+    scores: NDArray[np.floating], method: Method, budget: float, *, threshold: float = math.inf
+) -> Probabilities:
     """Class scores (rows, classes) of which at most `budget` of the probability was moved; labels stay.
 
-    Logits come back as logits with the same log-sum-exp. Rows with something that is no finite number stay.
+    So does the side of a threshold that each score is on. Logits come back as logits with the same log-sum-exp. Rows
+    with something that is no finite number stay.
     """
     exact = scores.astype(np.float64)
     sound = np.isfinite(exact).all(axis=1)
     if not sound.all():
-        exact[sound] = perturb(exact[sound], method, budget) if sound.any() else exact[sound]
+        if sound.any():
+            exact[sound] = perturb(exact[sound], method, budget, threshold=threshold)
         return exact
-    probabilities = as_probabilities(exact)
+    with np.errstate(over="ignore"):
+        probabilities = as_probabilities(exact)
+        logits = ~are_probabilities(exact)
+        total = np.where(logits[:, None], _log_sum_exp(exact), 0.0)
+        # a threshold of logits as a probability of their row
+        borders = np.where(logits[:, None], np.exp(threshold - total), threshold)
     change = _reverse_sigmoid if method == "reverse-sigmoid" else _modelguard_w
-    changed = _within(probabilities, change(probabilities, budget), budget)
-    logits = ~are_probabilities(exact)
-    if logits.any():
-        changed[logits] = _as_logits(changed[logits], exact[logits])
+    changed = _within(probabilities, change(probabilities, budget), budget, borders)
+    changed[logits] = np.log(np.maximum(changed[logits], _TINY)) + total[logits]
+    # of logits so near or so large that their probabilities are alike, a label or a side could turn
+    turned = changed.argmax(axis=1) != exact.argmax(axis=1)
+    turned |= ((changed >= threshold) != (exact >= threshold)).any(axis=1)
+    changed[turned] = exact[turned]
     return changed
 
 
@@ -96,15 +108,20 @@ def _moved(ranked: Probabilities, peak: Probabilities, budget: float) -> tuple[P
     return cut + added - removed, feasible[..., 0]
 
 
-def _within(y: Probabilities, target: Probabilities, budget: float) -> Probabilities:
-    """As far from `y` towards `target` (rows, classes) as the budget goes and the label stays the highest."""
+def _within(y: Probabilities, target: Probabilities, budget: float, borders: Probabilities) -> Probabilities:
+    """As far from `y` towards `target` (rows, classes) as the budget goes, the label stays the highest, and no score
+    crosses the border (rows, 1) of its row.
+    """
     rows, labels = np.arange(len(y)), y.argmax(axis=1)
     distance = np.abs(target - y).sum(axis=1) / 2
     share = np.minimum(1.0, budget / np.maximum(distance, _TINY))
     lead, gain = y[rows, labels][:, None] - y, (target - y) - (target - y)[rows, labels][:, None]
     with np.errstate(divide="ignore", invalid="ignore"):
         meets = np.where(gain > 0, lead / gain, np.inf)
+        crosses = (borders - y) / (target - y)
     meets[rows, labels] = np.inf
+    # who is on the border and moves up, stays on its side
+    meets = np.minimum(meets, np.where((crosses >= 0) & ((target < y) | (y < borders)), crosses, np.inf))
     # a little short of the tie, so that no rounding turns the label
     share = np.minimum(share, meets.min(axis=1) * (1 - 1e-6))
     moved = y + share[:, None] * (target - y)
@@ -112,7 +129,6 @@ def _within(y: Probabilities, target: Probabilities, budget: float) -> Probabili
     return np.where(kept[:, None], moved, y)
 
 
-def _as_logits(changed: Probabilities, logits: Probabilities) -> Probabilities:
+def _log_sum_exp(logits: Probabilities) -> Probabilities:
     highest = logits.max(axis=1, keepdims=True)
-    total = highest + np.log(np.exp(logits - highest).sum(axis=1, keepdims=True))
-    return np.asarray(np.log(np.maximum(changed, _TINY)) + total)
+    return np.asarray(highest + np.log(np.exp(logits - highest).sum(axis=1, keepdims=True)))

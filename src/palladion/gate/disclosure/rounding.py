@@ -62,14 +62,34 @@ def to_digits(values: NDArray[Any], digits: int) -> Numbers:
     """`values` to some significant digits, as doubles."""
     form = f".{digits}g"
     flat = [float(format(value, form)) for value in values.reshape(-1).tolist()]
-    return np.array(flat, np.float64).reshape(values.shape)
+    return finite_or(np.array(flat, np.float64).reshape(values.shape), values)
 
 
 def to_bands(values: Numbers, width: float) -> Numbers:
     """The lower end of the band of each value; what is no finite number stays."""
     with np.errstate(over="ignore", invalid="ignore"):
-        ends = np.floor(values / width) * width + 0.0
-    return np.where(np.isfinite(ends), ends, values)
+        ends: Numbers = np.floor(values / width) * width + 0.0
+    return finite_or(ends, values)
+
+
+def finite_or(shown: Numbers, values: NDArray[Any]) -> Numbers:
+    """`shown`, but of `values` where it left the range of doubles: no protocol can say that."""
+    finite = np.isfinite(shown)
+    return shown if np.logical_and.reduce(finite, axis=None) else np.where(finite, shown, values)
+
+
+def in_type(values: NDArray[Any], dtype: np.dtype[Any], threshold: float = math.inf) -> NDArray[Any]:
+    """`values` in a narrower type: finite ones stay finite, and each stays on its side of a threshold."""
+    with np.errstate(over="ignore"):
+        shown: NDArray[Any] = values.astype(dtype)
+    if not np.logical_and.reduce(np.isfinite(shown), axis=None):
+        largest = np.finfo(dtype).max
+        shown = np.where(np.isfinite(values), np.clip(shown, -largest, largest), shown)
+    if math.isinf(threshold):
+        return shown
+    _, above, below = typed_sides(threshold, dtype)
+    reach = values >= np.float64(threshold)
+    return np.asarray(np.where(reach, np.maximum(shown, dtype.type(above)), np.minimum(shown, dtype.type(below))))
 
 
 def just_below(threshold: float) -> float:
@@ -95,9 +115,28 @@ def digit_sides(threshold: float, digits: int) -> Sides:
     exact = Decimal(repr(threshold))
     above = Context(prec=digits, rounding=ROUND_CEILING).plus(exact)
     below = float(Context(prec=digits).next_minus(exact))
-    return Sides(threshold, float(above), min(below, just_below(threshold)))
+    return _finite_sides(threshold, float(above), below)
 
 
 def band_sides(threshold: float, width: float) -> Sides:
     """A threshold among bands: in its own one it is shown where it is reached."""
-    return Sides(threshold, threshold, min(math.floor(threshold / width) * width, just_below(threshold)))
+    return _finite_sides(threshold, threshold, float(to_bands(np.array([threshold]), width)[0]))
+
+
+@lru_cache(256)
+def typed_sides(threshold: float, dtype: np.dtype[Any]) -> Sides:
+    """A threshold among the numbers of a type, for clients that compare in double precision and for those that do not.
+
+    `above` reaches the threshold itself, `below` reaches neither it nor what it is in this type.
+    """
+    with np.errstate(over="ignore"):
+        near = dtype.type(threshold)
+        above = near if float(near) >= threshold else np.nextafter(near, dtype.type(np.inf))
+        return Sides(threshold, float(above), float(np.nextafter(near, dtype.type(-np.inf))))
+
+
+def _finite_sides(threshold: float, above: float, below: float) -> Sides:
+    least = just_below(threshold)
+    return Sides(
+        threshold, above if math.isfinite(above) else threshold, min(below, least) if math.isfinite(below) else least
+    )

@@ -12,7 +12,14 @@ from numpy.typing import NDArray
 
 from palladion.gate.contract import Contract
 from palladion.gate.disclosure.levels import REDUCED_DECIMALS, REDUCED_TOP_K, Level
-from palladion.gate.disclosure.rounding import DECIMALS_ALL, decimal_sides, just_below, to_decimals
+from palladion.gate.disclosure.rounding import (
+    DECIMALS_ALL,
+    decimal_sides,
+    in_type,
+    just_below,
+    to_decimals,
+    typed_sides,
+)
 
 SMALL = 64  # classes of a single row up to which numbers are faster than arrays
 _UNITS = tuple(10.0**decimals for decimals in range(DECIMALS_ALL))
@@ -63,6 +70,24 @@ def coarse_rows(rows: NDArray[Any], decimals: int, top_k: int, threshold: float)
     return shown
 
 
+def typed(scores: NDArray[Any], dtype: np.dtype[Any], threshold: float = math.inf) -> NDArray[Any]:
+    """Scores (…, classes) in a narrower type: the label stays the highest, and each score on its side."""
+    shown = in_type(scores, dtype, threshold)
+    labels = scores.argmax(axis=-1)
+    lost = shown.argmax(axis=-1) != labels
+    if lost.any():
+        # only a tie can lose it: the others go below, where their side allows it
+        rows = shown[lost]
+        own = np.arange(rows.shape[1]) == labels[lost][:, None]
+        highest = rows.max(axis=1, keepdims=True)
+        edge = highest == typed_sides(threshold, dtype).above
+        with np.errstate(over="ignore"):
+            above, below = (np.nextafter(highest, dtype.type(end)) for end in (np.inf, -np.inf))
+        others = np.where(edge, rows, np.minimum(rows, below))
+        shown[lost] = np.where(own, np.where(edge, above, highest), others)
+    return shown
+
+
 def _coarse_row(values: list[float], decimals: int, top_k: int, threshold: float) -> list[float]:
     """The same for a single short row, number by number: most requests have one, and arrays cost several times that."""
     highest = max(values)
@@ -95,13 +120,13 @@ def _highest_of(values: list[float], count: int, highest: float, decimals: int) 
         kept = [value > least or (value == least and seen < equal) for value, seen in zip(values, before, strict=True)]
         return [_rounded(value, decimals) if shows else others for value, shows in zip(values, kept, strict=True)]
     if decimals >= DECIMALS_ALL:
-        return [value if value >= least else others for value in values]
+        return [value + 0.0 if value >= least else others for value in values]
     unit = _UNITS[decimals]
     return [round(value * unit) / unit if value >= least else others for value in values]
 
 
 def _rounded(value: float, decimals: int) -> float:
-    return value if decimals >= DECIMALS_ALL else round(value * _UNITS[decimals]) / _UNITS[decimals]
+    return value + 0.0 if decimals >= DECIMALS_ALL else round(value * _UNITS[decimals]) / _UNITS[decimals]
 
 
 def _sided(shown: list[float], values: list[float], decimals: int, threshold: float) -> list[float]:
@@ -125,7 +150,7 @@ def _highest(scores: NDArray[Any], count: int) -> NDArray[Any]:
         highest = np.where(kept, scores, -np.inf).max(axis=1, keepdims=True)
         lower = np.array([[just_below(value)] for value in others[:, 0].tolist()])
         others = np.where(highest <= others, lower, others)
-    return np.where(kept, scores, others)
+    return np.where(kept, scores, others) + 0.0  # a zero of either sign, as that of a single row
 
 
 def _first(scores: NDArray[Any], count: int) -> NDArray[np.bool_]:

@@ -95,14 +95,14 @@ class Figures:
             ((route, str(status), problem), count) for (route, status, problem), count in sorted(meter.requests.items())
         ]
         return [
-            Family("requests_total", "Requests.", "counter", ("route", "status", "problem"), requests),
+            Family("requests_total", "Requests.", "counter", ("path", "status", "problem"), requests),
             _one("queries_total", "Queries answered.", "counter", stages.answered),
             _one("requests_in_progress", "Requests being worked on.", "gauge", stages.limits.places.taken),
             Family(
                 "request_seconds",
                 "From a head to its answer, or to the head of a stream.",
                 "histogram",
-                ("route",),
+                ("path",),
                 [((route,), histogram) for route, histogram in sorted(meter.latency.items())],
             ),
             Family(

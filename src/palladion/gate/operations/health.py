@@ -1,6 +1,6 @@
 """Whether a gate is ready: for balancers, who ask the API's own port, and for people, who are told why it is not."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from palladion.gate.gate import Gate
 
@@ -10,11 +10,14 @@ LEDGER, DRAINING = "the ledger takes nothing more", "it is about to stop"
 class Health:
     """What is well and what is not. For one event loop."""
 
-    def __init__(self, gate: Gate, *, sound: Callable[[], bool]) -> None:
-        """`sound` says whether the ledger takes records."""
+    def __init__(
+        self, gate: Gate, *, sound: Callable[[], bool], failing: Callable[[], Collection[str]] = tuple
+    ) -> None:
+        """`sound` says whether the ledger takes records, `failing` whose upstream failed when last asked, by route."""
         self.draining = False
         self._gate = gate
         self._sound = sound
+        self._failing = failing
 
     def ready(self) -> bool:
         """Whether requests should be sent here.
@@ -29,9 +32,5 @@ class Health:
         if self.draining:
             found.append(DRAINING)
         found += [f"{route} waits for its upstream" for route in sorted(self._gate.waiting)]
-        found += [
-            f"the upstream of {route} does not answer as it should"
-            for route, item in sorted(self._gate.served.items())
-            if not item.source.ready
-        ]
-        return found
+        ill = {route for route, item in self._gate.served.items() if not item.source.ready} | set(self._failing())
+        return found + [f"the upstream of {route} does not answer as it should" for route in sorted(ill)]

@@ -25,6 +25,7 @@ FRAMES_MAX = 20  # the innermost ones
 _TOLD = (PalladionError, AttributeError, ImportError, NameError)
 
 requests_log = logging.getLogger("palladion.requests")
+announcements_log = logging.getLogger("palladion.serve")
 
 Show = Callable[[str], str]
 
@@ -41,7 +42,13 @@ def start_logs(form: Literal["text", "json"], *, show: Show) -> logging.Handler:
     root.addHandler(handler)
     root.setLevel(logging.WARNING)
     requests_log.setLevel(logging.INFO)
+    announcements_log.setLevel(logging.INFO)
     return handler
+
+
+def announcer(form: Literal["text", "json"], *, say: Callable[[str], None]) -> Callable[[str], None]:
+    """What takes each thing of note: `say`, or the log, so that all that a gate writes is JSON where that is."""
+    return say if form == "text" else lambda line: announcements_log.info("%s", line)
 
 
 def log_requests(samples: Iterable[Sample]) -> None:
@@ -51,7 +58,7 @@ def log_requests(samples: Iterable[Sample]) -> None:
 
 
 class Sentences(logging.Formatter):
-    """`palladion: ERROR: what happened`."""
+    """`palladion: error: what happened`."""
 
     def __init__(self, show: Show) -> None:
         super().__init__()
@@ -59,7 +66,7 @@ class Sentences(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The line of a record, with the places of an exception below it."""
-        text = f"palladion: {record.levelname}: {_message(record)}"
+        text = f"palladion: {record.levelname.lower()}: {_message(record)}"
         sample = getattr(record, "request", None)
         if isinstance(sample, Sample):
             outcome = f"{sample.status} {sample.problem}".rstrip()
@@ -106,8 +113,8 @@ class Sparse(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether a record is written."""
-        if record.name == requests_log.name:
-            return True  # sampled already
+        if record.name in {requests_log.name, announcements_log.name}:
+            return True  # sampled already, or one for each route and for each change that somebody made
         place, now = (record.pathname, record.lineno), self._now()
         since, count = self._places.get(place, (now, 0))
         left_out = 0

@@ -44,7 +44,11 @@ class Operations:
 
         Raises PolicyError, and MissingExtraError where telemetry is wanted and not installed.
         """
-        self.health = Health(gate, sound=lambda: recorder.sound)
+        self.health = Health(
+            gate,
+            sound=lambda: recorder.sound,
+            failing=lambda: [route for route, server in servers().items() if not server.well],
+        )
         self._meter = gate.stages.meter
         self._lag = Lag()
         self._logged: Sampler | None = None

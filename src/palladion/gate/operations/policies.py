@@ -5,18 +5,23 @@ runs is refused by name, and then nothing changes.
 """
 
 import asyncio
+import logging
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from palladion.errors import PolicyError
+from palladion import files
+from palladion.access.cedar import POLICIES_BYTES_MAX
+from palladion.errors import PalladionError, PolicyError
 from palladion.ledger.messages import PolicyReloaded
 from palladion.ledger.record import Record
 from palladion.lifecycle.installation import Installation
 from palladion.policy import Policy, load_policy
-from palladion.policy.compare import Change, compare, digest
+from palladion.policy.compare import Change, compare, digest, told
 
 RECORDED_MAX = 100  # changes that a record tells one by one; all of them fit into 64 KiB
 TOLD_MAX = 10_000  # to a command
@@ -60,6 +65,10 @@ OF_UPSTREAMS = frozenset(
     }
 )
 
+FILES = "files"  # beside the sections, as a command is told the policy in force: see `read_digests`
+
+log = logging.getLogger("palladion.gate")
+
 Apply = Callable[[Policy, Record], Awaitable[None]]
 
 
@@ -79,6 +88,7 @@ class Policies:
         self._marking = marking
         self._changing = asyncio.Lock()
         self.digest = digest(installation.policy)
+        self._files = read_digests(installation.policy, installation.paths.home)
 
     async def reload(self, actor: str) -> list[Change]:
         """Take over what the file says now; what changed. Raises PolicyError, and then nothing changes."""
@@ -107,14 +117,47 @@ class Policies:
             return changes
 
     def settings(self) -> dict[str, Any]:
-        """All settings of the policy in force."""
+        """All settings of the policy in force, and under `FILES` the digests of the files that it was opened with."""
         found: dict[str, Any] = _numbers(msgspec.to_builtins(self._installation.policy))
-        return found
+        return {**found, FILES: dict(self._files)}
 
     async def take_over(self, actor: str) -> PolicyReloaded:
-        """`reload`, as the admin socket tells of it."""
+        """`reload`, as the admin socket tells of it; a file that needs a restart is not `live`."""
         changes = await self.reload(actor)
-        return PolicyReloaded(self.digest, [recorded(change) for change in changes[:TOLD_MAX]])
+        stale = await asyncio.to_thread(self._stale)
+        listed = [{**recorded(change), "live": True} for change in changes[:TOLD_MAX]]
+        return PolicyReloaded(self.digest, listed + [{**recorded(change), "live": False} for change in stale])
+
+    def _stale(self) -> list[Change]:
+        """The files that say something else than at the start, which the log is told as well."""
+        policy = self._installation.policy
+        changes = compare_files(self._files, read_digests(policy, self._installation.paths.home))
+        for change in changes:
+            log.warning("%s", stale_text(change.name))
+        return changes
+
+
+def read_digests(policy: Policy, home: Path) -> dict[str, str]:
+    """What names the content of the files that are read once, at the start, by setting; empty where one is gone."""
+    if not policy.access.policies:
+        return {}
+    try:
+        data = files.read_limited(
+            home / Path(policy.access.policies).expanduser(), size_max=POLICIES_BYTES_MAX, what="the access policies"
+        )
+    except PalladionError:  # who opens it says why
+        return {f"access.policies ({policy.access.policies})": ""}
+    return {f"access.policies ({policy.access.policies})": sha256(data).hexdigest()}
+
+
+def compare_files(before: Mapping[str, str], after: Mapping[str, str]) -> list[Change]:
+    """The files that both name, and whose content differs; another file is another setting."""
+    return [Change(name, before[name], after[name]) for name in before if after.get(name, before[name]) != before[name]]
+
+
+def stale_text(name: str) -> str:
+    """The sentence about such a file, by its name in `read_digests`."""
+    return f"{name} changed since the gate started: restart the gate to go by it"
 
 
 def require_live(changes: Sequence[Change], before: Policy, after: Policy, *, marking: bool) -> None:
@@ -175,5 +218,5 @@ def _answers_elsewhere(route: Any) -> bool:
 def _text(value: Any) -> str | None:
     if value is None:
         return None
-    text = str(value)
+    text = told(value)
     return text if len(text) <= VALUE_CHARACTERS_MAX else f"{text[:VALUE_CHARACTERS_MAX]}…"

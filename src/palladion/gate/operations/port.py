@@ -18,6 +18,7 @@ import uvicorn
 from palladion import files
 from palladion.errors import PolicyError
 from palladion.gate.connections import Connection
+from palladion.gate.handshakes import Server
 from palladion.gate.operations.figures import Figures
 from palladion.gate.operations.health import Health
 from palladion.policy import OperationsPolicy
@@ -64,7 +65,7 @@ def read_token(home: Path, policy: OperationsPolicy) -> bytes | None:
     return token
 
 
-class Port(uvicorn.Server):
+class Port(Server):
     """Serves the pages beside the API, until it is closed."""
 
     def __init__(self, config: uvicorn.Config, address: tuple[str, int]) -> None:

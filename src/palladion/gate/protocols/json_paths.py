@@ -5,6 +5,8 @@ places are in `json_tree`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from math import prod
 from typing import Any
 
 import msgspec
@@ -16,13 +18,19 @@ from palladion.gate.contract import LABEL, Outputs
 from palladion.gate.decode import WORDS_CHARACTERS_MAX, Feeds, is_finite, packed
 from palladion.gate.problems import Problem
 from palladion.gate.protocols.json_tree import ROWS, MisfitError, Tree
-from palladion.gate.protocols.protocol import About, Asked, Encoded, Headers
+from palladion.gate.protocols.protocol import About, Asked, Encoded, Headers, NotFiniteError
+from palladion.gate.protocols.tensors import OUT_OF_RANGE, says_not_finite
 from palladion.gate.requests import JSON
 from palladion.model.run import STRING, Port
 from palladion.policy import RoutePolicy
 from palladion.policy.tensors import TensorPolicy
 
-_HEADERS = [(b"content-type", JSON)]
+VALUE_BYTES_MAX = 32  # of a number of an upstream's array, indented and all: a double has 24 characters at most
+OPEN_VALUES = 16384  # of a row, for all its open sizes together: long texts have as many tokens
+PLACES_MAX = 65536  # of arrays in a row whose sizes are watched while they are read
+DECODERS_MAX = 64  # one has a place for each row
+
+_CONTENT_TYPE = (b"content-type", JSON)
 
 
 class JsonPaths:
@@ -63,7 +71,7 @@ class JsonPaths:
         others = {name: _list(values) for name, values in outputs.items() if name not in self._answered.names}
         if others and isinstance(document, dict | None):
             document = {**others, **(document or {})}
-        return Encoded(msgspec.json.encode(document), _HEADERS)
+        return Encoded(msgspec.json.encode(document), [_CONTENT_TYPE])
 
     def schemas(self, of_row: Callable[[Port], dict[str, Any]], rows_max: int) -> tuple[dict[str, Any], dict[str, Any]]:
         """JSON Schemas of questions and of answers; `of_row` is that of a port in one row."""
@@ -80,11 +88,13 @@ class JsonPaths:
         outputs = {port.name for port in about.outputs}
         document = {
             "model": about.model,
-            "version": int(about.version) if about.version.isdecimal() else about.version,
+            **(
+                {"version": int(about.version) if about.version.isdecimal() else about.version} if about.version else {}
+            ),
             "inputs": self._asked.described(self._asked.names),
             "outputs": self._answered.described(outputs),
         }
-        return Encoded(msgspec.json.encode(document), _HEADERS)
+        return Encoded(msgspec.json.encode(document), [_CONTENT_TYPE])
 
 
 class JsonPathsUpstream:
@@ -101,31 +111,32 @@ class JsonPathsUpstream:
         self._asked, self._answered = _Values(route.inputs, "inputs"), _Values(route.outputs, "outputs")
         try:
             self._request, self._answer = _trees(route)
+            self._answer.unread(1)
         except ValueError as error:
             raise PolicyError(f"route {route.route}: {error}") from None
         self.inputs, self.outputs = self._asked.ports, self._answered.ports
+        # clients may send any number of rows
+        self._decoder = lru_cache(maxsize=DECODERS_MAX)(lambda rows: msgspec.json.Decoder(self._answer.unread(rows)))
 
     def encode_request(self, feeds: Feeds, rows: int) -> tuple[bytes, Encoded]:
         """The target of a POST, and what is sent: written from the arrays, with the policy's constants."""
         if feeds.keys() != self._asked.names:
             raise ValueError("the inputs are not those of the policy")
         document = self._request.write(self._asked.rows(feeds))
-        return self._target, Encoded(msgspec.json.encode(document), _HEADERS)
+        return self._target, Encoded(msgspec.json.encode(document), [_CONTENT_TYPE])
 
     def decode_answer(self, body: bytes, headers: Sequence[tuple[bytes, bytes]], rows: int) -> Outputs:
-        """The outputs by name. Raises FormatError."""
+        """The outputs by name. Raises FormatError; NotFiniteError where a number is infinite, or none."""
         try:
-            document = msgspec.json.decode(body)
+            document = self._decoder(rows).decode(body)
         except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
-            raise FormatError(f"its answer is not JSON: {str(error)[:WORDS_CHARACTERS_MAX]}") from None
+            kind = NotFiniteError if says_not_finite(body) else FormatError
+            raise kind(f"its answer is none to {rows} rows: {str(error)[:WORDS_CHARACTERS_MAX]}") from None
         try:
-            outputs = self._answered.read(self._answer.read(document, rows_max=rows))
+            return self._answered.read_texts(self._answer.read(document, rows_max=rows))
         except MisfitError as error:
-            raise FormatError(f"its answer does not fit: {error.place[:WORDS_CHARACTERS_MAX]}: {error}") from None
-        short = next((name for name, array in outputs.items() if len(array) != rows), None)
-        if short is not None:
-            raise FormatError(f"its answer has {len(outputs[short])} rows of {short} for {rows}")
-        return outputs
+            kind = NotFiniteError if isinstance(error, _NumberError) else FormatError
+            raise kind(f"its answer does not fit: {error.place[:WORDS_CHARACTERS_MAX]}: {error}") from None
 
 
 def _trees(route: RoutePolicy) -> tuple[Tree, Tree]:
@@ -154,6 +165,7 @@ class _Values:
         if len(self.names) != len(self.ports):
             raise ValueError(f"{what} have a name twice")
         self._kinds = [_kind(port) for port in self.ports]
+        self._texts = [_Rows(item, port) for item, port in zip(tensors, self.ports, strict=True)]
 
     def require(self, ports: Sequence[Port], *, all_of_them: bool) -> None:
         """Raise ValueError unless these are in `ports`, with the same types and shapes that fit."""
@@ -178,8 +190,15 @@ class _Values:
         for item, port, kind, rows in zip(self._tensors, self.ports, self._kinds, found, strict=True):
             if len(rows) != len(found[0]):
                 raise MisfitError(f"{len(rows)} rows, expected {len(found[0])} as in {self.ports[0].name}", item.path)
-            arrays[port.name] = _array(rows, port, kind, item.path)
+            arrays[port.name] = _array(_converted(rows, kind, item.path), port, item.path)
         return arrays
+
+    def read_texts(self, found: Sequence[list[msgspec.Raw]]) -> dict[str, NDArray[Any]]:
+        """The arrays of what was found as text. Raises MisfitError."""
+        return {
+            port.name: _array(texts.read(rows), port, item.path)
+            for item, port, texts, rows in zip(self._tensors, self.ports, self._texts, found, strict=True)
+        }
 
     def rows(self, arrays: Mapping[str, NDArray[Any]]) -> list[list[Any] | None]:
         """For each value, its rows; None for one that there is no array of. Raises Problem for what JSON cannot say."""
@@ -199,13 +218,63 @@ class _Values:
         ]
 
 
-def _array(rows: list[Any], port: Port, kind: Any, path: str) -> NDArray[Any]:
-    """The array (rows, …) of lists in lists. Raises MisfitError."""
+class _NumberError(MisfitError):
+    """A number is infinite, or becomes so in its type."""
+
+
+class _Rows:
+    """One value of an upstream's answer, row by row as text: a hostile one costs little more than a sound one."""
+
+    def __init__(self, item: TensorPolicy, port: Port) -> None:
+        self._path = item.path
+        sizes = [size if isinstance(size, int) else None for size in port.shape[1:]]
+        is_text, is_open = port.dtype == STRING, None in sizes
+        known = prod(size for size in sizes if size is not None)
+        # texts are as long as they are; but lists in lists of any size are lists without end
+        bounded = is_open and len(sizes) > 1 if is_text else bool(sizes)
+        self._bytes_max = known * (OPEN_VALUES if is_open else 1) * VALUE_BYTES_MAX if bounded else None
+        self._decoder = msgspec.json.Decoder(_kind_of_row(_kind(Port(port.name, port.dtype, ())), sizes))
+
+    def read(self, texts: Sequence[msgspec.Raw]) -> list[Any]:
+        """Its numbers or texts. Raises MisfitError."""
+        size = max(len(memoryview(text)) for text in texts)
+        if self._bytes_max is not None and size > self._bytes_max:
+            raise MisfitError(f"a row has {size} bytes, at most {self._bytes_max} were expected", self._path)
+        decode, values = self._decoder.decode, []
+        try:
+            for text in texts:
+                values.append(decode(text))  # noqa: PERF401 (their number says where a fault is)
+        except msgspec.ValidationError as error:
+            reason, _, inside = str(error).replace("`", "").partition(" - at $")
+            kind = _NumberError if reason.startswith(OUT_OF_RANGE) else MisfitError
+            raise kind(f"{reason[:1].lower()}{reason[1:]}", _at(self._path, f"[{len(values)}]{inside}")) from None
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+            raise MisfitError(f"it is not JSON: {error}", self._path) from None
+        return values
+
+
+def _kind_of_row(kind: Any, sizes: Sequence[int | None]) -> Any:
+    """The type of lists in lists of `kind`, which ends the reading where a list is longer than it should be."""
+    places = 1
+    known = []
+    for size in sizes:
+        places *= size or 1
+        known.append(size if places <= PLACES_MAX else None)
+    for size in reversed(known):
+        kind = list[kind] if size is None else tuple[(kind,) * size]  # type: ignore[misc]
+    return kind
+
+
+def _converted(rows: list[Any], kind: Any, path: str) -> Any:
     try:
-        values = msgspec.convert(rows, kind, strict=True)
+        return msgspec.convert(rows, kind, strict=True)
     except msgspec.ValidationError as error:
         reason, _, inside = str(error).replace("`", "").partition(" - at $")
         raise MisfitError(f"{reason[:1].lower()}{reason[1:]}", _at(path, inside)) from None
+
+
+def _array(values: list[Any], port: Port, path: str) -> NDArray[Any]:
+    """The array (rows, …) of lists in lists that hold what they should. Raises MisfitError."""
     array = packed(values, port.dtype, len(port.shape))
     try:
         if array is None:
@@ -221,7 +290,7 @@ def _array(rows: list[Any], port: Port, kind: Any, path: str) -> NDArray[Any]:
         raise MisfitError(f"its shape is {'×'.join(map(str, array.shape))}, expected {expected}", path)
     if not is_finite(array):
         place = "".join(f"[{index}]" for index in np.argwhere(~np.isfinite(array))[0])
-        raise MisfitError(f"a number does not fit {port.dtype}", _at(path, place))
+        raise _NumberError(f"a number does not fit {port.dtype}", _at(path, place))
     return array
 
 

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 SEGMENTS_MAX = 16  # a document that needs more has no shape that a person chose
 INDEX_MAX = 63  # elements before it are there, or are written as null
 TREE_VALUES_MAX = 1024  # of paths in one tree
@@ -97,6 +99,16 @@ class Tree:
         self._read(self._root, document, "$", found, rows_max)
         return found
 
+    def unread(self, rows: int) -> Any:
+        """The type of documents with exactly so many rows in which each value is still text (`msgspec.Raw`).
+
+        What no path names is skipped, and what does not fit ends the reading: a document costs no more memory than
+        its rows. Not for documents that hold nothing but these. Raises ValueError for a name with a quote.
+        """
+        if self._whole:
+            raise ValueError("what else there is would be skipped, and has to be refused")
+        return _unread(self._root, rows)
+
     def write(self, values: Sequence[Sequence[Any] | None]) -> Any:
         """The document of `values`, each row by row; one that is None is left out. None where nothing is left."""
         written = _write(self._root, values, None)
@@ -130,6 +142,13 @@ class Tree:
             self._read_rows(node.inside[None], value, place, found, rows_max)
 
     def _read_members(self, node: _Node, value: Any, place: str, found: list[list[Any]], rows_max: int) -> None:
+        if isinstance(value, msgspec.Struct):  # of `unread`, in the order of `inside`
+            for (name, child), item in zip(node.inside.items(), msgspec.structs.astuple(value), strict=True):
+                if child.value is None:
+                    self._read(child, item, _member(place, str(name)), found, rows_max)
+                else:
+                    found[child.value].append(item)
+            return
         if not isinstance(value, dict):
             raise MisfitError(f"it is {shown(value)}, expected an object", place)
         if self._whole and (unknown := value.keys() - node.inside.keys()):
@@ -143,18 +162,20 @@ class Tree:
 
     def _read_items(self, node: _Node, value: Any, place: str, found: list[list[Any]], rows_max: int) -> None:
         size = 1 + max(index for index in node.inside if index is not None and not isinstance(index, str))
+        if isinstance(value, msgspec.Struct):  # of `unread`
+            value = list(msgspec.structs.astuple(value))
         if not isinstance(value, list) or len(value) < size or (self._whole and len(value) > size):
             raise MisfitError(f"it is {shown(value)}, expected an array of {size}", place)
         for index, child in node.inside.items():
             self._read(child, value[int(index or 0)], f"{place}[{index}]", found, rows_max)
 
     def _read_rows(self, node: _Node, value: Any, place: str, found: list[list[Any]], rows_max: int) -> None:
-        if not isinstance(value, list):
+        if not isinstance(value, list | tuple):
             raise MisfitError(f"it is {shown(value)}, expected an array", place)
         if not 1 <= len(value) <= rows_max:
             raise MisfitError(f"{len(value)} rows, expected 1 to {rows_max}", place)
         if node.value is not None:
-            found[node.value] = value
+            found[node.value] = list(value)
             return
         for row, item in enumerate(value):
             self._read(node, item, f"{place}[{row}]", found, rows_max)
@@ -171,6 +192,19 @@ def shown(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return f"the number {value:.6g}" if isinstance(value, float) or abs(value) < 10**15 else "a large number"
+
+
+def _unread(node: _Node, rows: int) -> Any:
+    inside = {name: _unread(child, rows) for name, child in node.inside.items()}
+    if node.kind is str:
+        members = [(f"member_{number}", kind) for number, kind in enumerate(inside.values())]
+        names = {f"member_{number}": str(name) for number, name in enumerate(inside)}
+        return msgspec.defstruct("Members", members, rename=names, gc=False)
+    if node.kind is int:
+        size = 1 + max(int(index or 0) for index in inside)
+        items = [(f"item_{index}", inside.get(index, msgspec.Raw)) for index in range(size)]
+        return msgspec.defstruct("Items", items, array_like=True, gc=False)  # one that is longer is read no further
+    return tuple[(inside[None],) * rows] if inside else msgspec.Raw  # type: ignore[misc]
 
 
 class _Absent:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from palladion.errors import FormatError
 from palladion.gate.contract import Outputs
 from palladion.gate.decode import Feeds
-from palladion.gate.protocols.protocol import Encoded
+from palladion.gate.protocols.protocol import Encoded, NotFiniteError
 from palladion.gate.protocols.tensors import (
     DTYPES,
     HEADER_LENGTH,
@@ -23,8 +23,10 @@ from palladion.gate.protocols.tensors import (
     RANK_MAX,
     SIZE_MAX,
     Layout,
+    NumberError,
     Sections,
     TensorError,
+    says_not_finite,
     split_body,
 )
 from palladion.gate.requests import JSON
@@ -173,10 +175,13 @@ class OpenInferenceUpstream:
             if answer.model_name not in {"", self._model}:
                 raise TensorError(f"it is of the model {answer.model_name[:SHOWN_CHARACTERS_MAX]!r}")
             return self._read_outputs(answer, Sections(rest), rows)
+        except NumberError as error:
+            raise NotFiniteError(f"its answer is none to what was asked: {error}") from None
         except TensorError as error:
             raise FormatError(f"its answer is none to what was asked: {error}") from None
         except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
-            raise FormatError(f"its answer cannot be read: {str(error)[:SHOWN_CHARACTERS_MAX]}") from None
+            kind = NotFiniteError if says_not_finite(body) else FormatError
+            raise kind(f"its answer cannot be read: {str(error)[:SHOWN_CHARACTERS_MAX]}") from None
 
     def _read_outputs(self, answer: _Answer, sections: Sections, rows: int) -> dict[str, NDArray[Any]]:
         found: dict[str, NDArray[Any]] = {}

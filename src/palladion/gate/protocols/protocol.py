@@ -10,6 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
 
+from palladion.errors import FormatError
 from palladion.gate.contract import Outputs
 from palladion.gate.decode import Feeds
 from palladion.gate.problems import Problem
@@ -86,6 +87,13 @@ class ErrorForm(Protocol):
         ...
 
 
+class NotFiniteError(FormatError):
+    """An answer of an upstream has a number that is infinite, or none.
+
+    Inputs can make a sound model say so: it tells nothing of the server's health.
+    """
+
+
 class UpstreamProtocol(Protocol):
     """The codec towards an upstream."""
 
@@ -94,5 +102,8 @@ class UpstreamProtocol(Protocol):
         ...
 
     def decode_answer(self, body: bytes, headers: Sequence[tuple[bytes, bytes]], rows: int) -> Outputs:
-        """The outputs by name. Raises FormatError for anything that is not exactly an answer."""
+        """The outputs by name. Raises FormatError for anything that is not exactly an answer.
+
+        NotFiniteError where that is so for a number that is infinite, or none, alone.
+        """
         ...

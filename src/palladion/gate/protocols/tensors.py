@@ -29,9 +29,13 @@ DTYPES: Mapping[str, str] = {**{wire: name for name, wire in DATATYPES.items()},
 HEADER_LENGTH = b"inference-header-content-length"
 OCTETS = b"application/octet-stream"
 LENGTH_DIGITS_MAX = 12  # as of a content-length
+COUNTED_BYTES_MIN = 64 * 1024  # of JSON, from which its elements are counted before they are read
+BLANKS_MAX = 64  # after a number
 RANK_MAX = 16  # ONNX Runtime and Triton run nothing near it
 SIZE_MAX = 2**40  # of one dimension: the product of RANK_MAX of them is still a number that costs nothing
 _BF16_INFINITE = np.uint16(0x7F80)  # an exponent of ones: infinite, or no number
+OUT_OF_RANGE = "Number out of range"  # as msgspec says of 1e999
+_NOT_FINITE = (b"NaN", b"Infinity")
 _LENGTH = struct.Struct("<I")  # before each element of BYTES
 
 
@@ -41,6 +45,10 @@ class TensorError(ValueError):
     def __init__(self, message: str, place: str = "") -> None:
         super().__init__(message)
         self.place = place
+
+
+class NumberError(TensorError):
+    """A number is infinite, or none, or becomes so in the type that was expected."""
 
 
 class Layout:
@@ -81,12 +89,16 @@ class Layout:
     def read_json(self, data: msgspec.Raw, shape: Sequence[int]) -> NDArray[Any]:
         """The array of a checked `shape`, from a flat list or lists in lists. Raises TensorError."""
         text = bytes(data)
+        if len(text) > COUNTED_BYTES_MIN and not self._is_text and (count := text.count(b",") + 1) != prod(shape):
+            # before memory is taken: a list in a list may be two bytes, of which 16 MiB take seconds and gigabytes
+            raise TensorError(f"it has {count} elements, its shape says {prod(shape)}", ".data")
         nested = len(shape) > 1 and text.lstrip()[1:].lstrip()[:1] == b"["
         try:
             values = (self._nested if nested else self._flat).decode(text)
         except msgspec.ValidationError as error:
             reason, _, path = str(error).partition(" - at `$")
-            raise TensorError(_lower(reason), f".data{path.rstrip('`')}") from None
+            kind = NumberError if reason.startswith(OUT_OF_RANGE) else TensorError
+            raise kind(_lower(reason), f".data{path.rstrip('`')}") from None
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
             raise TensorError(f"it is not JSON: {error}", ".data") from None
         return self._array(values, shape, nested=nested)
@@ -150,7 +162,7 @@ class Layout:
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             faults = ~np.isfinite(array.reshape(-1) if flat else array)
             place = "][".join(map(str, np.argwhere(faults)[0]))
-            raise TensorError(f"a number does not fit {self.datatype}", f".data[{place}]")
+            raise NumberError(f"a number does not fit {self.datatype}", f".data[{place}]")
         return array
 
 
@@ -161,6 +173,16 @@ def split_body(body: bytes, length: bytes | None) -> tuple[bytes, memoryview]:
     if not length.isdigit() or len(length) > LENGTH_DIGITS_MAX or int(length) > len(body):
         raise TensorError(f"the header {HEADER_LENGTH.decode()} is no length of this body's JSON")
     return body[: int(length)], memoryview(body)[int(length) :]
+
+
+def says_not_finite(text: bytes) -> bool:
+    """Whether something that is no JSON has a number as Python's servers write what JSON has no word for."""
+    for word in _NOT_FINITE:
+        place = text.find(word)  # of the first alone: it is an answer that can be long
+        after = text[place + len(word) : place + len(word) + BLANKS_MAX].lstrip()[:1]
+        if place >= 0 and after and after in b",]}":
+            return True
+    return False
 
 
 class Sections:
@@ -214,7 +236,7 @@ def _to_bf16(array: NDArray[Any]) -> NDArray[np.uint16]:
     bits = np.ascontiguousarray(array, np.float32).reshape(-1).view(np.uint32).astype(np.uint64)
     halves = ((bits + 0x7FFF + (bits >> np.uint64(16) & np.uint64(1))) >> np.uint64(16)).astype(np.uint16)
     if (halves & _BF16_INFINITE == _BF16_INFINITE).any():
-        raise TensorError(f"a number does not fit {BF16}", ".data")
+        raise NumberError(f"a number does not fit {BF16}", ".data")
     return halves
 
 

@@ -30,7 +30,7 @@ def open_upstream(route: RoutePolicy, home: Path, *, limits: UpstreamLimits | No
         # the words of other places where addresses are typed
         reason = str(error).replace(", or --insecure-http to allow it", "")
         hints = [HINT_HTTP] if "not encrypted" in reason else []
-        raise PolicyError(f"{what}: upstream is {reason}", *hints) from None
+        raise PolicyError(f"{what}: upstream: {reason}", *hints) from None
     unused = [name for name in ("upstream_ca", "upstream_certificate") if getattr(route, name) and not address.secure]
     if unused:
         raise PolicyError(f"{what}: {unused[0]} is for https, and upstream is {address}")

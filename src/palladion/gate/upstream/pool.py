@@ -60,7 +60,8 @@ class _Streaming:
 class Upstream:
     """A model server. Made, used and closed in one event loop.
 
-    Counts for metrics: `open`, `idle` and `waiting` now; `exchanges`, `retries` and `failures` by kind so far.
+    Counts for metrics: `open`, `idle` and `waiting` now; `exchanges`, `retries` and `failures` by kind so far. Whoever
+    asks says in `well` whether the last answer was one, as the log was told.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class Upstream:
         self.exchanges = 0
         self.retries = 0
         self.failures: Counter[Kind] = Counter()
+        self.well = True
 
     def __repr__(self) -> str:
         return f"<Upstream {self._name}>"

@@ -10,7 +10,7 @@ from palladion.errors import FormatError
 from palladion.gate.contract import Outputs
 from palladion.gate.decode import Feeds
 from palladion.gate.problems import Problem
-from palladion.gate.protocols.protocol import UpstreamProtocol
+from palladion.gate.protocols.protocol import NotFiniteError, UpstreamProtocol
 from palladion.gate.upstream.answer import Answer
 from palladion.gate.upstream.errors import UpstreamError
 from palladion.gate.upstream.pool import Upstream
@@ -47,7 +47,6 @@ class UpstreamSource:
         self._name = name
         self._codec = codec
         self._doubted = doubted
-        self._ill = False  # and the operator was told
         self._believed = True
 
     @property
@@ -69,12 +68,15 @@ class UpstreamSource:
             raise self._refused(answer)
         try:
             outputs = self._codec.decode_answer(answer.body, answer.headers, rows)
+        except NotFiniteError:
+            # the client's inputs can do that: nobody else is to suffer, and no log to fill
+            raise Problem("model-failed") from None
         except FormatError as error:
             self._fall_ill(error.message)
             raise Problem("upstream-failed") from None
         self._believed = True
-        if self._ill:
-            self._ill = False
+        if not self.upstream.well:
+            self.upstream.well = True
             log.warning("%s: %s answers again", self._name, self.upstream.address)
         return outputs
 
@@ -103,8 +105,8 @@ class UpstreamSource:
         return Problem("upstream-failed")
 
     def _fall_ill(self, reason: str) -> None:
-        if not self._ill:
+        if self.upstream.well:
             log.error("%s: %s", self._name, reason)
-        self._ill, self._believed = True, False
+        self.upstream.well = self._believed = False
         if self._doubted is not None:
             self._doubted()
