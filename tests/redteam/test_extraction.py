@@ -22,6 +22,7 @@ def _target() -> Target:
     return Target(pool[:120], pool[120:], _answers(pool[120:]), "probabilities", WHOLE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["raw", "labels", "averaged"])
 def test_no_thief_asks_more_than_its_budget(way: Way) -> None:
     asked: list[NDArray[np.float64]] = []

@@ -48,7 +48,7 @@ def test_every_setting_is_listed() -> None:
         f"fewer than {calibration.REAL_CLIENTS_MIN} real clients a calibration is marked *simulated*",
         f"unless more than {campaigns.ACCOUNTS_PER_ADDRESS_MAX} accounts",
         f"one /{campaigns.SUBSCRIBER_BITS} network",
-        f"An account's first {campaigns.TOKENS_PER_ACCOUNT_MAX - 1} addresses count",
+        f"An account's first {campaigns.TOKENS_PER_ACCOUNT_MAX} addresses",
         f"{coverage.BITS} secret random hyperplanes cut the whitened space into {coverage.BUCKETS:,} buckets",
         f"a bitmap of {coverage.BITMAP_BYTES // 1024} KiB",
         f"at most {client.STATE_BYTES_MAX // 1024} KiB are kept",

@@ -56,6 +56,7 @@ def test_reverse_sigmoid_is_the_published_formula_where_the_budget_allows_it() -
     assert np.allclose(perturb(y, "reverse-sigmoid", 1.0), published)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("budget", [0.02, 0.1, 0.3, 0.8])
 def test_modelguard_solves_its_linear_programme(budget: float) -> None:
     optimize = pytest.importorskip("scipy.optimize")

@@ -343,6 +343,7 @@ def test_numbers_that_json_has_no_word_for_are_not_answered() -> None:
     assert caught.value.kind == "model-failed"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("binary", [False, True], ids=["json", "binary"])
 @pytest.mark.parametrize("datatype", DATATYPES)
 @given(data=st.data())

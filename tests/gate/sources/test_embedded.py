@@ -176,6 +176,7 @@ def test_closing_waits_for_what_runs_and_refuses_what_waits(session: Doubling) -
     assert [result.kind for result in results[1:]] == ["busy", "busy"]
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(
     st.lists(st.lists(st.integers(-1, 20), min_size=1, max_size=5), min_size=1, max_size=12),

@@ -12,7 +12,12 @@ from .scripted import Runner
 SECONDS_MAX = 20  # what hangs is a fault, and is told where it hangs
 
 
-@pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+@pytest.fixture(
+    params=[
+        pytest.param(asyncio.new_event_loop, id="asyncio", marks=pytest.mark.slow),
+        pytest.param(uvloop.new_event_loop, id="uvloop"),
+    ]
+)
 def run(request: pytest.FixtureRequest) -> Runner:
     """Run a coroutine to its end; what a callback of the loop lets slip fails the test."""
     make: Callable[[], asyncio.AbstractEventLoop] = request.param
