@@ -44,6 +44,7 @@ SPELLINGS = {
 # What packages whose metadata does not say enough state in their licence file.
 STATED = {
     "atheris": "Apache-2.0",
+    "cedarpy": "Apache-2.0",
     "python-dateutil": "Apache-2.0 OR BSD-3-Clause",
     "sigstore-models": "MIT",
 }

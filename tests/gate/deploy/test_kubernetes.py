@@ -1,6 +1,5 @@
 """The Kustomize base: what the documents say, and what linters and Kubernetes' own schemas think of them."""
 
-import io
 from typing import Any
 
 import msgspec
@@ -175,11 +174,3 @@ def test_the_schemas_of_kubernetes_are_met() -> None:
         for kind, document in _documents(of).items():
             if kind != "Kustomization":
                 validator.validate(document, KUBERNETES, strict=True)
-
-
-def test_a_linter_of_yaml_finds_nothing() -> None:
-    linter = pytest.importorskip("yamllint.linter", reason="this needs yamllint")
-    config = pytest.importorskip("yamllint.config").YamlLintConfig("extends: default\nrules: {line-length: disable}")
-    for name, text in base(make_plan(policy()), "").items():
-        if name.endswith(".yaml"):
-            assert list(linter.run(io.StringIO(text), config)) == [], name
