@@ -51,7 +51,7 @@ def test_a_served_language_model_answers_beside_one_that_runs_here(house: House,
         )
         configure(copy, RoutePolicy(model=TENSORS, mode="enforce"), route)
         with serving(copy) as service:
-            assert any(f"/v1/models/{NAME}" in line for line in service.said)
+            assert any(f"/v1 (model {NAME})" in line for line in service.said)
             assert service.ask().status == 200
             url = f"http://{service.host}:{service.port}/v1"
             with openai.OpenAI(base_url=url, api_key=copy.keys["acme"], max_retries=0) as client:
