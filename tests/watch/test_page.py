@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from palladion.access import networks
 from palladion.policy import WatchPolicy
 from palladion.redteam import calibrate
 from palladion.registry.rows import Standing
@@ -47,7 +48,7 @@ def test_every_setting_is_listed() -> None:
         "organisations of 2, 3, 5 and 10 equal members",
         f"fewer than {calibration.REAL_CLIENTS_MIN} real clients a calibration is marked *simulated*",
         f"unless more than {campaigns.ACCOUNTS_PER_ADDRESS_MAX} accounts",
-        f"one /{campaigns.SUBSCRIBER_BITS} network",
+        f"one /{networks.SUBSCRIBER_BITS} network",
         f"An account's first {campaigns.TOKENS_PER_ACCOUNT_MAX} addresses",
         f"{coverage.BITS} secret random hyperplanes cut the whitened space into {coverage.BUCKETS:,} buckets",
         f"a bitmap of {coverage.BITMAP_BYTES // 1024} KiB",

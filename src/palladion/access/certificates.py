@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 SPIFFE_BYTES_MAX = 2048  # SPIFFE-ID §2.3
 TRUST_DOMAIN_CHARACTERS_MAX = 255
 CERTIFICATE_BYTES_MAX = 64 * 1024  # one has 1 to 2 KiB; a post-quantum signature adds up to 50
-_TRUST_DOMAIN = re.compile(r"[a-z0-9._-]{1,255}", re.ASCII)
+_TRUST_DOMAIN = re.compile(rf"[a-z0-9._-]{{1,{TRUST_DOMAIN_CHARACTERS_MAX}}}", re.ASCII)
 _SEGMENT = re.compile(r"[A-Za-z0-9._-]+", re.ASCII)
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}", re.ASCII)
 

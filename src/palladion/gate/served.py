@@ -18,7 +18,7 @@ from palladion.gate.sources.batch import rows_stand_alone
 from palladion.gate.sources.embedded import Embedded
 from palladion.gate.sources.source import Source
 from palladion.gate.trial import Trial, is_chosen
-from palladion.gate.upstream.opening import limits_within, open_upstream
+from palladion.gate.upstream.opening import limits_within, open_upstream, unaskable
 from palladion.gate.upstream.source import UpstreamSource
 from palladion.lifecycle.installation import Installation
 from palladion.lifecycle.open import open_version
@@ -134,10 +134,7 @@ def open_route(installation: Installation, route: RoutePolicy, source: UpstreamS
         slug(route.model, what=f"the model of route {route.route}")
         return _serve(installation, route, source, version=promoted_version(installation, route.model))
     if route.upstream:
-        raise PolicyError(
-            f"route {route.route}: nothing can be asked by {route.protocol} at an upstream",
-            "set protocol to what the upstream speaks",
-        )
+        raise unaskable(route)
     try:
         served = _open_here(installation, route, route.model)
     except NotFoundError as error:

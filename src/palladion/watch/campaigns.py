@@ -8,13 +8,12 @@ honest organisations.
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
-from ipaddress import IPv4Address, IPv6Network, ip_address
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from palladion.access.networks import network_of
 from palladion.watch import coverage
 from palladion.watch.calibration import Calibration, group_p_values
 from palladion.watch.client import ClientState, Reading, nothing
@@ -22,7 +21,6 @@ from palladion.watch.rows import Rows
 
 ACCOUNTS_PER_ADDRESS_MAX = 20  # an address that more accounts share is a proxy or a company's way out, and no link
 TOKENS_PER_ACCOUNT_MAX = 64  # of a kind; further ones link nobody: an account can have a new address for every query
-SUBSCRIBER_BITS = 64  # of an IPv6 address; the other half is the subscriber's to choose
 _ADDRESS = "address:"
 _PAYMENT = "payment:"
 _NOWHERE = coverage.empty_bitmap()  # of a group without members; never written to
@@ -195,7 +193,7 @@ class Links:
 
         When one account too many shows it, those that it had linked are parted, unless something else links them.
         """
-        return [] if self._full(client, _ADDRESS) else self._show(client, _ADDRESS + _subscriber(address))
+        return [] if self._full(client, _ADDRESS) else self._show(client, _ADDRESS + network_of(address))
 
     def payment(self, client: str, payment: str) -> list[str]:
         """Link by means of payment, however many share it; returns what `organisation` does."""
@@ -241,15 +239,3 @@ class Links:
                 if not self._crowded(token):
                     self._join(member, next(iter(self._holders[token])))
         return [root]
-
-
-@lru_cache(maxsize=65536)
-def _subscriber(address: str) -> str:
-    """What of an address tells one subscriber from another; texts that are no addresses stay as they are."""
-    try:
-        parsed = ip_address(address)
-    except ValueError:
-        return address
-    if isinstance(parsed, IPv4Address):
-        return str(parsed)
-    return str(parsed.ipv4_mapped or IPv6Network((int(parsed), SUBSCRIBER_BITS), strict=False))

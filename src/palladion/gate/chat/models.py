@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from palladion.errors import PolicyError
 from palladion.gate.chat.budget import Budget, Unlimited
 from palladion.gate.chat.endpoint import Asking, Listing
 from palladion.gate.chat.marks import TextMarks
@@ -11,7 +10,7 @@ from palladion.gate.chat.route import KINDS, ModelRoute
 from palladion.gate.endpoint import Endpoint
 from palladion.gate.stages import Stages
 from palladion.gate.upstream.limits import UpstreamLimits
-from palladion.gate.upstream.opening import open_upstream
+from palladion.gate.upstream.opening import needs_upstream, open_upstream
 from palladion.gate.upstream.pool import Upstream
 from palladion.keys import Root
 from palladion.policy import Policy, RoutePolicy
@@ -56,9 +55,7 @@ class LanguageModels:
 
 def _open(route: RoutePolicy, home: Path, root: Root) -> ModelRoute:
     if not route.upstream:
-        raise PolicyError(
-            f"route {route.route}: protocol openai needs an upstream", 'for example upstream = "http://127.0.0.1:8000"'
-        )
+        raise needs_upstream(route)
     # a whole text is written before its head comes
     limits = UpstreamLimits(head_seconds=float(route.answer_seconds))
     marks = TextMarks(route.engine, root) if route.engine else None

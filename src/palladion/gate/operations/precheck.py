@@ -19,7 +19,7 @@ from palladion.gate.issuers import Issuers, fetch_keys
 from palladion.gate.listener import Address, api_config, listen_address
 from palladion.gate.operations.port import port_address, read_token
 from palladion.gate.protocols.json_paths import JsonPaths, JsonPathsUpstream
-from palladion.gate.upstream.opening import open_upstream
+from palladion.gate.upstream.opening import needs_upstream, open_upstream, unaskable
 from palladion.lifecycle.installation import Installation
 from palladion.lifecycle.open import find_version
 from palladion.policy import IssuerPolicy, OperationsPolicy, RoutePolicy
@@ -93,13 +93,9 @@ def _check_keys(issuer: IssuerPolicy, home: Path) -> None:
 def _check_route(installation: Installation, route: RoutePolicy) -> None:
     what = f"route {route.route}"
     if route.protocol == "openai" and not route.upstream:
-        raise PolicyError(
-            f"{what}: protocol openai needs an upstream", 'for example upstream = "http://127.0.0.1:8000"'
-        )
+        raise needs_upstream(route)
     if route.protocol == "predict" and route.upstream:
-        raise PolicyError(
-            f"{what}: nothing can be asked by predict at an upstream", "set protocol to what the upstream speaks"
-        )
+        raise unaskable(route)
     if route.upstream:
         server = open_upstream(route, installation.paths.home)
         if route.protocol == "openai":

@@ -45,6 +45,22 @@ def open_upstream(route: RoutePolicy, home: Path, *, limits: UpstreamLimits | No
         raise PolicyError(f"{what}: {error}") from None
 
 
+def needs_upstream(route: RoutePolicy) -> PolicyError:
+    """The error for a route whose protocol no model here speaks."""
+    return PolicyError(
+        f"route {route.route}: protocol {route.protocol} needs an upstream",
+        'for example upstream = "http://127.0.0.1:8000"',
+    )
+
+
+def unaskable(route: RoutePolicy) -> PolicyError:
+    """The error for a route whose protocol no upstream speaks."""
+    return PolicyError(
+        f"route {route.route}: nothing can be asked by {route.protocol} at an upstream",
+        "set protocol to what the upstream speaks",
+    )
+
+
 def limits_within(seconds: float) -> UpstreamLimits:
     """Limits for answers that have to be there within so many seconds, recorded and all.
 
