@@ -43,6 +43,7 @@ from palladion.lifecycle.create import new_installation
 from palladion.lifecycle.installation import Installation, Paths, owner_identity, paths_of
 from palladion.lifecycle.open import verify_version
 from palladion.policy import POLICY_FILE, Policy, parse_policy, settings, template
+from palladion.policy.template import toml_literal
 from palladion.registry import Registry, Version
 from palladion.seal.license import verify_license
 from palladion.seal.manifest import check_name
@@ -207,10 +208,7 @@ def _policy_text(policy: Policy, changes: Mapping[str, Any]) -> str:
     lines = []
     for section, tables in several.items():
         for table in tables:
-            # what JSON writes for a text, a number, a truth value and a list of them is TOML too
-            literals = {
-                key: msgspec.json.encode(value).decode() for key, value in msgspec.structs.asdict(table).items()
-            }
+            literals = {key: toml_literal(value) for key, value in msgspec.structs.asdict(table).items()}
             lines += ["", f"[[{section}]]", *(f"{key} = {literal}" for key, literal in literals.items())]
     return template(values) + "".join(f"{line}\n" for line in lines)
 
