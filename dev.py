@@ -173,6 +173,8 @@ def _quietly(command: list[str]) -> None:
 
 def _run(arguments: list[str]) -> int:
     environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+    # nothing was compiled while installing, and tests start hundreds of processes: each would compile it all again
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     return subprocess.run([str(PYTHON), *arguments], cwd=ROOT, check=False, env=environment).returncode
 
 

@@ -12,12 +12,15 @@ from palladion.registry import Registry
 from tests.registry.factories import add_model, dump
 
 
-def test_every_connection_is_set_up_for_durability_and_references(registry: Registry) -> None:
+@pytest.mark.usefixtures("durable")
+def test_every_connection_is_set_up_for_durability_and_references(tmp_path: Path, clock: ManualClock) -> None:
+    registry = Registry.open(tmp_path / "registry.sqlite", clock)
     with registry._engine.connect() as connection:
         values = {
             name: connection.exec_driver_sql(f"PRAGMA {name}").scalar_one()
             for name in ("journal_mode", "foreign_keys", "synchronous", "busy_timeout", "trusted_schema")
         }
+    registry.close()
     full = 2
     assert values == {
         "journal_mode": "wal",

@@ -2,7 +2,17 @@
 
 from typing import Any
 
-from palladion.policy import GatePolicy, IssuerPolicy, OperationsPolicy, Policy, ProxyPolicy, RoutePolicy
+import msgspec
+
+from palladion.policy import (
+    GatePolicy,
+    IssuerPolicy,
+    OperationsPolicy,
+    OperatorsPolicy,
+    Policy,
+    ProxyPolicy,
+    RoutePolicy,
+)
 
 HERE = RoutePolicy(model="fraud")
 CHAT = RoutePolicy(model="llm", protocol="openai", upstream="http://vllm.models:8000", upstream_key="keys/llm")
@@ -18,3 +28,9 @@ def policy(*routes: RoutePolicy, **gate: Any) -> Policy:
         issuer=(IssuerPolicy(url="https://login.example.com/acme", audience="gate"),),
         route=routes or (HERE, CHAT, THERE),
     )
+
+
+def with_operators(of: Policy, **operators: Any) -> Policy:
+    """The same policy, with operators who sign in so."""
+    operations = msgspec.structs.replace(of.operations, listen="127.0.0.1:8711")
+    return msgspec.structs.replace(of, operators=OperatorsPolicy(**operators), operations=operations)

@@ -1,10 +1,12 @@
 """Real proxies in front of real gates."""
 
 import http.client
+import http.server
 import shutil
 import socket
 import ssl
 import subprocess
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -103,11 +105,63 @@ def running(command: Sequence[str], port: int) -> Iterator[subprocess.Popen[byte
         process.wait(WAIT_SECONDS_MAX)
 
 
-def ask(port: int, context: ssl.SSLContext, headers: Mapping[str, str], path: str = PATH) -> Answered:
-    """An answer through the proxy, on a connection of its own."""
-    connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=WAIT_SECONDS_MAX, context=context)
+class RealServer:
+    """What answers where the gate only watches: always the same. `asked` counts its requests."""
+
+    ANSWER = b'{"from": "the real server"}'
+
+    def __init__(self) -> None:
+        self.asked = 0
+        outer = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                outer.asked += 1
+                self.rfile.read(int(self.headers["content-length"]))
+                self.send_response(200)
+                self.send_header("content-length", str(len(outer.ANSWER)))
+                self.end_headers()
+                self.wfile.write(outer.ANSWER)
+
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (its name there)
+                pass
+
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.port = self._server.server_address[1]
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@contextmanager
+def real_server() -> Iterator[RealServer]:
+    """A server on the loopback that is no gate."""
+    server = RealServer()
     try:
-        body = msgspec.json.encode({"inputs": [ROW]})
+        yield server
+    finally:
+        server.close()
+
+
+def watched(service: Service) -> int:
+    """How many queries a gate has answered so far, to whomever."""
+    status = service.house.installation.server_status()
+    return 0 if status is None else int(status["answered"])
+
+
+def ask(
+    port: int, context: ssl.SSLContext | None, headers: Mapping[str, str], path: str = PATH, rows: object = (ROW,)
+) -> Answered:
+    """An answer through the proxy, on a connection of its own."""
+    connection: http.client.HTTPConnection
+    if context is None:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=WAIT_SECONDS_MAX)
+    else:
+        connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=WAIT_SECONDS_MAX, context=context)
+    try:
+        body = msgspec.json.encode({"inputs": rows})
         connection.request("POST", path, body=body, headers={"content-type": "application/json", **headers})
         response = connection.getresponse()
         told = {name.lower(): value for name, value in response.getheaders()}

@@ -14,7 +14,7 @@ from palladion.gate.deploy.container import IGNORE, containerfile
 from palladion.gate.deploy.plan import make_plan
 from palladion.policy import KeysPolicy
 
-from .plans import policy
+from .plans import policy, with_operators
 
 
 def _last_stage() -> list[str]:
@@ -56,6 +56,25 @@ def test_a_gate_that_nobody_outside_could_reach_is_refused() -> None:
     with pytest.raises(PolicyError, match="nobody reaches from outside the container") as caught:
         containerfile(make_plan(policy(listen="127.0.0.1:8710")))
     assert "0.0.0.0:8710" in caught.value.hints[0]
+
+
+def test_grpc_has_its_port_and_is_installed() -> None:
+    text = containerfile(make_plan(policy(grpc_listen="0.0.0.0:8712")))
+    assert "\nEXPOSE 8710\nEXPOSE 8712\n" in text
+    assert " -p 8710:8710 -p 8712:8712 palladion-gate\n" in text
+    assert f'"palladion[grpc]=={__version__}"' in text
+    assert "(pip wheel -w wheels palladion[grpc])" in text
+
+
+def test_grpc_that_nobody_outside_could_reach_is_refused() -> None:
+    with pytest.raises(PolicyError, match=r"gate\.grpc_listen is 127\.0\.0\.1:8712, which nobody reaches") as caught:
+        containerfile(make_plan(policy(grpc_listen="127.0.0.1:8712")))
+    assert 'grpc_listen = "0.0.0.0:8712"' in caught.value.hints[0]
+
+
+def test_operators_whom_nobody_could_tell_apart_are_refused() -> None:
+    with pytest.raises(PolicyError, match=r"operators\.socket is set, and in a container everybody is one user"):
+        containerfile(make_plan(with_operators(policy(), socket="run/operators.sock")))
 
 
 @pytest.mark.parametrize(

@@ -7,14 +7,28 @@ from typing import Any
 
 import pytest
 
+from palladion.errors import PolicyError
 from palladion.gate.deploy.envoy import bootstrap
 from palladion.gate.deploy.front import make_front
 from palladion.gate.deploy.plan import Address
 from palladion.policy import Policy
 from tests.gate.gates import PATH, House
+from tests.gate.service import wait_until
 
 from .plans import CHAT, HERE, policy
-from .proxies import Certificate, ask, certificate, check_stickiness, envoy, free_port, gates, running
+from .proxies import (
+    Certificate,
+    answered,
+    ask,
+    certificate,
+    check_stickiness,
+    envoy,
+    free_port,
+    gates,
+    real_server,
+    running,
+    watched,
+)
 
 ASKED = Address("127.0.0.1", 9000)
 WORKERS = ("10.0.0.1:8710", "gate.example:8710")
@@ -34,6 +48,7 @@ def _file(of: Policy, made: Certificate, *, workers: tuple[str, ...] = WORKERS, 
         key=str(made.key),
         workers=workers,
         authority=authority,
+        answered_by=changes.get("answered_by", ""),
     )
     return bootstrap(front, authorization=changes.get("authorization"))
 
@@ -67,14 +82,31 @@ def test_without_a_verdict_nobody_comes_in(made: Certificate) -> None:
     assert filters[0]["typed_config"]["failure_mode_allow"] is False
 
 
+def test_a_gate_that_only_watches_gets_copies_of_what_its_routes_are_asked(made: Certificate) -> None:
+    text = _file(policy(HERE), made, workers=WORKERS[:1], answered_by="10.0.0.9:8000")
+    (host,) = _manager(text)["route_config"]["virtual_hosts"]
+    mine, others = (route["route"] for route in host["routes"])
+    assert (mine["cluster"], others["cluster"]) == ("answers", "answers")
+    assert [item["cluster"] for item in mine["request_mirror_policies"]] == ["gates"]
+    assert "request_mirror_policies" not in others
+    clusters = {item["name"]: item for item in json.loads(text)["static_resources"]["clusters"]}
+    assert clusters.keys() == {"gates", "answers"}
+
+
+def test_copies_go_to_one_gate_alone(made: Certificate) -> None:
+    with pytest.raises(PolicyError, match="copies go to one gate"):
+        _file(policy(HERE), made, workers=WORKERS, answered_by="10.0.0.9:8000")
+
+
 @pytest.mark.service
 @pytest.mark.slow
-@pytest.mark.parametrize("case", ["plain", "authorization", "tls", "socket"])
+@pytest.mark.parametrize("case", ["plain", "authorization", "tls", "socket", "copies"])
 def test_the_real_envoy_takes_it_and_warns_of_nothing(made: Certificate, tmp_path: Path, case: str) -> None:
     text = {
         "plain": lambda: _file(policy(), made),
         "authorization": lambda: _file(policy(), made, authorization=ASKED),
         "tls": lambda: _file(policy(HERE, tls_certificate="c", tls_key="k"), made, authority=str(made.chain)),
+        "copies": lambda: _file(policy(HERE), made, workers=WORKERS[:1], answered_by="10.0.0.9:8000"),
         "socket": lambda: _file(policy(), made, workers=("unix:/run/gate.sock",)),
     }[case]()
     file = tmp_path / "envoy.json"
@@ -96,3 +128,31 @@ def test_each_key_has_one_gate_behind_the_real_envoy(house: House, tmp_path: Pat
             smuggled = {"x-api-key": "pk_live_wrong", "x_user": "somebody"}
             assert ask(port, made.context, smuggled).status == 400
             check_stickiness(services, port, made.context)
+
+
+@pytest.mark.service
+@pytest.mark.slow
+def test_the_real_server_answers_and_the_gate_judges_copies_until_it_is_gone(
+    house: House, tmp_path: Path, made: Certificate
+) -> None:
+    with gates(house, tmp_path / "gates", 1) as (service,), real_server() as server:
+        port, file = free_port(), tmp_path / "envoy.json"
+        worker = (f"127.0.0.1:{service.port}",)
+        file.write_text(_file(policy(HERE), made, workers=worker, port=port, answered_by=f"127.0.0.1:{server.port}"))
+        command = [envoy(), "--log-level", "off", "--concurrency", "1", "--use-dynamic-base-id", "-c", str(file)]
+        key = {"x-api-key": service.house.keys["client0"]}
+        with running(command, port):
+            wait_until(lambda: ask(port, made.context, key).status == 200 and watched(service) > 0)
+            # more than Envoy holds of a body by itself
+            long = [[0.25, 0.5, 0.75, 1.0]] * 200
+            response = ask(port, made.context, key, rows=long)
+            assert response.body == server.ANSWER
+            # whom the gate does not know, the server may: what the gate says to copies reaches nobody
+            assert ask(port, made.context, {"x-api-key": "somebody-elses"}).body == server.ANSWER
+            assert ask(port, made.context, key, "/other").body == server.ANSWER
+            wait_until(lambda: watched(service) > len(long))
+            assert service.terminate() == 0
+            asked = server.asked
+            assert ask(port, made.context, key).body == server.ANSWER
+            assert server.asked == asked + 1
+        assert len(answered(service.house)) >= 2

@@ -3,11 +3,12 @@
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from palladion.errors import PolicyError
 from palladion.gate.deploy.front import WORKERS_MAX, Front, make_front, parse_address
 from palladion.gate.deploy.plan import Address
-from palladion.policy import Policy
+from palladion.policy import Policy, ProxyPolicy
 
 from .plans import CHAT, HERE, policy
 
@@ -28,6 +29,8 @@ def test_without_any_it_is_this_policys_gate() -> None:
 
 def test_what_only_a_proxy_may_say_is_removed() -> None:
     assert _front(policy(HERE)).removed == ["x-user", "x-real-ip"]
+    told = ProxyPolicy(payment_header="x-payment", device_header="x-device", tls_header="x-ja4")
+    assert _front(structs.replace(policy(HERE), proxy=told)).removed == ["x-payment", "x-device", "x-ja4"]
 
 
 @pytest.mark.parametrize(

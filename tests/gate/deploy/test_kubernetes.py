@@ -12,7 +12,7 @@ from palladion.gate.deploy.kubernetes import base, secrets_needed, yaml
 from palladion.gate.deploy.plan import make_plan
 from palladion.policy import AccessPolicy, OperationsPolicy, Policy, RoutePolicy
 
-from .plans import HERE, policy
+from .plans import HERE, policy, with_operators
 
 TLS = {"behind_proxy": False, "tls_certificate": "tls/gate.pem", "tls_key": "tls/gate.key"}
 KUBERNETES = "1.32"
@@ -109,6 +109,26 @@ def test_figures_have_a_port_only_where_they_can_be_reached() -> None:
     assert len(_documents(outside)["NetworkPolicy"]["spec"]["ingress"]) == 2
 
 
+def test_grpc_has_a_port_of_its_own_that_says_so_and_lets_callers_in() -> None:
+    of = _documents(policy(grpc_listen="0.0.0.0:8712"))
+    ports = of["Service"]["spec"]["ports"]
+    assert [(port["name"], port["port"], port.get("appProtocol")) for port in ports] == [
+        ("api", 8710, None),
+        ("grpc", 8712, "grpc"),
+    ]
+    (gate,) = of["Deployment"]["spec"]["template"]["spec"]["containers"]
+    assert [(port["name"], port["containerPort"]) for port in gate["ports"]] == [("api", 8710), ("grpc", 8712)]
+    (ingress,) = of["NetworkPolicy"]["spec"]["ingress"]
+    assert [port["port"] for port in ingress["ports"]] == [8710, 8712]
+
+
+def test_the_provider_of_operators_may_be_asked() -> None:
+    alone = msgspec.structs.replace(policy(HERE), issuer=())
+    of = with_operators(alone, issuer="https://10.0.0.7:8443/staff", client_id="palladion")
+    (egress,) = _documents(of)["NetworkPolicy"]["spec"]["egress"]
+    assert egress == {"to": [{"ipBlock": {"cidr": "10.0.0.7/32"}}], "ports": [{"port": 8443, "protocol": "TCP"}]}
+
+
 def test_everything_is_denied_but_callers_and_the_servers_of_the_policy() -> None:
     spec = _documents(policy())["NetworkPolicy"]["spec"]
     assert spec["policyTypes"] == ["Ingress", "Egress"]
@@ -153,6 +173,7 @@ def test_secrets_are_the_folders_of_the_files_that_the_policy_names() -> None:
     [
         ({"listen": "127.0.0.1:8710"}, "nobody reaches from another pod"),
         ({"listen": "unix:gate.sock"}, "nobody reaches from another pod"),
+        ({"grpc_listen": "[::1]:8712"}, "gate.grpc_listen is .* nobody reaches from another pod"),
         ({"tls_certificate": "gate.pem", "tls_key": "gate.key"}, "lies beside palladion.toml"),
     ],
 )
@@ -170,7 +191,7 @@ def test_a_file_beside_the_policy_gets_a_folder_to_go_to() -> None:
 
 def test_the_schemas_of_kubernetes_are_met() -> None:
     validator = pytest.importorskip("kubernetes_validate", reason="this needs kubernetes-validate")
-    for of in (policy(), policy(HERE, **TLS)):
+    for of in (policy(), policy(HERE, **TLS), policy(grpc_listen="0.0.0.0:8712")):
         for kind, document in _documents(of).items():
             if kind != "Kustomization":
                 validator.validate(document, KUBERNETES, strict=True)

@@ -5,10 +5,10 @@ from pathlib import PurePosixPath
 import pytest
 
 from palladion.errors import PolicyError
-from palladion.gate.deploy.plan import Address, absolute, make_plan, plain, prefixes
+from palladion.gate.deploy.plan import Address, Socket, absolute, make_plan, plain, prefixes
 from palladion.policy import GatePolicy, IssuerPolicy, OperationsPolicy, Policy, RoutePolicy
 
-from .plans import CHAT, HERE, THERE, policy
+from .plans import CHAT, HERE, THERE, policy, with_operators
 
 
 def test_addresses_files_and_servers_come_from_the_policy() -> None:
@@ -50,6 +50,35 @@ def test_a_gate_is_local_that_neither_listens_to_nor_asks_others() -> None:
     assert not make_plan(Policy(route=(THERE,))).local
     assert not make_plan(Policy(operations=OperationsPolicy(listen="0.0.0.0:1"))).local
     assert not make_plan(Policy(operations=OperationsPolicy(otlp="http://10.0.0.1"))).local
+    assert make_plan(Policy(gate=GatePolicy(grpc_listen="127.0.0.1:8712"))).local
+    assert not make_plan(Policy(gate=GatePolicy(grpc_listen="0.0.0.0:8712"))).local
+
+
+def test_the_provider_of_operators_is_asked_and_its_files_are_needed() -> None:
+    operators = {"issuer": "https://login.example.com/staff", "client_id": "palladion"}
+    asked = make_plan(with_operators(Policy(), **operators, ca="tls/staff.pem"))
+    assert asked.servers == (Address("login.example.com", 443, secure=True),)
+    assert asked.files == ("tls/staff.pem",)
+    told = make_plan(with_operators(Policy(), **operators, keys="etc/staff.json"))
+    assert (told.servers, told.files) == ((), ("etc/staff.json",))
+
+
+def test_sockets_are_those_of_the_gate_and_of_operators() -> None:
+    of = Policy(gate=GatePolicy(listen="unix:run/gate.sock", socket_group="proxy"))
+    of = with_operators(of, socket="run/operators.sock")
+    assert make_plan(of).sockets == (
+        Socket("gate.listen", "run/gate.sock", "proxy"),
+        Socket("operators.socket", "run/operators.sock"),
+    )
+    assert make_plan(policy()).sockets == ()
+    with pytest.raises(PolicyError, match=r"operators\.socket cannot be written"):
+        make_plan(with_operators(policy(), socket="run/a\nb"))
+
+
+def test_what_is_installed_besides_follows_from_the_policy() -> None:
+    assert make_plan(policy()).extras == ()
+    of = Policy(gate=GatePolicy(grpc_listen="0.0.0.0:1"), operations=OperationsPolicy(otlp="http://10.0.0.1"))
+    assert make_plan(of).extras == ("grpc", "otel")
 
 
 @pytest.mark.parametrize("name", ["a\nb", 'a"b', "a'b", "a$b", "a%b", "a`b", "a\\b", "a\x7f"])

@@ -12,7 +12,7 @@ from palladion.gate.deploy.plan import make_plan
 from palladion.gate.deploy.systemd import unit
 from palladion.policy import Policy
 
-from .plans import HERE, policy
+from .plans import HERE, policy, with_operators
 
 EXPOSURE_MAX = 25  # of 100: systemd calls it OK below 40, and what a network service of its own needs is 10 to 20
 
@@ -47,7 +47,48 @@ def test_an_installation_of_a_person_can_be_reached() -> None:
     assert "ProtectHome=true\n" in _unit(policy())
     unhidden = _unit(policy(), home="/home/anna/palladion")
     assert "\nProtectHome=" not in unhidden
-    assert "# installation or host identity is in the folder of a person" in unhidden
+    assert "# something of it is in the folder of a person" in unhidden
+
+
+@pytest.mark.parametrize(
+    ("socket", "line"),
+    [
+        ("/run/palladion/operators.sock", 'RuntimeDirectory="palladion"\nRuntimeDirectoryMode=0755\n'),
+        ("run/operators.sock", 'ReadWritePaths="/srv/palladion/run"\n'),
+    ],
+)
+def test_it_can_make_the_socket_of_operators(socket: str, line: str) -> None:
+    assert line in _unit(with_operators(policy(), socket=socket))
+    assert line not in _unit(policy())
+    assert line in _unit(policy(listen=f"unix:{socket}"))
+
+
+def test_sockets_in_one_folder_need_it_once() -> None:
+    both = with_operators(policy(listen="unix:/run/palladion/gate.sock"), socket="/run/palladion/operators.sock")
+    assert _unit(both).count("RuntimeDirectory=") == 1
+
+
+@pytest.mark.parametrize("socket", ["operators.sock", "/run/operators.sock", "/srv/operators.sock"])
+def test_a_socket_does_not_open_the_installation_to_changes(socket: str) -> None:
+    with pytest.raises(PolicyError, match=r"operators\.socket is .* is read-only to the unit") as caught:
+        _unit(with_operators(policy(), socket=socket))
+    assert "/run/palladion/" in caught.value.hints[0]
+
+
+def test_a_socket_in_the_folder_of_the_installation_needs_nothing() -> None:
+    assert _unit(with_operators(policy(), socket=".palladion/operators.sock")) == _unit(policy())
+
+
+def test_a_socket_of_a_group_is_given_to_it() -> None:
+    of = with_operators(policy(), socket="/run/palladion/operators.sock", socket_group="staff")
+    lines = _unit(of).splitlines()
+    assert lines.index("SystemCallFilter=@chown") > lines.index("SystemCallFilter=~@privileged")
+    assert "SupplementaryGroups=staff" in lines
+    assert "SystemCallFilter=@chown" not in _unit(with_operators(policy(), socket="/run/palladion/operators.sock"))
+
+
+def test_a_socket_of_a_person_can_be_reached() -> None:
+    assert "\nProtectHome=" not in _unit(with_operators(policy(), socket="/home/anna/run/operators.sock"))
 
 
 @pytest.mark.parametrize("home", ["/srv/a\nUser=root", '/srv/"', "/srv/%h"])
@@ -61,7 +102,8 @@ def test_systemd_finds_nothing_wrong_and_little_exposed(tmp_path: Path) -> None:
     analyze = shutil.which("systemd-analyze")
     if analyze is None:
         pytest.skip("this needs systemd-analyze (systemd)")
-    for of in (policy(), Policy(route=(HERE,))):
+    sockets = with_operators(policy(), socket="/run/palladion/operators.sock", socket_group="root")
+    for of in (policy(), Policy(route=(HERE,)), sockets):
         file = tmp_path / "palladion.service"
         file.write_text(_unit(of, program="/bin/true"))
         verified = subprocess.run([analyze, "verify", file], capture_output=True, text=True, check=False)
