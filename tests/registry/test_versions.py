@@ -187,7 +187,7 @@ def test_a_version_that_says_something_wrong_is_refused(
 
 
 @pytest.mark.parametrize("table", tables.APPEND_ONLY)
-@pytest.mark.parametrize("statement", ["UPDATE {} SET model = 'x'", "DELETE FROM {}"])
+@pytest.mark.parametrize("statement", ["UPDATE {} SET {column} = 'x'", "DELETE FROM {}"])
 def test_history_cannot_be_changed_even_by_hand(registry: Registry, table: str, statement: str) -> None:
     with registry.write() as records:
         add_model(records, "digits", "a", "b")
@@ -199,10 +199,13 @@ def test_history_cannot_be_changed_even_by_hand(registry: Registry, table: str, 
         records.deliveries.add("digits", 1, "bob", sealed=sent, fingerprinted=True, actor="ada")
         client = records.clients.add("scoring", organisation="acme", actor="ada")
         records.incidents.open("a case", actor="ada", clients=[client.id])
-    column = {"standing_change": "client", "incident_event": "incident"}.get(table, "model")
+        proposal = records.proposals.add({"client": client.id}, reason="a thief", proposer="ada", days=7)
+        records.proposals.decide(proposal.id, "approved", actor="bob", reason="seen")
+    columns = {"standing_change": "client", "incident_event": "incident"}
+    columns |= {"proposal": "reason", "proposal_decision": "verdict"}
     connection = sqlite3.connect(registry.path)
     with pytest.raises(sqlite3.IntegrityError, match=f"rows of {table} never change"):
-        connection.execute(statement.format(table).replace("model =", f"{column} ="))
+        connection.execute(statement.format(table, column=columns.get(table, "model")))
     connection.close()
 
 

@@ -267,9 +267,9 @@ class _Connection:
             self.writer.transport.abort()
 
 
-def peer_uid(writer: asyncio.StreamWriter) -> int:
+def peer_uid(peer: asyncio.StreamWriter | asyncio.BaseTransport) -> int:
     """The user of the process at the other end, as the kernel saw it connect (SO_PEERCRED)."""
-    data = writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    data = peer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     _, uid, _ = _CREDENTIALS.unpack(data)
     return int(uid)
 

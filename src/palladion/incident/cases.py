@@ -1,6 +1,7 @@
 """What can be done with a case, by the gate when somebody is suspended and by people afterwards; all of it recorded."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Literal
 
 from palladion.errors import NotFoundError, PalladionError
@@ -43,19 +44,27 @@ def act(
 
     Raises NotFoundError, ConflictError if the case is in a state that does not allow it.
     """
-    if action in {"note", "act", "close"} and not text.strip():
-        raise PalladionError("a sentence is needed: what was noticed, done or found")
+    _require_text(action, text)
     with installation.recording(installation.open_gate_root()) as (ledger, records):
-        case = find_case(records, incident)
-        match action:
-            case "acknowledge":
-                case = records.incidents.acknowledge(case.id, actor=actor, text=text)
-            case "close":
-                case = records.incidents.close(case.id, actor=actor, finding=text)
-            case _:
-                records.incidents.record(case.id, "noted" if action == "note" else "acted", text, actor=actor)
-        record = Record(_KINDS[action], installation.clock.now(), actor, f"incident:{case.id}", {"text": text})
+        case, record = take_step(
+            records, find_case(records, incident), action, text, actor=actor, now=installation.clock.now()
+        )
         return case, ledger.append([record])[0]
+
+
+def take_step(
+    records: Records, case: Incident, action: Action, text: str, *, actor: str, now: datetime
+) -> tuple[Incident, Record]:
+    """Do one thing with a case in an open transaction; the record has to be in the ledger before that commits."""
+    _require_text(action, text)
+    match action:
+        case "acknowledge":
+            case = records.incidents.acknowledge(case.id, actor=actor, text=text)
+        case "close":
+            case = records.incidents.close(case.id, actor=actor, finding=text)
+        case _:
+            records.incidents.record(case.id, "noted" if action == "note" else "acted", text, actor=actor)
+    return case, Record(_KINDS[action], now, actor, f"incident:{case.id}", {"text": text})
 
 
 def find_case(records: Records, incident: str) -> Incident:
@@ -72,6 +81,11 @@ _KINDS = {
     "act": "incident.acted",
     "close": "incident.closed",
 }
+
+
+def _require_text(action: Action, text: str) -> None:
+    if action in {"note", "act", "close"} and not text.strip():
+        raise PalladionError("a sentence is needed: what was noticed, done or found")
 
 
 def _names(records: Records, clients: Sequence[str]) -> str:

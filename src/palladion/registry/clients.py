@@ -44,7 +44,7 @@ class Clients:
         names.slug(organisation, what="the organisation of a client")
         names.label(actor, what="the actor")
         names.one_of(standing, get_args(Standing), what="the standing of a client")
-        _check_scopes(scopes)
+        check_scopes(scopes)
         if self.find(organisation, name) is not None:
             raise ConflictError(f"there is a client {organisation}/{name} already", "take another name")
         client, now = secrets.token_hex(ID_BYTES), self._transaction.now()
@@ -116,6 +116,10 @@ class Clients:
         self.get(client)
         query = select(*_KEY_COLUMNS).where(_KEY.client == client).order_by(_KEY.created, _KEY.prefix)
         return [ClientKey(*row) for row in self._transaction.all(query)]
+
+    def key(self, prefix: str) -> ClientKey:
+        """The key that begins so, dead or alive. Raises NotFoundError."""
+        return self._key(prefix)
 
     def revoke_key(self, prefix: str) -> ClientKey:
         """Accept this key no more. Raises NotFoundError, ConflictError if it was revoked already."""
@@ -189,7 +193,8 @@ class Clients:
         ]
 
 
-def _check_scopes(scopes: Sequence[str]) -> None:
+def check_scopes(scopes: Sequence[str]) -> None:
+    """Raise PalladionError unless these can be the scopes of a client."""
     if len(scopes) > SCOPES_MAX:
         raise PalladionError(f"a client can have {SCOPES_MAX} scopes, got {len(scopes)}")
     for scope in scopes:

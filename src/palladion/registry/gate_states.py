@@ -46,3 +46,9 @@ class GateStates:
         """What was saved last for a purpose, by client id."""
         query = select(_STATE.client, _STATE.data).where(_STATE.purpose == purpose)
         return {client: bytes(data) for client, data in self._transaction.all(query)}
+
+    def forget(self, client: str) -> int:
+        """Delete all that is saved of a client, for whatever purpose; returns how many states there were."""
+        found = len(self._transaction.all(select(_STATE.purpose).where(_STATE.client == client)))
+        self._transaction.change(delete(tables.gate_state).where(_STATE.client == client))
+        return found

@@ -6,7 +6,7 @@ What such a text has to look like is the caller's affair; here it is only kept s
 from collections.abc import Sequence
 from typing import Any, get_args
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import delete, insert, select, update
 
 from palladion.errors import ConflictError, NotFoundError, PalladionError
 from palladion.registry import names, tables
@@ -76,6 +76,12 @@ class Identities:
             .values(revoked_at=self._transaction.now())
         )
         return self._find(_IDENTITY.id == known[-1].id)[0]
+
+    def forget(self, client: str) -> int:
+        """Delete the texts of all identities of a client; returns how many there were. Raises NotFoundError."""
+        found = len(self.of(client))
+        self._transaction.change(delete(tables.client_identity).where(_IDENTITY.client == client))
+        return found
 
     def live(self) -> list[ClientIdentity]:
         """Every identity that is not revoked, for a process that looks them up itself."""

@@ -1,5 +1,6 @@
 """Operators: the people who run this installation, and in which role."""
 
+from datetime import datetime
 from typing import get_args
 
 from sqlalchemy import insert, select, update
@@ -41,6 +42,15 @@ class Operators:
         if row is None:
             raise names.not_found("operator", name, (operator.name for operator in self.all()))
         return Operator(*row)
+
+    def now(self) -> datetime:
+        """The time that is written into rows."""
+        return self._transaction.now()
+
+    def known(self, identity: str) -> Operator | None:
+        """The operator of that identity, revoked or not; None if nobody has it."""
+        row = self._transaction.first(select(*_COLUMNS).where(_OPERATOR.identity == identity))
+        return None if row is None else Operator(*row)
 
     def all(self) -> list[Operator]:
         """Every operator, by name, revoked ones included."""

@@ -15,6 +15,7 @@ from palladion.errors import InstallationError, PolicyError
 from palladion.registry import schema, sqlite
 from palladion.registry.calibrations import Calibrations
 from palladion.registry.canaries import Canaries
+from palladion.registry.client_copies import ClientCopies
 from palladion.registry.clients import Clients
 from palladion.registry.deliveries import Deliveries
 from palladion.registry.gate_states import GateStates
@@ -23,6 +24,7 @@ from palladion.registry.incidents import Incidents
 from palladion.registry.models import Models
 from palladion.registry.operators import Operators
 from palladion.registry.promotions import Promotions
+from palladion.registry.proposals import Proposals
 from palladion.registry.recipients import Recipients
 from palladion.registry.standings import Standings
 from palladion.registry.tables import RESTORE
@@ -43,9 +45,11 @@ class Records:
         self.clients = Clients(transaction)
         self.identities = Identities(transaction, self.clients)
         self.standings = Standings(transaction, self.clients)
+        self.client_copies = ClientCopies(transaction, self.clients)
         self.calibrations = Calibrations(transaction, self.versions)
         self.gate_states = GateStates(transaction)
         self.operators = Operators(transaction)
+        self.proposals = Proposals(transaction)
         self.incidents = Incidents(transaction, self.clients)
 
 

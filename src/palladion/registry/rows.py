@@ -3,6 +3,7 @@
 No SQL and no checks here: `tables` says how they are stored, the module of each noun what may be written.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -15,6 +16,7 @@ Standing = Literal["trusted", "watched", "throttled", "degraded", "suspended"]
 IdentityKind = Literal["jwt", "spiffe", "certificate"]
 IncidentState = Literal["open", "acknowledged", "closed"]
 IncidentEventKind = Literal["opened", "acknowledged", "noted", "acted", "closed"]
+Verdict = Literal["approved", "rejected", "withdrawn"]
 
 
 @dataclass(frozen=True)
@@ -177,6 +179,20 @@ class ClientIdentity:
 
 
 @dataclass(frozen=True)
+class ClientSource:
+    """Another gate whose clients were taken over: its root's id, who signs for it, and as of when it was last heard.
+
+    `pepper` is the text of the wrap that holds what its key hashes are keyed with; "" where that is this gate's own.
+    """
+
+    gate: str
+    publisher: str
+    issued: datetime
+    pepper: str
+    at: datetime
+
+
+@dataclass(frozen=True)
 class StandingChange:
     """A client's standing from `at` on, why, and who or what decided it."""
 
@@ -189,7 +205,10 @@ class StandingChange:
 
 @dataclass(frozen=True)
 class CalibrationRow:
-    """A calibration file of a version: where it lies (relative to the folder of calibrations), and its SHA-256."""
+    """A calibration file of a version: where it lies (relative to the folder of calibrations), and its SHA-256.
+
+    `curve` is the document of its newest learning curve, if one was measured.
+    """
 
     model: str
     number: int
@@ -198,6 +217,7 @@ class CalibrationRow:
     simulated: bool
     clients: int
     at: datetime
+    curve: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -209,6 +229,22 @@ class Operator:
     identity: str
     created: datetime
     revoked_at: datetime | None
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What an operator wants changed, why and until when it can be decided; and by whom it was, if it was."""
+
+    id: str
+    change: dict[str, Any]
+    reason: str
+    proposer: str
+    at: datetime
+    expires: datetime
+    verdict: Verdict | None = None
+    decision: str | None = None
+    decided_by: str | None = None
+    decided_at: datetime | None = None
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ from palladion.registry import rows
 JSON_BYTES_MAX = 1024 * 1024  # marks, scopes and shapes take a few hundred bytes
 APPEND_ONLY = (
     *("version", "version_tensor", "sealed_file", "promotion", "canary", "calibration", "delivery"),
-    *("standing_change", "incident_event"),
+    *("learning_curve", "standing_change", "incident_event", "proposal", "proposal_decision"),
 )
 
 
@@ -246,8 +246,24 @@ client_identity = Table(
         "value",
         unique=True,
         sqlite_where=text("revoked_at IS NULL"),
-        postgresql_where=text("revoked_at IS NULL"),
     ),
+)
+
+client_source = Table(
+    "client_source",
+    metadata,
+    Column("gate", String(16), primary_key=True),
+    Column("publisher", String(64), nullable=False),
+    Column("issued", Moment, nullable=False),
+    Column("pepper", Text, nullable=False),
+    Column("at", Moment, nullable=False),
+)
+
+client_copy = Table(
+    "client_copy",
+    metadata,
+    Column("client", ForeignKey("client.id"), primary_key=True),
+    Column("gate", ForeignKey("client_source.gate"), nullable=False, index=True),
 )
 
 standing_change = Table(
@@ -277,6 +293,15 @@ calibration = Table(
     Index(None, "model", "number"),
 )
 
+learning_curve = Table(
+    "learning_curve",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("calibration", ForeignKey("calibration.path"), nullable=False, index=True),
+    Column("document", CanonicalJson, nullable=False),
+    Column("at", Moment, nullable=False),
+)
+
 gate_state = Table(
     "gate_state",
     metadata,
@@ -295,6 +320,28 @@ operator = Table(
     Column("created", Moment, nullable=False),
     Column("revoked_at", Moment),
     _one_of("role", rows.Role),
+)
+
+proposal = Table(
+    "proposal",
+    metadata,
+    Column("id", String(16), primary_key=True),
+    Column("change", CanonicalJson, nullable=False),
+    Column("reason", String(2000), nullable=False),
+    Column("proposer", String(200), nullable=False),
+    Column("at", Moment, nullable=False),
+    Column("expires", Moment, nullable=False),
+)
+
+proposal_decision = Table(
+    "proposal_decision",
+    metadata,
+    Column("proposal", ForeignKey("proposal.id"), primary_key=True),
+    Column("verdict", String(16), nullable=False),
+    Column("reason", String(2000), nullable=False),
+    Column("actor", String(200), nullable=False),
+    Column("at", Moment, nullable=False),
+    _one_of("verdict", rows.Verdict),
 )
 
 incident = Table(

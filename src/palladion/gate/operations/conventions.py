@@ -6,6 +6,8 @@ the stable conventions of HTTP and errors.
 
 from collections.abc import Mapping
 
+from palladion.gate.chat.kinds import KINDS
+
 VERSION = "genai-development-0.66b2"
 
 OPERATION = "gen_ai.operation.name"
@@ -18,12 +20,7 @@ HTTP_STATUS = "http.response.status_code"
 
 PROVIDER_OPENAI = "openai"  # whose protocol is spoken, as the convention wants it
 # What is done on a path, by its end.
-OPERATIONS: Mapping[str, str] = {
-    "/v1/chat/completions": "chat",
-    "/v1/completions": "text_completion",
-    "/v1/embeddings": "embeddings",
-    "/v1/responses": "chat",
-}
+OPERATIONS: Mapping[str, str] = {path: kind.operation for path, kind in KINDS.items()}
 
 
 def operation(route: str) -> str | None:

@@ -6,7 +6,6 @@ No label holds a name that a client or a stranger chose: routes, limits and stan
 import asyncio
 import os
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -18,9 +17,9 @@ from palladion.gate.operations.health import Health
 from palladion.gate.operations.meter import Histogram
 from palladion.gate.recorder import Recorder
 from palladion.gate.upstream.pool import Upstream
+from palladion.registry.rows import Standing
 from palladion.watch.response import STANDINGS
 
-CALLERS_AT_ONCE = 5000  # counting so many takes under a millisecond; then requests have their turn
 LAG_SECONDS = 0.25
 
 Row = tuple[tuple[str, ...], float | Histogram]
@@ -77,16 +76,14 @@ class Figures:
 
     async def read(self) -> list[Family]:
         """All of them, as they are now."""
-        standings = await self._standings()
-        return [*self._of_requests(), *self._of_clients(standings), *self._of_servers(), *self._of_process()]
-
-    async def _standings(self) -> Counter[str]:
-        standings: Counter[str] = Counter()
-        callers = list(self._gate.stages.directory.callers.values())
-        for start in range(0, len(callers), CALLERS_AT_ONCE):
-            standings.update(caller.standing for caller in callers[start : start + CALLERS_AT_ONCE])
-            await asyncio.sleep(0)
-        return standings
+        standings = self._gate.stages.directory.standings()
+        return [
+            *self._of_requests(),
+            *self._of_clients(standings),
+            *self._of_trials(),
+            *self._of_servers(),
+            *self._of_process(),
+        ]
 
     def _of_requests(self) -> list[Family]:
         stages = self._gate.stages
@@ -121,7 +118,7 @@ class Figures:
             ),
         ]
 
-    def _of_clients(self, standings: Counter[str]) -> list[Family]:
+    def _of_clients(self, standings: Mapping[Standing, int]) -> list[Family]:
         verdicts = self._gate.stages.meter.verdicts
         return [
             Family(
@@ -137,6 +134,42 @@ class Figures:
                 "counter",
                 ("route", "standing"),
                 [(key, count) for key, count in sorted(verdicts.items())],
+            ),
+        ]
+
+    def _of_trials(self) -> list[Family]:
+        """Of versions on trial and those beside them; only where there was one since the start."""
+        meter = self._gate.stages.meter
+        pairs = sorted({(route, role) for route, role, _ in meter.trials})
+        shares: list[Row] = [
+            ((name,), item.on_trial.row.percent / 100)
+            for name, item in sorted(self._gate.served.items())
+            if item.on_trial is not None
+        ]
+        return [
+            Family(
+                "canary_ratio", "Share of the clients that are served a version on trial.", "gauge", ("route",), shares
+            ),
+            Family(
+                "canary_requests_total",
+                "Requests on a route with a version on trial, by which of the two had to answer.",
+                "counter",
+                ("route", "role"),
+                [(pair, meter.trials[*pair, True] + meter.trials[*pair, False]) for pair in pairs],
+            ),
+            Family(
+                "canary_failures_total",
+                "Those that this version failed.",
+                "counter",
+                ("route", "role"),
+                [(pair, meter.trials[*pair, True]) for pair in pairs],
+            ),
+            Family(
+                "canary_rolled_back_total",
+                "Versions on trial that were ended because they failed.",
+                "counter",
+                ("model",),
+                [((model,), count) for model, count in sorted(meter.rolled_back.items())],
             ),
         ]
 

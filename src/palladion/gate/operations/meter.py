@@ -14,6 +14,7 @@ BOUNDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1,
 TIMED_EVERY = 8  # stages are timed of one request in so many: their spread is the same, and the cost an eighth
 SAMPLES_MAX = 1000  # that wait to be written or sent; where nobody takes them, the oldest go
 STAGES = ("receive", "decode", "infer", "judge", "record")
+STANDING, CANARY = "standing", "canary"  # which of two versions a request was answered by
 OTHER = "other"  # the route of every path that is not served: strangers must not choose labels
 
 _clock = time.perf_counter
@@ -85,6 +86,8 @@ class Meter:
     def __init__(self) -> None:
         self.requests: Counter[tuple[str, int, str]] = Counter()  # by route, status, and kind of the problem if any
         self.verdicts: Counter[tuple[str, str]] = Counter()  # what the watch asked for, by route and standing
+        self.trials: Counter[tuple[str, str, bool]] = Counter()  # by route, STANDING or CANARY, and whether it failed
+        self.rolled_back: Counter[str] = Counter()  # versions on trial that failed, by model
         self.latency = defaultdict[str, Histogram](Histogram)  # by route: from a head to the answer, or to its head
         self.stages = {name: Histogram() for name in STAGES}
         self.samplers: Sequence[Sampler] = ()

@@ -18,6 +18,7 @@ from palladion.gate.upstream.pool import Upstream
 from palladion.policy import OperationsPolicy
 
 if TYPE_CHECKING:
+    from palladion.gate.administration.administration import Administration
     from palladion.gate.operations.port import Port
     from palladion.gate.operations.telemetry import Telemetry
 
@@ -39,9 +40,11 @@ class Operations:
         servers: Callable[[], Mapping[str, Upstream]],
         digest: Callable[[], str],
         retainer: Retainer | None,
+        administration: "Administration | None" = None,
     ) -> None:
         """`servers` are the upstreams by route, `digest` is that of the policy in force.
 
+        `administration` is what operators reach, through the second port or a socket of their own.
         Raises PolicyError, and MissingExtraError where telemetry is wanted and not installed.
         """
         self.health = Health(
@@ -55,6 +58,7 @@ class Operations:
         self._traced: Sampler | None = None
         self._port: Port | None = None
         self._telemetry: Telemetry | None = None
+        self._administration = administration
         self._tasks: list[asyncio.Task[None]] = []
         figures = Figures(
             gate, recorder, health=self.health, lag=self._lag, servers=servers, policy=digest, retainer=retainer
@@ -62,7 +66,8 @@ class Operations:
         if policy.listen:
             from palladion.gate.operations import port
 
-            self._port = port.Port.open(policy, home, figures, self.health)
+            others = administration.routes if administration is not None else ()
+            self._port = port.Port.open(policy, home, figures, self.health, others)
         if policy.otlp:
             from palladion.gate.operations import telemetry
 
@@ -92,6 +97,8 @@ class Operations:
         if self._port is not None:
             await self._port.start()
             self._tasks.append(asyncio.create_task(self._lag.run()))
+        if self._administration is not None:
+            await self._administration.start()
         self._tasks.append(asyncio.create_task(self._log()))
         if self._telemetry is not None:
             self._tasks.append(asyncio.create_task(self._telemetry.run()))
@@ -109,6 +116,8 @@ class Operations:
             await self._telemetry.close()
         if self._port is not None:
             await self._port.close()
+        if self._administration is not None:
+            await self._administration.close()
 
     async def _log(self) -> None:
         while True:

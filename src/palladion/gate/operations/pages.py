@@ -3,7 +3,7 @@
 # ruff: noqa: TID253 (port imports this, and only where the policy names an address)
 
 import hmac
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from ipaddress import ip_address
 
 from starlette.applications import Starlette
@@ -20,8 +20,8 @@ _NO_STORE = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
 Page = Callable[[Request], Awaitable[Response]]
 
 
-def make_pages(figures: Figures, health: Health, *, token: bytes | None) -> Starlette:
-    """The pages. Without a `token` they answer to the names of the loopback alone."""
+def make_pages(figures: Figures, health: Health, *, token: bytes | None, others: Sequence[Route] = ()) -> Starlette:
+    """The pages. Without a `token` they answer to the names of the loopback alone; `others` look after themselves."""
 
     async def metrics(request: Request) -> Response:
         if token is not None and not _shows(request, token):
@@ -42,14 +42,15 @@ def make_pages(figures: Figures, health: Health, *, token: bytes | None) -> Star
     def local(page: Page) -> Page:
         async def guarded(request: Request) -> Response:
             # a page in a browser on this host can send requests here under a name of its own (DNS rebinding)
-            if token is None and not _is_loopback(request.headers.get("host", "")):
+            if token is None and not is_loopback(request.headers.get("host", "")):
                 return Response(status_code=421, headers=_NO_STORE)
             return await page(request)
 
         return guarded
 
     pages = {"/metrics": metrics, "/health/live": live, "/health/ready": ready}
-    return Starlette(routes=[Route(path, local(page), methods=["GET"]) for path, page in pages.items()])
+    own = [Route(path, local(page), methods=["GET"]) for path, page in pages.items()]
+    return Starlette(routes=[*own, *others])
 
 
 def _shows(request: Request, token: bytes) -> bool:
@@ -57,7 +58,8 @@ def _shows(request: Request, token: bytes) -> bool:
     return scheme.lower() == "bearer" and hmac.compare_digest(shown.strip().encode("utf-8", "replace"), token)
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether the value of a Host header names this machine to itself."""
     name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
     try:
         return ip_address(name.removeprefix("[").removesuffix("]")).is_loopback

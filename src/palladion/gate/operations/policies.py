@@ -50,8 +50,6 @@ LIVE = frozenset(
         "watch",
     }
 )
-# What is in force for as long as its model is watched: thresholds come from it.
-NOT_LIVE = frozenset({"watch.alpha_suspected"})
 # Of a route whose answers come from elsewhere: its connections are open, or it was asked for what it takes.
 OF_UPSTREAMS = frozenset(
     {
@@ -199,7 +197,7 @@ def _is_endless(value: Any) -> bool:
 
 def _is_live(change: Change, elsewhere: set[str]) -> bool:
     setting = change.setting
-    if setting in NOT_LIVE or (setting not in LIVE and setting.partition(".")[0] not in LIVE):
+    if setting not in LIVE and setting.partition(".")[0] not in LIVE:
         return False
     if not setting.startswith("route"):
         return True

@@ -8,10 +8,12 @@ import asyncio
 import logging
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import uvicorn
 
@@ -22,6 +24,10 @@ from palladion.gate.handshakes import Server
 from palladion.gate.operations.figures import Figures
 from palladion.gate.operations.health import Health
 from palladion.policy import OperationsPolicy
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+    from starlette.routing import Route
 
 CONNECTIONS_MAX = 32  # a collector or two, probes, and a person
 KEEP_ALIVE_SECONDS = 65  # beyond a minute, which is how often figures are collected
@@ -65,45 +71,66 @@ def read_token(home: Path, policy: OperationsPolicy) -> bytes | None:
     return token
 
 
-class Port(Server):
-    """Serves the pages beside the API, until it is closed."""
+def port_config(
+    app: "Starlette",
+    *,
+    connection: type[Connection] = Connection,
+    tls_certificate: str | None = None,
+    tls_key: str | None = None,
+) -> uvicorn.Config:
+    """How uvicorn serves an application beside the API: in its loop, without logs and signals of its own."""
+    return uvicorn.Config(
+        app,
+        loop="none",
+        http=connection,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        log_level=logging.ERROR,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        limit_concurrency=CONNECTIONS_MAX,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=STOP_SECONDS,
+        ssl_certfile=tls_certificate,
+        ssl_keyfile=tls_key,
+        ssl_version=ssl.PROTOCOL_TLS_SERVER,
+    )
 
-    def __init__(self, config: uvicorn.Config, address: tuple[str, int]) -> None:
+
+class Port(Server):
+    """Serves pages beside the API, until it is closed."""
+
+    def __init__(self, config: uvicorn.Config, listen: Callable[[], socket.socket]) -> None:
+        """`listen` makes the listening socket. Raises OSError where the certificate cannot be read."""
+        config.load()
         super().__init__(config)
-        self._address = address
+        self._listen_at = listen
         self._task: asyncio.Task[None] | None = None
         self._listener: socket.socket | None = None
 
     @classmethod
-    def open(cls, policy: OperationsPolicy, home: Path, figures: Figures, health: Health) -> "Port":
-        """A port that does not listen yet; `home` is what file names are relative to. Raises PolicyError."""
+    def open(
+        cls, policy: OperationsPolicy, home: Path, figures: Figures, health: Health, others: "Sequence[Route]" = ()
+    ) -> "Port":
+        """A port that does not listen yet; `home` is what file names are relative to. Raises PolicyError.
+
+        It answers `others` besides its pages.
+        """
         from palladion.gate.operations.pages import make_pages
 
         address = port_address(policy)
-        config = uvicorn.Config(
-            make_pages(figures, health, token=read_token(home, policy)),
-            loop="none",
-            http=Connection,
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            log_level=logging.ERROR,
-            access_log=False,
-            proxy_headers=False,
-            server_header=False,
-            limit_concurrency=CONNECTIONS_MAX,
-            timeout_keep_alive=KEEP_ALIVE_SECONDS,
-            timeout_graceful_shutdown=STOP_SECONDS,
-            ssl_certfile=_file(home, policy.tls_certificate, "operations.tls_certificate"),
-            ssl_keyfile=_file(home, policy.tls_key, "operations.tls_key"),
-            ssl_version=ssl.PROTOCOL_TLS_SERVER,
+        config = port_config(
+            make_pages(figures, health, token=read_token(home, policy), others=others),
+            tls_certificate=_file(home, policy.tls_certificate, "operations.tls_certificate"),
+            tls_key=_file(home, policy.tls_key, "operations.tls_key"),
         )
         try:
-            config.load()
+            return cls(config, partial(_listen, *address))
         except OSError as error:
             reason = error.strerror or error
             raise PolicyError(f"operations.tls_certificate and operations.tls_key cannot be used: {reason}") from None
-        return cls(config, address)
 
     @property
     def url(self) -> str:
@@ -120,15 +147,7 @@ class Port(Server):
 
     async def start(self) -> None:
         """Listen. Raises PolicyError where the address cannot be had."""
-        name, port = self._address
-        family = socket.AF_INET6 if ":" in name else socket.AF_INET
-        try:
-            self._listener = socket.create_server((name, port), family=family, backlog=CONNECTIONS_MAX)
-        except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            raise PolicyError(
-                f"operations.listen: {name}:{port} cannot be opened: {reason}", "is another process on that port?"
-            ) from None
+        self._listener = self._listen_at()
         self._task = asyncio.create_task(self.serve(sockets=[self._listener]))
 
     async def close(self) -> None:
@@ -141,6 +160,17 @@ class Port(Server):
         if self._listener is not None:
             self._listener.close()
             self._listener = None
+
+
+def _listen(name: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in name else socket.AF_INET
+    try:
+        return socket.create_server((name, port), family=family, backlog=CONNECTIONS_MAX)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise PolicyError(
+            f"operations.listen: {name}:{port} cannot be opened: {reason}", "is another process on that port?"
+        ) from None
 
 
 def _file(home: Path, name: str, setting: str) -> str | None:

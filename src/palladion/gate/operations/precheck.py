@@ -5,24 +5,28 @@ that are taken twice are the server's affair.
 """
 
 import ssl
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from itertools import combinations
 from pathlib import Path
 from typing import cast
 
 from palladion.access.cedar import load_policies
 from palladion.access.jwks import parse_jwks
 from palladion.errors import PalladionError, PolicyError, StorageError
+from palladion.gate.administration.opening import check_administration
 from palladion.gate.app import App
 from palladion.gate.chat.route import ModelRoute
 from palladion.gate.contract import make_contract
-from palladion.gate.issuers import Issuers, fetch_keys
+from palladion.gate.grpc.address import GrpcAddress
+from palladion.gate.grpc.listener import check_grpc
+from palladion.gate.issuers import CLIENTS, OPERATORS, Issuers, fetch_keys
 from palladion.gate.listener import Address, api_config, listen_address
 from palladion.gate.operations.port import port_address, read_token
 from palladion.gate.protocols.json_paths import JsonPaths, JsonPathsUpstream
 from palladion.gate.upstream.opening import needs_upstream, open_upstream, unaskable
 from palladion.lifecycle.installation import Installation
 from palladion.lifecycle.open import find_version
-from palladion.policy import IssuerPolicy, OperationsPolicy, RoutePolicy
+from palladion.policy import IssuerPolicy, OperationsPolicy, Policy, RoutePolicy
 from palladion.registry.names import slug
 
 
@@ -34,11 +38,16 @@ def check_servable(installation: Installation) -> None:
     policy, home = installation.policy, installation.paths.home
     address = listen_address(policy.gate, home, policy.proxy)
     api_config(cast(App, _no_app), policy.gate, home)
+    grpc = check_grpc(policy.gate)
     if policy.operations.listen:
-        _check_port(policy.operations, home, address)
+        _check_port(policy.operations, home)
+    _check_apart(policy, address, grpc)
     Issuers(policy.issuer, home)
+    check_administration(policy.operators, home)
     for issuer in policy.issuer:
-        _check_keys(issuer, home)
+        _check_keys(issuer, home, CLIENTS)
+    if policy.operators.issuer:
+        _check_keys(policy.operators.as_issuer, home, OPERATORS)
     if policy.access.policies:
         try:
             load_policies(home / Path(policy.access.policies).expanduser(), policy.route)
@@ -52,8 +61,8 @@ async def _no_app(scope: object, receive: object, send: object) -> None:
     """A configuration wants an app, and is never served here."""
 
 
-def _check_port(policy: OperationsPolicy, home: Path, api: Address) -> None:
-    host, port = port_address(policy)
+def _check_port(policy: OperationsPolicy, home: Path) -> None:
+    port_address(policy)
     read_token(home, policy)
     if policy.tls_certificate:
         chain, key = (home / Path(name).expanduser() for name in (policy.tls_certificate, policy.tls_key))
@@ -62,32 +71,49 @@ def _check_port(policy: OperationsPolicy, home: Path, api: Address) -> None:
         except OSError as error:  # ssl.SSLError is one
             reason = error.strerror or error
             raise PolicyError(f"operations.tls_certificate and operations.tls_key cannot be used: {reason}") from None
-    if not isinstance(api, Path) and port != 0 and api[1] == port and _meet(api[0], host):
-        raise PolicyError(
-            f"gate.listen and operations.listen are one port, {port}", "give operations.listen a port of its own"
-        )
+
+
+def _check_apart(policy: Policy, api: Address, grpc: GrpcAddress | None) -> None:
+    """Whoever listens second would find the port taken."""
+    listens = {} if isinstance(api, Path) else {"gate.listen": api}
+    if grpc is not None:
+        listens["gate.grpc_listen"] = grpc.host, grpc.port
+    if policy.operations.listen:
+        listens["operations.listen"] = port_address(policy.operations)
+    for (one, (host, port)), (other, (other_host, other_port)) in combinations(listens.items(), 2):
+        if port == other_port != 0 and _meet(host, other_host):
+            raise PolicyError(f"{one} and {other} are one port, {port}", f"give {other} a port of its own")
 
 
 def _meet(one: str, other: str) -> bool:
-    """Whether two hosts to listen on are one, or one of them is every host."""
-    return one == other or _is_every(one) or _is_every(other)
+    """Whether two hosts to listen on are one, however they are written, or one of them is every host."""
+    hosts, others = _addresses(one), _addresses(other)
+    return not hosts.isdisjoint(others) or any(
+        isinstance(host, IPv4Address | IPv6Address) and host.is_unspecified for host in hosts | others
+    )
 
 
-def _is_every(host: str) -> bool:
+def _addresses(host: str) -> set[IPv4Address | IPv6Address | str]:
+    """What a host stands for; a name other than this machine's is itself, because nobody is asked here."""
+    name = host.lower().rstrip(".")
+    if name == "localhost":
+        return {IPv4Address("127.0.0.1"), IPv6Address("::1")}
     try:
-        return ip_address(host).is_unspecified
+        address = ip_address(name)
     except ValueError:
-        return False
+        return {name}
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return {mapped or address}
 
 
-def _check_keys(issuer: IssuerPolicy, home: Path) -> None:
+def _check_keys(issuer: IssuerPolicy, home: Path, section: str) -> None:
     """Keys at an address are fetched by who serves."""
     if not issuer.keys or "://" in issuer.keys:
         return
     try:
-        parse_jwks(fetch_keys(issuer, home), algorithms=issuer.algorithms)
+        parse_jwks(fetch_keys(issuer, home, section=section), algorithms=issuer.algorithms)
     except PalladionError as error:
-        raise PolicyError(f"issuer.keys of {issuer.url}: {error.message}", *error.hints) from None
+        raise PolicyError(f"{section}.keys of {issuer.url}: {error.message}", *error.hints) from None
 
 
 def _check_route(installation: Installation, route: RoutePolicy) -> None:
