@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from palladion.cli.client_copy import export_clients, import_clients
+from palladion.cli.client_forget import forget_client
 from palladion.cli.client_identity import identity
 from palladion.cli.client_key import key
 from palladion.cli.client_options import expires, key_options, organisation_option
@@ -186,3 +188,6 @@ def standing(
 
 client.add_command(key)
 client.add_command(identity)
+client.add_command(export_clients)
+client.add_command(import_clients)
+client.add_command(forget_client)

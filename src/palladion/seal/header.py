@@ -18,8 +18,8 @@ PREFIX_BYTES = 16
 HEADER_BYTES_MAX = 1024 * 1024  # ours has about 400 bytes; read before anything is authenticated
 SUITE: Final = "FLOE-AES256GCM-SHA384-1MiB"
 
-Kind = Literal["onnx", "safetensors", "gguf", "folder", "adapter", "opaque", "keyring", "backup"]
-Purpose = Literal["served", "original", "delivery", "backup"]
+Kind = Literal["onnx", "safetensors", "gguf", "folder", "adapter", "opaque", "keyring", "backup", "clients"]
+Purpose = Literal["served", "original", "delivery", "backup", "clients"]
 
 # control characters, and the invisible ones that make one name look like another (a fixed list: Unicode's tables grow)
 HIDDEN_CHARACTERS = re.compile("[\x00-\x1f\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")

@@ -4,19 +4,17 @@ Whoever reads the answer limits its size. No proxy is used: what is fetched here
 release channel behind a proxy can be copied to a folder.
 """
 
-import socket
 import ssl
-import threading
-import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from urllib.parse import SplitResult, urlsplit
 
 from palladion.errors import PalladionError, StorageError
+from palladion.seal.dialing import TOO_SLOW, Watchdog
 
-EXCHANGE_SECONDS = 60.0  # to connect and answer; a busy time-stamping authority takes two or three
+EXCHANGE_SECONDS = 60.0  # to find, connect and answer; a busy time-stamping authority takes two or three
 BYTES_PER_SECOND_MIN = 32 * 1024  # so many bytes that came buy a second more; slower is an attack, or as good as one
 _READ_BYTES = 1024 * 1024
 
@@ -47,12 +45,11 @@ def exchange(
     if content_type:
         headers["Content-Type"] = content_type
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    watchdog = Watchdog(seconds)
     with closing(_connection(parts, seconds, context)) as connection:
-        with _reported(parts):
-            connection.connect()
-        watchdog = _Watchdog(connection.sock, seconds)
         try:
             with _reported(parts, watchdog):
+                watchdog.connect(connection)
                 connection.request("POST" if body is not None else "GET", target, body, headers)
                 response = connection.getresponse()
             with response:
@@ -79,7 +76,7 @@ def _connection(parts: SplitResult, seconds: float, context: ssl.SSLContext | No
     return HTTPConnection(parts.netloc, timeout=seconds)
 
 
-def _pieces(response: HTTPResponse, parts: SplitResult, watchdog: "_Watchdog") -> Iterator[bytes]:
+def _pieces(response: HTTPResponse, parts: SplitResult, watchdog: Watchdog) -> Iterator[bytes]:
     while True:
         with _reported(parts, watchdog):
             piece = response.read1(_READ_BYTES)
@@ -87,41 +84,15 @@ def _pieces(response: HTTPResponse, parts: SplitResult, watchdog: "_Watchdog") -
                 raise HTTPException("it ended too early")
         if not piece:
             return
-        watchdog.prolong(len(piece))
+        watchdog.prolong(len(piece) / BYTES_PER_SECOND_MIN)
         yield piece
 
 
 @contextmanager
-def _reported(parts: SplitResult, watchdog: "_Watchdog | None" = None) -> Iterator[None]:
+def _reported(parts: SplitResult, watchdog: Watchdog) -> Iterator[None]:
     try:
         yield
     except (OSError, HTTPException, ValueError) as error:
-        reason = "it is too slow" if watchdog and watchdog.bit else str(error) or type(error).__name__
+        reason = TOO_SLOW if watchdog.bit else str(error) or type(error).__name__
         # without path and query, which may carry a token
         raise StorageError(f"{parts.hostname} gives no whole answer: {reason}", "try again later") from None
-
-
-class _Watchdog:
-    """Breaks a connection off when its time is up: a peer that sends one byte now and then runs into no timeout."""
-
-    def __init__(self, connected: socket.socket, seconds: float) -> None:
-        self.bit = False
-        self._socket = connected
-        self._due = time.monotonic() + seconds
-        self._ended = threading.Event()
-        threading.Thread(target=self._watch, daemon=True).start()
-
-    def prolong(self, size: int) -> None:
-        self._due += size / BYTES_PER_SECOND_MIN
-
-    def stop(self) -> None:
-        self._ended.set()
-
-    def _watch(self) -> None:
-        while (left := self._due - time.monotonic()) > 0:
-            if self._ended.wait(left):
-                return
-        self.bit = True
-        with suppress(OSError):  # closed meanwhile
-            # not that of ssl.SSLSocket, after which a reader would take what is left of the ciphertext for the answer
-            socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
