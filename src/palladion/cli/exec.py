@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from palladion.seal.structure import SealedInfo
 
 _PLACES = re.compile(r"\{\{\}\}|\{\}|\{folder\}|\{file:(?P<name>[^{}]+)\}")
-_NO_MODELS = ("keyring", "backup")
+_NO_MODELS = ("keyring", "backup", "clients")
 
 
 @click.command("exec", epilog="Example: palladion exec fraud.sealed -- llama-server -m {}")

@@ -35,6 +35,12 @@ def _options(command: _Command) -> _Command:
 @click.option("--certificate", required=True, metavar="FILE", help="Certificate chain in PEM, as the proxy finds it.")
 @click.option("--key", required=True, metavar="FILE", help="Private key of that certificate in PEM.")
 @click.option("--ext-authz", default="", metavar="HOST:PORT", help="Ask this server about each request first.")
+@click.option(
+    "--answered-by",
+    default="",
+    metavar="HOST:PORT",
+    help="Let this server answer, and the gate only watch: it gets a copy of each request.",
+)
 @click.pass_context
 def envoy_config(ctx: click.Context, /, certificate: str, key: str, ext_authz: str, **options: Any) -> None:
     """Print a bootstrap file for Envoy: TLS, and each API key always to the same gate."""
@@ -62,7 +68,14 @@ def _print(text: str) -> None:
 
 
 def _front(
-    ctx: click.Context, *, certificate: str, key: str, listen: str, workers: tuple[str, ...], worker_ca: str
+    ctx: click.Context,
+    *,
+    certificate: str,
+    key: str,
+    listen: str,
+    workers: tuple[str, ...],
+    worker_ca: str,
+    answered_by: str = "",
 ) -> "Front":
     from palladion.gate.deploy.front import make_front
 
@@ -73,4 +86,5 @@ def _front(
         key=key,
         workers=workers,
         authority=worker_ca,
+        answered_by=answered_by,
     )

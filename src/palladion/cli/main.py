@@ -40,6 +40,7 @@ COMMANDS = {
     "license": "palladion.cli.license:license_group",
     "key": "palladion.cli.key:key",
     "client": "palladion.cli.client:client",
+    "operator": "palladion.cli.operator:operator",
     "serve": "palladion.cli.serve:serve",
     "policy": "palladion.cli.policy:policy",
     "deploy": "palladion.cli.deploy:deploy",

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from palladion.cli.output import actor, echo, find_installation, json_option, print_json, print_table, warn
+from palladion.cli.policy_dry_run import dry_run
 from palladion.errors import FINDING, InstallationError
 
 if TYPE_CHECKING:
@@ -23,6 +24,9 @@ _file = click.Path(dir_okay=False, exists=True, path_type=Path)
 @click.group()
 def policy() -> None:
     """The settings of this installation: check palladion.toml, compare it, and put it into effect."""
+
+
+policy.add_command(dry_run)
 
 
 @policy.command("check", epilog="Example: palladion policy check next.toml")

@@ -18,6 +18,9 @@ from palladion.cli.output import (
     progress,
 )
 from palladion.cli.watch_calibration import calibrate_on_retained, calibrated_document, print_calibrated
+from palladion.cli.watch_campaigns import campaigns
+from palladion.cli.watch_feed import feed
+from palladion.cli.watch_replay import replay
 from palladion.cli.watch_report import report
 from palladion.errors import InstallationError
 
@@ -30,6 +33,9 @@ def watch() -> None:
     """The watch: who is learning a model."""
 
 
+watch.add_command(campaigns)
+watch.add_command(feed)
+watch.add_command(replay)
 watch.add_command(report)
 
 
@@ -58,7 +64,7 @@ def _image(ctx: click.Context, parameter: click.Parameter, text: str | None) -> 
     "--clients", type=click.IntRange(100, 100_000), default=1400, show_default=True, help="Simulated clients."
 )
 @click.option(
-    "--organisations", type=click.IntRange(20, 10_000), default=250, show_default=True, help="Simulated organisations."
+    "--organisations", type=click.IntRange(20, 10_000), default=400, show_default=True, help="Simulated organisations."
 )
 @click.option(
     "--horizon", type=click.IntRange(16, 10_000), default=128, show_default=True, help="Queries of a client's epoch."
@@ -124,7 +130,11 @@ def calibrate(
 @json_option
 @click.pass_context
 def live(ctx: click.Context, once: bool, as_json: bool) -> None:
-    """Show who asks the running gate, how each client stands, and why, most suspicious first."""
+    """Show who asks the running gate, how each client stands, and why, most suspicious first.
+
+    Queries answered are counted since the gate started. The columns of a client go on over a restart: they begin with
+    its first query under the model's calibration in use, and anew when a person raises its standing.
+    """
     if as_json:
         print_json(_status(ctx))
         return
@@ -133,7 +143,7 @@ def live(ctx: click.Context, once: bool, as_json: bool) -> None:
         if not once:
             click.clear()
         rows = [_row(client, model) for client in status["clients"] for model in client["models"] or [None]]
-        echo(f"{status['answered']} queries answered, {status['clients_total']} clients")
+        echo(f"{status['answered']} queries answered since the gate started, {status['clients_total']} clients")
         print_table(COLUMNS, rows)
         if once:
             return
@@ -159,7 +169,7 @@ def explain(ctx: click.Context, client: str, as_json: bool) -> None:
         return
     echo(f"{found[0]['client']} ({found[0]['pseudonym']}) is {found[0]['standing']}")
     if not found[0]["models"]:
-        echo("  it has asked no calibrated model since the gate started")
+        echo("  no query of it to a model is known under the calibration in use")
     for model in found[0]["models"]:
         others = [names.get(member, member) for member in model["group"] if member != found[0]["id"]]
         if model["linked"] > len(others):

@@ -62,6 +62,34 @@ def calibrated_document(calibration: "Calibration") -> dict[str, Any]:
     }
 
 
+def promised(calibration: "Calibration", policy: "WatchPolicy") -> dict[str, Any]:
+    """What a calibration and the policy promise of honest clients."""
+    return {
+        "calibrated_on": calibration.about.clients,
+        "simulated": calibration.about.simulated,
+        "epoch_queries": calibration.about.horizon,
+        "rate_min": calibration.clients.rate_min,
+        "watched_at_most": min(1.0, 2 * policy.alpha_watched),
+        "disturbed_at_most": min(1.0, policy.alpha_suspected + policy.alpha_campaign),
+        "enforces": not calibration.about.simulated or policy.simulated_may_enforce,
+    }
+
+
+def print_promise(promise: dict[str, Any]) -> None:
+    """Say it to people."""
+    kind = "simulated" if promise["simulated"] else "real"
+    disturbed = f"at most {promise['disturbed_at_most']:.2%}"
+    if not promise["enforces"]:
+        disturbed = "nobody by suspicion, because the calibration is simulated"
+    print_fields(
+        [
+            ("watched", f"at most {promise['watched_at_most']:.2%}"),
+            ("disturbed", disturbed),
+            ("from", f"{promise['calibrated_on']} {kind} clients, which support {promise['rate_min']:.2%} or more"),
+        ]
+    )
+
+
 def print_calibrated(document: dict[str, Any], policy: "WatchPolicy") -> None:
     """Say it to people, and what it cannot do."""
     retained = document.get("retained")

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from palladion.cli.client_options import DurationType
-from palladion.cli.output import echo, find_installation, json_option, print_fields, print_json, print_table
+from palladion.cli.output import echo, find_installation, json_option, print_json, print_table
+from palladion.cli.watch_calibration import print_promise, promised
 from palladion.clock import timestamp
 
 if TYPE_CHECKING:
@@ -80,17 +81,8 @@ def _promise(installation: "Installation", records: "Records", model: str) -> di
     row = None if version is None else records.calibrations.newest(model, version.number)
     if version is None or row is None:
         return None
-    calibration, policy = load_calibration(installation, version, row), installation.policy.watch
-    return {
-        "version": version.number,
-        "calibrated_on": calibration.about.clients,
-        "simulated": calibration.about.simulated,
-        "epoch_queries": calibration.about.horizon,
-        "rate_min": calibration.clients.rate_min,
-        "watched_at_most": min(1.0, 2 * policy.alpha_watched),
-        "disturbed_at_most": min(1.0, policy.alpha_suspected + policy.alpha_campaign),
-        "enforces": not calibration.about.simulated or policy.simulated_may_enforce,
-    }
+    calibration = load_calibration(installation, version, row)
+    return {"version": version.number, **promised(calibration, installation.policy.watch)}
 
 
 def _route(route: "RouteReport") -> dict[str, Any]:
@@ -133,18 +125,8 @@ def _print(document: dict[str, Any]) -> None:
     if document["refused"]:
         echo("refused: " + ", ".join(f"{count} {reason}" for reason, count in document["refused"].items()))
     for model, promise in document["promised"].items():
-        kind = "simulated" if promise["simulated"] else "real"
         echo(f"promised of honest clients of {model}@{promise['version']}, in each {promise['epoch_queries']} queries:")
-        disturbed = f"at most {promise['disturbed_at_most']:.2%}"
-        if not promise["enforces"]:
-            disturbed = "nobody by suspicion, because the calibration is simulated"
-        print_fields(
-            [
-                ("watched", f"at most {promise['watched_at_most']:.2%}"),
-                ("disturbed", disturbed),
-                ("from", f"{promise['calibrated_on']} {kind} clients, which support {promise['rate_min']:.2%} or more"),
-            ]
-        )
+        print_promise(promise)
 
 
 def _row(route: dict[str, Any]) -> list[object]:

@@ -1,0 +1,259 @@
+"""Replays recorded traffic through the gate's own stages, under any policy: a dry run.
+
+Limits, budgets, the watch and standings are those of `palladion.gate`, by the traffic's own clock, from a state in
+which nobody has asked yet and everybody is trusted. Nothing is recorded, and nothing is kept. What it cannot know: how
+long requests took (`requests_max`), who was refused already when the traffic was recorded, and what a thief would have
+done on being answered otherwise.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import msgspec
+
+from palladion.access.cedar import load_policies
+from palladion.access.pseudonyms import pseudonym
+from palladion.clock import ManualClock
+from palladion.errors import FormatError
+from palladion.gate.budgets import Reservation, heaviest, weight
+from palladion.gate.contract import make_contract
+from palladion.gate.directory import WATCH, Caller, Directory
+from palladion.gate.problems import Problem
+from palladion.gate.stages import Stages
+from palladion.gate.standing import Step
+from palladion.keys import Root
+from palladion.ledger.record import Record
+from palladion.ledger.writer import Receipt
+from palladion.lifecycle.installation import Installation
+from palladion.policy import Policy, RoutePolicy
+from palladion.policy.compare import digest
+from palladion.redteam.answering import Answering, Shown, Subject, routes_of
+from palladion.registry import Client, StandingChange
+from palladion.watch.campaign_list import list_campaigns
+from palladion.watch.recorded import Recorded
+from palladion.watch.replay import Course, Outcome, Turn
+from palladion.watch.watch import Asked, Asker, Watch
+
+CLIENTS_MAX = 100_000  # the watch holds up to 16 KiB of each, so 1.6 GB
+FORGET_EVERY = 10_000  # requests, after which limits let go of what does not count any more
+STRANGER = "recorded:"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Roster:
+    """Who the clients of recorded traffic are: those of this installation by name, pseudonym or id, and strangers."""
+
+    def __init__(self, clients: Iterable[Client], key: bytes) -> None:
+        """`key` is the gate root's "pseudonyms"."""
+        self._known: dict[str, Client] = {}
+        for client in clients:
+            for name in (client.id, pseudonym(key, client.id), f"{client.organisation}/{client.name}"):
+                self._known[name] = client
+            if client.organisation == client.name:
+                self._known.setdefault(client.name, client)
+
+    def name(self, client: str) -> str:
+        """What a client, by the id that `client` gives it, is called in reports; a stranger as lines name it."""
+        known = self._known.get(client)
+        return client.removeprefix(STRANGER) if known is None else f"{known.organisation}/{known.name}"
+
+    def client(self, request: Recorded) -> Client:
+        """The client that a line names; a stranger is one in an organisation of its own, unless the line names one."""
+        known = self._known.get(request.client)
+        if known is not None:
+            return known
+        organisation, _, name = request.client.partition("/")
+        organisation, name = request.organisation or organisation, name or organisation
+        # by an id that nobody has here, whatever it calls itself
+        return Client(f"{STRANGER}{request.client}", organisation, name, (), "trusted", _EPOCH, None)
+
+
+def read_roster(installation: Installation, root: Root) -> Roster:
+    """The roster of all clients that the registry knows, those that were revoked included."""
+    with installation.open_registry() as registry, registry.read() as records:
+        return Roster(records.clients.all(), root.derive("pseudonyms"))
+
+
+class Replay:
+    """One version under one policy, for traffic in order of time. Everybody begins trusted and with full budgets."""
+
+    def __init__(
+        self,
+        installation: Installation,
+        root: Root,
+        subject: Subject,
+        roster: Roster,
+        policy: Policy,
+        *,
+        enforce: bool,
+    ) -> None:
+        """With `enforce`, all routes are taken as enforcing. Raises PolicyError where the policy does not fit."""
+        self._subject = subject
+        self._roster = roster
+        self._clock = ManualClock(_EPOCH)
+        model = subject.version.model
+        if enforce:
+            routes = tuple(msgspec.structs.replace(route, mode="enforce") for route in policy.route)
+            self._policy = msgspec.structs.replace(policy, route=routes)
+        else:
+            self._policy = policy
+        found = routes_of(self._policy, model)
+        self._routes = {route.route: route for route in found}
+        self._first = msgspec.structs.replace(found[0], mode="enforce") if enforce else found[0]
+        self._contracts = {route.route: make_contract(route, subject.session.outputs) for route in found}
+        here = Installation(installation.paths, self._policy, self._clock)
+        path = self._policy.access.policies
+        access = load_policies(here.paths.home / Path(path).expanduser(), policy.route) if path else None
+        self._directory = Directory(root.derive("client-key-pepper"), access=access)
+        self._watch = Watch(policy.watch)
+        self._watch.watch_model(model, subject.calibration, {})
+        self._stages = Stages(
+            here, root, directory=self._directory, watch=self._watch, journal=_Nowhere(), keep=_nothing
+        )
+        self._access = access
+        self._digest = digest(policy)
+        self._courses: dict[str, Course] = {}
+        self._began: float | None = None
+        self._requests = 0
+
+    def take(self, shown: Shown) -> None:
+        """Take the next request. Raises FormatError where there are more clients than can be watched."""
+        request = shown.request
+        now = datetime.fromtimestamp(request.at, UTC)
+        # as a gate's limits: time never goes back
+        self._clock.advance(max(now - self._clock.now(), timedelta()))
+        if self._began is None:
+            self._began = request.at
+        caller = self._caller(request)
+        course = self._courses[caller.id]
+        course.requests += 1
+        self._requests += 1
+        if self._requests % FORGET_EVERY == 0:
+            self._stages.limits.changes()
+        try:
+            self._ask(shown, caller, self._routes.get(request.route, self._first), course)
+        except Problem as problem:
+            course.withheld[problem.kind] += 1
+
+    def outcome(self) -> Outcome:
+        """What it has come to so far."""
+        courses = list(self._courses.values())
+        names = {client: course.client for client, course in self._courses.items()}
+        campaigns = [
+            replace(item, members=tuple(names.get(member, member) for member in item.members))
+            for item in list_campaigns(self._watch, self._courses)
+        ]
+        return Outcome(
+            self._digest,
+            self._requests,
+            sum(course.queries for course in courses),
+            self._began,
+            None if self._began is None else self._clock.now().timestamp(),
+            courses,
+            dict(sorted(self._stages.limits.refused.items())),
+            campaigns,
+        )
+
+    def _ask(self, shown: Shown, caller: Caller, route: RoutePolicy, course: Course) -> None:
+        """The stages of `gate.questions`, in their order. Raises Problem where there would be no answer."""
+        stages, request = self._stages, shown.request
+        if not caller.may("ask", route):
+            raise Problem("forbidden")
+        with stages.reserve(caller, route, information=1, begin=False) as held:
+            stages.admit(caller, route, 1, address=request.address)
+            if not shown.fits or len(shown.inputs) > self._policy.gate.rows_max:
+                raise Problem("bad-input")
+            rows = len(shown.inputs)
+            if rows > 1:
+                held.reserve(queries=rows - 1, information=rows - 1)
+            held.begin()
+            if rows > 1:
+                stages.admit(caller, route, rows - 1, rows=rows, address=request.address)
+            course.queries += rows
+            self._observe(shown, caller, route, held)
+
+    def _observe(self, shown: Shown, caller: Caller, route: RoutePolicy, held: Reservation) -> None:
+        stages, request = self._stages, shown.request
+        links = (request.address, request.payment, request.device, request.tls)
+        asker = Asker(caller.id, caller.client.organisation, *links)
+        now = self._clock.now().timestamp()
+        asked = [Asked(asker, shown.inputs, shown.scores)]
+        observation = self._watch.observe_all(route.model, asked, now=now)[0]
+        for step in stages.settle(caller, route, observation):
+            self._turn(step)
+        caller = self._directory.current(caller)
+        terms = stages.terms(caller, route, self._contracts[route.route])
+        if terms is None:
+            held.settle(queries=0)
+            raise Problem("suspended")
+        if terms.level != "contract" or terms.perturbation is not None:
+            self._courses[caller.id].reduced += 1
+        if observation.calibrated:
+            weighs = heaviest(terms, caller, route.model, self._policy.route, stages.terms)
+            information = observation.new_buckets * weighs
+        else:
+            information = observation.distinct * weight(terms.level, terms.contract.answer)
+        held.settle(information=information)
+
+    def _turn(self, step: Step) -> None:
+        client = step.change.client
+        course = self._courses[client]
+        explained = self._watch.explain(client)
+        course.turns.append(
+            Turn(
+                step.change.standing,
+                step.change.at.timestamp(),
+                course.queries,
+                step.change.reason,
+                proposed=step.proposed_on is not None,
+                features=() if step.raised or not explained else explained[0].reasons,
+            )
+        )
+
+    def _caller(self, request: Recorded) -> Caller:
+        client = self._roster.client(request)
+        known = self._directory.callers.get(client.id)
+        if known is None:
+            if len(self._courses) >= CLIENTS_MAX:
+                raise FormatError(f"line {request.line} has one client too many: at most {CLIENTS_MAX} are replayed")
+            known = Caller(client, "trusted", _EPOCH, WATCH, access=self._access)
+            self._directory.add(known)
+            self._courses[client.id] = Course(self._roster.name(client.id), client.organisation)
+        return known if request.user is None else replace(known, user=request.user)
+
+
+def replay_all(requests: Iterable[Recorded], answering: Answering, replays: Sequence[Replay]) -> int:
+    """Show all requests to every replay, in order; returns how many there were.
+
+    Raises as `recorded.in_order` and `Answering.shown` do.
+    """
+    count = 0
+    for shown in answering.shown(requests):
+        count += 1
+        for replay in replays:
+            replay.take(shown)
+    return count
+
+
+def of_model(requests: Iterable[Recorded], subject: Subject, policy: Policy) -> Iterator[Recorded]:
+    """The requests that are for a model: those that name it, or a route of it, or say nothing."""
+    model = subject.version.model
+    models = {route.route: route.model for route in policy.route}
+    for request in requests:
+        named = request.model.partition("@")[0] or models.get(request.route, model)
+        if named == model:
+            yield request
+
+
+class _Nowhere:
+    """A journal of what must not be recorded."""
+
+    async def append(self, records: Sequence[Record]) -> list[Receipt]:
+        """Nobody calls it."""
+        raise RuntimeError(f"{len(records)} records of a replay were about to be written")
+
+
+async def _nothing(changes: Iterable[StandingChange]) -> None:
+    """Nothing is kept."""
