@@ -55,13 +55,15 @@ def test_a_description_can_be_all_that_is_permitted(house: House) -> None:
     assert problem(bench.ask()) == "forbidden"
 
 
-def test_a_payment_that_a_proxy_tells_links_the_client_for_the_watch(house: House) -> None:
+def test_what_a_proxy_tells_links_the_client_for_the_watch(house: House) -> None:
     bench = open_gate(house)
-    hops = Hops(ProxyPolicy(payment_header="x-payment"))
-    peer, _ = hops.peer(Hop(local=True), {b"x-payment": b"card_7f3a"}, None)
+    hops = Hops(ProxyPolicy(payment_header="x-payment", device_header="x-device", tls_header="x-ja4"))
+    told = {b"x-payment": b"card_7f3a", b"x-device": b"phone", b"x-ja4": b"t13d"}
+    peer, _ = hops.peer(Hop(local=True), told, None)
     request = replace(bench.request(), peer=peer)
     caller = next(iter(bench.gate.stages.directory.callers.values()))
-    assert bench.gate.stages.asker(caller, request).payment == "card_7f3a"
+    asker = bench.gate.stages.asker(caller, request)
+    assert (asker.payment, asker.device, asker.tls) == ("card_7f3a", "phone", "t13d")
 
 
 def _exchange(bench: Bench, hop: Hop | None, headers: Mapping[str, str] | list[tuple[str, str]]) -> tuple[int, bytes]:

@@ -23,7 +23,8 @@ from palladion.registry import Canary
 from tests.lifecycle.installations import ACTOR, NOW, OWNER
 from tests.models import write
 
-from .gates import MODEL, Bench, House, answer, failing, open_gate, problem, stub
+from .gates import MODEL, PATH, Bench, House, answer, failing, open_gate, problem, stub
+from .operations.watched import watched
 from .service import configure, serving, wait_until
 
 ENFORCE = RoutePolicy(model=MODEL, mode="enforce")
@@ -97,6 +98,22 @@ def test_failures_are_counted_and_mistakes_of_clients_are_not(house: House) -> N
     trial = _trial(bench).trial
     assert (trial.total.requests, trial.total.failed) == (2, 1)
     assert (trial.standing.requests, trial.standing.failed) == (1, 0)
+    # for whoever watches, counted on when the trial's own counts begin anew
+    trial.restart()
+    bench.ask(client="globex")
+    item = watched(bench)
+    assert item.value("canary_requests_total", PATH, "canary") == 3
+    assert item.value("canary_failures_total", PATH, "canary") == 2
+    assert item.value("canary_requests_total", PATH, "standing") == 1
+    assert item.value("canary_failures_total", PATH, "standing") == 0
+    assert item.value("canary_ratio", PATH) == 0.5
+
+
+def test_without_a_version_on_trial_there_are_no_figures_of_one(house: House) -> None:
+    bench = open_gate(house)
+    bench.ask()
+    found = watched(bench).read()
+    assert [name for name, family in found.items() if name.startswith("canary_") and family.rows] == []
 
 
 def test_whoever_acts_on_a_failing_version_is_told(house: House) -> None:

@@ -77,8 +77,12 @@ class Loop:
     """An event loop in which no time passes and no handler begins."""
 
     def __init__(self) -> None:
+        self.now = 0.0
         self.timers: list[Timer] = []
         self.requests: list[Any] = []
+
+    def time(self) -> float:
+        return self.now
 
     def call_later(self, seconds: float, action: Callable[[], None]) -> Timer:
         self.timers.append(Timer(seconds, action))
@@ -96,6 +100,7 @@ class Loop:
 
     def pass_seconds(self, seconds: float) -> None:
         """Let every timer go off that is due in so many seconds."""
+        self.now = max(self.now, seconds)
         for timer in [timer for timer in self.timers if timer.live and timer.seconds <= seconds]:
             timer.live = False
             timer.action()

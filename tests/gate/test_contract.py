@@ -157,7 +157,7 @@ def test_outputs_of_a_declared_kind_are_found_by_it(
     found = make_contract(_route(kind=kind, grid=8.0), ports)
     assert found.kind == kind
     assert (found.boxes, found.scores, found.label) == names
-    assert found.names == [name for name in names if name]
+    assert [*found.names] == [name for name in names if name]
 
 
 def test_the_classes_of_a_mask_are_found_first_or_last() -> None:

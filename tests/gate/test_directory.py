@@ -9,7 +9,7 @@ import pytest
 
 from palladion.access.cedar import Cedar, read_policies
 from palladion.access.certificates import Certificate
-from palladion.access.identity import KEY_CHARACTERS_MAX, SHOWN_CHARACTERS, new_api_key
+from palladion.access.identity import KEY_CHARACTERS_MAX, SHOWN_CHARACTERS, hash_api_key, new_api_key
 from palladion.access.jwks import parse_jwks
 from palladion.access.tokens import Tokens
 from palladion.gate.directory import CERTIFICATE, SPIFFE, TOKEN, WATCH, Caller, Directory, Roll, read_roll
@@ -18,7 +18,7 @@ from palladion.gate.requests import STRANGER, Peer
 from palladion.lifecycle.clients import revoke_client, revoke_key, set_standing
 from palladion.lifecycle.identities import add_identity, revoke_identity
 from palladion.policy import RoutePolicy
-from palladion.registry import StandingChange
+from palladion.registry import ClientKey, StandingChange
 from palladion.registry.rows import Standing
 from tests.access.issuing import CLIENT, POLICY, URL, jwks, part, token
 from tests.access.issuing import NOW as ISSUED
@@ -58,6 +58,23 @@ def _refusal(directory: Directory, headers: Mapping[bytes, bytes], now: datetime
 def test_a_key_lets_its_client_in(directory: Directory, house: House, header: bytes, text: str) -> None:
     caller = directory.identify({header: text.format(house.keys["acme"]).encode()}, NOW)
     assert (caller.id, caller.client.name, caller.standing) == (house.ids["acme"], "acme", "trusted")
+
+
+def test_a_key_that_another_gate_made_is_looked_up_under_its_pepper(directory: Directory, house: House) -> None:
+    there, key = b"\6" * 32, new_api_key("live")
+    row = ClientKey("pall_live_there", house.ids["acme"], NOW, NOW + timedelta(hours=1), None)
+    roll = _roll(house)
+    elsewhere = Roll({**roll.keys, hash_api_key(there, key): row}, roll.callers, peppers=(b"\5" * 32, there))
+    directory.load(elsewhere)
+    assert directory.identify({b"x-api-key": key.text.encode()}, NOW).id == house.ids["acme"]
+    assert directory.identify({b"x-api-key": house.keys["acme"].encode()}, NOW).id == house.ids["acme"]
+    _refusal(directory, {b"x-api-key": key.text.encode()}, NOW + timedelta(hours=1))
+    _refusal(directory, {b"x-api-key": new_api_key("live").text.encode()})
+    # without that gate's pepper its hash says nothing
+    directory.load(replace(elsewhere, peppers=()))
+    _refusal(directory, {b"x-api-key": key.text.encode()})
+    assert there.hex() not in repr(elsewhere)
+    assert repr(there) not in repr(elsewhere)
 
 
 KEY = new_api_key("test").text

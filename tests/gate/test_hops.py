@@ -25,14 +25,20 @@ POLICY: dict[str, Any] = {
     "user_header": "x-end-user",
     "address_header": "x-real-ip",
     "payment_header": "x-payment",
+    "device_header": "x-device",
+    "tls_header": "x-ja4",
 }
 TOLD = {
     b"x-forwarded-client-cert": f"By={EDGE};Hash={HASH};URI={CLIENT}".encode(),
     b"x-end-user": "Zoe\u0308".encode(),
     b"x-real-ip": b"2001:DB8::1",
     b"x-payment": b"card_7f3a",
+    b"x-device": b"phone:1f",
+    b"x-ja4": b"t13d1516h2_8daaf6152771_b186095e22b6",
 }
-BELIEVED = Peer(Certificate(HASH, CLIENT), "Zo\u00eb", "card_7f3a")
+BELIEVED = Peer(
+    Certificate(HASH, CLIENT), "Zo\u00eb", "card_7f3a", "phone:1f", "t13d1516h2_8daaf6152771_b186095e22b6"
+)
 BY_ID, BY_DIGEST, BY_SOCKET = Hop(Certificate("00" * 32, EDGE)), Hop(Certificate("ab" * 32)), Hop(local=True)
 
 
@@ -84,6 +90,8 @@ def test_only_headers_that_the_policy_names_are_read() -> None:
         (b"x-payment", b"a b"),
         (b"x-payment", b"a" * 129),
         (b"x-payment", b"\xff"),
+        (b"x-device", b"a b"),
+        (b"x-ja4", b"a" * 129),
     ],
 )
 def test_nonsense_from_a_proxy_is_refused_and_not_repeated(name: bytes, value: bytes) -> None:
@@ -109,6 +117,8 @@ def test_a_header_twice_is_refused_to_a_proxy_and_tells_nobody_else_that_it_mean
     [
         ({"user_header": "x-real-ip"}, "two settings name the header x-real-ip"),
         ({"payment_header": "x-forwarded-client-cert"}, "two settings name the header x-forwarded-client-cert"),
+        ({"device_header": "x-payment"}, "two settings name the header x-payment"),
+        ({"tls_header": "x-device"}, "two settings name the header x-device"),
         ({"user_header": "authorization"}, "authorization has a meaning of its own"),
         ({"address_header": "host"}, "host has a meaning of its own"),
     ],

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import re
 import ssl
 import threading
 from collections import Counter
@@ -21,7 +22,9 @@ from palladion.access.tokens import RefusedTokenError
 from palladion.errors import FormatError, KeysError, PalladionError, PolicyError, StorageError
 from palladion.gate.issuers import (
     BROKEN_SECONDS_MAX,
+    CLIENTS,
     DISCOVERY,
+    OPERATORS,
     REFRESH_SECONDS,
     RETRY_SECONDS,
     Issuers,
@@ -270,13 +273,35 @@ def test_without_issuers_there_are_no_tokens() -> None:
     [
         {"keys": "http://login.example.com/keys"},
         {"keys": "https://me:secret@login.example.com/keys"},
-        {"keys": "", "url": "http://login.example.com"},
         {"keys": "http://127.0.0.1.evil.example/keys"},
     ],
 )
 def test_keys_over_a_way_that_others_can_change_are_a_mistake_in_the_policy(changes: dict[str, str]) -> None:
     with pytest.raises(PolicyError, match=r"issuer\.keys"):
         Issuers([msgspec.structs.replace(POLICY, **changes)], Path())
+
+
+@pytest.mark.parametrize(
+    ("section", "changes", "message"),
+    [
+        (CLIENTS, {"keys": "", "url": "http://login.example.com"}, "issuer.url: http://login.example.com is not"),
+        (OPERATORS, {"keys": "", "url": "http://login.example.com"}, "operators.issuer: http://login.example.com is"),
+        (OPERATORS, {"keys": "http://login.example.com/keys"}, "operators.keys: http://login.example.com/keys is not"),
+        (OPERATORS, {"ca": "ca.pem", "keys": "keys.json"}, "operators.ca: the keys are not fetched over https"),
+    ],
+)
+def test_a_mistake_is_told_by_the_name_of_its_setting(section: str, changes: dict[str, str], message: str) -> None:
+    with pytest.raises(PolicyError, match=re.escape(message)):
+        Issuers([msgspec.structs.replace(POLICY, **changes)], Path(), section=section)
+
+
+def test_authorities_of_operators_that_are_none_are_told_by_their_name(tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_text("nothing\n")
+    policy = msgspec.structs.replace(POLICY, ca="ca.pem")
+    with pytest.raises(PolicyError, match=r"operators\.ca: .* holds no certificates"):
+        Issuers([policy], tmp_path, section=OPERATORS)
+    with pytest.raises(PolicyError, match=r"operators\.ca"):
+        fetch_keys(policy, tmp_path, section=OPERATORS)
 
 
 def test_an_issuer_stands_in_the_policy_once() -> None:

@@ -14,7 +14,7 @@ from palladion.clock import ManualClock
 from palladion.errors import BusyError, FormatError
 from palladion.gate import keeper as module
 from palladion.gate.directory import WATCH
-from palladion.gate.keeper import LIMITS, Keeper, encode_limits, load_limits, load_suspicion, suspicion_purpose
+from palladion.gate.keeper import LIMITS, Keeper, encode_limits, load_limits, suspicion_purpose, try_suspicion
 from palladion.gate.limits import Saved
 from palladion.gate.served import open_route
 from palladion.policy import RoutePolicy
@@ -292,14 +292,14 @@ def test_more_clients_than_one_statement_takes_are_saved(
 def test_limits_come_back_as_they_were(registry: Registry, mine: House) -> None:
     limits = {mine.ids["acme"]: Saved(1_700_000_000.123456), mine.ids["globex"]: Saved(0.1, {"total:": 0.2})}
     _use(registry, lambda keeper: keeper.states({LIMITS: encode_limits(limits)}))
-    assert load_limits(registry) == limits
+    assert dict(load_limits(registry)) == limits
 
 
 @pytest.mark.parametrize("data", [b"", b"1234567", *(encode_limits({"": Saved(x)})[""] for x in (math.nan, math.inf))])
 def test_a_saved_limit_that_is_none_is_refused(registry: Registry, mine: House, data: bytes) -> None:
     _use(registry, lambda keeper: keeper.states({LIMITS: {mine.ids["acme"]: data}}))
     with pytest.raises(FormatError, match=f"the saved limit of client {mine.ids['acme']}"):
-        load_limits(registry)
+        list(load_limits(registry))
 
 
 def test_suspicion_is_kept_by_model_and_calibration(registry: Registry, mine: House) -> None:
@@ -307,4 +307,61 @@ def test_suspicion_is_kept_by_model_and_calibration(registry: Registry, mine: Ho
     purpose = suspicion_purpose(uncalibrated)
     assert purpose == f"suspicion:{MODEL}:none"
     _use(registry, lambda keeper: keeper.states({purpose: {mine.ids["acme"]: b"state"}, "other": {}}))
-    assert load_suspicion(registry, uncalibrated) == {mine.ids["acme"]: b"state"}
+    assert _saved(registry, purpose) == {mine.ids["acme"]: b"state"}
+    with pytest.raises(FormatError, match="not one that the watch wrote"):
+        try_suspicion(registry, uncalibrated)
+
+
+def test_a_shelf_has_what_is_on_its_way_before_what_was_written(registry: Registry, mine: House) -> None:
+    acme, globex = mine.ids["acme"], mine.ids["globex"]
+
+    async def work(keeper: Keeper) -> None:
+        shelf = keeper.shelf("one")
+        await keeper.states({"one": {acme: b"old", globex: b"theirs"}, "two": {acme: b"other"}})
+        assert (shelf.get(acme), list(shelf.pending())) == (("acme", b"old"), [])
+
+        keeper.put_aside({"one": {acme: b"new"}})
+
+        assert shelf.get(acme) == ("acme", b"new")
+        assert list(shelf.of("acme")) == [(acme, b"old")]  # what is pending has to stay in memory
+        assert (acme in shelf.pending(), globex in shelf.pending()) == (True, False)
+        assert (list(shelf.pending()), len(shelf.pending())) == ([acme], 1)
+        await keeper.states({})
+        assert list(shelf.of("acme")) == [(acme, b"new")]
+        assert acme not in shelf.pending()
+        assert (shelf.get("nobody"), list(shelf.of("nobody"))) == (None, [])
+
+    _use(registry, work)
+
+
+def test_what_is_handed_over_is_found_from_that_moment_on(registry: Registry, mine: House) -> None:
+    acme = mine.ids["acme"]
+
+    async def work(keeper: Keeper) -> None:
+        shelf, held, seen = keeper.shelf("one"), threading.Event(), []
+        busy = asyncio.create_task(keeper.run(lambda registry: held.wait(10)))
+        await asyncio.sleep(0)
+        first = asyncio.create_task(keeper.states({"one": {acme: b"first"}}))
+        await asyncio.sleep(0)
+        seen.append((shelf.get(acme), acme in shelf.pending()))
+        second = asyncio.create_task(keeper.states({"one": {acme: b"second"}}))
+        await asyncio.sleep(0)
+        seen.append((shelf.get(acme), acme in shelf.pending()))
+        held.set()
+        await asyncio.gather(busy, first, second)
+        assert seen == [(("acme", b"first"), True), (("acme", b"second"), True)]
+        assert (shelf.get(acme), list(shelf.pending())) == (("acme", b"second"), [])
+
+    _use(registry, work)
+
+
+def test_what_could_not_be_written_stays_on_the_shelf(registry: Registry, mine: House) -> None:
+    acme = mine.ids["acme"]
+
+    async def work(keeper: Keeper) -> None:
+        with _busy(mine), pytest.raises(BusyError):
+            await keeper.states({"one": {acme: b"state"}})
+        assert keeper.shelf("one").get(acme) == ("acme", b"state")
+        assert acme in keeper.shelf("one").pending()
+
+    _use(registry, work)

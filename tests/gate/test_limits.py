@@ -329,7 +329,7 @@ def test_an_organisations_budget_is_found_again_in_the_rows_of_its_clients() -> 
     limits = Limits(policy, ManualClock(NOW), pseudonyms=b"p" * 32)
     assert [_ask(limits, name, 4) for name in ("one", "two")] == ["answered"] * 2
     again = Limits(policy, ManualClock(NOW), pseudonyms=b"p" * 32)
-    again.restore({client: decode_saved(encode_saved(saved)) for client, saved in limits.changes().items()})
+    again.restore([(client, decode_saved(encode_saved(saved))) for client, saved in limits.changes().items()])
     assert "of this organisation" in _ask(again, "three", 3)
     assert _ask(again, "three", 2) == "answered"
 
@@ -353,7 +353,7 @@ def test_restarts_at_any_time_change_no_decision(steps: list[tuple[str, int, boo
         if restart:
             rows |= {client: encode_saved(saved) for client, saved in restarted.changes().items()}
             restarted = Limits(policy, clock, pseudonyms=b"p" * 32)
-            restarted.restore({client: decode_saved(row) for client, row in rows.items()})
+            restarted.restore([(client, decode_saved(row)) for client, row in rows.items()])
 
 
 def _ask(limits: Limits, name: str, queries: int) -> str:

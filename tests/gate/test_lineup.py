@@ -568,4 +568,5 @@ def test_a_canary_that_fails_is_ended_once_that_is_recorded(make: Callable[..., 
     with scene.registry.read() as records:
         assert (records.canaries.current(MODEL) is None) == recorded
     # however often it was found
+    assert scene.bench.gate.stages.meter.rolled_back == ({MODEL: 1} if recorded else {})
     assert [(record.actor, record.subject) for record in ended] == ([("gate", f"{MODEL}@1")] if recorded else [])

@@ -87,6 +87,7 @@ def test_uvicorn_is_told_to_believe_no_header_and_to_say_nothing_of_itself(
 ) -> None:
     made = config()
     assert made.http_protocol_class is Connection
+    assert isinstance(made.loaded_app, App)  # with anything around it, it would be asked by ASGI
     assert (made.proxy_headers, made.server_header, made.access_log, made.ws_protocol_class) == (*[False] * 3, None)
     assert made.limit_concurrency is not None
     assert 1 < made.limit_concurrency <= CONNECTIONS_MAX + 1

@@ -9,6 +9,7 @@ from palladion.gate import status as module
 from palladion.gate.readiness import Waiting
 from palladion.gate.status import clients_shown, routes_shown
 from palladion.policy import RoutePolicy
+from palladion.watch.campaign_list import Campaign
 
 from .gates import MODEL, PATH, House, open_gate
 
@@ -36,3 +37,17 @@ def test_the_worst_standing_comes_first_and_no_more_are_shown_than_fit(
     told: dict[str, Any] = asyncio.run(clients_shown(bench.gate))
     assert [item["client"] for item in told["clients"]] == ["globex/globex"]
     assert told["clients_total"] == len(house.keys)
+
+
+def test_campaigns_name_their_members_and_no_more_are_shown_than_fit(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    members = (house.ids["acme"], house.ids["globex"], "somebody who was revoked")
+    found = [Campaign(MODEL, members, 3, ("payment",), p_value, 20, 9, ()) for p_value in (0.01, 0.5)]
+    monkeypatch.setattr(module, "campaigns_of", lambda watch, explained: found)
+    monkeypatch.setattr(module, "CAMPAIGNS_MAX", 1)
+    told: dict[str, Any] = asyncio.run(clients_shown(open_gate(house).gate))
+    assert told["campaigns_total"] == 2
+    (campaign,) = told["campaigns"]
+    assert campaign["members"] == ["acme/acme", "globex/globex", "somebody who was revoked"]
+    assert (campaign["model"], campaign["p_value"], campaign["links"]) == (MODEL, 0.01, ("payment",))

@@ -6,32 +6,54 @@ Owns what a transport can do wrong: bodies that are too long or too slow, and he
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import Any, Protocol, TypeVar
 
 from palladion.gate.gate import Gate
-from palladion.gate.hops import ONCE, SCOPE, Hops
+from palladion.gate.hops import ONCE, SCOPE, Hop, Hops
 from palladion.gate.operations.meter import OTHER
 from palladion.gate.problems import Problem
 from palladion.gate.requests import JSON, Request, Response
 
 Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Receive = Callable[[], Awaitable[Any]]
+Send = Callable[[Any], Awaitable[None]]
+_Bytes = TypeVar("_Bytes", bytes, bytearray)
 
+# Answers are for one client: no cache on the way may keep them.
+ALWAYS = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
 LIVE, READY = "/health/live", "/health/ready"
 HEALTH_PATHS = {LIVE, READY}
-REQUEST_HEADER = b"palladion-request"  # the id under which the ledger tells of it
 TOO_SLOW = 408
 LENGTH_DIGITS_MAX = 12  # of a content-length; more say a terabyte, or hide one behind zeros
 
 log = logging.getLogger("palladion.gate")
 
 
+class Arrived(Protocol):
+    """A request as a transport has it: `fields` are its headers, with names in lower case."""
+
+    method: str
+    path: str
+    fields: Sequence[tuple[bytes, bytes]]
+    hop: Hop | None
+    client: tuple[str, int] | None
+
+    def whole(self) -> bytes | None:
+        """The body, if all of it is here already."""
+        ...
+
+    @property
+    def receive(self) -> Receive:
+        """What gives the next part of it, as ASGI has it: for bodies that are not here yet."""
+        ...
+
+
 class App:
-    """ASGI 3 application (asgi.readthedocs.io, HTTP only)."""
+    """What a transport hands its requests to; also an ASGI 3 application (asgi.readthedocs.io, HTTP only)."""
 
     def __init__(self, gate: Gate, *, ready: Callable[[], bool], leaving: Callable[[], bool] = lambda: False) -> None:
         """`ready` says whether requests should be sent here; while `leaving`, each answer ends its connection.
@@ -47,66 +69,80 @@ class App:
         """Answer one request."""
         if scope["type"] != "http":
             raise ValueError(f"{scope['type']} is not served")
-        begun = time.perf_counter()
+        await send_parts(receive, send, await self.answer(_Scoped(scope, receive)))
+
+    async def answer(self, arrived: Arrived) -> Response:
+        """The response to a request, whatever becomes of it; whoever has it sends it, and closes its stream."""
+        begun, path = time.perf_counter(), arrived.path
         try:
-            response = await self._respond(scope, receive)
+            if path in HEALTH_PATHS:
+                response = self._health(arrived)
+            else:
+                response = await self._gate.handle(self._request(arrived))
         except Problem as problem:
             response = Response.of_problem(problem)
         except Exception:
             # a bug of ours: the client learns nothing, the operator everything
             log.exception("a request failed")
             response = Response.of_problem(Problem("internal"))
-        self._count(scope["path"], response, time.perf_counter() - begun)
+        route = path if path in self._gate.endpoints or path in HEALTH_PATHS else OTHER
+        self._gate.stages.meter.answered(
+            route, response.status, response.problem, time.perf_counter() - begun, response.request_id
+        )
         if self._leaving() or response.status == TOO_SLOW:
             # the client comes again on another connection, and a balancer leads it elsewhere; what still comes of a
             # body that was given up is for nobody (RFC 9110 §15.5.9)
             response = replace(response, headers=[*response.headers, (b"connection", b"close")])
-        await _send(receive, send, response)
+        return response
 
-    async def _respond(self, scope: Scope, receive: Receive) -> Response:
-        if scope["path"] in HEALTH_PATHS:
-            return self._health(scope)
+    def _request(self, arrived: Arrived) -> Request:
         headers: dict[bytes, bytes] = {}
-        repeated: set[bytes] = set()
-        for name, value in scope["headers"]:
+        repeated: set[bytes] | frozenset[bytes] = frozenset()
+        for name, value in arrived.fields:
             if name in headers:
                 if name in ONCE:
                     raise Problem("bad-request", f"the header {name.decode('latin-1')} comes twice")
-                repeated.add(name)
+                repeated = repeated | {name}
             headers[name] = value
-        stages = self._gate.stages
-        policy = stages.policy.gate
+        client = arrived.client
+        address = None if client is None or self._gate.stages.policy.gate.behind_proxy else str(client[0])
+        peer, address = self._hops.peer(arrived.hop, headers, address, repeated)
+        return Request(arrived.method, arrived.path, headers, partial(self._body, arrived, headers), address, peer)
 
-        async def body() -> bytes:
-            # called when the client is known and admitted; until then nothing is read, and no limit is told
-            _check_length(headers.get(b"content-length", b"0"), policy.body_bytes_max)
-            try:
-                with stages.deadlines.within(policy.body_seconds_max):
-                    return await _read(receive, policy.body_bytes_max)
-            except TimeoutError:
-                raise Problem("timeout", f"a body has to arrive within {policy.body_seconds_max} s") from None
+    async def _body(self, arrived: Arrived, headers: Mapping[bytes, bytes]) -> bytes:
+        # called when the client is known and admitted; until then nothing is read, and no limit is told
+        policy = self._gate.stages.policy.gate
+        _check_length(headers.get(b"content-length", b"0"), policy.body_bytes_max)
+        body = arrived.whole()
+        if body is not None:
+            return _within(body, policy.body_bytes_max)
+        try:
+            with self._gate.stages.deadlines.within(policy.body_seconds_max):
+                return await _read(arrived.receive, policy.body_bytes_max)
+        except TimeoutError:
+            raise Problem("timeout", f"a body has to arrive within {policy.body_seconds_max} s") from None
 
-        client = scope.get("client")
-        address = None if policy.behind_proxy or client is None else str(client[0])
-        peer, address = self._hops.peer(scope.get(SCOPE), headers, address, repeated)
-        return await self._gate.handle(Request(scope["method"], scope["path"], headers, body, address, peer))
-
-    def _count(self, path: str, response: Response, seconds: float) -> None:
-        route = path if path in self._gate.endpoints or path in HEALTH_PATHS else OTHER
-        self._gate.stages.meter.answered(
-            route, response.status, response.problem, seconds, lambda: _request_id(response.headers)
-        )
-
-    def _health(self, scope: Scope) -> Response:
-        if scope["method"] not in {"GET", "HEAD"}:
+    def _health(self, arrived: Arrived) -> Response:
+        if arrived.method not in {"GET", "HEAD"}:
             raise Problem("method-not-allowed", allow="GET, HEAD")
-        well = scope["path"] == LIVE or self._ready()
+        well = arrived.path == LIVE or self._ready()
         body = b'{"ok":true}' if well else b'{"ok":false}'
         return Response(200 if well else 503, body, [(b"content-type", JSON)])
 
 
-def _request_id(headers: list[tuple[bytes, bytes]]) -> str:
-    return next((value.decode("ascii") for name, value in headers if name == REQUEST_HEADER), "")
+class _Scoped:
+    """A request that comes by ASGI. Satisfies `Arrived`."""
+
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        self.fields: Sequence[tuple[bytes, bytes]] = scope["headers"]
+        self.hop: Hop | None = scope.get(SCOPE)
+        self.client: tuple[str, int] | None = scope.get("client")
+        self.receive = receive
+
+    def whole(self) -> bytes | None:
+        return None
 
 
 def _check_length(length: bytes, bytes_max: int) -> None:
@@ -124,20 +160,21 @@ async def _read(receive: Receive, bytes_max: int) -> bytes:
         if message["type"] == "http.disconnect":
             raise Problem("bad-request", "the client went away")
         body += message.get("body", b"")
-        if len(body) > bytes_max:
-            raise Problem("too-large", f"a body may have {bytes_max} bytes")
+        _within(body, bytes_max)
         if not message.get("more_body", False):
             return bytes(body)
 
 
-async def _send(receive: Receive, send: Send, response: Response) -> None:
+def _within(body: _Bytes, bytes_max: int) -> _Bytes:
+    if len(body) > bytes_max:
+        raise Problem("too-large", f"a body may have {bytes_max} bytes")
+    return body
+
+
+async def send_parts(receive: Receive, send: Send, response: Response) -> None:
+    """Send a response by ASGI, part by part if it is a stream, which is closed in any case."""
     stream = response.stream
-    headers = [
-        *response.headers,
-        # answers are for one client: no cache on the way may keep them
-        (b"cache-control", b"no-store"),
-        (b"x-content-type-options", b"nosniff"),
-    ]
+    headers = [*response.headers, *ALWAYS]
     if stream is None:
         headers.append((b"content-length", str(len(response.body)).encode()))
     try:

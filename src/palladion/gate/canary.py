@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 from palladion.gate.directory import Caller
 from palladion.gate.endpoint import Endpoint
+from palladion.gate.operations.meter import CANARY, STANDING, Meter
 from palladion.gate.problems import Problem
 from palladion.gate.questions import LATE
 from palladion.gate.requests import Request, Response
@@ -19,14 +20,15 @@ Failing = Callable[[OnTrial, Finding], None]
 class CanaryPath:
     """Answers by the version that is the client's. Satisfies `endpoint.Endpoint`."""
 
-    def __init__(self, standing: Endpoint, canary: Endpoint, on_trial: OnTrial, failing: Failing) -> None:
-        """`failing` is told when the version on trial was found to fail."""
+    def __init__(self, standing: Endpoint, canary: Endpoint, on_trial: OnTrial, failing: Failing, meter: Meter) -> None:
+        """`failing` is told when the version on trial was found to fail; `meter` counts for whoever watches."""
         self.methods: Sequence[str] = standing.methods
         self.media_types = standing.media_types
         self._standing = standing
         self._canary = canary
         self._on_trial = on_trial
         self._failing = failing
+        self._meter = meter
 
     def allows(self, caller: Caller) -> bool:
         """Whether the caller may ask here: the same for both versions."""
@@ -51,6 +53,9 @@ class CanaryPath:
         return response
 
     def _count(self, caller: Caller, *, on_trial: bool, failed: bool) -> None:
+        # by themselves: the trial's own counts begin anew, with each version and after its last look
+        role = CANARY if on_trial else STANDING
+        self._meter.trials[self._on_trial.served.route.route, role, failed] += 1
         finding = self._on_trial.trial.count(caller.id, on_trial=on_trial, failed=failed)
         if finding is not None:
             self._failing(self._on_trial, finding)

@@ -1,7 +1,7 @@
 """HTTP/1.1 connections: uvicorn's, with the limits that it leaves to a proxy, because strangers reach this port.
 
 Owns how many there are, how large and how slow the head of a request may be, and how long a peer may refuse to read.
-What a request means is read by `app`.
+A request and its answer are in `exchange`; what a request means is read by `app`.
 """
 
 import asyncio
@@ -10,9 +10,13 @@ import resource
 import time
 from collections.abc import Sequence
 
+from httptools import HttpParserError, HttpParserUpgrade
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from palladion.errors import FormatError
+from palladion.gate.app import App
+from palladion.gate.exchange import Exchange
 from palladion.gate.hops import SCOPE, Hop, read_hop
 
 CONNECTIONS_MAX = 4096  # a client needs one or a few; each costs some 20 KiB
@@ -79,7 +83,9 @@ class Connection(HttpToolsProtocol):
     _in_body = False
     _body_bytes = 0
     _wire_bytes = 0  # of a body, with its frames
-    _hop: Hop | None = None
+    _idle_since = 0.0
+    cycle: Exchange
+    hop: Hop | None = None  # who is at the other end
     _hop_timer: asyncio.TimerHandle | None = None
     _head_timer: asyncio.TimerHandle | None = None
     _unread_timer: asyncio.TimerHandle | None = None
@@ -93,32 +99,38 @@ class Connection(HttpToolsProtocol):
             transport.abort()
             return
         try:
-            self._hop = read_hop(transport)
+            self.hop = read_hop(transport)
         except FormatError:
             # verified by TLS, and still not to be read: nobody whom we could know
             transport.abort()
             return
-        if self._hop is not None and self._hop.certificate is not None and self._hop.certificate.expires is not None:
+        if self.hop is not None and self.hop.certificate is not None and self.hop.certificate.expires is not None:
             # a connection must not outlive the certificate that opened it; what is being answered is answered
-            seconds = max(0.0, self._hop.certificate.expires.timestamp() - time.time())
+            seconds = max(0.0, self.hop.certificate.expires.timestamp() - time.time())
             self._hop_timer = self.loop.call_later(min(seconds, HOP_SECONDS_MAX), self.shutdown)
         self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop every clock."""
         super().connection_lost(exc)
+        self._unset_keepalive_if_required()
         for timer in (self._head_timer, self._unread_timer, self._hop_timer):
             if timer is not None:
                 timer.cancel()
 
     def data_received(self, data: bytes) -> None:
         """Take in bytes; cut off who sends a head that is too long, or is slow with what no handler waits for."""
-        if self._head_timer is None and (self.cycle is None or self.cycle.response_complete):
-            self._expect_head()
         in_body = self._in_body
         if self._in_head:
             self._head_bytes += len(data)
-        super().data_received(data)
+        try:
+            self.parser.feed_data(data)
+        except (HttpParserError, HttpParserUpgrade):
+            self.send_400_response("Invalid HTTP request received.")
+            return
+        if self._head_timer is None and (self.cycle is None or self.cycle.response_complete):
+            # not before what came was read: most heads come in one piece, and need no clock
+            self._expect_head()
         if in_body and self._in_body:
             self._wire_bytes += len(data)
             if self._wire_bytes > FRAMES_BYTES_MAX + 8 * self._body_bytes and not self.transport.is_closing():
@@ -128,9 +140,9 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """A head begins."""
-        super().on_message_begin()
-        if self._hop is not None:
-            self.scope[SCOPE] = self._hop  # type: ignore[literal-required]
+        self.url = b""
+        self.expect_100_continue = False
+        self.headers = []
         self._in_head = True
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -140,27 +152,41 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """A head is complete: what follows is the handler's affair. Raises HeadError, to the parser."""
-        check_head(self.parser.get_http_version(), self.url, self.headers, upgrade=self.parser.should_upgrade())
+        version, fields = self.parser.get_http_version(), self.headers
+        check_head(version, self.url, fields, upgrade=self.parser.should_upgrade())
         self._in_head, self._in_body = False, True
         self._body_bytes = self._wire_bytes = 0
         self._head_bytes = 0
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
-        super().on_headers_complete()
-        if b"%" in self.scope["raw_path"]:
-            # as it was sent: a proxy may have let it pass for another path than it decodes to. No path of ours has one
-            self.scope["path"] = self.scope["raw_path"].decode("ascii")
+        before = self.cycle
+        # the path as it was sent: a proxy may have let it pass for another one than it decodes to. None of ours has a %
+        target, _, query = self.url.partition(b"?")
+        method, path = self.parser.get_method().decode("ascii"), target.decode("ascii")
+        keep_alive = version == "1.1" and self.parser.should_keep_alive()
+        self.cycle = exchange = Exchange(
+            self, method, path, fields, keep_alive=keep_alive, expects_continue=self.expect_100_continue
+        )
+        if not isinstance(self.app, App):
+            self._describe(version, method, path, query)
+        if before is None or before.response_complete:
+            self._start_asgi_task(exchange, self.app)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((exchange, self.app))
 
     def on_body(self, body: bytes) -> None:
         """A part of a body."""
         self._body_bytes += len(body)
-        super().on_body(body)
+        if not self.cycle.response_complete and self.cycle.add(body) > HIGH_WATER_LIMIT:
+            self.flow.pause_reading()
 
     def on_message_complete(self) -> None:
         """A request is complete."""
         self._in_body = False
-        super().on_message_complete()
+        if not self.cycle.response_complete:
+            self.cycle.end_body()
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what came last and end the connection; what came before it is answered first, and only once."""
@@ -181,9 +207,18 @@ class Connection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """An answer is on its way; where the connection ends with it, the peer has to take it in time."""
-        super().on_response_complete()
+        self.server_state.total_requests += 1
         if self.transport.is_closing():
             self._expect_reading()
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+            return
+        # one clock for many requests: it rings in vain where there was one meanwhile
+        self._idle_since = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._expect_request(self.timeout_keep_alive)
 
     def pause_writing(self) -> None:
         """The peer does not read what it is sent."""
@@ -199,7 +234,37 @@ class Connection(HttpToolsProtocol):
 
     def timeout_keep_alive_handler(self) -> None:
         """Close an idle connection, with whatever its peer has not read by now."""
-        self.transport.abort()
+        self.timeout_keep_alive_task = None
+        if self.cycle is None or not self.cycle.response_complete or self._head_timer is not None:
+            return  # busy, or a head has begun, which has a clock of its own
+        left = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if left > 0:
+            self._expect_request(left)
+        else:
+            self.transport.abort()
+
+    def _describe(self, version: str, method: str, path: str, query: bytes) -> None:
+        """What ASGI says of a request, for applications that are not ours."""
+        self.scope = {
+            "type": "http",
+            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
+            "http_version": version,
+            "server": self.server,
+            "client": self.client,
+            "scheme": self.scheme or "http",
+            "method": method,
+            "path": path,
+            "raw_path": path.encode("ascii"),
+            "query_string": query,
+            "root_path": self.root_path,
+            "headers": self.headers,
+            "state": self.app_state.copy(),
+        }
+        if self.hop is not None:
+            self.scope[SCOPE] = self.hop  # type: ignore[literal-required]
+
+    def _expect_request(self, seconds: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
 
     def _expect_head(self) -> None:
         self._head_timer = self.loop.call_later(HEAD_SECONDS_MAX, self.transport.abort)

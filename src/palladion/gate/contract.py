@@ -5,20 +5,23 @@ An output that a contract does not name is never disclosed. What a standing disc
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from palladion.errors import FormatError, PolicyError
-from palladion.gate.decode import is_finite
+from palladion.gate.decode import FEW, is_finite
 from palladion.mark.answers.noise import are_probabilities
 from palladion.model.run import STRING, Port
 from palladion.policy import RoutePolicy
 
 LABEL = "label"  # the name under which labels are disclosed where the model has no output for them
 CORNERS = 4  # numbers of a box
+SURELY = 9e-4  # that the sum of probabilities may be off; `are_probabilities` allows 1e-3
 SEARCHED_CLASSES_MAX = 32  # of modelguard-w, which takes 0.1 ms a row for ten, and runs in the event loop
 
 Kind = Literal["classes", "numbers", "embedding", "boxes", "mask"]
@@ -50,10 +53,10 @@ class Contract:
     class_axis: int | None = None
     typed: bool = False
 
-    @property
-    def names(self) -> list[str]:
+    @cached_property
+    def names(self) -> Sequence[str]:
         """The outputs of the model that clients can get something of."""
-        return [name for name in (self.boxes, self.scores, self.label) if name is not None]
+        return tuple(name for name in (self.boxes, self.scores, self.label) if name is not None)
 
     def verify_outputs(self, outputs: Outputs, rows: int) -> Outputs:
         """`outputs` if those named here hold a value, or values, for each of `rows`, all finite. Raises FormatError.
@@ -66,14 +69,21 @@ class Contract:
                 raise FormatError(f"the output {name} has a value that is no finite number")
         if self.boxes is not None:
             return self._verify_boxes(self.boxes, outputs, rows)
-        for name in filter(None, (self.scores, self.label)):
+        for name in self.names:
             shape = outputs[name].shape
-            ranks = {2} if name == self.scores and self.kind == "classes" else {1, 2}
-            if self.rank and (name == self.scores or self.kind == "mask"):
-                ranks = {self.rank}
-            if len(shape) not in ranks or shape[0] != rows or 0 in shape:
+            if len(shape) not in self._ranks[name] or shape[0] != rows or 0 in shape:
                 raise FormatError(f"the output {name} has the shape {shape} for {rows} rows")
         return outputs
+
+    @cached_property
+    def _ranks(self) -> Mapping[str, AbstractSet[int]]:
+        """How many dimensions each output may have."""
+        found: dict[str, AbstractSet[int]] = {}
+        for name in self.names:
+            found[name] = {2} if name == self.scores and self.kind == "classes" else {1, 2}
+            if self.rank and (name == self.scores or self.kind == "mask"):
+                found[name] = {self.rank}
+        return found
 
     def class_scores(self, outputs: Outputs, rows: int) -> NDArray[np.float64]:
         """Class scores (rows, classes) for the watch, as probabilities; no columns where there are none."""
@@ -137,6 +147,11 @@ def make_contract(route: RoutePolicy, ports: Sequence[Port]) -> Contract:
 
 def as_probabilities(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     """Rows of class scores as probabilities: unchanged if they are, else their softmax (logits)."""
+    if len(scores) == 1 and scores.shape[1] <= FEW:
+        # a single short row is sooner summed up as numbers; the margin leaves room for other roundings
+        row = scores[0].tolist()
+        if min(row) >= 0 and abs(sum(row) - 1) < SURELY:
+            return scores
     with np.errstate(over="ignore"):
         looks = are_probabilities(scores)
         if np.logical_and.reduce(looks):

@@ -1,8 +1,11 @@
 """Who may come in: clients by the keyed hash of their API keys, and their standing, in memory and renewed at will."""
 
-from collections.abc import Iterable, Mapping
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import Protocol
 
 from palladion.access.cedar import Cedar, Question
 from palladion.access.certificates import Certificate
@@ -11,6 +14,8 @@ from palladion.access.tokens import RefusedTokenError, Tokens
 from palladion.errors import KeysError
 from palladion.gate.problems import Problem
 from palladion.gate.requests import STRANGER, Peer
+from palladion.keys import Root
+from palladion.lifecycle.client_copy import peppers
 from palladion.lifecycle.clients import route_scope, scope
 from palladion.policy import RoutePolicy
 from palladion.registry import Client, ClientKey, Records, StandingChange
@@ -69,20 +74,89 @@ class Caller:
         return self.decided_by != WATCH and self.since > change.at
 
 
+class LookedUpCallers(MutableMapping[str, Caller]):
+    """Callers by id that are read from the registry when they ask (`rolls`).
+
+    They stand as at the `mark`, but for those that were `changed` since; `counts` is how many stand how.
+    """
+
+    mark: int
+    changed: dict[str, Caller]
+    counts: Counter[Standing]
+
+    @abstractmethod
+    def named(self, organisation: str, name: str) -> Caller | None:
+        """The caller of that name, if it is let in."""
+
+    @abstractmethod
+    def has_organisation(self, organisation: str) -> bool:
+        """Whether anybody who is let in belongs to an organisation."""
+
+    @abstractmethod
+    def every(self) -> Iterable[Caller]:
+        """Every caller, none of which is kept in memory."""
+
+
+class AnyRoll(Protocol):
+    """What a directory needs of a roll: `Roll`, or one that looks up who asks (`rolls`)."""
+
+    @property
+    def keys(self) -> Mapping[bytes, ClientKey]:
+        """Live keys by their keyed hash."""
+        ...
+
+    @property
+    def identities(self) -> Mapping[tuple[str, str], str]:
+        """Clients by the kind and text of live identities."""
+        ...
+
+    @property
+    def peppers(self) -> tuple[bytes, ...]:
+        """Those of other gates whose clients were taken over."""
+        ...
+
+    def entered(self, access: Cedar | None) -> "dict[str, Caller] | LookedUpCallers":
+        """The callers by id, who may be changed."""
+        ...
+
+    def raised(self, before: Mapping[str, Caller], now: Mapping[str, Caller]) -> list[str]:
+        """Those who stand better now than before."""
+        ...
+
+
 @dataclass(frozen=True)
 class Roll:
     """What the registry says of clients at one moment: live keys by their keyed hash, and callers by client id.
 
-    `identities` are those that are not revoked, by kind and text, with the client's id.
+    `identities` are those that are not revoked, by kind and text, with the client's id. `peppers` are those of other
+    gates whose clients were taken over: what the hashes of their keys are keyed with.
     """
 
     keys: Mapping[bytes, ClientKey]
     callers: Mapping[str, Caller]
     identities: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    peppers: tuple[bytes, ...] = field(default=(), repr=False)
+
+    def entered(self, access: Cedar | None) -> dict[str, Caller]:
+        """The callers by id, who may be changed."""
+        if access is None:
+            return dict(self.callers)
+        return {client: replace(caller, access=access) for client, caller in self.callers.items()}
+
+    def raised(self, before: Mapping[str, Caller], now: Mapping[str, Caller]) -> list[str]:
+        """Those who stand better now than before."""
+        return [
+            client
+            for client, caller in now.items()
+            if client in before and rank(caller.standing) < rank(before[client].standing)
+        ]
 
 
-def read_roll(records: Records) -> Roll:
-    """Every client that is not revoked, and every key and identity of theirs that is not."""
+def read_roll(records: Records, gate: Root | None = None) -> Roll:
+    """Every client that is not revoked, and every key and identity of theirs that is not.
+
+    Without the `gate` root, keys that another gate made are not accepted.
+    """
     standings = records.standings.current()
     callers = {
         client.id: Caller(client, change.standing, change.at, change.actor)
@@ -95,7 +169,7 @@ def read_roll(records: Records) -> Roll:
     identities: dict[tuple[str, str], str] = {
         (row.kind, row.value): row.client for row in live if row.client in callers
     }
-    return Roll(keys, callers, identities)
+    return Roll(keys, callers, identities, peppers(records, gate) if gate is not None else ())
 
 
 class Directory:
@@ -104,11 +178,12 @@ class Directory:
     def __init__(self, pepper: bytes, *, tokens: Tokens | None = None, access: Cedar | None = None) -> None:
         """Without `tokens`, nobody comes in by one; without `access`, scopes alone say who may do what."""
         self._hash = key_hasher(pepper)
+        self._others: tuple[Callable[[bytes], bytes], ...] = ()
         self._tokens = tokens
         self._access = access
         self._keys: Mapping[bytes, ClientKey] = {}
         self._identities: Mapping[tuple[str, str], str] = {}
-        self._callers: dict[str, Caller] = {}
+        self._callers: dict[str, Caller] | LookedUpCallers = {}
 
     @property
     def callers(self) -> Mapping[str, Caller]:
@@ -119,30 +194,61 @@ class Directory:
         """Clients and organisations that the access policies name and nobody is."""
         if self._access is None:
             return []
-        clients = (caller.client for caller in self._callers.values())
-        return self._access.strangers([(client.organisation, client.name) for client in clients])
+        clients, organisations = self._access.mentioned()
+        split = [tuple(name.split("/", 1)) for name in clients]
+        found = [(name[0], name[1]) for name in split if len(name) == 2 and self.named(name[0], name[1])]
+        return self._access.strangers([*found, *((name, "") for name in organisations if self._has_organisation(name))])
 
-    def load(self, roll: Roll, unwritten: Iterable[StandingChange] = ()) -> list[str]:
+    def named(self, organisation: str, name: str) -> Caller | None:
+        """The client of that name, if it is not revoked."""
+        if isinstance(self._callers, dict):
+            wanted = (organisation, name)
+            every = self._callers.values()
+            return next((item for item in every if (item.client.organisation, item.client.name) == wanted), None)
+        return self._callers.named(organisation, name)
+
+    def _has_organisation(self, organisation: str) -> bool:
+        if isinstance(self._callers, dict):
+            return any(caller.client.organisation == organisation for caller in self._callers.values())
+        return self._callers.has_organisation(organisation)
+
+    @property
+    def mark(self) -> int | None:
+        """That of the roll, where it looks up who asks."""
+        return None if isinstance(self._callers, dict) else self._callers.mark
+
+    @property
+    def changed(self) -> int:
+        """How many changes of standing it holds that its roll does not have, where it looks up who asks."""
+        return 0 if isinstance(self._callers, dict) else len(self._callers.changed)
+
+    def snapshot(self) -> Iterable[Caller]:
+        """Every caller, for somebody who takes a while and lets others change them meanwhile."""
+        callers = self._callers
+        return list(callers.values()) if isinstance(callers, dict) else callers.every()
+
+    def standings(self) -> Counter[Standing]:
+        """How many clients stand how."""
+        if isinstance(self._callers, dict):
+            return Counter(caller.standing for caller in self._callers.values())
+        return Counter(self._callers.counts)
+
+    def load(self, roll: AnyRoll, unwritten: Iterable[StandingChange] = ()) -> list[str]:
         """Take over what the registry says; returns the clients whose standing was raised since the last time.
 
         `unwritten` are changes that the watch decided and the registry does not have yet: they hold, unless a person
         decided something later. Without them, any command would undo the watch's last decisions.
         """
-        before, self._keys, self._callers = self._callers, roll.keys, dict(roll.callers)
+        before, self._keys, self._callers = self._callers, roll.keys, roll.entered(self._access)
         self._identities = roll.identities
-        if self._access is not None:
-            self._callers = {client: replace(caller, access=self._access) for client, caller in roll.callers.items()}
+        self._others = tuple(map(key_hasher, roll.peppers))
         if self._tokens is not None:
             self._tokens.forget()
         for change in unwritten:
             known = self._callers.get(change.client)
             if known is not None and not known.overrules(change):
                 self.change(change)
-        return [
-            client
-            for client, caller in self._callers.items()
-            if client in before and rank(caller.standing) < rank(before[client].standing)
-        ]
+        return roll.raised(before, self._callers)
 
     def identify(self, headers: Mapping[bytes, bytes], now: datetime, peer: Peer = STRANGER) -> Caller:
         """The client whose credential this is: an API key or a token in the headers, or else the peer's certificate.
@@ -164,7 +270,7 @@ class Directory:
 
     def current(self, caller: Caller) -> Caller:
         """The same caller, standing as it stands now."""
-        known = self._callers[caller.id]
+        known = self._let_in(caller.id)
         if caller.user is None and caller.credential == API_KEY:
             return known
         return replace(known, user=caller.user, credential=caller.credential)
@@ -173,15 +279,26 @@ class Directory:
         if len(text) > KEY_CHARACTERS_MAX or not text.isascii():
             raise Problem("unauthenticated", "this is not an API key")
         # the look-up may take a different time for different hashes: without the pepper nobody can choose one
-        key = self._keys.get(self._hash(text))
+        key = self._keys.get(self._hash(text)) or self._made_elsewhere(text)
         if key is not None and (key.expires is None or now < key.expires):
-            return self._callers[key.client]
+            return self._let_in(key.client)
         try:
             # what is wrong with it, if it is none; one that is over takes as long as one that never was
             parse_api_key(text.decode("ascii"))
         except KeysError as error:
             raise Problem("unauthenticated", error.message) from None
         raise Problem("unauthenticated", _REFUSED)
+
+    def _let_in(self, client: str) -> Caller:
+        """The caller of an id that a credential names; it may have been revoked since that was looked up."""
+        known = self._callers.get(client)
+        if known is None:
+            raise Problem("unauthenticated", _REFUSED)
+        return known
+
+    def _made_elsewhere(self, text: bytes) -> ClientKey | None:
+        """The key, if it is one that another gate made: hashed once for each of these gates."""
+        return next((key for digest in self._others if (key := self._keys.get(digest(text))) is not None), None)
 
     def _of_token(self, tokens: Tokens, text: bytes, peer: Peer, now: datetime) -> Caller:
         try:
@@ -194,7 +311,7 @@ class Directory:
             raise Problem("unauthenticated", _REFUSED)
         if peer is not STRANGER:
             self._require_one_client(client, peer)
-        known = self._callers[client]
+        known = self._let_in(client)
         user = token.user or peer.user
         return Caller(known.client, known.standing, known.since, known.decided_by, user, TOKEN, known.access)
 
@@ -205,7 +322,7 @@ class Directory:
         if len(clients) != 1:
             raise Problem("unauthenticated", _REFUSED)
         ((client, credential),) = clients.items()
-        return replace(self._callers[client], user=peer.user, credential=credential)
+        return replace(self._let_in(client), user=peer.user, credential=credential)
 
     def _certified(self, certificate: Certificate) -> dict[str, str]:
         """Whom a certificate names, and by what; two, where its SPIFFE id is one client's and its digest another's."""
@@ -226,6 +343,10 @@ class Directory:
         caller = self._callers.get(change.client)
         if caller is not None:
             self.put(replace(caller, standing=change.standing, since=change.at, decided_by=change.actor))
+
+    def add(self, caller: Caller) -> None:
+        """Let in a client that the registry need not know: of traffic that is replayed."""
+        self._callers[caller.id] = caller
 
     def put(self, caller: Caller) -> None:
         """Let a client stand as `caller` says, if it is still let in."""

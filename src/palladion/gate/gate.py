@@ -3,8 +3,8 @@
 What follows then is in `questions`, with the `stages` that all kinds of questions share.
 """
 
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping
+from functools import partial
 
 from palladion.gate.canary import CanaryPath, Failing
 from palladion.gate.directory import Caller
@@ -25,6 +25,7 @@ class Gate:
     def __init__(self, stages: Stages) -> None:
         self.stages = stages
         self.failing: Failing = _nobody  # told of each canary that fails
+        self.following: list[Callable[[], None]] = []  # told, without an await, that something else is served now
         self._served: Mapping[str, Served] = {}
         self._others: Mapping[str, Endpoint] = {}
         self._waiting: Mapping[str, Waiting] = {}
@@ -59,6 +60,8 @@ class Gate:
         """
         # one assignment after the other, and no await between them: requests see all of it, or nothing
         self._served, self._others, self._waiting, self._paths = self._arranged(served, others, waiting)
+        for follow in self.following:
+            follow()
 
     def check(
         self, served: Mapping[str, Served], others: Mapping[str, Endpoint], waiting: Mapping[str, Waiting]
@@ -89,13 +92,18 @@ class Gate:
         try:
             # 1. identify: before anything else, so that a stranger learns nothing, not even which routes exist
             caller = self.stages.identify(request)
-            with ExitStack() as place:
-                place.enter_context(self.stages.room(caller))
+            places, streams = self.stages.limits.places, False
+            places.enter(caller.id)
+            try:
                 response = await self._endpoint(caller, request).answer(caller, request)
                 if response.stream is not None:
                     # it takes up its place until the last part is gone
-                    response.stream.release = place.pop_all().close
+                    response.stream.release = partial(places.leave, caller.id)
+                    streams = True
                 return response
+            finally:
+                if not streams:
+                    places.leave(caller.id)
         except Problem as problem:
             if caller is not None:
                 self.stages.refusals[caller.id, problem.kind] += 1
@@ -104,7 +112,7 @@ class Gate:
             return Response.of_problem(problem)
 
     def _endpoint(self, caller: Caller, request: Request) -> Endpoint:
-        endpoint = self.endpoints.get(request.path)
+        endpoint = self._paths.endpoints.get(request.path)
         if endpoint is None:
             raise Problem("not-found")
         if not endpoint.allows(caller):
@@ -112,10 +120,11 @@ class Gate:
         if request.method not in endpoint.methods:
             raise Problem("method-not-allowed", allow=", ".join(endpoint.methods))
         if request.method == "POST":
-            kind = request.headers.get(b"content-type", JSON).partition(b";")[0].strip().lower()
-            if kind not in endpoint.media_types or request.headers.get(b"content-encoding", b"identity") != b"identity":
-                wanted = b" or ".join(sorted(endpoint.media_types)).decode()
-                raise Problem("unsupported-media-type", f"{wanted} without an encoding was expected")
+            kind, known = request.headers.get(b"content-type", JSON), endpoint.media_types
+            if kind not in known and kind.partition(b";")[0].strip().lower() not in known:
+                raise _unsupported(endpoint)
+            if request.headers.get(b"content-encoding", b"identity") != b"identity":
+                raise _unsupported(endpoint)
         return endpoint
 
     def _asking(self, served: Served, path: str, action: str) -> Endpoint:
@@ -125,16 +134,23 @@ class Gate:
         if on_trial is None or on_trial.served.protocol.paths.get(path) != action:
             return standing
         canary = Questions(self.stages, on_trial.served, action, is_current=self._is_current)
-        return CanaryPath(standing, canary, on_trial, self._failed)
+        return CanaryPath(standing, canary, on_trial, self._failed, self.stages.meter)
 
     def _failed(self, on_trial: OnTrial, finding: Finding) -> None:
         self.failing(on_trial, finding)
 
     def _is_current(self, served: Served) -> bool:
         current = self._served.get(served.route.route)
+        if current is served:
+            return True
         return current is not None and any(
             item.calibration is served.calibration and item.is_canary == served.is_canary for item in current.all
         )
+
+
+def _unsupported(endpoint: Endpoint) -> Problem:
+    wanted = b" or ".join(sorted(endpoint.media_types)).decode()
+    return Problem("unsupported-media-type", f"{wanted} without an encoding was expected")
 
 
 def _nobody(on_trial: OnTrial, finding: Finding) -> None:

@@ -21,7 +21,7 @@ from palladion.policy import ProxyPolicy
 
 SCOPE = "palladion"  # where a connection's hop stands in the scope of ASGI
 CERTIFICATES_MAX = 1024  # of clients behind proxies, remembered: reading one costs more than the rest of a request
-PAYMENT_CHARACTERS_MAX = 128
+NAME_CHARACTERS_MAX = 128  # of what links clients: a payment, a device, a TLS fingerprint (JA4 has 36)
 # Two of these, and two readers may each believe another one (request smuggling, confused identities); a proxy cannot
 # tell of a client in them.
 ONCE = frozenset({b"authorization", b"x-api-key", b"content-type", b"content-length", b"content-encoding", b"host"})
@@ -54,10 +54,17 @@ class Hops:
         self._policy = policy
         self._identities = frozenset(map(_identity, policy.identities))
         self._certificate = policy.certificate_header.encode()
-        self._user, self._address, self._payment = (
-            name.encode() for name in (policy.user_header, policy.address_header, policy.payment_header)
+        self._user, self._address, self._payment, self._device, self._tls = (
+            name.encode()
+            for name in (
+                policy.user_header,
+                policy.address_header,
+                policy.payment_header,
+                policy.device_header,
+                policy.tls_header,
+            )
         )
-        names = (self._certificate, self._user, self._address, self._payment)
+        names = (self._certificate, self._user, self._address, self._payment, self._device, self._tls)
         self.headers = frozenset(filter(None, names))
         for name in self.headers:
             if names.count(name) > 1:
@@ -98,7 +105,8 @@ class Hops:
 
     def _told(self, told: Mapping[bytes, bytes]) -> tuple[Peer, str | None]:
         name = b""
-        certificate = user = address = payment = None
+        certificate = user = address = None
+        links: dict[bytes, str] = {}
         try:
             for name, value in told.items():
                 if name == self._certificate:
@@ -109,12 +117,13 @@ class Hops:
                     # one address: in a list, all but the last were written by whoever came before
                     address = str(ip_address(value.decode("ascii").strip()))
                 else:
-                    payment = _payment(value)
+                    links[name] = _name(value)
         except FormatError as error:
             raise Problem("bad-request", f"the header {name.decode()}: {error.message}") from None
         except ValueError:  # also UnicodeDecodeError
             raise Problem("bad-request", f"the header {name.decode()} is not what it should be") from None
-        return Peer(certificate, user, payment), address
+        payment, device, tls = (links.get(one) for one in (self._payment, self._device, self._tls))
+        return Peer(certificate, user, payment, device, tls), address
 
 
 def _identity(text: str) -> str:
@@ -124,8 +133,8 @@ def _identity(text: str) -> str:
         raise PolicyError(f"proxy.identities: {text!r}: {error}") from None
 
 
-def _payment(value: bytes) -> str:
+def _name(value: bytes) -> str:
     text = value.decode("ascii")
-    if len(text) > PAYMENT_CHARACTERS_MAX or not text.isprintable() or " " in text:
+    if len(text) > NAME_CHARACTERS_MAX or not text.isprintable() or " " in text:
         raise ValueError("it has another form")
     return text

@@ -36,6 +36,9 @@ AUTHORITIES_BYTES_MAX = 1024 * 1024  # a system's own list has some 200 KiB
 FETCH_SECONDS_MAX = 10.0  # for one of at most two answers, after the connection
 START_SECONDS_MAX = 10.0  # that the gate waits for keys before it opens; those of a slow issuer come later
 DISCOVERY = "/.well-known/openid-configuration"
+# Where in the policy issuers stand: in [[issuer]] those of clients, in [operators] the one of these.
+CLIENTS, OPERATORS = "issuer", "operators"
+_NAMES = {CLIENTS: "issuer.url", OPERATORS: "operators.issuer"}
 
 log = logging.getLogger("palladion.gate")
 
@@ -60,10 +63,11 @@ class Issuers:
         policies: Sequence[IssuerPolicy],
         home: Path,
         *,
+        section: str = CLIENTS,
         fetch: Fetch | None = None,
         seconds: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`home` is what file names are relative to.
+        """`home` is what file names are relative to, and `section` where in the policy these issuers stand.
 
         Raises PolicyError on addresses that must not be asked, and with StorageError on authorities that are none.
         """
@@ -72,13 +76,13 @@ class Issuers:
         if twice is not None:
             raise PolicyError(f"issuer.url: {twice} stands in two [[issuer]]", "leave one of them")
         for policy in policies:
-            _check_place(policy)
-            _authorities(policy, home)
+            _check_place(policy, section)
+            _authorities(policy, home, section)
         self.tokens = Tokens(policies) if policies else None
         self._policies = policies
         self._seconds = seconds
         self._home = home
-        self._fetch = fetch_keys if fetch is None else fetch
+        self._fetch = partial(fetch_keys, section=section) if fetch is None else fetch
         self._states = {policy.url: _State() for policy in policies}
         self._asking: dict[str, asyncio.Task[None]] = {}
         # a thread for each: one that is slow keeps no other waiting, nor anything else that needs a thread
@@ -167,7 +171,7 @@ class Issuers:
         return parse_jwks(self._fetch(policy, self._home), algorithms=policy.algorithms)
 
 
-def fetch_keys(policy: IssuerPolicy, home: Path) -> bytes:
+def fetch_keys(policy: IssuerPolicy, home: Path, *, section: str = CLIENTS) -> bytes:
     """A JWK set from where the policy says, or from where the issuer's own configuration does. Blocks for seconds.
 
     Source of the latter: OpenID Connect Discovery 1.0 §4. Raises StorageError, FormatError.
@@ -175,7 +179,7 @@ def fetch_keys(policy: IssuerPolicy, home: Path) -> bytes:
     if policy.keys and not _is_address(policy.keys):
         path = home / Path(policy.keys).expanduser()
         return files.read_limited(path, size_max=SET_BYTES_MAX, what="the JWK set")
-    context = _authorities(policy, home)
+    context = _authorities(policy, home, section)
     if policy.keys:
         return _get(policy.keys, context)
     document = decode_object(_get(policy.url.rstrip("/") + DISCOVERY, context), what="the configuration of the issuer")
@@ -196,28 +200,29 @@ def examine_token(policies: Sequence[IssuerPolicy], home: Path, text: bytes, now
     issuer = next((policy for policy in policies if policy.url == token.claims.get("iss")), None)
     if issuer is None:
         raise KeysError("a token of an issuer that the policy does not name", "add it as an [[issuer]]")
-    _check_place(issuer)
+    _check_place(issuer, CLIENTS)
     keys = parse_jwks(fetch_keys(issuer, home), algorithms=issuer.algorithms)
     return verify_token(token, issuer, keys, now)
 
 
-def _check_place(policy: IssuerPolicy) -> None:
+def _check_place(policy: IssuerPolicy, section: str) -> None:
     place = policy.keys or policy.url
     if (policy.keys == "" or _is_address(policy.keys)) and not _is_safe(place):
+        setting = f"{section}.keys" if policy.keys else _NAMES[section]
         raise PolicyError(
-            f"issuer.keys: {place} is not an https address, and whoever is on the way could put in keys of his own",
-            "name an https address, or a file",
+            f"{setting}: {place} is not an https address, and whoever is on the way could put in keys of his own",
+            f"name an https address, or a file in {section}.keys",
         )
     if policy.ca and not place.startswith("https://"):
-        raise PolicyError(f"issuer.ca: the keys are not fetched over https: {place}", "leave it out")
+        raise PolicyError(f"{section}.ca: the keys are not fetched over https: {place}", "leave it out")
 
 
-def _authorities(policy: IssuerPolicy, home: Path) -> ssl.SSLContext | None:
+def _authorities(policy: IssuerPolicy, home: Path, section: str) -> ssl.SSLContext | None:
     """Who may vouch for where the keys are; None means the system's. Raises PolicyError, StorageError."""
     if not policy.ca:
         return None
     path = home / Path(policy.ca).expanduser()
-    data = files.read_limited(path, size_max=AUTHORITIES_BYTES_MAX, what="the authorities in issuer.ca")
+    data = files.read_limited(path, size_max=AUTHORITIES_BYTES_MAX, what=f"the authorities in {section}.ca")
     # these alone: whoever gets a certificate for that name from any other authority is somebody else
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -225,7 +230,7 @@ def _authorities(policy: IssuerPolicy, home: Path) -> ssl.SSLContext | None:
         # remarks between the certificates may have any letters
         context.load_verify_locations(cadata=data.decode("ascii", "ignore"))
     except (ssl.SSLError, ValueError):
-        raise PolicyError(f"issuer.ca: {path} holds no certificates in PEM") from None
+        raise PolicyError(f"{section}.ca: {path} holds no certificates in PEM") from None
     return context
 
 

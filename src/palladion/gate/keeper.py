@@ -6,19 +6,26 @@ own, so they must never stand in the way of the ledger or of the event loop. Wha
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from itertools import islice
 from typing import TypeVar
 
 from palladion.errors import ConflictError, FormatError, NotFoundError, PalladionError
 from palladion.gate.directory import WATCH
-from palladion.gate.limits import Saved, decode_saved, encode_saved
+from palladion.gate.limits import Saved as SavedLimits
+from palladion.gate.limits import decode_saved, encode_saved
 from palladion.gate.served import Served
 from palladion.incident.cases import suspend_case
 from palladion.registry import Incident, Records, Registry, StandingChange
+from palladion.registry.lookup import Lookup
+from palladion.watch.client import ClientState
+from palladion.watch.residents import Kept
 
 LIMITS = "limits"
 CLIENTS_AT_ONCE = 1000  # in one statement: SQLite takes 32,766 variables
+TRIED_MAX = 100  # saved states that are read before a model is watched: those of another version are all alike
 _Result = TypeVar("_Result")
 
 
@@ -31,6 +38,7 @@ class Keeper:
         self._unwritten: list[StandingChange] = []
         self._opened: list[Incident] = []
         self._unsaved: dict[str, dict[str, bytes]] = {}
+        self._saving_now: dict[str, dict[str, bytes]] = {}
         self._writing, self._saving = asyncio.Lock(), asyncio.Lock()
 
     @property
@@ -58,18 +66,34 @@ class Keeper:
         for purpose, changed in states.items():
             self._unsaved.setdefault(purpose, {}).update(changed)
 
-    def aside(self, purpose: str) -> Mapping[str, bytes]:
-        """States of a purpose, by client, that are newer than those in the registry."""
-        return self._unsaved.get(purpose, {})
+    @cached_property
+    def lookup(self) -> Lookup:
+        """What reads single rows of the registry in the event loop."""
+        return Lookup(self._registry.path)
+
+    def shelf(self, purpose: str) -> "Saved":
+        """The states that are saved for a purpose, for a watch."""
+        return Saved(self, purpose)
+
+    def newest(self, purpose: str, client: str) -> bytes | None:
+        """The state of a client that is newer than that in the registry, if there is one."""
+        data = self._unsaved.get(purpose, {}).get(client)
+        return self._saving_now.get(purpose, {}).get(client) if data is None else data
+
+    def unwritten_states(self, purpose: str) -> tuple[Mapping[str, bytes], Mapping[str, bytes]]:
+        """The states that wait for being written, and those that are being written, by client."""
+        return self._unsaved.get(purpose, {}), self._saving_now.get(purpose, {})
 
     async def states(self, states: Mapping[str, Mapping[str, bytes]]) -> None:
         """Write states by purpose and client, and whatever an earlier call could not. Raises PalladionError."""
+        # before anything else can happen: what a watch has handed over is to be found here from now on
+        self.put_aside(states)
         async with self._saving:
-            self.put_aside(states)
             await self.standings([])
             saving, self._unsaved = {purpose: unsaved for purpose, unsaved in self._unsaved.items() if unsaved}, {}
             if not saving:
                 return
+            self._saving_now = saving
             try:
                 await self.run(lambda registry: _write_states(registry, saving))
             except BaseException:
@@ -77,10 +101,14 @@ class Keeper:
                 newer, self._unsaved = self._unsaved, saving
                 self.put_aside(newer)
                 raise
+            finally:
+                self._saving_now = {}
 
     def close(self) -> None:
         """End the thread, after what waits is written."""
         self._thread.shutdown(wait=True)
+        if "lookup" in self.__dict__:
+            self.lookup.close()
 
     async def _write(self) -> None:
         async with self._writing:
@@ -95,34 +123,80 @@ class Keeper:
             del self._unwritten[: len(waiting)]
 
 
+class Saved:
+    """The states of a model's clients in the registry, and those on their way there; satisfies `residents.Shelf`."""
+
+    def __init__(self, keeper: Keeper, purpose: str) -> None:
+        self.purpose = purpose
+        self._keeper = keeper
+
+    def get(self, client: str) -> Kept | None:
+        """What was saved last of a client."""
+        newest = self._keeper.newest(self.purpose, client)
+        if newest is not None:
+            return Kept(self._keeper.lookup.organisation(client), newest)
+        found = self._keeper.lookup.state(self.purpose, client)
+        return None if found is None else Kept(*found)
+
+    def of(self, organisation: str) -> Iterable[tuple[str, bytes]]:
+        """What the registry has of the clients of an organisation that are let in, by client."""
+        return self._keeper.lookup.states(self.purpose, organisation)
+
+    def pending(self) -> Collection[str]:
+        """Those whose newest state the registry does not have yet."""
+        return _Either(*self._keeper.unwritten_states(self.purpose))
+
+
+class _Either(Collection[str]):
+    def __init__(self, first: Mapping[str, bytes], second: Mapping[str, bytes]) -> None:
+        self._first, self._second = first, second
+
+    def __contains__(self, client: object) -> bool:
+        return client in self._first or client in self._second
+
+    def __iter__(self) -> Iterator[str]:
+        return iter({**self._first, **self._second})
+
+    def __len__(self) -> int:
+        return len({**self._first, **self._second})
+
+
 def suspicion_purpose(served: Served) -> str:
     """Under which name the suspicion of a model is kept: states of one calibration mean nothing under another."""
     digest = served.calibration_row.digest[:16] if served.calibration_row else "none"
     return f"suspicion:{served.route.model}:{digest}"
 
 
-def load_suspicion(registry: Registry, served: Served) -> dict[str, bytes]:
-    """The saved suspicion of a model's clients."""
-    with registry.read() as records:
-        return records.gate_states.load(suspicion_purpose(served))
+def try_suspicion(registry: Registry, served: Served) -> None:
+    """Read some of the saved suspicion of a model's clients. Raises FormatError on what its watch could not read."""
+    lookup = Lookup(registry.path)
+    try:
+        for client, data in islice(lookup.saved(suspicion_purpose(served)), TRIED_MAX):
+            ring = ClientState.from_bytes(data).memory.ring
+            calibration = served.calibration
+            if calibration and ring.size and ring.shape[1] != calibration.instruments.features.directions.shape[1]:
+                raise FormatError(f"the saved state of client {client} belongs to another calibration")
+    finally:
+        lookup.close()
 
 
-def encode_limits(limits: Mapping[str, Saved]) -> dict[str, bytes]:
+def encode_limits(limits: Mapping[str, SavedLimits]) -> dict[str, bytes]:
     """What was spent of limits, by client, as it is saved under `LIMITS`."""
     return {client: encode_saved(saved) for client, saved in limits.items()}
 
 
-def load_limits(registry: Registry) -> dict[str, Saved]:
-    """What was saved of limits, by client. Raises FormatError on what was not written here."""
-    with registry.read() as records:
-        saved = records.gate_states.load(LIMITS)
-    limits = {}
-    for client, data in saved.items():
-        try:
-            limits[client] = decode_saved(data)
-        except FormatError as error:
-            raise FormatError(f"the saved limit of client {client} is not one that the gate wrote: {error}") from None
-    return limits
+def load_limits(registry: Registry) -> Iterator[tuple[str, SavedLimits]]:
+    """What was saved of limits, client by client. Raises FormatError on what was not written here."""
+    lookup = Lookup(registry.path)
+    try:
+        for client, data in lookup.saved(LIMITS):
+            try:
+                yield client, decode_saved(data)
+            except FormatError as error:
+                what = f"the saved limit of client {client} is not one that the gate wrote"
+                raise FormatError(f"{what}: {error}") from None
+    finally:
+        lookup.close()
 
 
 def _write_standings(registry: Registry, changes: Sequence[StandingChange]) -> list[Incident]:

@@ -7,7 +7,7 @@ and one saved row for each client.
 import math
 import struct
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import msgspec
 
@@ -63,9 +63,9 @@ class Limits:
             saved[client] = Saved(own, shared, self.budgets.organisations.get(client, ""), day, spent)
         return saved
 
-    def restore(self, saved: Mapping[str, Saved]) -> None:
-        """Take up what was kept, before anything else is asked."""
-        for client, item in saved.items():
+    def restore(self, saved: Iterable[tuple[str, Saved]]) -> None:
+        """Take up what was kept, by client, before anything else is asked. What does not count any more is let go."""
+        for client, item in saved:
             self.rates.restore(client, item.own, item.shared)
             self.budgets.restore(client, item.organisation, item.day, Amounts(*item.spent))
 

@@ -12,7 +12,7 @@ from functools import partial
 
 from palladion.errors import PalladionError, PolicyError
 from palladion.gate.gate import Gate
-from palladion.gate.keeper import Keeper, load_suspicion, suspicion_purpose
+from palladion.gate.keeper import Keeper, suspicion_purpose, try_suspicion
 from palladion.gate.readiness import Waiting
 from palladion.gate.served import OnTrial, Served, open_canary, open_route, renew_route
 from palladion.gate.sources.source import Source
@@ -27,7 +27,6 @@ from palladion.policy import Policy, RoutePolicy
 from palladion.policy.compare import same_table
 from palladion.registry import CalibrationRow, Canary, Registry, Version
 from palladion.seal.structure import SealedInfo
-from palladion.watch.watch import Watch
 
 ACTOR = "gate"
 
@@ -72,7 +71,8 @@ class Lineup:
         self._gate.serve({route.route: open_route(self._installation, route) for route in here}, waiting=waiting)
         for model in {item.route.model for item in self._gate.served.values()}:
             for name, item in _watched(self._gate.served.values(), model).items():
-                self._watch_by(name, item, load_suspicion(registry, item))
+                try_suspicion(registry, item)
+                self._watch_by(name, item)
 
     async def renew(self, model: str) -> None:
         """Serve what the registry says should be served: all routes of a model at once."""
@@ -205,14 +205,10 @@ class Lineup:
         if changed or gone:
             # what is known under the old calibration counts again if that one comes back
             await self._keep()
-        saved = {}
-        for name, item in changed.items():
-            known = await self._keeper.run(partial(load_suspicion, served=item))
-            saved[name] = {**known, **self._keeper.aside(suspicion_purpose(item))}
-            # a watch of its own tries what the running one must not stumble over
-            trial = Watch(self._gate.stages.watch.policy)
-            await asyncio.to_thread(trial.watch_model, name, item.calibration, saved[name])
-        return _Watching(gone, changed, saved)
+        for item in changed.values():
+            # what the running watch must not stumble over
+            await self._keeper.run(partial(try_suspicion, served=item))
+        return _Watching(gone, changed)
 
     def _watch(self, watching: "_Watching") -> None:
         """Watch what was prepared, and no more what is gone."""
@@ -225,10 +221,11 @@ class Lineup:
             watch.watch_model(name, None, {})
             del self.purposes[name]
         for name, item in watching.changed.items():
-            self._watch_by(name, item, watching.saved[name])
+            self._watch_by(name, item)
 
-    def _watch_by(self, name: str, item: Served, saved: Mapping[str, bytes]) -> None:
-        self._gate.stages.watch.watch_model(name, item.calibration, saved)
+    def _watch_by(self, name: str, item: Served) -> None:
+        shelf = self._keeper.shelf(suspicion_purpose(item))
+        self._gate.stages.watch.watch_model(name, item.calibration, shelf)
         self.purposes[name] = suspicion_purpose(item)
         if name != item.route.model:
             self._gate.stages.watch.join(item.route.model, name)
@@ -260,6 +257,7 @@ class Lineup:
             [ended_record(canary, standing=number, at=now, actor=ACTOR, figures=finding.figures())]
         )
         await self._keeper.run(partial(_end_canary, canary, str(finding)))
+        self._gate.stages.meter.rolled_back[canary.model] += 1
         await self.renew(canary.model)
         return number
 
@@ -303,7 +301,6 @@ class _Watching:
 
     gone: Sequence[str]
     changed: Mapping[str, Served]
-    saved: Mapping[str, Mapping[str, bytes]]  # of each that changed, by client
 
 
 def _current(model: str, registry: Registry) -> _Current:

@@ -91,6 +91,7 @@ class Api(Server):
         # SIGTERM asks how many seconds of requests there are still to be; SIGHUP brings something about
         self.leave: Callable[[], float] = lambda: 0.0
         self.hang_up: Callable[[], Coroutine[None, None, None]] | None = None
+        self.beside: Callable[[], Coroutine[None, None, None]] = _nothing  # closes what else listens, at the same time
         self._hanging_up: set[asyncio.Task[None]] = set()
 
     @contextmanager
@@ -114,6 +115,10 @@ class Api(Server):
         await super().startup(sockets)
         self._when_started()
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let open connections end, here and on every listener beside."""
+        await asyncio.gather(super().shutdown(sockets), self.beside())
+
     def _terminate(self) -> None:
         """Stop when balancers have noticed; at once when asked a second time."""
         seconds = self.leave()
@@ -128,6 +133,10 @@ class Api(Server):
             task = asyncio.get_running_loop().create_task(self.hang_up())
             self._hanging_up.add(task)
             task.add_done_callback(self._hanging_up.discard)
+
+
+async def _nothing() -> None:
+    """Nothing else listens."""
 
 
 def api_config(app: App, policy: GatePolicy, home: Path) -> uvicorn.Config:

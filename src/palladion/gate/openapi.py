@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from palladion.gate.app import HEALTH_PATHS
-from palladion.gate.chat.route import KINDS
+from palladion.gate.chat.kinds import KINDS
 from palladion.gate.contract import LABEL
 from palladion.gate.problems import MEDIA_TYPE, PROBLEMS
 from palladion.gate.protocols.json_paths import JsonPaths
@@ -156,9 +156,9 @@ def _tensor(port: Port, rows_max: int) -> Schema:
 def _language(route: RoutePolicy) -> Schema:
     prefix = route.path.rstrip("/")
     found: Schema = {}
-    for kind, asked in KINDS.items():
-        reference = {"$ref": REFERENCE.format(name=asked.__name__)}
-        found[prefix + kind] = {"post": _ask(route, reference, {"type": "object"}, media_types=("text/event-stream",))}
+    for path, kind in KINDS.items():
+        reference = {"$ref": REFERENCE.format(name=kind.asked.__name__)}
+        found[prefix + path] = {"post": _ask(route, reference, {"type": "object"}, media_types=("text/event-stream",))}
     for path in (f"{prefix}/v1/models", f"{prefix}/v1/models/{route.model}"):
         found[path] = {"get": _operation("Models that the client may ask", {"200": _page({"type": "object"})})}
     return found
@@ -167,7 +167,7 @@ def _language(route: RoutePolicy) -> Schema:
 def _language_schemas(policy: Policy) -> Schema:
     if all(route.protocol != "openai" for route in policy.route):
         return {}
-    _, schemas = msgspec.json.schema_components(KINDS.values(), ref_template=REFERENCE)
+    _, schemas = msgspec.json.schema_components([kind.asked for kind in KINDS.values()], ref_template=REFERENCE)
     return schemas
 
 

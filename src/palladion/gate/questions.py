@@ -78,6 +78,7 @@ class Questions:
         self.methods: Sequence[str] = [
             method for method, word in (("GET", "describe"), ("POST", "ask")) if word in action.split()
         ]
+        self._actions = [_ACTIONS[method] for method in self.methods]
         self.media_types = served.protocol.media_types
         self._stages = stages
         self._served = served
@@ -86,7 +87,7 @@ class Questions:
 
     def allows(self, caller: Caller) -> bool:
         """Whether the caller may do any of what is done here; `answer` looks at which."""
-        return any(caller.may(_ACTIONS[method], self._served.route) for method in self.methods)
+        return any(caller.may(action, self._served.route) for action in self._actions)
 
     async def answer(self, caller: Caller, request: Request) -> Response:
         """The response to a request. Raises Problem."""
@@ -121,7 +122,12 @@ class Questions:
             with stages.deadlines.within(stages.policy.gate.deadline_ms / 1000):
                 # 4. infer
                 ended("decode")
-                outputs = await self._infer(question)
+                outputs = await served.source.infer(asked.feeds, asked.rows)
+                try:
+                    outputs = served.contract.verify_outputs(outputs, asked.rows)
+                except FormatError:
+                    # what a model says of its own may tell of its inside
+                    raise Problem("model-failed") from None
                 ended("infer")
                 # 5. observe, together with what else came in this moment
                 given = await stages.together.observe(
@@ -138,14 +144,6 @@ class Questions:
             if isinstance(error, TimeoutError):
                 raise Problem("busy", LATE, retry_after_seconds=1) from None
             raise
-
-    async def _infer(self, question: Question) -> Outputs:
-        outputs = await self._served.source.infer(question.feeds, question.rows)
-        try:
-            return self._served.contract.verify_outputs(outputs, question.rows)
-        except FormatError:
-            # what a model says of its own may tell of its inside
-            raise Problem("model-failed") from None
 
     def _show(self, question: Question, outputs: Outputs) -> Showing:
         """What the watch sees of a request, and of whom as of now. Raises Problem."""

@@ -4,11 +4,13 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from types import MappingProxyType
+from typing import NamedTuple
 
 from palladion.access.certificates import Certificate
 from palladion.gate.problems import MEDIA_TYPE, Problem
 
 JSON = b"application/json"
+REQUEST_HEADER = b"palladion-request"
 _SALT_PERSON = b"pall/ledger-salt"
 
 
@@ -16,18 +18,22 @@ _SALT_PERSON = b"pall/ledger-salt"
 class Peer:
     """What can be believed of who asks beyond the headers: its certificate, and what a proxy tells that is believed.
 
-    `user` is the client's own user, `payment` a name of its means of payment.
+    `user` is the client's own user, `payment` a name of its means of payment, `device` one of its device, and `tls` the
+    fingerprint of the program that spoke TLS.
     """
 
     certificate: Certificate | None = None
     user: str | None = None
     payment: str | None = None
+    device: str | None = None
+    tls: str | None = None
 
 
 STRANGER = Peer()
 
 
-@dataclass(frozen=True)
+# not frozen, as nothing that is made for each request: that triples what making one costs
+@dataclass(eq=False, slots=True)
 class Request:
     """A request: headers in lower case, the body on demand (it raises Problem), address and peer if to be believed."""
 
@@ -55,7 +61,7 @@ class Stream:
             release()
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, slots=True)
 class Response:
     """A response: status, headers and body, or a stream in its place; the kind of the `problem`, if it is one."""
 
@@ -65,6 +71,10 @@ class Response:
     stream: Stream | None = None
     problem: str = ""
 
+    def request_id(self) -> str:
+        """The id under which the ledger tells of it; none for what is told of in no record of its own."""
+        return next((value.decode("ascii") for name, value in self.headers if name == REQUEST_HEADER), "")
+
     @classmethod
     def of_problem(cls, problem: Problem, members: Mapping[str, object] = MappingProxyType({})) -> "Response":
         """What a problem looks like to the client, with further `members` in its JSON."""
@@ -72,8 +82,7 @@ class Response:
         return cls(problem.status, problem.body(members), headers, problem=problem.kind)
 
 
-@dataclass(frozen=True)
-class Digests:
+class Digests(NamedTuple):
     """Salted digests of a request's and an answer's body, as the ledger holds them.
 
     From the ledger alone nobody can confirm a guess; with the salt of a request, whoever has the bodies can show that

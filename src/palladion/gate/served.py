@@ -82,7 +82,10 @@ class Served:
         expected = self._width
         if expected is not None:
             verify_exact(asked.feeds)
-            width = sum([array.size // asked.rows for array in asked.feeds.values() if is_numeric(array)])
+            width = 0
+            for array in asked.feeds.values():
+                if is_numeric(array):
+                    width += array.size // asked.rows
             if width != expected:
                 raise Problem("bad-input", f"a row has {width} numbers, expected {expected}", field="inputs")
         return asked

@@ -9,6 +9,7 @@ import logging
 import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,12 @@ import uvloop
 from palladion.access.cedar import load_policies
 from palladion.errors import PalladionError, PolicyError
 from palladion.gate.admin import AdminServer
+from palladion.gate.administration.opening import open_administration
 from palladion.gate.app import HEALTH_PATHS, App
 from palladion.gate.chat.models import LanguageModels
-from palladion.gate.directory import Directory, Roll, read_roll
+from palladion.gate.directory import Directory
 from palladion.gate.gate import Gate
+from palladion.gate.grpc.listener import GrpcListener
 from palladion.gate.issuers import Issuers
 from palladion.gate.keeper import LIMITS, Keeper, encode_limits, load_limits
 from palladion.gate.limits import nobodys
@@ -31,6 +34,7 @@ from palladion.gate.operations.operations import Operations
 from palladion.gate.operations.policies import Policies
 from palladion.gate.recorder import Recorder
 from palladion.gate.reports import Reports
+from palladion.gate.rolls import read_looked_up
 from palladion.gate.served import Served
 from palladion.gate.stages import Stages
 from palladion.gate.status import clients_shown, routes_shown
@@ -44,11 +48,14 @@ from palladion.ledger.record import Record
 from palladion.lifecycle.installation import Installation
 from palladion.policy import Policy
 from palladion.registry import Registry
-from palladion.watch.watch import Asker, Watch
+from palladion.watch.watch import Watch
 
 # New objects before cycles are looked for. Requests leave hardly any, and by Python's own figures looking costs 3 %.
 GARBAGE_THRESHOLDS = (10_000, 20, 20)
 KEEP_SECONDS = 1.0  # a crash forgets at most so much suspicion; standings and records are never behind
+ABSENT_AT_ONCE = 256  # states that are read, changed and saved again without having been asked for: some 20 ms
+CHANGED_MAX = 10_000  # standings that the watch changed and the directory holds: then it is read anew, as by a command
+SCRATCH = "watch-scratch.sqlite"
 REFUSALS_SECONDS = 10.0  # refused requests are counted and recorded together: a flood of them must not fill the ledger
 ROUTES_MAX = 100  # all of them stand in one record, which has at most 64 KiB
 
@@ -89,7 +96,7 @@ class _Server:
         self._installation = installation
         self._announce = announce
         self._policy = installation.policy
-        self._watch = Watch(self._policy.watch)
+        self._watch = Watch(self._policy.watch, scratch=installation.paths.directory / SCRATCH)
         self._failures: set[str] = set()
         self._marking = any(route.flipped > 0 for route in self._policy.route)
         self._retainer: Retainer | None = None
@@ -121,8 +128,8 @@ class _Server:
         if self._marking:
             folder, key = self._installation.paths.directory / FOLDER, root.derive("body-cipher")
             self._retainer = Retainer(BodyWriter(folder, key, queries_max=self._policy.retention.queries))
-        with registry.read() as records:
-            self._directory.load(read_roll(records))
+        self._read_roll = partial(read_looked_up, lookup=self._keeper.lookup, gate=root)
+        self._directory.load(self._read_roll(registry))
         self._stages = Stages(
             self._installation,
             root,
@@ -142,6 +149,7 @@ class _Server:
             complain=self._complain,
         )
         self._gate = Gate(self._stages)
+        self._grpc = GrpcListener(self._gate, self._policy.gate, home, self._say)
         self._lineup = Lineup(
             self._installation,
             self._gate,
@@ -156,9 +164,6 @@ class _Server:
             self._lineup.found,
             limits=limits_within(self._policy.gate.deadline_ms / 1000),
         )
-        # before any state is taken up, so that organisations are together again as they were
-        for caller in self._directory.callers.values():
-            self._watch.link(Asker(caller.id, caller.client.organisation))
         self._models = LanguageModels(self._policy, home, self._stages, root, budget=self._stages)
         self._gate.serve({}, self._models.endpoints)
         self._lineup.open(registry, self._discoveries.waiting)
@@ -166,6 +171,7 @@ class _Server:
         self._policies = Policies(
             self._installation, check=self._check_policy, apply=self._change_policy, marking=self._marking
         )
+        administered = partial(open_administration, self._installation, root, self._keeper, self._recorder)
         self._operations = Operations(
             self._gate,
             self._recorder,
@@ -174,6 +180,7 @@ class _Server:
             servers=self._servers,
             digest=lambda: self._policies.digest,
             retainer=self._retainer,
+            administration=administered(self._policies, reload=self._reload_clients, status=self._status),
         )
 
     async def _serve(self, address: Address) -> None:
@@ -196,17 +203,19 @@ class _Server:
                 await self._operations.start()
                 await self._record_start()
                 tasks = [
-                    asyncio.create_task(_every(KEEP_SECONDS, self._keep)),
+                    asyncio.create_task(_every(KEEP_SECONDS, partial(self._keep, ABSENT_AT_ONCE))),
                     asyncio.create_task(_every(REFUSALS_SECONDS, self._reports.refusals)),
                     asyncio.create_task(self._issuers.run()),
                 ]
                 api = Api(config, lambda: self._announce_routes(listener))
-                api.leave, api.hang_up = self._operations.leave, self._hang_up
+                api.leave, api.hang_up, api.beside = self._operations.leave, self._hang_up, self._grpc.close
+                await self._grpc.start()
                 await api.serve(sockets=[listener])
             finally:
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
+                await self._grpc.close()
                 await self._operations.close()
                 await self._discoveries.close()
                 await self._stages.close()
@@ -249,10 +258,7 @@ class _Server:
 
         A model that cannot be opened goes on as it was, and keeps no other from changing; the command is told.
         """
-        roll = await self._keeper.run(_read_roll)
-        # the registry thread answers in order, so what it has written since is not in these two any more
-        for client in self._directory.load(roll, [*self._stages.unrecorded, *self._keeper.unwritten]):
-            self._stages.forgive(client)
+        await self._reload_clients()
         failures = []
         for model in dict.fromkeys(item.route.model for item in self._gate.served.values()):
             try:
@@ -261,6 +267,12 @@ class _Server:
                 failures.append(error)
         if failures:
             raise failures[0]
+
+    async def _reload_clients(self) -> None:
+        roll = await self._keeper.run(partial(self._read_roll, before=self._directory.mark))
+        # the registry thread answers in order, so what it has written since is not in these two any more
+        for client in self._directory.load(roll, [*self._stages.unrecorded, *self._keeper.unwritten]):
+            self._stages.forgive(client)
 
     def _check_policy(self, policy: Policy) -> None:
         check_routes(Installation(self._installation.paths, policy, self._installation.clock))
@@ -281,7 +293,8 @@ class _Server:
         self._warn_of_nobodys()
 
     def _warn_of_nobodys(self) -> None:
-        for client in nobodys(self._policy, (caller.client for caller in self._directory.callers.values())):
+        named = (self._directory.named(*contract.organisation_and_name) for contract in self._policy.contract)
+        for client in nobodys(self._policy, [caller.client for caller in named if caller is not None]):
             self._say(f"warning: there is no client {client}, which has a contract")
 
     async def _hang_up(self) -> None:
@@ -297,10 +310,12 @@ class _Server:
         upstreams = {name: source.upstream for name, source in found.items() if isinstance(source, UpstreamSource)}
         return {**upstreams, **self._models.servers}
 
-    async def _keep(self) -> None:
+    async def _keep(self, absent_max: int | None = None) -> None:
         states: dict[str, dict[str, bytes]] = {}
         for model, purpose in self._lineup.purposes.items():
-            states[purpose] = self._watch.changes(model)
+            states[purpose] = self._watch.changes(model, absent_max=absent_max)
+        if self._directory.changed > CHANGED_MAX:
+            await self._reload_clients()
         states[LIMITS] = encode_limits(self._stages.limits.changes())
         try:
             await self._keeper.states(states)
@@ -365,11 +380,6 @@ async def _every(seconds: float, action: Callable[[], Awaitable[None]]) -> None:
             await action()
         except Exception:
             log.exception("a background task failed")
-
-
-def _read_roll(registry: Registry) -> Roll:
-    with registry.read() as records:
-        return read_roll(records)
 
 
 def _calibrated(item: Served) -> str:

@@ -19,6 +19,7 @@ from palladion.gate.contract import Contract
 from palladion.gate.deadlines import Deadlines
 from palladion.gate.directory import Caller, Directory
 from palladion.gate.disclosure import LEVELS, Level, Terms, own_contracts, rate_divisor, terms_of
+from palladion.gate.disclosure.terms import Own
 from palladion.gate.limits import Limits
 from palladion.gate.marks import Retainer
 from palladion.gate.operations.meter import Meter
@@ -91,7 +92,7 @@ class Stages:
         self.policy = policy
         self._own = own_contracts(policy)
         self.limits.renew(policy)
-        self.watch.policy = policy.watch
+        self.watch.renew(policy.watch)
         self._standings.policy = policy.watch
 
     # 1. identify
@@ -157,7 +158,8 @@ class Stages:
 
     def asker(self, caller: Caller, request: Request) -> Asker:
         """The caller as the watch knows it."""
-        return Asker(caller.id, caller.client.organisation, request.address, request.peer.payment)
+        peer = request.peer
+        return Asker(caller.id, caller.client.organisation, request.address, peer.payment, peer.device, peer.tls)
 
     def may_rise(self, caller: Caller) -> bool:
         """Whether `settle` could raise the caller, which then begins anew."""
@@ -184,6 +186,11 @@ class Stages:
         self._standings.forget(client)
 
     # 7. disclose
+
+    @property
+    def promises(self) -> Own:
+        """The contracts that promise a precision: for answers that are no arrays."""
+        return self._own
 
     def terms(self, caller: Caller, route: RoutePolicy, contract: Contract) -> Terms | None:
         """What the caller's answers disclose on a route; None for nothing: it is suspended."""

@@ -8,11 +8,14 @@ from typing import Any
 from palladion.gate.gate import Gate
 from palladion.gate.served import OnTrial
 from palladion.policy import RoutePolicy
+from palladion.watch.campaign_list import campaigns_of
 from palladion.watch.response import rank
 from palladion.watch.watch import Explanation
 
 CLIENTS_MAX = 1000  # the most suspicious ones; an operator's screen holds fewer
+EXPLAINED_MAX = 10_000  # of more clients, those who are trusted and did not ask lately are left out
 CLIENTS_AT_ONCE = 100  # explaining one takes 50 µs: then requests have their turn
+CAMPAIGNS_MAX = 100
 GROUP_SHOWN_MAX = 100  # members of a campaign, in the status of each of them
 
 
@@ -51,23 +54,38 @@ def canary_shown(on_trial: OnTrial) -> dict[str, Any]:
 
 
 async def clients_shown(gate: Gate) -> dict[str, Any]:
-    """The most suspicious clients, and how many there are."""
+    """The most suspicious clients and campaigns, and how many there are."""
     stages = gate.stages
     callers: list[dict[str, Any]] = []
-    for number, caller in enumerate(list(stages.directory.callers.values())):
+    explained: dict[str, list[Explanation]] = {}
+    total = len(stages.directory.callers)
+    for number, caller in enumerate(stages.directory.snapshot()):
         if number % CLIENTS_AT_ONCE == 0:
             await asyncio.sleep(0)
+        if total > EXPLAINED_MAX and caller.standing == "trusted" and not stages.watch.in_memory(caller.id):
+            continue
+        explained[caller.id] = stages.watch.explain(caller.id)
         callers.append(
             {
                 "id": caller.id,
                 "client": f"{caller.client.organisation}/{caller.client.name}",
                 "pseudonym": stages.name(caller.id),
                 "standing": caller.standing,
-                "models": [_shown(item) for item in stages.watch.explain(caller.id)],
+                "models": [_shown(item) for item in explained[caller.id]],
             }
         )
     callers.sort(key=lambda item: (-rank(item["standing"]), _least_p_value(item), item["client"]))
-    return {"clients": callers[:CLIENTS_MAX], "clients_total": len(callers)}
+    campaigns = campaigns_of(stages.watch, explained)
+    names = {item["id"]: item["client"] for item in callers}
+    return {
+        "clients": callers[:CLIENTS_MAX],
+        "clients_total": total,
+        "campaigns": [
+            {**asdict(item), "members": [names.get(member, member) for member in item.members]}
+            for item in campaigns[:CAMPAIGNS_MAX]
+        ],
+        "campaigns_total": len(campaigns),
+    }
 
 
 def _shown(item: Explanation) -> dict[str, Any]:

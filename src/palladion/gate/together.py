@@ -32,7 +32,7 @@ class Showing(NamedTuple):
     alone: bool = False
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class _Waiting:
     """A request that waits for its observation."""
 

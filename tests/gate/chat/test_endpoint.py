@@ -6,7 +6,7 @@ from typing import Any
 import openai
 import pytest
 
-from palladion.gate.chat.route import KINDS
+from palladion.gate.chat.kinds import KINDS
 from palladion.registry.rows import Standing
 from tests.gate.gates import House
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from palladion.errors import PolicyError
+from palladion.gate.chat.kinds import KINDS
 from palladion.gate.chat.models import LanguageModels
-from palladion.gate.chat.route import KINDS
 from palladion.policy import RoutePolicy
 from tests.gate.gates import MODEL, House, open_gate
 

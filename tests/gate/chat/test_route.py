@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from palladion.errors import PolicyError
 from palladion.gate.chat.asked import ChatAsked
-from palladion.gate.chat.route import KINDS, NEVER, ModelRoute
+from palladion.gate.chat.kinds import KINDS
+from palladion.gate.chat.route import NEVER, ModelRoute
 from palladion.gate.problems import Problem
 from palladion.gate.upstream.answer import Answer
 from palladion.policy import RoutePolicy
@@ -72,7 +73,7 @@ def test_every_kind_has_a_decoder() -> None:
             route.decode(kind, b"{}")
 
 
-KNOWN = sorted({field.name for kind in KINDS.values() for field in msgspec.structs.fields(kind)})
+KNOWN = sorted({field.name for kind in KINDS.values() for field in msgspec.structs.fields(kind.asked)})
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),

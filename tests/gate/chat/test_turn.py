@@ -9,10 +9,10 @@ import pytest
 
 from palladion.errors import StorageError
 from palladion.gate.chat.budget import Reservation
-from palladion.gate.directory import Caller
+from palladion.gate.directory import WATCH, Caller
 from palladion.gate.problems import Problem
 from palladion.gate.requests import Digests
-from palladion.policy import RoutePolicy
+from palladion.policy import ContractPolicy, RoutePolicy
 from palladion.registry.rows import Standing
 from tests.gate.gates import House
 
@@ -96,6 +96,37 @@ def test_how_a_client_stands_when_the_answer_comes_decides(house: House, standin
             if status == 200:
                 assert msgspec.json.decode(response.body)["choices"][0]["logprobs"] is None
                 assert talk.details[0]["disclosed"] == "reduced"
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    ("actor", "disclosed", "decimals", "answers"),
+    [(WATCH, "contract", 5, 2), ("user:ada", "reduced", 3, 1)],
+    ids=["the watch", "a person"],
+)
+def test_a_promised_precision_holds_until_a_person_decides(
+    house: House, actor: str, disclosed: str, decimals: int, answers: int
+) -> None:
+    own = ContractPolicy(client="acme", decimals=5, top_k=2)
+
+    async def test() -> None:
+        async with talking(house, logprobs="top5", decimals=4, choices_max=2) as talk:
+            stages = talk.bench.gate.stages
+            stages.renew(msgspec.structs.replace(stages.policy, contract=(own,)))
+            talk.bench.put("throttled", actor=actor)
+            asked = {**HELLO, "logprobs": True, "top_logprobs": 5, "n": 2}
+            choices = msgspec.json.decode((await talk.ask(asked)).body)["choices"]
+            assert talk.details[-1]["disclosed"] == disclosed
+            assert len(choices) == answers
+            if actor == WATCH:
+                (first, *_) = choices[0]["logprobs"]["content"]
+                assert len(first["top_logprobs"]) == 2
+                assert first["logprob"] == round(-0.123456, decimals)
+            else:
+                assert choices[0]["logprobs"] is None
+            other = msgspec.json.decode((await talk.ask(asked, client="globex")).body)["choices"]
+            assert other[0]["logprobs"]["content"][0]["logprob"] == round(-0.123456, 4)
 
     run(test)
 

@@ -86,6 +86,13 @@ def test_a_mask_of_one_class_becomes_zeros_and_ones(shape: tuple[int, ...]) -> N
     assert shown.reshape(4, 4).tolist() == [[0, 0, 0, 0]] * 2 + [[1, 1, 1, 1]] * 2
 
 
+@pytest.mark.parametrize(("threshold", "painted"), [(1.76e308, 0), (-1.76e308, 1)])
+def test_a_threshold_beyond_the_type_of_the_scores_is_compared_all_the_same(threshold: float, painted: int) -> None:
+    with np.errstate(all="raise"):
+        shown = mask(np.zeros((1, 2, 2), np.float16), _mask(threshold=threshold), "reduced")
+    assert shown.tolist() == [[[painted] * 2] * 2]
+
+
 def test_a_coarser_mask_follows_from_the_finer_one() -> None:
     painted = np.random.default_rng(4).integers(0, 4, (2, 16, 13))
     contract = _mask(scores=None, label="m")

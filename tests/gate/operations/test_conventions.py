@@ -2,7 +2,7 @@
 
 import pytest
 
-from palladion.gate.chat.route import KINDS
+from palladion.gate.chat.kinds import KINDS
 from palladion.gate.operations import conventions
 
 

@@ -6,7 +6,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from palladion.gate.operations import figures as module
 from palladion.gate.operations.figures import Lag, resident_bytes
 from tests.gate.gates import MODEL, PATH, ROW, House, open_gate
 
@@ -23,8 +22,7 @@ def test_answered_and_refused_requests_are_counted(house: House) -> None:
     assert item.value("requests_in_progress") == 0
 
 
-def test_clients_are_counted_by_standing(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "CALLERS_AT_ONCE", 1)
+def test_clients_are_counted_by_standing(house: House) -> None:
     bench = open_gate(house)
     bench.put("throttled")
     item = watched(bench)

@@ -69,7 +69,6 @@ def test_what_is_read_for_each_request_or_command_changes_live(section: str, cha
         ("gate", "threads", 3),
         ("gate", "rows_max", 3),
         ("gate", "tls_key", "k"),
-        ("watch", "alpha_suspected", 0.002),
         ("retention", "queries", 1),
         ("operations", "listen", "127.0.0.1:1"),
         ("operations", "log", "json"),

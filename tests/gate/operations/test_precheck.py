@@ -12,6 +12,7 @@ from palladion.policy import parse_policy
 from tests.gate.gates import MODEL, House
 
 ISSUER = '[[issuer]]\nurl = "https://login.example"\naudience = "gate"\n'
+PORT = '[operations]\nlisten = "127.0.0.1:8711"\n'
 ROUTE = f'[[route]]\nmodel = "{MODEL}"\n'
 ELSEWHERE = '[[route]]\nmodel = "llm"\nprotocol = "openai"\nupstream = '
 JSON = (
@@ -37,6 +38,10 @@ def _check(house: House, text: str) -> None:
         (f'{ELSEWHERE}"https://a.example"\nupstream_ca = "no-ca"\n', "upstream_ca cannot be used"),
         ('[access]\npolicies = "no.cedar"\n', "access.policies: .*no.cedar"),
         (f'{ISSUER}keys = "no-jwks.json"\n', "issuer.keys of https://login.example: .*no-jwks.json"),
+        (
+            f"{PORT}[operators]\nissuer = 'https://login.example'\nclient_id = 'p'\nkeys = 'no-jwks.json'\n",
+            "operators.keys of https://login.example: .*no-jwks.json",
+        ),
         ('[gate]\nlisten = "0.0.0.0:8710"\n', "gate.listen: 0.0.0.0:8710 is not the loopback"),
         ('[gate]\ntls_certificate = "no.pem"\ntls_key = "no.key"\n', "gate.tls_certificate: .*no.pem is no file"),
         ('[operations]\nlisten = "0.0.0.0:8711"\n', "operations.listen: 0.0.0.0:8711 is not the loopback"),
@@ -49,6 +54,22 @@ def _check(house: House, text: str) -> None:
         (
             '[gate]\nlisten = "0.0.0.0:8710"\nbehind_proxy = true\n[operations]\nlisten = "127.0.0.1:8710"\n',
             "gate.listen and operations.listen are one port, 8710",
+        ),
+        (
+            '[gate]\nlisten = "[::1]:8710"\n[operations]\nlisten = "[0:0::1]:8710"\n',
+            "gate.listen and operations.listen are one port, 8710",
+        ),
+        (
+            '[gate]\nlisten = "127.0.0.1:8710"\ngrpc_listen = "localhost:8710"\n',
+            "gate.listen and gate.grpc_listen are one port, 8710",
+        ),
+        (
+            '[gate]\ngrpc_listen = "[::]:8711"\nbehind_proxy = true\n[operations]\nlisten = "127.0.0.1:8711"\n',
+            "gate.grpc_listen and operations.listen are one port, 8711",
+        ),
+        (
+            '[gate]\nlisten = "10.0.0.1:8710"\ngrpc_listen = "[::ffff:10.0.0.1]:8710"\nbehind_proxy = true\n',
+            "gate.listen and gate.grpc_listen are one port, 8710",
         ),
         ('[[route]]\nmodel = "nobody"\n', "route /v1/models/nobody/predict: no model 'nobody'"),
         (f'{ELSEWHERE}"http://127.0.0.1:1"\nmodel = "A B"\n'.replace('model = "llm"\n', ""), "route /v1/models/A B: "),
@@ -78,6 +99,8 @@ def test_what_serve_would_refuse_at_once_is_refused(house: House, text: str, mes
         f"{ISSUER}",
         '[operations]\nlisten = "127.0.0.1:8711"\n',
         '[gate]\nlisten = "127.0.0.1:0"\n[operations]\nlisten = "127.0.0.1:0"\n',
+        '[gate]\nlisten = "127.0.0.1:0"\ngrpc_listen = "127.0.0.1:0"\n[operations]\nlisten = "127.0.0.1:0"\n',
+        '[gate]\nlisten = "127.0.0.2:8710"\ngrpc_listen = "127.0.0.1:8710"\n[operations]\nlisten = "[::1]:8710"\n',
         '[gate]\nlisten = "unix:gate.sock"\n[operations]\nlisten = "127.0.0.1:8711"\n',
     ],
 )

@@ -51,7 +51,11 @@ def test_an_answer_names_model_version_and_what_is_disclosed() -> None:
     assert encoded.headers == [(b"content-type", b"application/json")]
 
 
-@pytest.mark.parametrize(("version", "shown"), [("3", 3), ("", ""), ("a1", "a1")])
+@pytest.mark.parametrize(
+    ("version", "shown"),
+    [("3", 3), ("", ""), ("a1", "a1"), ("9" * 15, 10**15 - 1), ("9" * 5000, "9" * 5000), ("\u0663", "\u0663")],
+    ids=["number", "none", "text", "largest", "beyond", "other-digits"],
+)
 def test_a_version_that_is_a_number_is_shown_as_one(version: str, shown: object) -> None:
     about = About("fraud", version, ABOUT.inputs, ABOUT.outputs)
     assert msgspec.json.decode(Predict(PATH, [X], rows_max=2).describe(PATH, about).body)["version"] == shown

@@ -12,11 +12,12 @@ import msgspec
 from palladion.gate.chat.asked import EmbeddingAsked, model_of
 from palladion.gate.chat.budget import Budget
 from palladion.gate.chat.embeddings import Embeddings
+from palladion.gate.chat.kinds import KINDS, Asked
 from palladion.gate.chat.problems import ErrorObject
 from palladion.gate.chat.relay import Relay
 from palladion.gate.chat.response_request import ResponseAsked
 from palladion.gate.chat.responses import Responses
-from palladion.gate.chat.route import Asked, ModelRoute
+from palladion.gate.chat.route import ModelRoute
 from palladion.gate.chat.terms import Terms
 from palladion.gate.chat.texts import Label, Texts
 from palladion.gate.chat.turn import Turn, Work, encoded
@@ -28,12 +29,6 @@ from palladion.gate.requests import JSON, Request, Response
 from palladion.gate.stages import Stages, level_of
 
 OWNER = "palladion"  # whose the models are, as clients see it
-_ACTIONS: Mapping[str, str] = {  # what a policy of access calls them
-    "/v1/chat/completions": "chat",
-    "/v1/completions": "complete",
-    "/v1/embeddings": "embed",
-    "/v1/responses": "chat",
-}
 
 
 class Asking(ErrorObject):
@@ -43,20 +38,21 @@ class Asking(ErrorObject):
     media_types = frozenset({JSON})
 
     def __init__(self, stages: Stages, kind: str, routes: Mapping[str, ModelRoute], budget: Budget) -> None:
-        """`kind` is one of `route.KINDS`; `routes` are by the names of their models."""
+        """`kind` is one of `KINDS`; `routes` are by the names of their models."""
         self._stages = stages
         self._kind = kind
+        self._action = KINDS[kind].action
         self._routes = routes
         self._budget = budget
 
     def allows(self, caller: Caller) -> bool:
         """Whether the caller may ask any of the models."""
-        return any(caller.may(_ACTIONS[self._kind], route.policy) for route in self._routes.values())
+        return any(caller.may(self._action, route.policy) for route in self._routes.values())
 
     async def answer(self, caller: Caller, request: Request) -> Response:
         """The response to a request. Raises Problem."""
         stages = self._stages
-        open_to = [route for route in self._routes.values() if caller.may(_ACTIONS[self._kind], route.policy)]
+        open_to = [route for route in self._routes.values() if caller.may(self._action, route.policy)]
         if not any(level_of(caller, route.policy) for route in open_to):
             raise Problem("suspended")
         # 2. admit: which model pays is known when the body is read
@@ -83,10 +79,10 @@ class Asking(ErrorObject):
 
     async def _turn(self, caller: Caller, request: Request, body: bytes, route: ModelRoute, asked: Asked) -> Turn:
         stages, policy = self._stages, route.policy
-        level = level_of(caller, policy)
-        if level is None:
+        disclosed = route.given_to(caller, stages.promises)
+        if disclosed is None:
             raise Problem("suspended")
-        given = route.given[level]
+        level, given = disclosed
         request_id = secrets.token_hex(REQUEST_ID_BYTES)
         label = Label(request_id, int(stages.clock.now().timestamp()), policy.model)
         work = _bound(asked, given, label, model=route.upstream_model, request_bytes=len(body))

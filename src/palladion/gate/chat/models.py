@@ -5,8 +5,9 @@ from pathlib import Path
 
 from palladion.gate.chat.budget import Budget, Unlimited
 from palladion.gate.chat.endpoint import Asking, Listing
+from palladion.gate.chat.kinds import KINDS
 from palladion.gate.chat.marks import TextMarks
-from palladion.gate.chat.route import KINDS, ModelRoute
+from palladion.gate.chat.route import ModelRoute
 from palladion.gate.endpoint import Endpoint
 from palladion.gate.stages import Stages
 from palladion.gate.upstream.limits import UpstreamLimits

@@ -11,29 +11,24 @@ from typing import Any, get_args
 import msgspec
 
 from palladion.errors import PolicyError
-from palladion.gate.chat.asked import ChatAsked, CompletionAsked, EmbeddingAsked
+from palladion.gate.chat.asked import ChatAsked
 from palladion.gate.chat.events import MEDIA_TYPE
+from palladion.gate.chat.kinds import KINDS, Asked
 from palladion.gate.chat.marks import TextMarks
 from palladion.gate.chat.pieces import bounded, decode
-from palladion.gate.chat.response_request import ResponseAsked
 from palladion.gate.chat.terms import Terms, terms
+from palladion.gate.directory import WATCH, Caller
 from palladion.gate.disclosure import Level
+from palladion.gate.disclosure.terms import Own
 from palladion.gate.problems import Problem
 from palladion.gate.requests import JSON
+from palladion.gate.stages import level_of
 from palladion.gate.upstream.errors import UpstreamError
 from palladion.gate.upstream.pool import Streamed, Upstream
 from palladion.policy import RoutePolicy
 
 log = logging.getLogger("palladion.gate")
 
-Asked = ChatAsked | CompletionAsked | EmbeddingAsked | ResponseAsked
-# What is asked, by the end of its path, which is the server's path as well.
-KINDS: Mapping[str, type[Asked]] = {
-    "/v1/chat/completions": ChatAsked,
-    "/v1/completions": CompletionAsked,
-    "/v1/embeddings": EmbeddingAsked,
-    "/v1/responses": ResponseAsked,
-}
 # Fields that no policy can let through, of vLLM, SGLang, TGI, llama.cpp and Ollama: code of the client's choice (logits
 # processors by name, templates, adapters by path), other names for the number of tokens, marks, prompts of others
 # (caches, transfers), and what tells of the inside of the model.
@@ -68,8 +63,23 @@ class ModelRoute:
         self.server = server
         self.marks = marks
         self.upstream_model = policy.upstream_model or policy.model
-        self.given: Mapping[Level, Terms] = {level: terms(policy, level) for level in get_args(Level)}
-        self._decoders = {path: _decoder(kind, policy) for path, kind in KINDS.items()}
+        self._given: Mapping[Level, Terms] = {level: terms(policy, level) for level in get_args(Level)}
+        self._decoders = {path: _decoder(kind.asked, policy) for path, kind in KINDS.items()}
+
+    def given_to(self, caller: Caller, promises: Own) -> tuple[Level, Terms] | None:
+        """What a caller is given, and the level of disclosure that it is; None for nothing, it is suspended.
+
+        As of arrays (`disclosure.terms`): who was promised a precision keeps all of it until a person decides.
+        """
+        level = level_of(caller, self.policy)
+        if level is None:
+            return None
+        own = promises.get((caller.client.organisation, caller.client.name)) if promises else None
+        if own is None:
+            return level, self._given[level]
+        if caller.decided_by == WATCH:
+            level = "contract"
+        return level, terms(self.policy, level, own)
 
     def decode(self, kind: str, body: bytes) -> Asked:
         """What a request asks, within what the route ever gives. Raises Problem."""

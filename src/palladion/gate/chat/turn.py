@@ -19,7 +19,7 @@ from palladion.gate.directory import Caller
 from palladion.gate.disclosure import Level
 from palladion.gate.problems import Problem
 from palladion.gate.requests import JSON, Request, Response
-from palladion.gate.stages import Stages, level_of
+from palladion.gate.stages import Stages
 from palladion.ledger.record import Record
 from palladion.ledger.writer import Receipt
 
@@ -106,11 +106,10 @@ class Turn:
     def renew(self) -> None:
         """Take the caller as it stands now. Raises Problem."""
         self.caller = self.stages.identify(self.request)
-        level = level_of(self.caller, self.route.policy)
-        if level is None:
+        disclosed = self.route.given_to(self.caller, self.stages.promises)
+        if disclosed is None:
             raise Problem("suspended")
-        if level != self.level:
-            self.level, self.given = level, self.route.given[level]
+        self.level, self.given = disclosed
 
     def observe(self) -> None:
         """Where the watch will see what was asked and answered: it does not know texts yet."""

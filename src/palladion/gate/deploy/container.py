@@ -28,12 +28,12 @@ FROM ${{BUILD_IMAGE}} AS build
 RUN apt-get update \\
  && apt-get install -y --no-install-recommends python3 python3-venv \\
  && rm -rf /var/lib/apt/lists/*
-# wheels put into wheels/ (pip wheel -w wheels palladion) are taken from there, and then nothing is downloaded
+# wheels put into wheels/ (pip wheel -w wheels {package}) are taken from there, and then nothing is downloaded
 COPY Containerfile wheels*/ /wheels/
 # hadolint ignore=DL3013
 RUN python3 -m venv /tools \\
  && if ls /wheels/*.whl >/dev/null 2>&1; then set -- --no-index --find-links /wheels; fi \\
- && /tools/bin/pip install --no-cache-dir --no-compile --target /app "$@" "palladion=={version}" \\
+ && /tools/bin/pip install --no-cache-dir --no-compile --target /app "$@" "{package}=={version}" \\
  && rm -rf /app/bin
 
 FROM ${{RUN_IMAGE}}
@@ -56,12 +56,8 @@ IGNORE = """\
 
 def containerfile(plan: Plan) -> str:
     """The text of the Containerfile. Raises PolicyError where nobody could reach the gate, or it could not begin."""
-    listen = plan.listen
-    if listen is not None and listen.loopback:
-        raise PolicyError(
-            f"gate.listen is {plan.policy.gate.listen}, which nobody reaches from outside the container",
-            'listen = "0.0.0.0:8710" with gate.tls_certificate and gate.tls_key, or gate.behind_proxy',
-        )
+    check_reachable(plan, "from outside the container")
+    ports = [address.port for address in (plan.listen, plan.grpc) if address is not None]
     return _TEXT.format(
         build=BUILD_IMAGE,
         run=RUN_IMAGE,
@@ -69,9 +65,26 @@ def containerfile(plan: Plan) -> str:
         home=HOME,
         user=USER,
         identity=identity_folder(plan),
-        publish="" if listen is None else f" -p {listen.port}:{listen.port}",
-        expose="" if listen is None else f"EXPOSE {listen.port}\n",
+        package=f"palladion[{','.join(plan.extras)}]" if plan.extras else "palladion",
+        publish="".join(f" -p {port}:{port}" for port in ports),
+        expose="".join(f"EXPOSE {port}\n" for port in ports),
     )
+
+
+def check_reachable(plan: Plan, whence: str) -> None:
+    """Raise PolicyError for an address that nobody reaches `whence`, and for operators whom nobody could tell apart."""
+    gate = plan.policy.gate
+    for name, address, text in (("listen", plan.listen, gate.listen), ("grpc_listen", plan.grpc, gate.grpc_listen)):
+        if address is not None and address.loopback:
+            raise PolicyError(
+                f"gate.{name} is {text}, which nobody reaches {whence}",
+                f'{name} = "0.0.0.0:{address.port}" with gate.tls_certificate and gate.tls_key, or gate.behind_proxy',
+            )
+    if plan.policy.operators.socket:
+        raise PolicyError(
+            "operators.socket is set, and in a container everybody is one user: nobody could tell operators apart",
+            "leave it out, and let them sign in: operators.issuer, with operations.listen",
+        )
 
 
 def identity_folder(plan: Plan) -> PurePosixPath:

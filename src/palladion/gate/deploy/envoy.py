@@ -35,7 +35,11 @@ def bootstrap(front: Front, *, authorization: Address | None = None) -> str:
     document = {
         "static_resources": {
             "listeners": [_listener(front, authorization)],
-            "clusters": [_gates(front), *([_authorizer(authorization)] if authorization is not None else [])],
+            "clusters": [
+                _gates(front),
+                *([_authorizer(authorization)] if authorization is not None else []),
+                *([_answering(front.answered_by)] if front.answered_by is not None else []),
+            ],
         },
         "overload_manager": {
             "resource_monitors": [
@@ -138,11 +142,20 @@ def _routes(front: Front) -> Document:
         # only what has not reached a gate: a query that may have been answered is the client's to repeat
         "retry_policy": {"retry_on": "connect-failure", "num_retries": 1},
     }
+    others: Document = {"direct_response": {"status": 404}}
+    if front.answered_by is not None:
+        # the gate gets a copy, and nobody waits for what it says to it
+        others = {"route": {"cluster": "answers", "timeout": target["timeout"]}}
+        target = {
+            "cluster": "answers",
+            "timeout": target["timeout"],
+            "request_mirror_policies": [{"cluster": "gates", "disable_shadow_host_suffix_append": True}],
+        }
     routes: list[Document] = [
         {"match": {"path_separated_prefix": path} if path != "/" else {"prefix": "/"}, "route": target}
         for path in front.paths
     ]
-    routes.append({"match": {"prefix": "/"}, "direct_response": {"status": 404}})
+    routes.append({"match": {"prefix": "/"}, **others})
     host: Document = {"name": "api", "domains": ["*"], "routes": routes}
     if front.removed:
         host["request_headers_to_remove"] = front.removed
@@ -238,12 +251,20 @@ def _ask_first(server: Address) -> Document:
 
 
 def _authorizer(server: Address) -> Document:
+    return _one(server, "authorization")
+
+
+def _answering(server: Address) -> Document:
+    return _one(server, "answers")
+
+
+def _one(server: Address, name: str) -> Document:
     return {
-        "name": "authorization",
+        "name": name,
         "type": "STATIC" if server.is_ip else "STRICT_DNS",
         "connect_timeout": f"{CONNECT_SECONDS}s",
         "load_assignment": {
-            "cluster_name": "authorization",
+            "cluster_name": name,
             "endpoints": [{"lb_endpoints": [{"endpoint": {"address": _socket(server)}}]}],
         },
     }

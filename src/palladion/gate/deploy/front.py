@@ -37,7 +37,10 @@ class Worker:
 
 @dataclass(frozen=True)
 class Front:
-    """What a proxy needs to know. `authority` is a file with who vouches for the certificates of gates, if any."""
+    """What a proxy needs to know. `authority` is a file with who vouches for the certificates of gates, if any.
+
+    Where `answered_by` is a server, that one answers, and the gate gets copies of what is asked.
+    """
 
     listen: Address
     certificate: str
@@ -45,6 +48,7 @@ class Front:
     workers: tuple[Worker, ...]
     plan: Plan
     authority: str = ""
+    answered_by: Address | None = None
 
     @property
     def paths(self) -> list[str]:
@@ -55,12 +59,20 @@ class Front:
     def removed(self) -> list[str]:
         """Headers that only a proxy may say: what clients put there never arrives."""
         proxy = self.plan.policy.proxy
-        told = (proxy.user_header, proxy.payment_header, proxy.address_header)
+        links = (proxy.payment_header, proxy.device_header, proxy.tls_header)
+        told = (proxy.user_header, *links, proxy.address_header)
         return [name for name in told if name]
 
 
 def make_front(
-    policy: Policy, *, listen: str, certificate: str, key: str, workers: tuple[str, ...], authority: str = ""
+    policy: Policy,
+    *,
+    listen: str,
+    certificate: str,
+    key: str,
+    workers: tuple[str, ...],
+    authority: str = "",
+    answered_by: str = "",
 ) -> Front:
     """What a proxy needs to know. Raises PolicyError on what cannot be served so."""
     plan = make_plan(policy)
@@ -70,6 +82,11 @@ def make_front(
         workers = (policy.gate.listen,)
     if len(workers) > WORKERS_MAX:
         raise PolicyError(f"{len(workers)} gates, at most {WORKERS_MAX} are allowed")
+    if answered_by and len(workers) > 1:
+        raise PolicyError(
+            "copies go to one gate: they are not sent by credential, so each of several would see a part of everybody",
+            "name one by --worker",
+        )
     if len(set(workers)) < len(workers):
         raise PolicyError("a gate is named twice")
     if policy.gate.tls_certificate and not authority:
@@ -92,6 +109,7 @@ def make_front(
         tuple(_worker(text, secure=secure) for text in workers),
         plan,
         authority,
+        parse_address(answered_by) if answered_by else None,
     )
 
 

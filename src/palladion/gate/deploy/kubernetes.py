@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from palladion.errors import PolicyError
-from palladion.gate.deploy.container import HOME, USER
+from palladion.gate.deploy.container import HOME, USER, check_reachable
 from palladion.gate.deploy.plan import Address, Plan, absolute
 
 Document = dict[str, Any]
@@ -87,11 +87,7 @@ def _required(plan: Plan) -> Address:
         raise PolicyError(
             f"gate.listen is {policy.gate.listen}, which nobody reaches from another pod", 'listen = "0.0.0.0:8710"'
         )
-    if plan.listen.loopback:
-        raise PolicyError(
-            f"gate.listen is {policy.gate.listen}, which nobody reaches from another pod",
-            'listen = "0.0.0.0:8710" with gate.tls_certificate and gate.tls_key, or gate.behind_proxy',
-        )
+    check_reachable(plan, "from another pod")
     if policy.registry.url.startswith("sqlite") or policy.installation.directory.startswith(("/", "~")):
         raise PolicyError(
             "installation.directory and registry.url have to be left as they are: a volume is mounted there"
@@ -138,6 +134,8 @@ def _deployment(plan: Plan, listen: Address) -> Document:
 
 def _gate(plan: Plan, listen: Address) -> Document:
     ports = [{"name": "api", "containerPort": listen.port, "protocol": "TCP"}]
+    if plan.grpc is not None:
+        ports.append({"name": "grpc", "containerPort": plan.grpc.port, "protocol": "TCP"})
     if plan.operations is not None and not plan.operations.loopback:
         ports.append({"name": "metrics", "containerPort": plan.operations.port, "protocol": "TCP"})
     return {
@@ -212,6 +210,10 @@ def _probe(plan: Plan, listen: Address, path: str) -> Document:
 
 def _service(plan: Plan, listen: Address) -> Document:
     ports = [{"name": "api", "port": listen.port, "targetPort": "api", "protocol": "TCP"}]
+    if plan.grpc is not None:
+        # what balances connections would send all calls of one to one gate, and what speaks HTTP/1.1 none
+        grpc = {"name": "grpc", "port": plan.grpc.port, "targetPort": "grpc", "protocol": "TCP", "appProtocol": "grpc"}
+        ports.append(grpc)
     if plan.operations is not None and not plan.operations.loopback:
         ports.append({"name": "metrics", "port": plan.operations.port, "targetPort": "metrics", "protocol": "TCP"})
     return {
@@ -223,17 +225,17 @@ def _service(plan: Plan, listen: Address) -> Document:
 
 
 def _network_policy(plan: Plan, listen: Address) -> Document:
-    ingress: list[Document] = [
-        {"from": [{"namespaceSelector": {"matchLabels": _CALLER}}], "ports": [{"port": listen.port, "protocol": "TCP"}]}
-    ]
+    asked = [address.port for address in (listen, plan.grpc) if address is not None]
+    ports = [{"port": port, "protocol": "TCP"} for port in asked]
+    ingress: list[Document] = [{"from": [{"namespaceSelector": {"matchLabels": _CALLER}}], "ports": ports}]
     if plan.operations is not None and not plan.operations.loopback:
         port = {"port": plan.operations.port, "protocol": "TCP"}
         ingress.append({"from": [{"namespaceSelector": {"matchLabels": _SCRAPER}}], "ports": [port]})
     egress: list[Document] = []
     if any(not server.is_ip for server in plan.servers):
         names = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}}}
-        ports = [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]
-        egress.append({"to": [{**names, "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}}}], "ports": ports})
+        asking = [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]
+        egress.append({"to": [{**names, "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}}}], "ports": asking})
     for server in plan.servers:
         if server.loopback:
             continue  # of the same pod

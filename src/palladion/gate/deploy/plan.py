@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from palladion.errors import PolicyError
 from palladion.gate.listener import DRAIN_SECONDS, UNIX
-from palladion.policy import Policy, RoutePolicy
+from palladion.policy import IssuerPolicy, Policy, RoutePolicy
 
 CLOSE_SECONDS = 30  # for the ledger, the registry and commands that are at work, after the last answer
 
@@ -44,14 +44,31 @@ class Address:
 
 
 @dataclass(frozen=True)
+class Socket:
+    """A Unix socket that the gate makes: its path as `setting` says it, and the group that may connect, if one may."""
+
+    setting: str
+    path: str
+    group: str = ""
+
+
+@dataclass(frozen=True)
 class Plan:
-    """How one gate is run. `listen` is None for a Unix socket."""
+    """How one gate is run. `listen` is None for a Unix socket; `sockets` has that one too."""
 
     policy: Policy
     listen: Address | None
+    grpc: Address | None
     operations: Address | None
+    sockets: tuple[Socket, ...]
     servers: tuple[Address, ...]
     files: tuple[str, ...]
+
+    @property
+    def extras(self) -> tuple[str, ...]:
+        """What has to be installed besides, as packagers name it."""
+        wanted = {"grpc": self.grpc is not None, "otel": bool(self.policy.operations.otlp)}
+        return tuple(name for name, is_wanted in wanted.items() if is_wanted)
 
     @property
     def stop_seconds(self) -> int:
@@ -68,21 +85,26 @@ class Plan:
     @property
     def local(self) -> bool:
         """Whether it neither listens to nor asks anybody beyond this host."""
-        listens = [address for address in (self.listen, self.operations) if address is not None]
+        listens = [address for address in (self.listen, self.grpc, self.operations) if address is not None]
         return all(address.loopback for address in [*listens, *self.servers])
 
 
 def make_plan(policy: Policy) -> Plan:
     """What a policy says of how its gate is run. Raises PolicyError on what cannot be written into files of others."""
     gate, operations = policy.gate, policy.operations
-    listen = None if gate.listen.startswith(UNIX) else _address(gate.listen, secure=bool(gate.tls_certificate))
-    named = tuple(dict.fromkeys(_files(policy)))
+    secure = bool(gate.tls_certificate)
+    named, sockets = tuple(dict.fromkeys(_files(policy))), tuple(_sockets(policy))
     for name in named:
         plain(name, "the name of a file in the policy")
+    for socket in sockets:
+        plain(socket.path, socket.setting)
+        plain(socket.group, f"the group of {socket.setting}")
     return Plan(
         policy,
-        listen,
+        None if gate.listen.startswith(UNIX) else _address(gate.listen, secure=secure),
+        _address(gate.grpc_listen, secure=secure) if gate.grpc_listen else None,
         _address(operations.listen, secure=bool(operations.tls_certificate)) if operations.listen else None,
+        sockets,
         tuple(dict.fromkeys(_servers(policy))),
         named,
     )
@@ -118,7 +140,7 @@ def _files(policy: Policy) -> Iterator[str]:
     named += [operations.tls_certificate, operations.tls_key, operations.token, policy.access.policies]
     for route in policy.route:
         named += [route.upstream_key, route.upstream_ca, route.upstream_certificate, route.upstream_certificate_key]
-    for issuer in policy.issuer:
+    for issuer in _issuers(policy):
         named += [issuer.ca, "" if "://" in issuer.keys else issuer.keys]
     yield from filter(None, named)
 
@@ -126,7 +148,7 @@ def _files(policy: Policy) -> Iterator[str]:
 def _servers(policy: Policy) -> Iterator[Address]:
     addresses = [route.upstream for route in policy.route if not route.upstream.startswith(UNIX)]
     # keys in a file are not fetched from anybody
-    addresses += [issuer.keys or issuer.url for issuer in policy.issuer if not issuer.keys or "://" in issuer.keys]
+    addresses += [issuer.keys or issuer.url for issuer in _issuers(policy) if not issuer.keys or "://" in issuer.keys]
     addresses.append(policy.operations.otlp)
     for address in filter(None, addresses):
         split = urlsplit(address)
@@ -135,6 +157,21 @@ def _servers(policy: Policy) -> Iterator[Address]:
         except ValueError:
             raise PolicyError(f"{address} has no port between 0 and 65535") from None
         yield Address(plain(split.hostname or "", "the name of a server"), port, split.scheme == "https")
+
+
+def _issuers(policy: Policy) -> Iterator[IssuerPolicy]:
+    """Those of clients, and that of operators."""
+    yield from policy.issuer
+    if policy.operators.issuer:
+        yield policy.operators.as_issuer
+
+
+def _sockets(policy: Policy) -> Iterator[Socket]:
+    gate, operators = policy.gate, policy.operators
+    if gate.listen.startswith(UNIX):
+        yield Socket("gate.listen", gate.listen.removeprefix(UNIX), gate.socket_group)
+    if operators.socket:
+        yield Socket("operators.socket", operators.socket, operators.socket_group)
 
 
 def _address(listen: str, *, secure: bool) -> Address:

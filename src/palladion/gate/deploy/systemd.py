@@ -5,14 +5,19 @@ Every line beyond the usual ones is one of `systemd-analyze security`; what is l
 
 from pathlib import Path
 
+from palladion.errors import PolicyError
 from palladion.gate.deploy.plan import Plan, plain
 
 NAME = "palladion.service"
 DESCRIPTORS = 8192  # connections, and files that the ledger writes at once
+_RUN = Path("/run")  # folders there are gone after a start of the machine, and systemd makes them
 
 
 def unit(plan: Plan, *, home: Path, directory: Path, identity: Path, program: str, user: str) -> str:
-    """The text of the unit: `program` serves the installation at `home`, as `user`, and writes to `directory`."""
+    """The text of the unit: `program` serves the installation at `home`, as `user`, and writes to `directory`.
+
+    Raises PolicyError where it could not make a socket that the policy names, and on names that no file can hold.
+    """
     for path in (str(home), str(directory), str(identity), program, user):
         plain(path, "a path of the unit")
     lines = [
@@ -40,7 +45,8 @@ def unit(plan: Plan, *, home: Path, directory: Path, identity: Path, program: st
         "ProtectSystem=strict",
         f'ReadWritePaths="{directory}"',
         f'ReadOnlyPaths="{home}"',
-        *_home_lines(home, directory, identity),
+        *_socket_lines(plan, home, directory),
+        *_home_lines(home, directory, identity, *_socket_folders(plan, home)),
         "PrivateTmp=true",
         "PrivateDevices=true",
         "",
@@ -65,6 +71,7 @@ def unit(plan: Plan, *, home: Path, directory: Path, identity: Path, program: st
         "SystemCallArchitectures=native",
         "SystemCallFilter=@system-service",
         "SystemCallFilter=~@privileged",
+        *_group_lines(plan),
         "SystemCallErrorNumber=EPERM",
         "",
         "# it speaks IP, and to commands through a socket",
@@ -77,12 +84,39 @@ def unit(plan: Plan, *, home: Path, directory: Path, identity: Path, program: st
     return "\n".join(lines) + "\n"
 
 
-def _home_lines(home: Path, directory: Path, identity: Path) -> list[str]:
+def _socket_lines(plan: Plan, home: Path, directory: Path) -> list[str]:
+    """Let it make its sockets, in folders that hold nothing it must not change."""
+    lines: list[str] = []
+    for socket, folder in zip(plan.sockets, _socket_folders(plan, home), strict=True):
+        if folder.parent == _RUN:
+            # whoever may connect has to get through, and each socket has a mode of its own
+            lines += [f'RuntimeDirectory="{folder.name}"', "RuntimeDirectoryMode=0755"]
+        elif folder in (home, *home.parents, _RUN):
+            raise PolicyError(
+                f"{socket.setting} is {socket.path}, and {folder} is read-only to the unit",
+                "give it a folder that systemd makes, for example /run/palladion/gate.sock",
+            )
+        elif not folder.is_relative_to(directory):
+            lines.append(f'ReadWritePaths="{folder}"')
+    return list(dict.fromkeys(lines))
+
+
+def _group_lines(plan: Plan) -> list[str]:
+    """Let it give a socket to a group, which has to be one of its own."""
+    groups = dict.fromkeys(socket.group for socket in plan.sockets if socket.group)
+    if not groups:
+        return []
+    return ["SystemCallFilter=@chown", f"SupplementaryGroups={' '.join(groups)}"]
+
+
+def _socket_folders(plan: Plan, home: Path) -> list[Path]:
+    return [(home / Path(socket.path).expanduser()).parent for socket in plan.sockets]
+
+
+def _home_lines(*paths: Path) -> list[str]:
     """Hide the folders of people, unless the installation lies in one."""
-    if any(str(path).startswith(("/home/", "/root/", "/run/user/")) for path in (home, directory, identity)):
-        return [
-            "# installation or host identity is in the folder of a person; elsewhere, ProtectHome=true would hide them"
-        ]
+    if any(f"{path}/".startswith(("/home/", "/root/", "/run/user/")) for path in paths):
+        return ["# something of it is in the folder of a person; elsewhere, ProtectHome=true would hide those"]
     return ["ProtectHome=true"]
 
 

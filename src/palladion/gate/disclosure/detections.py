@@ -55,7 +55,8 @@ def _painted(values: NDArray[Any], contract: Contract, level: Level) -> NDArray[
     shown = decimal_sides(threshold, contract.decimals).kept(to_decimals(values, contract.decimals), values)
     if level == "contract":
         return shown
-    painted = (shown >= threshold).astype(np.int64)
+    # in double precision: the type of the scores may not hold the threshold
+    painted = (shown >= np.float64(threshold)).astype(np.int64)
     flat = painted.reshape(len(painted), *[size for size in painted.shape[1:] if size != 1 or painted.ndim == 3])
     return _blocks_of_classes(flat, contract, level).reshape(values.shape).astype(np.float64)
 

@@ -88,9 +88,7 @@ class JsonPaths:
         outputs = {port.name for port in about.outputs}
         document = {
             "model": about.model,
-            **(
-                {"version": int(about.version) if about.version.isdecimal() else about.version} if about.version else {}
-            ),
+            **({"version": about.number} if about.version else {}),
             "inputs": self._asked.described(self._asked.names),
             "outputs": self._answered.described(outputs),
         }

@@ -10,11 +10,10 @@ from functools import lru_cache
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import msgspec
-import numpy as np
 from msgspec import UNSET, Meta, Struct, UnsetType
 from numpy.typing import NDArray
 
-from palladion.gate.decode import WORDS_CHARACTERS_MAX, Feeds
+from palladion.gate.decode import WORDS_CHARACTERS_MAX, Feeds, is_finite
 from palladion.gate.problems import Problem
 from palladion.gate.protocols.protocol import About, Asked, Encoded, Headers
 from palladion.gate.protocols.tensors import (
@@ -105,7 +104,8 @@ _USUAL: Mapping[type, msgspec.json.Decoder[Any]] = {
 }
 
 
-@dataclass(frozen=True)
+# not frozen, as it is made for each request
+@dataclass(eq=False, slots=True)
 class Form:
     """What an answer needs to know of its request: the id, whether outputs are binary, and which were asked for."""
 
@@ -175,13 +175,12 @@ class OpenInference:
     def encode(self, asked: Asked, outputs: Mapping[str, NDArray[Any]], about: About) -> Encoded:
         """The answer to a client: of what is disclosed, what it asked for, or all where that leaves nothing."""
         form: Form = asked.form
-        ports = {port.name: port for port in about.outputs}
-        names = [name for name in outputs if name in form.outputs] or list(outputs)
+        names = [name for name in outputs if name in form.outputs] if form.outputs else ()
         tensors, sections = [], []
-        for name in names:
+        for name in names or outputs:
             values = outputs[name]
             # rounding leaves numbers in double precision, and clients expect the type that was described
-            layout = _layout(name, ports[name].dtype if name in ports else _dtype(values), values.ndim)
+            layout = _layout(name, about.types.get(name) or _dtype(values), values.ndim)
             tensor: dict[str, Any] = {"name": name, "shape": list(values.shape), "datatype": layout.datatype}
             if form.outputs.get(name, form.binary):
                 sections.append(layout.write_binary(values))
@@ -226,7 +225,7 @@ class OpenInference:
         return _parsed(text)
 
     def _form(self, request: _Request[Any]) -> Form:
-        binary, outputs = request.parameters.binary_data_output, {}
+        binary, outputs = request.parameters.binary_data_output, dict[str, bool]()
         for number, output in enumerate(request.outputs):
             field = f"outputs[{number}].name"
             if output.name not in self._outputs:
@@ -255,14 +254,16 @@ class OpenInference:
                 feeds[tensor.name] = _read(layout, tensor, sections)
             except TensorError as error:
                 raise Problem("bad-input", str(error), field=f"{field}{error.place}"[:WORDS_CHARACTERS_MAX]) from None
-        missing = [name for name in self._inputs if name not in feeds]
-        if missing:
+        if len(feeds) != len(self._inputs):
+            missing = [name for name in self._inputs if name not in feeds]
             raise Problem("bad-input", f"the input {missing[0]} is missing", field="inputs")
         try:
             sections.end()
         except TensorError as error:
             raise Problem("bad-input", str(error), field="inputs") from None
         # in the order in which the model names them, which the watch goes by
+        if len(feeds) == 1:
+            return feeds, rows
         return {name: feeds[name] for name in self._inputs}, rows
 
     def _check_rows(self, got: int, rows: int) -> None:
@@ -322,7 +323,7 @@ def _read(layout: Layout, tensor: Any, sections: Sections) -> NDArray[Any]:
 
 
 def _finite(values: NDArray[Any], layout: Layout) -> list[Any]:
-    if values.dtype.kind == "f" and not np.isfinite(values).all():
+    if not is_finite(values):
         raise Problem("model-failed")  # JSON has no word for it
     return layout.write_json(values)
 

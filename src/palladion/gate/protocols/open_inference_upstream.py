@@ -5,7 +5,8 @@ Whatever is not exactly an answer to what was asked is a FormatError that says w
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from functools import lru_cache
+from typing import Annotated, Any, Generic, TypeVar
 from urllib.parse import quote
 
 import msgspec
@@ -33,6 +34,7 @@ from palladion.gate.requests import JSON
 from palladion.model.run import Port
 
 TENSORS_MAX = 256  # inputs, and outputs, of a model
+SHAPES_MAX = 256  # of requests, whose JSON is kept: a few hundred bytes each
 SHOWN_CHARACTERS_MAX = 100  # of what an upstream says, in messages for the operator
 BINARY_EXTENSIONS = frozenset({"binary_tensor_data", "binary_tensor_data_extension"})  # as Triton and KServe name it
 
@@ -59,20 +61,39 @@ class _Parameters(Struct, frozen=True):
     binary_data_size: Annotated[int, Meta(ge=0)] | UnsetType = UNSET
 
 
-class _Output(Struct, frozen=True):
+class _Tensor(Struct, frozen=True):
     name: _Name
     datatype: Annotated[str, Meta(max_length=20)]
     shape: Annotated[list[Annotated[int, Meta(ge=0, le=SIZE_MAX)]], Meta(max_length=RANK_MAX)]
     parameters: _Parameters | None = None
+
+
+class _Output(_Tensor, frozen=True):
     data: msgspec.Raw | UnsetType = UNSET
 
 
-class _Answer(Struct, frozen=True):
-    outputs: Annotated[list[_Output], Meta(max_length=TENSORS_MAX)]
+# The usual form: flat data of one type, which is read in one go. Whatever is not so is read again, and more exactly.
+class _Floats(_Tensor, frozen=True):
+    data: list[float] | UnsetType = UNSET
+
+
+class _Integers(_Tensor, frozen=True):
+    data: list[int] | UnsetType = UNSET
+
+
+_AnyOutput = TypeVar("_AnyOutput", bound=_Tensor)
+
+
+class _Answer(Struct, Generic[_AnyOutput], frozen=True):
+    outputs: Annotated[list[_AnyOutput], Meta(max_length=TENSORS_MAX)]
     model_name: str = ""
 
 
-_ANSWER = msgspec.json.Decoder(_Answer)
+_ANSWER = msgspec.json.Decoder(_Answer[_Output])
+_USUAL: Mapping[type, msgspec.json.Decoder[Any]] = {
+    float: msgspec.json.Decoder(_Answer[_Floats]),
+    int: msgspec.json.Decoder(_Answer[_Integers]),
+}
 _METADATA = msgspec.json.Decoder(_Metadata)
 _SERVER = msgspec.json.Decoder(_Server)
 
@@ -140,6 +161,9 @@ class OpenInferenceUpstream:
         }
         self._others = {port.name for port in described.outputs} - self._outputs.keys()
         self._binary = binary
+        self._announced = lru_cache(SHAPES_MAX)(self._announce)
+        kinds = {layout.kind for layout in self._outputs.values()}
+        self._usual = _USUAL.get(kinds.pop()) if len(kinds) == 1 else None
         self._ask = [
             {"name": name, "parameters": {"binary_data": True}} if binary else {"name": name} for name in self._outputs
         ]
@@ -148,21 +172,40 @@ class OpenInferenceUpstream:
         """The target of a POST, and what is sent. Raises ValueError unless there is one array for each input."""
         if feeds.keys() != self._inputs.keys():
             raise ValueError("the inputs are not those of the model")
-        tensors, sections = [], []
-        for name, layout in self._inputs.items():
-            tensor: dict[str, Any] = {"name": name, "shape": list(feeds[name].shape), "datatype": layout.datatype}
-            # 16 bits of BF16 have no form in JSON that all servers agree on
-            if self._binary:
-                sections.append(layout.write_binary(feeds[name]))
-                tensor["parameters"] = {"binary_data_size": len(sections[-1])}
-            else:
-                tensor["data"] = layout.write_json(feeds[name])
-            tensors.append(tensor)
+        if self._binary:
+            sections = [layout.write_binary(feeds[name]) for name, layout in self._inputs.items()]
+            text, headers = self._announced(
+                tuple([feeds[name].shape for name in self._inputs]), tuple(map(len, sections))
+            )
+            return self._target, Encoded(b"".join([text, *sections]), headers)
+        tensors = [
+            {
+                "name": name,
+                "shape": feeds[name].shape,
+                "datatype": layout.datatype,
+                # 16 bits of BF16 have no form in JSON that all servers agree on
+                "data": layout.write_json(feeds[name]),
+            }
+            for name, layout in self._inputs.items()
+        ]
         text = msgspec.json.encode({"inputs": tensors, "outputs": self._ask})
-        if not self._binary:
-            return self._target, Encoded(text, [(b"content-type", JSON)])
-        headers = [(b"content-type", OCTETS), (HEADER_LENGTH, str(len(text)).encode())]
-        return self._target, Encoded(b"".join([text, *sections]), headers)
+        return self._target, Encoded(text, [(b"content-type", JSON)])
+
+    def _announce(
+        self, shapes: Sequence[Sequence[int]], sizes: Sequence[int]
+    ) -> tuple[bytes, list[tuple[bytes, bytes]]]:
+        """The JSON before binary tensors of these shapes and sizes in bytes, and the headers that go with it."""
+        tensors = [
+            {
+                "name": name,
+                "shape": shape,
+                "datatype": layout.datatype,
+                "parameters": {"binary_data_size": size},
+            }
+            for (name, layout), shape, size in zip(self._inputs.items(), shapes, sizes, strict=True)
+        ]
+        text = msgspec.json.encode({"inputs": tensors, "outputs": self._ask})
+        return text, [(b"content-type", OCTETS), (HEADER_LENGTH, str(len(text)).encode())]
 
     def decode_answer(self, body: bytes, headers: Sequence[tuple[bytes, bytes]], rows: int) -> Outputs:
         """The wanted outputs by name. Raises FormatError."""
@@ -171,7 +214,7 @@ class OpenInferenceUpstream:
             raise FormatError(f"its answer has {len(lengths)} headers {HEADER_LENGTH.decode()}")
         try:
             text, rest = split_body(body, lengths[0] if lengths else None)
-            answer = _ANSWER.decode(text)
+            answer = self._parsed(text)
             if answer.model_name not in {"", self._model}:
                 raise TensorError(f"it is of the model {answer.model_name[:SHOWN_CHARACTERS_MAX]!r}")
             return self._read_outputs(answer, Sections(rest), rows)
@@ -183,7 +226,17 @@ class OpenInferenceUpstream:
             kind = NotFiniteError if says_not_finite(body) else FormatError
             raise kind(f"its answer cannot be read: {str(error)[:SHOWN_CHARACTERS_MAX]}") from None
 
-    def _read_outputs(self, answer: _Answer, sections: Sections, rows: int) -> dict[str, NDArray[Any]]:
+    def _parsed(self, text: bytes) -> _Answer[Any]:
+        if self._usual is not None:
+            try:
+                answer: _Answer[Any] = self._usual.decode(text)
+            except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+                pass  # nested data, outputs of other types, or a fault that is told by where it is
+            else:
+                return answer
+        return _ANSWER.decode(text)
+
+    def _read_outputs(self, answer: _Answer[Any], sections: Sections, rows: int) -> dict[str, NDArray[Any]]:
         found: dict[str, NDArray[Any]] = {}
         for tensor in answer.outputs:
             binary_size = UNSET if tensor.parameters is None else tensor.parameters.binary_data_size
@@ -202,13 +255,15 @@ class OpenInferenceUpstream:
                 raise TensorError(f"the output {tensor.name!r} has {tensor.shape[0]} rows for {rows}")
             if isinstance(binary_size, int):
                 found[tensor.name] = layout.read_binary(sections.take(binary_size), tensor.shape)
+            elif isinstance(tensor.data, list):
+                found[tensor.name] = layout.read_flat(tensor.data, tensor.shape)
             elif isinstance(tensor.data, msgspec.Raw):
                 found[tensor.name] = layout.read_json(tensor.data, tensor.shape)
             else:
                 raise TensorError(f"the output {tensor.name!r} has no data")
         sections.end()
-        missing = [name for name in self._outputs if name not in found]
-        if missing:
+        if len(found) != len(self._outputs):
+            missing = [name for name in self._outputs if name not in found]
             raise TensorError(f"the output {missing[0]!r} is missing")
         return found
 

@@ -29,22 +29,18 @@ class Predict:
     def encode(self, asked: Asked, outputs: Mapping[str, NDArray[Any]], about: About) -> Encoded:
         """The answer to a client."""
         named = {name: values.tolist() for name, values in outputs.items()}
-        document = {"model": about.model, "version": _number(about.version), "outputs": named}
+        document = {"model": about.model, "version": about.number, "outputs": named}
         return Encoded(msgspec.json.encode(document), [(b"content-type", JSON)])
 
     def describe(self, path: str, about: About) -> Encoded:
         """Names, types and shapes of inputs and of what clients may get."""
         document = {
             "model": about.model,
-            "version": _number(about.version),
+            "version": about.number,
             "inputs": [_port(port) for port in about.inputs],
             "outputs": [_port(port) for port in about.outputs],
         }
         return Encoded(msgspec.json.encode(document), [(b"content-type", JSON)])
-
-
-def _number(version: str) -> int | str:
-    return int(version) if version.isdecimal() else version
 
 
 def _port(port: Port) -> dict[str, object]:

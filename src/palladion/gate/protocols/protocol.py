@@ -6,6 +6,7 @@ what is watched and what is disclosed is decided between the two halves.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
@@ -15,6 +16,8 @@ from palladion.gate.contract import Outputs
 from palladion.gate.decode import Feeds
 from palladion.gate.problems import Problem
 from palladion.model.run import Port
+
+NUMBER_DIGITS_MAX = 15  # every reader of JSON holds so many; an upstream may name its versions by any text
 
 Headers = Mapping[bytes, bytes]
 
@@ -31,8 +34,21 @@ class About:
     inputs: Sequence[Port]
     outputs: Sequence[Port]
 
+    @cached_property
+    def types(self) -> Mapping[str, str]:
+        """The types of outputs, by name."""
+        return {port.name: port.dtype for port in self.outputs}
 
-@dataclass(frozen=True, eq=False)
+    @cached_property
+    def number(self) -> int | str:
+        """The version as JSON says it: a number, unless an upstream names its versions otherwise."""
+        text = self.version
+        is_number = text.isascii() and text.isdecimal() and len(text) <= NUMBER_DIGITS_MAX
+        return int(text) if is_number else text
+
+
+# not frozen, as nothing that is made for each request: that triples what making one costs
+@dataclass(eq=False, slots=True)
 class Asked:
     """A decoded request: arrays by input name, the number of queries, and what its answer needs to know of it."""
 
@@ -41,7 +57,7 @@ class Asked:
     form: Any = None
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, slots=True)
 class Encoded:
     """A body and the headers that belong to it, besides its length."""
 

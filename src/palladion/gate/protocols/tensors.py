@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from palladion.gate.decode import packed
+from palladion.gate.decode import is_finite, packed
 from palladion.model.run import STRING, Port
 
 DATATYPES: Mapping[str, str] = {
@@ -36,6 +36,7 @@ SIZE_MAX = 2**40  # of one dimension: the product of RANK_MAX of them is still a
 _BF16_INFINITE = np.uint16(0x7F80)  # an exponent of ones: infinite, or no number
 OUT_OF_RANGE = "Number out of range"  # as msgspec says of 1e999
 _NOT_FINITE = (b"NaN", b"Infinity")
+_NOTHING = memoryview(b"")
 _LENGTH = struct.Struct("<I")  # before each element of BYTES
 
 
@@ -65,6 +66,7 @@ class Layout:
         self._sizes = [size if isinstance(size, int) else None for size in port.shape]
         self._is_text = port.dtype == STRING
         self._dtype = np.dtype(object) if self._is_text else np.dtype(port.dtype)
+        self._wire = self._dtype.newbyteorder("<")
         # element size on the wire; texts have a length each
         self._item_bytes = 0 if self._is_text else 2 if self.datatype == BF16 else self._dtype.itemsize
         self.kind: type = str if self._is_text else {"b": bool, "f": float}.get(self._dtype.kind, int)
@@ -78,13 +80,14 @@ class Layout:
         """Raise TensorError unless both are as the port says."""
         if datatype != self.datatype:
             raise TensorError(f"its datatype is {datatype[:20]!r}, expected {self.datatype}", ".datatype")
-        fits = len(shape) == len(self._sizes) and all(
-            want in {None, got} for want, got in zip(self._sizes, shape, strict=True)
-        )
+        fits = len(shape) == len(self._sizes)
+        for want, got in zip(self._sizes, shape, strict=False):
+            if want is not None and want != got:
+                fits = False
         if not fits:
             expected = "×".join("any" if size is None else str(size) for size in self._sizes)
-            got = "×".join(map(str, shape[:RANK_MAX])) or "none"
-            raise TensorError(f"its shape is {got[:100]}, expected {expected}", ".shape")
+            shown = "×".join(map(str, shape[:RANK_MAX])) or "none"
+            raise TensorError(f"its shape is {shown[:100]}, expected {expected}", ".shape")
 
     def read_json(self, data: msgspec.Raw, shape: Sequence[int]) -> NDArray[Any]:
         """The array of a checked `shape`, from a flat list or lists in lists. Raises TensorError."""
@@ -140,7 +143,7 @@ class Layout:
                 raise TensorError("a byte is neither 0 nor 1", ".data")
             return raw.astype(np.bool_).reshape(shape)
         # a copy: aligned, writable, and without the rest of the body
-        array = np.frombuffer(data, self._dtype.newbyteorder("<")).astype(self._dtype)
+        array = np.frombuffer(data, self._wire).astype(self._dtype)
         return self._finite(array.reshape(shape), flat=True)
 
     def write_json(self, array: NDArray[Any]) -> list[Any]:
@@ -155,11 +158,13 @@ class Layout:
             return b"".join(part for text in encoded for part in (_LENGTH.pack(len(text)), text))
         if self.datatype == BF16:
             return _to_bf16(array).astype("<u2").tobytes()
+        if array.dtype == self._wire:
+            return array.tobytes()
         with np.errstate(over="ignore"):
-            return array.astype(self._dtype.newbyteorder("<")).tobytes()
+            return array.astype(self._wire).tobytes()
 
     def _finite(self, array: NDArray[Any], *, flat: bool) -> NDArray[Any]:
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
+        if not is_finite(array):
             faults = ~np.isfinite(array.reshape(-1) if flat else array)
             place = "][".join(map(str, np.argwhere(faults)[0]))
             raise NumberError(f"a number does not fit {self.datatype}", f".data[{place}]")
@@ -169,7 +174,7 @@ class Layout:
 def split_body(body: bytes, length: bytes | None) -> tuple[bytes, memoryview]:
     """The JSON of a body and what follows it; `length` is what `HEADER_LENGTH` says. Raises TensorError."""
     if length is None:
-        return body, memoryview(b"")
+        return body, _NOTHING
     if not length.isdigit() or len(length) > LENGTH_DIGITS_MAX or int(length) > len(body):
         raise TensorError(f"the header {HEADER_LENGTH.decode()} is no length of this body's JSON")
     return body[: int(length)], memoryview(body)[int(length) :]

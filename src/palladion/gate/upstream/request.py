@@ -12,6 +12,7 @@ Headers = Sequence[tuple[bytes, bytes]]
 
 METHODS = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"})
 _WITH_BODY = frozenset({b"POST", b"PUT", b"PATCH"})
+HEADS_MAX = 64  # that are kept; up to 32 KiB each, and usually 300 bytes
 TARGET_BYTES_MAX = 8 * 1024  # what RFC 9112 §3 asks servers to take at least
 # What frames a message or belongs to a connection: from a caller, it would say something else than is true.
 RESERVED = frozenset(
@@ -56,19 +57,24 @@ class RequestWriter:
         self._head_bytes_max = head_bytes_max
         lines = [part for name, value in fixed for part in (name, b": ", value, b"\r\n")]
         self._after_target = b" HTTP/1.1\r\n" + b"".join(lines + _lines(headers, frozenset()))
+        self._begun = lru_cache(HEADS_MAX)(self._begin)  # the same ones come again and again
 
     def write(self, method: bytes, target: bytes, headers: Headers, body: bytes) -> Request:
         """A request. Raises ValueError for one that must not be sent: a caller checks what a client may choose."""
-        lines = [_start(method, target), self._after_target, *_lines(headers, self._taken)]
+        head = self._begun(method, target, tuple(headers))
         if method in _WITH_BODY:
-            lines.append(b"content-length: %d\r\n" % len(body))
+            head += b"content-length: %d\r\n\r\n" % len(body)
         elif body:
             raise ValueError(f"a body does not go with {method.decode()}")
-        lines.append(b"\r\n")
-        head = b"".join(lines)
+        else:
+            head += b"\r\n"
         if len(head) > self._head_bytes_max:
             raise ValueError(f"a head has at most {self._head_bytes_max} bytes, not {len(head)}")
         return Request(head, body, method == b"HEAD")
+
+    def _begin(self, method: bytes, target: bytes, headers: Headers) -> bytes:
+        """A head up to its length."""
+        return b"".join([_start(method, target), self._after_target, *_lines(headers, self._taken)])
 
 
 @lru_cache(maxsize=64)  # routes are few

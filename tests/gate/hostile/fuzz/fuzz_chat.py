@@ -12,7 +12,8 @@ with instrumented(__name__):
     import msgspec
 
     from palladion.gate.chat.asked import model_of
-    from palladion.gate.chat.route import KINDS, ModelRoute
+    from palladion.gate.chat.kinds import KINDS
+    from palladion.gate.chat.route import ModelRoute
     from palladion.gate.chat.turn import encoded
     from palladion.gate.problems import Problem
     from palladion.policy import RoutePolicy
