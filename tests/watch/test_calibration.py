@@ -30,6 +30,7 @@ from .test_conformal import binomial_bound
 SEED = 67
 CALIBRATION = factories.calibration()
 INSTRUMENTS = CALIBRATION.instruments
+NOTHING_ODD = np.zeros((1, 3), np.int64)
 
 
 def small(
@@ -53,7 +54,7 @@ def caught_at(episode: Episode, rate: float) -> int:
 
 def ask_in_turns(members: list[Episode]) -> Group:
     """The group of clients who ask one query each in turns, as the gate would have it."""
-    group, states = Group(), [ClientState() for _ in members]
+    group, states = Group(INSTRUMENTS.shares), [ClientState() for _ in members]
     for name, state in enumerate(states):
         group.join(str(name), state)
     for turn in range(len(members[0].inputs)):
@@ -71,7 +72,8 @@ def test_counts_are_of_those_who_were_used() -> None:
     assert (about.fitted, about.clients, about.organisations) == (25, 9, 4)
     assert replace(about, fitted=0, clients=0, organisations=0) == ABOUT
     assert CALIBRATION.clients.rate_min == 1 / 300
-    assert {size: len(group.suprema) for size, group in CALIBRATION.groups.items()} == dict.fromkeys(MEMBER_SIZES, 149)
+    sizes = {size: len(group.pooled.suprema) for size, group in CALIBRATION.groups.items()}
+    assert sizes == dict.fromkeys(MEMBER_SIZES, 149)
 
 
 def test_clients_and_generator_decide_every_byte() -> None:
@@ -109,14 +111,20 @@ def test_an_organisation_counts_by_what_the_watch_would_have_found(size: int, sh
     generator = np.random.default_rng(SEED)
     members = [factories.mixing(generator, GROUP_HORIZON, share) for _ in range(size)]
 
-    supremum = group_suprema(INSTRUMENTS, INSTRUMENTS.score(members))[size]
+    pooled, shares = group_suprema(INSTRUMENTS, INSTRUMENTS.score(members))[size]
 
     # while not all have asked equally often, the next smaller size counts as well: never a smaller p-value
-    assert ask_in_turns(members).p_value >= CALIBRATION.groups[size].p_value(supremum)
+    group = ask_in_turns(members)
+    assert group.p_value >= CALIBRATION.groups[size].p_values(np.array([pooled]), np.array([shares]))[0]
     counts = np.array([size * GROUP_HORIZON])
-    sums = np.concatenate(INSTRUMENTS.score(members)).sum(axis=0)[None]
-    last = INSTRUMENTS.effects.statistic(sums, counts, np.array([1 / size]))[0]
-    assert ask_in_turns(members).latest == pytest.approx(CALIBRATION.groups[size].p_value(float(last)))
+    scores = INSTRUMENTS.score(members)
+    sums = np.concatenate(scores).sum(axis=0)[None]
+    last = INSTRUMENTS.pooled.statistic(sums[:, :-1], counts, np.array([1 / size]))
+    parts = INSTRUMENTS.shares.parts(
+        np.array([own[:, -1].sum() for own in scores]), np.array([len(own) for own in scores])
+    )
+    odd = INSTRUMENTS.shares.statistic(parts.sum(axis=0)[None])
+    assert group.latest == pytest.approx(CALIBRATION.groups[size].p_values(last, odd)[0])
 
 
 def test_clients_who_hardly_asked_are_left_out() -> None:
@@ -140,7 +148,7 @@ def test_organisations_give_thresholds_for_the_sizes_that_they_can_form() -> Non
 
     groups = small(organisations=three + hardly_any).groups
 
-    assert {size: len(group.suprema) for size, group in groups.items()} == {2: 2, 3: 2}
+    assert {size: len(group.shares.suprema) for size, group in groups.items()} == {2: 2, 3: 2}
 
 
 def test_only_the_clients_to_fit_to_are_held_at_once() -> None:
@@ -223,12 +231,15 @@ def test_a_thief_with_honest_rows_is_not_told_apart() -> None:
 @settings(max_examples=30, deadline=None)
 @given(size=st.integers(2, 14), value=st.floats(-0.5, 2.5))
 def test_a_group_is_held_against_organisations_just_smaller_and_just_larger(size: int, value: float) -> None:
-    sums = size * 3 * (INSTRUMENTS.effects.mean + value * INSTRUMENTS.effects.spread)[None]
+    effects = INSTRUMENTS.pooled
+    sums = np.append(size * 3 * (effects.mean + value * effects.spread), 0.0)[None]
     counts, squares = np.array([3 * size]), np.array([9 * size])
-    statistic = float(INSTRUMENTS.effects.statistic(sums, counts, squares / counts**2)[0])
-    by_size = {known: CALIBRATION.groups[known].p_value(statistic) for known in MEMBER_SIZES}
+    pooled = effects.statistic(sums[:, :-1], counts, squares / counts**2)
+    shares = size * INSTRUMENTS.shares.parts(np.array([value]), np.array([3]))
+    odd = INSTRUMENTS.shares.statistic(shares)
+    by_size = {known: CALIBRATION.groups[known].p_values(pooled, odd)[0] for known in MEMBER_SIZES}
 
-    p_value = group_p_values(CALIBRATION, sums, counts, squares)[0]
+    p_value = group_p_values(CALIBRATION, sums, counts, squares, shares)[0]
 
     below = max(known for known in MEMBER_SIZES if known <= size)
     above = min((known for known in MEMBER_SIZES if known >= size), default=10)
@@ -243,11 +254,12 @@ def test_a_group_is_held_against_organisations_just_smaller_and_just_larger(size
 def test_what_is_no_group_yet_is_not_weighed(counts: int, squares: int) -> None:
     odd = counts * (INSTRUMENTS.effects.mean + 3)[None]
 
-    assert group_p_values(CALIBRATION, odd, np.array([counts]), np.array([squares]))[0] == 1
-    assert group_p_values(CALIBRATION, 30 * odd / counts, np.array([30]), np.array([450]))[0] == 1 / 150
+    assert group_p_values(CALIBRATION, odd, np.array([counts]), np.array([squares]), NOTHING_ODD)[0] == 1
+    assert group_p_values(CALIBRATION, 30 * odd / counts, np.array([30]), np.array([450]), NOTHING_ODD)[0] == 2 / 150
 
 
 def test_without_calibrated_organisations_no_group_is_weighed() -> None:
     sums = 30 * (INSTRUMENTS.effects.mean + 3)[None]
 
-    assert group_p_values(replace(CALIBRATION, groups={}), sums, np.array([30]), np.array([300]))[0] == 1
+    bare = replace(CALIBRATION, groups={})
+    assert group_p_values(bare, sums, np.array([30]), np.array([300]), NOTHING_ODD)[0] == 1

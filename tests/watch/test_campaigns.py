@@ -1,14 +1,12 @@
 """Campaigns: who is linked with whom in whatever order it shows, and what linked accounts give away together."""
 
-from itertools import combinations
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from palladion.watch import coverage
-from palladion.watch.campaigns import ACCOUNTS_PER_ADDRESS_MAX, TOKENS_PER_ACCOUNT_MAX, Group, Links
+from palladion.watch.campaigns import Group
 from palladion.watch.client import ClientState
 from palladion.watch.instruments import Episode
 
@@ -17,7 +15,7 @@ from .factories import GROUP_HORIZON, HORIZON
 
 SEED = 83
 CALIBRATION = factories.calibration()
-RATE = 0.01
+RATE = 0.02  # of 149 organisations and two tests, 2 / 150 is the smallest there is
 
 
 def members(share: float, count: int = 10, queries: int = GROUP_HORIZON, seed: int = SEED) -> list[Episode]:
@@ -26,7 +24,7 @@ def members(share: float, count: int = 10, queries: int = GROUP_HORIZON, seed: i
 
 
 def group_of(count: int) -> Group:
-    group = Group()
+    group = Group(CALIBRATION.instruments.shares)
     for name in range(count):
         group.join(str(name), ClientState())
     return group
@@ -52,14 +50,14 @@ def figures(group: Group) -> tuple[object, ...]:
 
 def rejoined(group: Group) -> Group:
     """The group made anew from its members' saved states, as after a restart."""
-    again = Group()
+    again = Group(CALIBRATION.instruments.shares)
     for name, state in group.states.items():
         again.join(name, ClientState.from_bytes(state.to_bytes()))
     return again
 
 
 def test_a_ring_is_caught_together_where_its_members_are_not() -> None:
-    rings = [ask_in_turns(members(0.4, seed=SEED + index), at_once=3) for index in range(8)]
+    rings = [ask_in_turns(members(0.25, seed=SEED + index), at_once=3) for index in range(8)]
 
     together = [ring.p_value for ring in rings]
     alone = [CALIBRATION.clients.p_value(state.supremum) for ring in rings for state in ring.states.values()]
@@ -68,10 +66,10 @@ def test_a_ring_is_caught_together_where_its_members_are_not() -> None:
 
 
 def test_a_ring_can_be_caught_though_every_member_stays_below() -> None:
-    ring = ask_in_turns(members(0.4, seed=SEED + 4), at_once=3)
+    ring = ask_in_turns(members(0.15, seed=SEED + 11), at_once=3)
 
     alone = [CALIBRATION.clients.p_value(state.supremum) for state in ring.states.values()]
-    assert ring.p_value <= RATE < min(alone), f"seed {SEED + 4}: {alone}"
+    assert ring.p_value <= RATE < min(alone), f"seed {SEED + 11}: {alone}"
 
 
 @pytest.mark.slow
@@ -125,11 +123,11 @@ def test_a_group_is_weighed_after_every_query_of_a_batch_too() -> None:
 
     ask(group, "0", factories.asked(stolen[:3]))
     ask(group, "1", factories.asked(np.concatenate([stolen[3:], calm])))
-    assert group.p_value == group.latest == 1 / 150
+    assert group.p_value == group.latest == 2 / 150
     assert 0 < group.suspected < 17
 
     ask(group, "0", factories.honest(generator, 1))
-    assert group.p_value == 1 / 150 < group.latest
+    assert group.p_value == 2 / 150 < group.latest
 
 
 def test_a_batch_over_the_end_of_an_epoch_is_as_suspicious_as_its_worst_query() -> None:
@@ -141,12 +139,12 @@ def test_a_batch_over_the_end_of_an_epoch_is_as_suspicious_as_its_worst_query() 
     ask(group, "1", factories.asked(np.concatenate([stolen, factories.honest_rows(generator, 3)])))
 
     assert (group.count, group.p_value) == (3, 1)  # a new epoch has begun
-    assert group.latest == 1 / 150
+    assert group.latest == 2 / 150
 
 
 def test_the_union_of_groups_keeps_sums() -> None:
     one, other = ask_in_turns(members(0.3, count=3)), ask_in_turns(members(0.0, count=2, seed=SEED + 1))
-    union = Group()
+    union = Group(CALIBRATION.instruments.shares)
     for prefix, group in (("a", one), ("b", other)):
         for name, state in group.states.items():
             union.join(prefix + name, state)
@@ -173,7 +171,7 @@ def test_a_group_made_anew_from_saved_states_continues_exactly() -> None:
 
 def test_members_join_in_any_order() -> None:
     group = ask_in_turns(members(0.3, count=4))
-    backwards = Group()
+    backwards = Group(CALIBRATION.instruments.shares)
     for name, state in reversed(group.states.items()):
         backwards.join(name, state)
 
@@ -231,203 +229,6 @@ def test_coverage_of_a_group_is_that_of_all_its_members() -> None:
     for state in group.states.values():
         union |= state.bitmap
     np.testing.assert_array_equal(group.bitmap, union)
-
-
-def linked(links: Links, first: str, second: str) -> bool:
-    return links.root(first) == links.root(second)
-
-
-def show(links: Links, shown: list[tuple[str, str]]) -> None:
-    """Show tokens: addresses are those that begin with a digit."""
-    for client, token in shown:
-        if token[0].isdigit():
-            links.address(client, token)
-        else:
-            links.organisation(client, token)
-
-
-def test_accounts_of_one_organisation_are_linked() -> None:
-    links = Links()
-    show(links, [("a", "acme"), ("b", "acme"), ("c", "other")])
-
-    assert linked(links, "a", "b")
-    assert not linked(links, "a", "c")
-    assert links.root("unheard of") == "unheard of"
-
-
-def test_an_address_and_an_organisation_of_one_name_are_two_things() -> None:
-    links = Links()
-    links.organisation("a", "10.0.0.1")
-    links.address("b", "10.0.0.1")
-
-    assert not linked(links, "a", "b")
-
-
-def test_links_reach_over_common_acquaintances() -> None:
-    links = Links()
-    show(
-        links,
-        [("a", "acme"), ("b", "acme"), ("b", "10.0.0.1"), ("c", "10.0.0.1"), ("c", "10.0.0.2"), ("d", "10.0.0.2")],
-    )
-
-    assert all(linked(links, *pair) for pair in combinations("abcd", 2))
-
-
-@pytest.mark.slow
-@settings(max_examples=50, deadline=None)
-@given(
-    shown=st.lists(
-        st.tuples(st.sampled_from("abcdefgh"), st.sampled_from(["acme", "bank", "10.0.0.1", "10.0.0.2", "10.0.0.3"])),
-        max_size=25,
-    ),
-    order=st.randoms(use_true_random=False),
-)
-def test_the_order_in_which_tokens_are_shown_makes_no_difference(shown: list[tuple[str, str]], order: object) -> None:
-    # a crowd at one of the addresses, so that links are taken back in between
-    shown = [*shown, *((f"crowd-{index}", "10.0.0.3") for index in range(ACCOUNTS_PER_ADDRESS_MAX - 2))]
-    shuffled = list(shown)
-    order.shuffle(shuffled)  # type: ignore[attr-defined]
-    first, second = Links(), Links()
-
-    show(first, shown)
-    show(second, shuffled)
-
-    clients = sorted({client for client, _ in shown})
-    for pair in combinations(clients, 2):
-        assert linked(first, *pair) == linked(second, *pair), pair
-
-
-@settings(max_examples=30, deadline=None)
-@given(
-    shown=st.lists(
-        st.tuples(st.sampled_from([f"c{n}" for n in range(30)]), st.sampled_from(["acme", "10.0.0.1", "10.0.0.2"])),
-        max_size=120,
-    )
-)
-def test_linked_are_those_whom_tokens_that_few_share_connect(shown: list[tuple[str, str]]) -> None:
-    holders: dict[str, set[str]] = {}
-    for client, token in shown:
-        holders.setdefault(token, set()).add(client)
-    groups = [{client} for client, _ in shown]
-    for token, found in holders.items():
-        if token == "acme" or len(found) <= ACCOUNTS_PER_ADDRESS_MAX:
-            touched = [group for group in groups if group & found]
-            groups = [group for group in groups if not group & found] + [set().union(*touched)]
-    links = Links()
-
-    show(links, shown)
-
-    for first, second in combinations({client for client, _ in shown}, 2):
-        assert linked(links, first, second) == any({first, second} <= group for group in groups)
-
-
-def test_an_address_that_more_than_20_accounts_share_is_no_link() -> None:
-    links = Links()
-    everybody = [f"c{index}" for index in range(ACCOUNTS_PER_ADDRESS_MAX)]
-    show(links, [(client, "10.0.0.1") for client in everybody])
-    assert all(linked(links, "c0", client) for client in everybody)
-
-    parted = links.address("one too many", "10.0.0.1")
-
-    assert len(parted) == 1
-    assert not any(linked(links, *pair) for pair in combinations([*everybody, "one too many"], 2))
-    assert links.address("later", "10.0.0.1") == []
-
-
-def test_parting_a_crowd_leaves_what_else_links() -> None:
-    links = Links()
-    show(links, [("c0", "acme"), ("c1", "acme"), ("c2", "10.9.9.9"), ("c3", "10.9.9.9")])
-
-    show(links, [(f"c{index}", "10.0.0.1") for index in range(ACCOUNTS_PER_ADDRESS_MAX + 1)])
-
-    assert linked(links, "c0", "c1")
-    assert linked(links, "c2", "c3")
-    assert not linked(links, "c1", "c2")
-    assert not linked(links, "c3", "c4")
-
-
-def test_what_changed_is_told_by_the_names_of_groups_that_are_no_more() -> None:
-    links = Links()
-    assert links.organisation("a", "acme") == []
-    assert links.organisation("b", "acme") in (["a"], ["b"])
-    assert links.organisation("b", "acme") == []
-    kept = links.root("a")
-
-    assert links.organisation("c", "acme") == ["c"]  # the smaller one
-    assert links.root("c") == kept
-
-
-def test_addresses_of_one_ipv6_subscriber_are_one_address() -> None:
-    links = Links()
-    show(links, [("a", "2001:db8:0:1::17"), ("b", "2001:db8:0:1:ffff::1"), ("c", "2001:db8:0:2::17")])
-
-    assert linked(links, "a", "b")
-    assert not linked(links, "a", "c")
-
-
-def test_an_ipv4_address_is_the_same_inside_ipv6() -> None:
-    links = Links()
-    show(links, [("a", "203.0.113.7")])
-    links.address("b", "::ffff:203.0.113.7")
-    links.address("c", "::ffff:203.0.113.8")
-
-    assert linked(links, "a", "b")
-    assert not linked(links, "a", "c")
-
-
-def test_what_is_no_address_links_as_it_stands() -> None:
-    links = Links()
-    links.address("a", "unix socket")
-    links.address("b", "unix socket")
-
-    assert linked(links, "a", "b")
-
-
-def test_an_account_cannot_link_itself_with_ever_more_addresses() -> None:
-    links = Links()
-    links.organisation("wanderer", "own")
-    for index in range(2 * TOKENS_PER_ACCOUNT_MAX):
-        links.address("wanderer", f"10.0.{index}.1")
-
-    links.address("early", "10.0.5.1")
-    links.address("late", f"10.0.{TOKENS_PER_ACCOUNT_MAX + 5}.1")
-
-    assert linked(links, "wanderer", "early")
-    assert not linked(links, "wanderer", "late")
-
-
-def test_accounts_that_share_a_payment_are_linked_however_many_and_whatever_else_they_show() -> None:
-    links = Links()
-    for index in range(2 * ACCOUNTS_PER_ADDRESS_MAX):
-        for address in range(2 * TOKENS_PER_ACCOUNT_MAX):
-            links.address(f"c{index}", f"10.{index}.{address}.1")
-        links.payment(f"c{index}", "card_7f3a")
-    links.payment("other", "card_0000")
-    links.organisation("namesake", "card_7f3a")
-
-    assert len({links.root(f"c{index}") for index in range(2 * ACCOUNTS_PER_ADDRESS_MAX)}) == 1
-    assert not linked(links, "c0", "other")
-    assert not linked(links, "c0", "namesake")
-
-
-def test_an_account_cannot_link_itself_with_ever_more_payments() -> None:
-    links = Links()
-    for index in range(2 * TOKENS_PER_ACCOUNT_MAX):
-        links.payment("tester", f"card_{index}")
-    links.payment("early", "card_5")
-    links.payment("late", f"card_{TOKENS_PER_ACCOUNT_MAX + 5}")
-
-    assert linked(links, "tester", "early")
-    assert not linked(links, "tester", "late")
-
-
-def test_of_a_large_organisation_nobody_but_the_newcomer_ever_changes_its_group() -> None:
-    links = Links()
-
-    told = [links.organisation(f"c{index}", "acme") for index in range(300)]
-
-    assert told[2:] == [[f"c{index}"] for index in range(2, 300)]
-    assert len({links.root(f"c{index}") for index in range(300)}) == 1
 
 
 def test_a_member_who_asks_marks_the_group_and_not_the_others() -> None:

@@ -49,7 +49,7 @@ def test_clients_are_scored_together_as_they_would_be_alone_and_query_by_query()
             memory.measure(instruments.features, client.inputs[i : i + 1], client.scores[i : i + 1]).features
             for i in range(len(client.inputs))
         ]
-        np.testing.assert_array_equal(instruments.scores.score(np.concatenate(singly)), scores)
+        np.testing.assert_array_equal(instruments.score_features(np.concatenate(singly)), scores)
 
 
 def test_of_very_many_rows_some_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:

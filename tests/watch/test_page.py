@@ -9,7 +9,7 @@ from palladion.access import networks
 from palladion.policy import WatchPolicy
 from palladion.redteam import calibrate
 from palladion.registry.rows import Standing
-from palladion.watch import calibration, campaigns, client, coverage, features, memory, scores, suspicion
+from palladion.watch import atypical, calibration, client, coverage, features, links, memory, scores, shares, suspicion
 from palladion.watch.calibration_file import encode_calibration
 from palladion.watch.response import STANDINGS, Evidence, judge
 
@@ -25,10 +25,9 @@ def rows(heading: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in table.splitlines()[2:]]
 
 
-def test_every_feature_is_listed_with_its_meaning_in_order() -> None:
-    assert [(name.strip("`"), meaning.rstrip(" |")) for name, meaning in rows("feature")] == list(
-        features.FEATURES.items()
-    )
+def test_every_score_is_listed_with_its_meaning_in_order() -> None:
+    listed = [(name.strip("`"), meaning.rstrip(" |")) for name, meaning in rows("feature")]
+    assert listed == list(features.SCORES.items())
 
 
 def test_every_setting_is_listed() -> None:
@@ -43,13 +42,16 @@ def test_every_setting_is_listed() -> None:
         f"digests of the last {memory.DIGESTS} queries, coordinates of the last {memory.RING} distinct ones",
         f"cut off at ± {scores.CLIP:.0f}",
         f"W has a ridge of {suspicion.RIDGE}",
+        f"further out than {1 - atypical.RATE:.0%} of them".replace("%", " %"),
+        f"it scores {atypical.BEYOND:.0f}, and any other",
+        f"by no more than {shares.CLIP:.0f} of them",
         f"`CORRELATION` sets ρ = {suspicion.CORRELATION}",
         f"Nobody is weighed before {client.QUERIES_MIN} queries",
         "organisations of 2, 3, 5 and 10 equal members",
         f"fewer than {calibration.REAL_CLIENTS_MIN} real clients a calibration is marked *simulated*",
-        f"unless more than {campaigns.ACCOUNTS_PER_ADDRESS_MAX} accounts",
+        f"unless more than {links.ACCOUNTS_PER_ADDRESS_MAX} accounts",
         f"one /{networks.SUBSCRIBER_BITS} network",
-        f"An account's first {campaigns.TOKENS_PER_ACCOUNT_MAX} addresses",
+        f"An account's first {links.TOKENS_PER_ACCOUNT_MAX} addresses",
         f"{coverage.BITS} secret random hyperplanes cut the whitened space into {coverage.BUCKETS:,} buckets",
         f"a bitmap of {coverage.BITMAP_BYTES // 1024} KiB",
         f"at most {client.STATE_BYTES_MAX // 1024} KiB are kept",
@@ -88,7 +90,7 @@ def test_the_table_of_standings_is_what_evidence_asks_for() -> None:
 
 def test_every_array_of_a_calibration_file_is_listed() -> None:
     data = encode_calibration(factories.calibration(clients=20, organisations=3))
-    held = set(re.findall(r'"([a-z_]+(?:\.[a-z0-9_]+)?)":{"dtype"', data.decode("latin-1")))
+    held = set(re.findall(r'"([a-z0-9_.]+)":{"dtype"', data.decode("latin-1")))
 
     listed = set()
     for names, *_ in rows("arrays"):

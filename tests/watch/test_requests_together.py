@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from palladion.policy import WatchPolicy
-from palladion.watch.campaigns import ACCOUNTS_PER_ADDRESS_MAX
+from palladion.watch.links import ACCOUNTS_PER_ADDRESS_MAX
 from palladion.watch.rows import Rows
 from palladion.watch.watch import Asked, Asker, Observation, Watch
 
@@ -43,12 +43,13 @@ def make(**settings: Any) -> Watch:
 
 
 def asked(client: int, rows: Sequence[int], shown: str = "", defect: str = "none") -> Asked:
-    """A request of that client for some rows of the pool; shows an organisation, an address, or nothing in common."""
-    organisation = shown if shown.isalpha() else f"organisation of {client}"
+    """A request of that client for some rows of the pool; shows a payment, an address, or nothing in common."""
+    organisation = f"organisation of {client}"
+    payment = shown if shown.isalpha() else None
     address = shown if shown and not shown.isalpha() else None
     inputs = POOL[list(rows)].reshape(len(rows), INPUTS)
     scores = factories.answers(inputs).reshape(len(rows), CLASSES)
-    return Asked(Asker(f"c{client}", organisation, address), *DEFECTS[defect](inputs, scores))
+    return Asked(Asker(f"c{client}", organisation, address, payment), *DEFECTS[defect](inputs, scores))
 
 
 def one_by_one(watch: Watch, requests: Sequence[Asked], now: float) -> list[Observation]:

@@ -8,14 +8,19 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import islice
+from typing import Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from palladion.watch.client import QUERIES_MIN
+from palladion.watch.client import QUERIES_MIN, ClientState, Scored
 from palladion.watch.conformal import Conformal
-from palladion.watch.instruments import Episode, Instruments
+from palladion.watch.features import SCORES
+from palladion.watch.instruments import Episode, Instruments, parts
+from palladion.watch.memory import Memory, measure
 from palladion.watch.rows import Rows
+from palladion.watch.shares import Shares
 
 REAL_CLIENTS_MIN = 999  # fewer real clients support no rate of 0.1 %
 HORIZON_MAX = 100_000  # queries of one epoch; longer ones need calibration clients who asked as many
@@ -46,13 +51,102 @@ class About:
 
 
 @dataclass(frozen=True, eq=False)
+class Organisations:
+    """The largest statistics of honest organisations of one size: by all scores pooled, and by atypical shares."""
+
+    pooled: Conformal
+    shares: Conformal
+
+    @property
+    def rate_min(self) -> float:
+        """The smallest false-alarm rate that so many organisations support."""
+        return 2 * self.pooled.rate_min
+
+    def p_values(self, pooled: Rows, shares: Rows) -> Rows:
+        """The p-value of groups with these statistics (n,): of two tests the smaller one, doubled."""
+        smaller = np.minimum(self.pooled.p_values(pooled), self.shares.p_values(shares))
+        return np.asarray(np.minimum(2 * smaller, 1.0))
+
+
+class Asked(Protocol):
+    """What is asked in one request, and what the model says to it."""
+
+    @property
+    def inputs(self) -> Rows:
+        """The queries (queries, inputs)."""
+        ...
+
+    @property
+    def scores(self) -> Rows:
+        """Class scores (queries, classes); no columns without classes."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
 class Calibration:
-    """Instruments, and the largest statistics of honest clients and of honest organisations by size."""
+    """Instruments, and the largest statistics of honest clients and of honest organisations by size.
+
+    Of what is asked in numbers; satisfies `kinds.AnyCalibration`.
+    """
 
     about: About
     instruments: Instruments
     clients: Conformal
-    groups: Mapping[int, Conformal]
+    groups: Mapping[int, Organisations]
+
+    @property
+    def words(self) -> Mapping[str, str]:
+        """The scores in order by name, and what an unusual one means to a person who asks why."""
+        return SCORES
+
+    @property
+    def shares(self) -> Shares:
+        """The test of a group that looks at each member."""
+        return self.instruments.shares
+
+    def new_state(self) -> ClientState:
+        """The state of a client that never asked."""
+        return ClientState()
+
+    def fits(self, state: ClientState) -> bool:
+        """Whether a saved state is one of this calibration, as far as its sizes tell."""
+        if state.memory.mark != Memory.mark:
+            return False
+        _, queries, kept = state.memory.shape
+        return not queries or kept == self.instruments.features.directions.shape[1]
+
+    def measure(self, requests: Sequence[tuple[ClientState, Asked]]) -> list[Scored]:
+        """Measure requests, in order, each with the state of who asked, whose memory remembers them."""
+        instruments = self.instruments
+        measured = measure(
+            instruments.features,
+            [(cast("Memory", state.memory), asked.inputs, asked.scores) for state, asked in requests],
+        )
+        scores = parts(instruments.score_features(measured.features), measured.sizes)
+        buckets = iter(instruments.coverage.buckets(measured.coordinates))
+        return [Scored(own, list(islice(buckets, len(own)))) for own in scores]
+
+    def statistic(self, sums: Rows, counts: NDArray[np.int64]) -> Rows:
+        """The statistic (n,) of the summed scores (n, scores) of clients over `counts` (n,) queries."""
+        return self.instruments.effects.statistic(sums, counts)
+
+    def p_value(self, statistic: float) -> float:
+        """The p-value of a client whose statistic has been at most that."""
+        return self.clients.p_value(statistic)
+
+    def threshold(self, alpha: float) -> float:
+        """What the statistic of so small a share of honest clients is ever larger than."""
+        return self.clients.threshold(alpha)
+
+    def group_p_values(
+        self, sums: Rows, counts: NDArray[np.int64], squares: NDArray[np.int64], shares: NDArray[np.int64]
+    ) -> Rows:
+        """`group_p_values` by this calibration."""
+        return group_p_values(self, sums, counts, squares, shares)
+
+    def deviations(self, sums: Rows, count: int) -> Rows:
+        """How many standard deviations of an honest client each mean score (scores,) is off; for explanations."""
+        return self.instruments.effects.deviations(sums, count)
 
 
 def calibrate(
@@ -60,7 +154,7 @@ def calibrate(
     fitting: Sequence[Episode],
     clients: Iterable[Episode],
     organisations: Iterable[Sequence[Episode]],
-    generator: np.random.Generator,
+    generator: "np.random.Generator",
 ) -> Calibration:
     """Fit to the clients in `fitting` and take thresholds from whole `clients` and `organisations`, all disjoint.
 
@@ -73,13 +167,16 @@ def calibrate(
         for scores in (instruments.score([client])[0] for client in clients)
         if len(scores) >= QUERIES_OF_CLIENT_MIN
     ]
-    by_size: defaultdict[int, list[float]] = defaultdict(list)
+    by_size: defaultdict[int, list[tuple[float, float]]] = defaultdict(list)
     asked = 0
     for members in organisations:
         asked += 1
         for size, supremum in group_suprema(instruments, instruments.score(members)).items():
             by_size[size].append(supremum)
-    groups = {size: Conformal.fit(np.array(found)) for size, found in by_size.items()}
+    groups = {
+        size: Organisations(*(Conformal.fit(np.array(found)) for found in zip(*suprema_of, strict=True)))
+        for size, suprema_of in by_size.items()
+    }
     counted = replace(about, fitted=len(fitting), clients=len(suprema), organisations=asked)
     return Calibration(counted, instruments, Conformal.fit(np.array(suprema)), groups)
 
@@ -91,10 +188,11 @@ def client_supremum(instruments: Instruments, scores: Rows, horizon: int) -> flo
     return float(instruments.effects.statistic(np.cumsum(scores, axis=0), counts)[QUERIES_MIN - 1 :].max())
 
 
-def group_suprema(instruments: Instruments, members: Sequence[Rows]) -> dict[int, float]:
-    """The largest pooled statistic of an organisation whose members ask in turns, for each size that it can form.
+def group_suprema(instruments: Instruments, members: Sequence[Rows]) -> dict[int, tuple[float, float]]:
+    """The largest statistics of an organisation whose members ask in turns, for each size that it can form.
 
-    Its members are given by the scores (distinct, features) of their distinct queries.
+    That of all scores pooled, and that of atypical shares. Its members are given by the scores (distinct, scores) of
+    their distinct queries.
     """
     scores = np.concatenate(members)
     turns = np.concatenate([np.arange(len(found)) for found in members])
@@ -102,20 +200,26 @@ def group_suprema(instruments: Instruments, members: Sequence[Rows]) -> dict[int
     order = np.lexsort((who, turns))
     scores, who = scores[order], who[order]
     return {
-        size: _group_supremum(instruments, scores[who < size], who[who < size], size)
+        size: _group_suprema(instruments, scores[who < size], who[who < size], size)
         for size in MEMBER_SIZES
         if size <= len(members) and (who < size).sum() >= max(QUERIES_MIN, size)
     }
 
 
-def group_p_values(calibration: Calibration, sums: Rows, counts: NDArray[np.int64], squares: NDArray[np.int64]) -> Rows:
+def group_p_values(
+    calibration: Calibration,
+    sums: Rows,
+    counts: NDArray[np.int64],
+    squares: NDArray[np.int64],
+    shares: NDArray[np.int64],
+) -> Rows:
     """The p-value of a group after each of several queries (n,).
 
-    Given are the pooled sums of scores (n, features), how many queries they are of, and the sum of squares of how many
-    each member has asked. The size of a group is how many members ask by weight: one with a single query among hundreds
-    hardly counts. The p-value is the larger of those against honest organisations just below and just above that size;
-    beyond the largest calibrated size, that one counts. It is 1 for groups of one, before enough was asked, and where
-    no organisations were calibrated.
+    Given are the pooled sums of scores (n, scores), how many queries they are of, the sum of squares of how many each
+    member has asked, and the sums of what members add to `shares` (n, 3). The size of a group is how many members ask
+    by weight: one with a single query among hundreds hardly counts. The p-value is the larger of those against honest
+    organisations just below and just above that size; beyond the largest calibrated size, that one counts. It is 1 for
+    groups of one, before enough was asked, and where no organisations were calibrated.
     """
     p_values = np.ones(len(counts))
     concentration = squares / np.square(counts)
@@ -123,20 +227,25 @@ def group_p_values(calibration: Calibration, sums: Rows, counts: NDArray[np.int6
     weighed = (sizes >= 2) & (counts >= QUERIES_MIN)
     if not calibration.groups or not weighed.any():
         return p_values
-    statistics = calibration.instruments.effects.statistic(sums, counts, concentration)
+    instruments = calibration.instruments
+    found = instruments.pooled.statistic(sums[:, :-1], counts, concentration), instruments.shares.statistic(shares)
     for size in set(sizes[weighed].tolist()):
         below = max((known for known in calibration.groups if known <= size), default=min(calibration.groups))
         above = min((known for known in calibration.groups if known >= size), default=max(calibration.groups))
         these = weighed & (sizes == size)
         p_values[these] = np.maximum(
-            calibration.groups[below].p_values(statistics[these]), calibration.groups[above].p_values(statistics[these])
+            *(calibration.groups[known].p_values(found[0][these], found[1][these]) for known in (below, above))
         )
     return p_values
 
 
-def _group_supremum(instruments: Instruments, scores: Rows, who: NDArray[np.int64], size: int) -> float:
+def _group_suprema(instruments: Instruments, scores: Rows, who: NDArray[np.int64], size: int) -> tuple[float, float]:
     counts = np.arange(1, len(scores) + 1)
-    asked = np.cumsum(who[:, None] == np.arange(size), axis=0)  # (queries, members)
+    asking = who[:, None] == np.arange(size)  # (queries, members)
+    asked = np.cumsum(asking, axis=0)
     concentration = np.square(asked).sum(axis=1) / np.square(counts)
-    statistics = instruments.effects.statistic(np.cumsum(scores, axis=0), counts, concentration)
-    return float(statistics[max(QUERIES_MIN, size) - 1 :].max())
+    pooled = instruments.pooled.statistic(np.cumsum(scores[:, :-1], axis=0), counts, concentration)
+    atypical = np.cumsum(asking * scores[:, -1:], axis=0)
+    shares = instruments.shares.statistic(instruments.shares.parts(atypical, asked).sum(axis=1))
+    first = max(QUERIES_MIN, size) - 1
+    return float(pooled[first:].max()), float(shares[first:].max())

@@ -15,12 +15,14 @@ from palladion.clock import parse_timestamp, timestamp
 from palladion.errors import FormatError
 from palladion.model import safetensors
 from palladion.model.tensors import DTYPES, Tensor
-from palladion.watch.calibration import HORIZON_MAX, MEMBER_SIZES, About, Calibration
+from palladion.watch.atypical import Atypical
+from palladion.watch.calibration import HORIZON_MAX, MEMBER_SIZES, About, Calibration, Organisations
 from palladion.watch.conformal import Conformal
 from palladion.watch.coverage import BITS, Coverage
-from palladion.watch.features import DIRECTIONS_MAX, FEATURES, Features
+from palladion.watch.features import DIRECTIONS_MAX, FEATURES, SCORES, Features
 from palladion.watch.instruments import Instruments
 from palladion.watch.scores import KNOTS, NormalScores
+from palladion.watch.shares import Shares
 from palladion.watch.suspicion import RandomEffects
 
 CALIBRATION_BYTES_MAX = 512 * 1024 * 1024  # 32 directions of a megapixel in doubles are 256 MiB
@@ -31,19 +33,25 @@ _FORMAT = "calibration-1"
 
 def encode_calibration(calibration: Calibration) -> bytes:
     """The file's bytes."""
-    fitted, effects = calibration.instruments.features, calibration.instruments.effects
+    instruments = calibration.instruments
     arrays: dict[str, NDArray[np.float64]] = {
-        **{f"features.{name}": getattr(fitted, name) for name in _FEATURE_ARRAYS},
-        **{f"effects.{name}": getattr(effects, name) for name in _EFFECT_ARRAYS},
-        "scores.quantiles": calibration.instruments.scores.quantiles,
-        "coverage.planes": calibration.instruments.coverage.planes,
+        **{f"features.{name}": getattr(instruments.features, name) for name in _FEATURE_ARRAYS},
+        **{f"effects.{name}": getattr(instruments.effects, name) for name in _EFFECT_ARRAYS},
+        **{f"pooled.{name}": getattr(instruments.pooled, name) for name in _EFFECT_ARRAYS},
+        "scores.quantiles": instruments.scores.quantiles,
+        "atypical.mean": instruments.atypical.mean,
+        "atypical.whitening": instruments.atypical.whitening,
+        "atypical.limit": np.array([instruments.atypical.limit]),
+        "shares": np.array([getattr(instruments.shares, name) for name in _SHARE_FIELDS]),
+        "coverage.planes": instruments.coverage.planes,
         "clients": calibration.clients.suprema,
-        **{f"groups.{size}": conformal.suprema for size, conformal in calibration.groups.items()},
+        **{f"groups.{size}": group.pooled.suprema for size, group in calibration.groups.items()},
+        **{f"groups.{size}.shares": group.shares.suprema for size, group in calibration.groups.items()},
     }
     about = calibration.about
     document = {
         "format": _FORMAT,
-        "features": list(FEATURES),
+        "features": list(SCORES),
         **{name: getattr(about, name) for name in About.__dataclass_fields__ if name != "created"},
         "created": timestamp(about.created),
     }
@@ -75,26 +83,31 @@ def decode_calibration(data: bytes, *, what: str) -> Calibration:
         arrays.take("features.deviations", (kept,)),
         arrays.take("features.class_means", (None, kept)),
     )
-    counts = arrays.take("effects.centre", (None,)).shape[0]
-    effects = RandomEffects(
-        arrays.take("effects.mean", (size,)),
-        arrays.take("effects.basis", (size, size)),
-        arrays.take("effects.between", (size,)),
-        arrays.take("effects.spread", (size,)),
-        arrays.take("effects.centre", (counts,)),
-        arrays.take("effects.width", (counts,)),
-    )
+    effects, pooled = arrays.effects("effects", len(SCORES)), arrays.effects("pooled", size)
     scores = NormalScores(arrays.take("scores.quantiles", (size, KNOTS)))
-    positive = (features.scale, features.deviations, effects.spread, effects.width)
-    if any((array <= 0).any() for array in positive) or (effects.between < 0).any():
+    limit = float(arrays.take("atypical.limit", (1,))[0])
+    atypical = Atypical(arrays.take("atypical.mean", (size,)), arrays.take("atypical.whitening", (size, size)), limit)
+    shares = Shares(*arrays.take("shares", (len(_SHARE_FIELDS),)).tolist())
+    if any((array <= 0).any() for array in (features.scale, features.deviations)):
         raise FormatError(f"{what} has a scale that is not positive")
+    if shares.between <= 0 or shares.within < 0:
+        raise FormatError(f"{what} has a variance that is not positive")
     if (np.diff(scores.quantiles) < 0).any():
         raise FormatError(f"{what} has quantiles that do not ascend")
     clients = Conformal(arrays.suprema("clients"))
     if len(clients.suprema) != about.clients:
         raise FormatError(f"{what} claims {about.clients} clients, and holds {len(clients.suprema)}")
-    groups = {size: Conformal(arrays.suprema(f"groups.{size}")) for size in MEMBER_SIZES if f"groups.{size}" in tensors}
-    instruments = Instruments(features, scores, effects, Coverage(arrays.take("coverage.planes", (kept, BITS))))
+    groups = {
+        size: Organisations(
+            Conformal(arrays.suprema(f"groups.{size}")), Conformal(arrays.suprema(f"groups.{size}.shares"))
+        )
+        for size in MEMBER_SIZES
+        if f"groups.{size}" in tensors
+    }
+    if any(len(group.pooled.suprema) != len(group.shares.suprema) for group in groups.values()):
+        raise FormatError(f"{what} has organisations that were weighed by one of two tests")
+    coverage = Coverage(arrays.take("coverage.planes", (kept, BITS)))
+    instruments = Instruments(features, scores, atypical, effects, pooled, shares, coverage)
     calibration = Calibration(about, instruments, clients, groups)
     if encode_calibration(calibration) != data:
         raise FormatError(f"{what} is not written the way calibrations are")
@@ -103,6 +116,7 @@ def decode_calibration(data: bytes, *, what: str) -> Calibration:
 
 _FEATURE_ARRAYS = ("centre", "scale", "low", "high", "directions", "deviations", "class_means")
 _EFFECT_ARRAYS = ("mean", "basis", "between", "spread", "centre", "width")
+_SHARE_FIELDS = ("mean", "between", "within")
 
 
 class _Arrays:
@@ -127,6 +141,17 @@ class _Arrays:
             raise FormatError(f"{self._what}: {name!r} has a value that is not finite")
         return array
 
+    def effects(self, name: str, size: int) -> RandomEffects:
+        """The random effects of that name, of so many scores."""
+        counts = self.take(f"{name}.centre", (None,)).shape[0]
+        shapes = ((size,), (size, size), (size,), (size,), (counts,), (counts,))
+        found = RandomEffects(
+            *(self.take(f"{name}.{part}", shape) for part, shape in zip(_EFFECT_ARRAYS, shapes, strict=True))
+        )
+        if any((array <= 0).any() for array in (found.spread, found.width)) or (found.between < 0).any():
+            raise FormatError(f"{self._what} has a scale that is not positive")
+        return found
+
     def suprema(self, name: str) -> NDArray[np.float64]:
         """The largest statistics of honest clients or groups, ascending."""
         values = self.take(name, (None,))
@@ -141,7 +166,7 @@ def _about(metadata: Mapping[str, str], what: str) -> About:
     document = canonical.decode(metadata[_KEY].encode(errors="surrogatepass"), size_max=METADATA_BYTES_MAX, what=what)
     if not isinstance(document, dict) or document.pop("format", None) != _FORMAT:
         raise FormatError(f"{what} is not a calibration of a format that is known here")
-    if document.pop("features", None) != list(FEATURES):
+    if document.pop("features", None) != list(SCORES):
         raise FormatError(f"{what} was made for other features", "calibrate again: palladion watch calibrate")
     try:
         created: Any = parse_timestamp(str(document.pop("created", "")))

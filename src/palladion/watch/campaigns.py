@@ -5,24 +5,24 @@ looks at. A group is tested by the same statistic, with the spread of a group's 
 honest organisations.
 """
 
-from collections import defaultdict
+import struct
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from palladion.access.networks import network_of
 from palladion.watch import coverage
-from palladion.watch.calibration import Calibration, group_p_values
 from palladion.watch.client import ClientState, Reading, nothing
+from palladion.watch.kinds import AnyCalibration, MemberTest
 from palladion.watch.rows import Rows
 
-ACCOUNTS_PER_ADDRESS_MAX = 20  # an address that more accounts share is a proxy or a company's way out, and no link
-TOKENS_PER_ACCOUNT_MAX = 64  # of a kind; further ones link nobody: an account can have a new address for every query
-_ADDRESS = "address:"
-_PAYMENT = "payment:"
+_HEAD = struct.Struct("<3Q2d3qH")
+_NUMBER_BYTES = 8
+_NOBODY = np.zeros(3, np.int64)
 _NOWHERE = coverage.empty_bitmap()  # of a group without members; never written to
 _NOWHERE.setflags(write=False)
 
@@ -30,18 +30,19 @@ _NOWHERE.setflags(write=False)
 class Turn(NamedTuple):
     """Distinct queries of one member that follow each other in one epoch of its group.
 
-    After each: the group's sums (n, features), counts and squares. `begins` says that the epoch begins with them,
-    `alone` that the group had no other member: then the figures are not looked at.
+    After each: the group's sums (n, scores), counts, squares and sums of shares (n, 3). `begins` says that the epoch
+    begins with them, `alone` that the group had no other member: then the figures are not looked at.
     """
 
     sums: Rows
     counts: Sequence[int]
     squares: Sequence[int]
+    shares: NDArray[np.int64]
     begins: bool
     alone: bool
 
 
-_ONE_ALONE = (Turn(nothing(), (1,), (1,), begins=False, alone=True),)
+_ONE_ALONE = (Turn(nothing(), (1,), (1,), _NOBODY, begins=False, alone=True),)
 
 
 @dataclass(eq=False, slots=True)
@@ -50,23 +51,43 @@ class Group:
 
     A group's epoch is full when its members have asked `group_horizon` queries each on average. `p_value` is the
     smallest of this epoch and of these members, `latest` the smallest of the last batch. `covered` counts the bitmap.
+
+    `states` are those of members that are in memory, `absent` the ids of the others: their part is in the figures.
+    `shares` (3,) is what members add to the test of atypical shares; of one alone it is not kept.
     """
 
+    test: MemberTest
     states: dict[str, ClientState] = field(default_factory=dict)
+    absent: set[str] = field(default_factory=set)
     sums: Rows = field(default_factory=nothing)
     count: int = 0
     squares: int = 0  # of the members' counts
+    shares: NDArray[np.int64] = field(default_factory=lambda: _NOBODY)
     suspected: int = 0
     p_value: float = 1.0
     latest: float = 1.0
     bitmap: NDArray[np.uint8] = field(default_factory=lambda: _NOWHERE)
     covered: int = 0
 
+    @property
+    def members(self) -> AbstractSet[str]:
+        """The ids of all members."""
+        return self.states.keys() | self.absent
+
+    @property
+    def size(self) -> int:
+        """How many members there are."""
+        return len(self.states) + len(self.absent)
+
+    def __contains__(self, client: str) -> bool:
+        return client in self.states or client in self.absent
+
     def join(self, client: str, state: ClientState) -> None:
         """Take a client in, with the part it has had in its group so far."""
         # most groups have one member, whose bitmap is theirs: two kilobytes each would count
-        self.bitmap = self.bitmap | state.bitmap if self.states else state.bitmap
+        self.bitmap = self.bitmap | state.bitmap if self.size else state.bitmap
         self.covered = coverage.count(self.bitmap)
+        self.shares = self._all_shares() + self._share(state.pooled_sums, state.pooled_count)
         self.states[client] = state
         self.sums = self.sums + state.pooled_sums
         self.count += state.pooled_count
@@ -74,19 +95,62 @@ class Group:
         self.suspected += state.pooled_suspected
         self.p_value = self.latest = 1.0
 
-    def read(self, client: str, reading: Reading, calibration: Calibration, *, rate: float) -> None:
+    def absorb(self, other: "Group") -> None:
+        """Take in all members of another group: what `join` of each of them would leave."""
+        if not other.size:
+            return
+        self.bitmap = self.bitmap | other.bitmap if self.size else other.bitmap
+        self.covered = coverage.count(self.bitmap)
+        self.shares = self._all_shares() + other._all_shares()
+        self.states |= other.states
+        self.absent |= other.absent
+        self.sums = self.sums + other.sums
+        self.count += other.count
+        self.squares += other.squares
+        self.suspected += other.suspected
+        self.p_value = self.latest = 1.0
+
+    def leave_memory(self, client: str) -> None:
+        """Keep a member by its id alone; its part stays."""
+        del self.states[client]
+        self.absent.add(client)
+
+    def come_back(self, client: str, state: ClientState) -> None:
+        """Have the state of an absent member in memory again."""
+        self.absent.discard(client)
+        self.states[client] = state
+
+    def to_bytes(self) -> bytes:
+        """All figures and the ids of all members, of whom none is in memory then."""
+        figures = (self.count, self.squares, self.suspected, self.p_value, self.latest)
+        head = _HEAD.pack(*figures, *self.shares, len(self.sums))
+        return b"".join((head, self.sums.tobytes(), self.bitmap.tobytes(), msgspec.msgpack.encode(list(self.members))))
+
+    @classmethod
+    def from_bytes(cls, data: bytes, test: MemberTest) -> Self:
+        """The group of `to_bytes`, with all its members absent."""
+        count, squares, suspected, p_value, latest, *shares, scores = _HEAD.unpack_from(data)
+        start, end = _HEAD.size, _HEAD.size + _NUMBER_BYTES * scores
+        sums = np.frombuffer(data[start:end], np.float64).copy()
+        bitmap = np.frombuffer(data[end : end + coverage.BITMAP_BYTES], np.uint8).copy()
+        absent = set(msgspec.msgpack.decode(data[end + coverage.BITMAP_BYTES :], type=list[str]))
+        found = np.array(shares, np.int64)
+        figures = (sums, count, squares, found, suspected, p_value, latest)
+        return cls(test, {}, absent, *figures, bitmap, coverage.count(bitmap))
+
+    def read(self, client: str, reading: Reading, calibration: AnyCalibration, *, rate: float) -> None:
         """Take in what a member's batch brought, and count the queries that leave the p-value at `rate` or below."""
         turns = self.advance(client, reading.scores, reading.new_buckets, calibration)
         self.weigh(client, turns, p_values(calibration, turns), rate=rate)
 
     def advance(
-        self, client: str, scores: Rows, new_buckets: Sequence[int], calibration: Calibration
+        self, client: str, scores: Rows, new_buckets: Sequence[int], calibration: AnyCalibration
     ) -> Sequence[Turn]:
         """Add what a member's batch brought to the sums and the bitmap; what it leaves has to be weighed yet."""
         if new_buckets:
             new_buckets = new_buckets if self._alone else coverage.mark(self.bitmap, new_buckets)
             self.covered += len(new_buckets)
-        state, horizon = self.states[client], calibration.about.group_horizon * len(self.states)
+        state, horizon = self.states[client], calibration.about.group_horizon * self.size
         if self._alone and len(scores) == 1 and self.count < horizon:
             self.squares += 2 * state.pooled_count + 1
             state.pooled_count += 1
@@ -122,7 +186,7 @@ class Group:
         self.states[client].pooled_suspected += suspected
 
     def forgive(self) -> None:
-        """Start a new epoch now; used when a member's standing is raised again."""
+        """Start a new epoch now; used when a member's standing is raised again. Absent members: see `_next_epoch`."""
         self._next_epoch()
         self.p_value = self.latest = 1.0
         self.suspected = 0
@@ -131,33 +195,50 @@ class Group:
 
     @property
     def _alone(self) -> bool:
-        return len(self.states) == 1
+        return self.size == 1
 
     def _turn(self, state: ClientState, scores: Rows, *, begins: bool) -> Turn:
         asked, own = len(scores), state.pooled_count
         sums = self.sums + np.add.accumulate(scores, axis=0)
         counts = range(self.count + 1, self.count + asked + 1)
         squares = [self.squares + count**2 - own**2 for count in range(own + 1, own + asked + 1)]
-        alone = self._alone
+        alone, shares = self._alone, _NOBODY
+        if not alone:
+            theirs = self.shares - self._share(state.pooled_sums, own)
+            atypical = state.pooled_sums[-1] + np.add.accumulate(scores[:, -1])
+            shares = theirs + self.test.parts(atypical, np.arange(own + 1, own + asked + 1))
+            self.shares = shares[-1]
         self.sums, self.count, self.squares = sums[-1].copy(), counts[-1], squares[-1]
         state.pooled_sums = self.sums if alone else state.pooled_sums + np.add.reduce(scores, axis=0)
         state.pooled_count += asked
-        return Turn(sums, counts, squares, begins, alone)
+        return Turn(sums, counts, squares, shares, begins, alone)
+
+    def _all_shares(self) -> NDArray[np.int64]:
+        """`shares`, also of one alone: its sums are the group's."""
+        return self._share(self.sums, self.count) if self._alone else self.shares
+
+    def _share(self, sums: Rows, count: int) -> NDArray[np.int64]:
+        """What a member adds to `shares` whose scores sum up to `sums` (scores,) over `count` queries."""
+        return np.asarray(self.test.parts(sums[-1:], np.array([count]))[0])
 
     def _next_epoch(self) -> None:
+        # what absent members have saved of their parts counts no more either: whoever keeps the group sees to that
         for state in self.states.values():
-            state.pooled_sums, state.pooled_count = nothing(), 0
-        self.sums, self.count, self.squares = nothing(), 0, 0
+            state.pooled_sums, state.pooled_count = np.zeros_like(self.sums), 0
+        self.sums, self.count, self.squares, self.shares = np.zeros_like(self.sums), 0, 0, _NOBODY
 
 
-def p_values(calibration: Calibration, turns: Sequence[Turn]) -> list[float]:
+def p_values(calibration: AnyCalibration, turns: Sequence[Turn]) -> list[float]:
     """The p-value that each query of some turns left, in whichever groups; 1 where one client is no group."""
     together = [turn for turn in turns if not turn.alone]
     if not together:
         return [1.0] * sum(len(turn.counts) for turn in turns)
     counts = np.array([count for turn in together for count in turn.counts])
     squares = np.array([square for turn in together for square in turn.squares])
-    weighed = group_p_values(calibration, np.concatenate([turn.sums for turn in together]), counts, squares).tolist()
+    sums, shares = (
+        np.concatenate(figures) for figures in zip(*((turn.sums, turn.shares) for turn in together), strict=True)
+    )
+    weighed = calibration.group_p_values(sums, counts, squares, shares).tolist()
     found, start = [], 0
     for turn in turns:
         if turn.alone:
@@ -166,76 +247,3 @@ def p_values(calibration: Calibration, turns: Sequence[Turn]) -> list[float]:
             found += weighed[start : start + len(turn.counts)]
             start += len(turn.counts)
     return found
-
-
-class Links:
-    """Who is linked with whom, by the tokens that they show; the order in which they show them makes no difference."""
-
-    def __init__(self) -> None:
-        self._tokens: defaultdict[str, set[str]] = defaultdict(set)  # by client
-        self._holders: defaultdict[str, set[str]] = defaultdict(set)  # by token
-        self._root: dict[str, str] = {}  # of clients that are linked with another root
-        self._members: dict[str, set[str]] = {}  # by root, where there are several
-
-    def root(self, client: str) -> str:
-        """The name of the group that `client` is in: that of a member; its own as long as it is alone."""
-        return self._root.get(client, client)
-
-    def organisation(self, client: str, organisation: str) -> list[str]:
-        """Link by organisation; returns the names of groups that stand for other members now, or for none.
-
-        Where two groups become one, that is the smaller; so keeping book of groups costs little however large they get.
-        """
-        return self._show(client, f"organisation:{organisation}")
-
-    def address(self, client: str, address: str) -> list[str]:
-        """Link by network address, unless too many accounts share it; returns what `organisation` does.
-
-        When one account too many shows it, those that it had linked are parted, unless something else links them.
-        """
-        return [] if self._full(client, _ADDRESS) else self._show(client, _ADDRESS + network_of(address))
-
-    def payment(self, client: str, payment: str) -> list[str]:
-        """Link by means of payment, however many share it; returns what `organisation` does."""
-        return [] if self._full(client, _PAYMENT) else self._show(client, _PAYMENT + payment)
-
-    def _full(self, client: str, kind: str) -> bool:
-        """Whether an account has shown enough of a kind: addresses must not keep a payment from linking."""
-        tokens = self._tokens[client]
-        if len(tokens) < TOKENS_PER_ACCOUNT_MAX:
-            return False
-        return sum(token.startswith(kind) for token in tokens) >= TOKENS_PER_ACCOUNT_MAX
-
-    def _show(self, client: str, token: str) -> list[str]:
-        holders = self._holders[token]
-        if client in holders or self._crowded(token):
-            return []
-        other = next(iter(holders), client)
-        holders.add(client)
-        self._tokens[client].add(token)
-        return self._part(other) if self._crowded(token) else self._join(client, other)
-
-    def _crowded(self, token: str) -> bool:
-        return token.startswith(_ADDRESS) and len(self._holders[token]) > ACCOUNTS_PER_ADDRESS_MAX
-
-    def _join(self, first: str, second: str) -> list[str]:
-        if self.root(first) == self.root(second):
-            return []
-        roots = self.root(first), self.root(second)
-        gone, kept = sorted(roots, key=lambda root: len(self._members.get(root, (root,))))
-        joined = self._members.pop(gone, {gone})
-        self._members.setdefault(kept, {kept}).update(joined)
-        self._root.update(dict.fromkeys(joined, kept))
-        return [gone]
-
-    def _part(self, client: str) -> list[str]:
-        """Group the members of a group anew, by the tokens that still link."""
-        root = self.root(client)
-        members = self._members.pop(root, {root})
-        for member in members:
-            self._root.pop(member, None)
-        for member in members:
-            for token in self._tokens[member]:
-                if not self._crowded(token):
-                    self._join(member, next(iter(self._holders[token])))
-        return [root]

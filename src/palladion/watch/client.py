@@ -8,27 +8,67 @@ import math
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import ClassVar, NamedTuple, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from palladion.errors import FormatError
 from palladion.watch import coverage
-from palladion.watch.features import DIRECTIONS_MAX, FEATURES
+from palladion.watch.features import FEATURES, SCORES
 from palladion.watch.instruments import Instruments
-from palladion.watch.memory import DIGESTS, RING, Memory
+from palladion.watch.memory import Memory
 from palladion.watch.rows import Rows
+from palladion.watch.text.features import TEXT_FEATURES
+from palladion.watch.text.memory import TextMemory
 
 QUERIES_MIN = 5  # one odd row of an honest client must not decide alone
 STATE_BYTES_MAX = 16 * 1024
-_HEAD = struct.Struct("<4s6Q3d3H")
-_MAGIC = b"PWC1"
+_HEAD = struct.Struct("<4s6Q3d4H")
+_FIRST = struct.Struct("<4s6Q3d3H")  # whose bitmap is always whole, and which has no score of `ATYPICAL`
+_FIRST_MARK = b"PWC1"
+_MARK_BYTES, _NUMBER_BYTES = 4, 8
 
 
 def nothing() -> Rows:
-    """The sum (features,) of no scores."""
-    return np.zeros(len(FEATURES))
+    """The sum (scores,) of no scores, of queries in numbers."""
+    return np.zeros(len(SCORES))
+
+
+class Recall(Protocol):
+    """What is remembered of a client's queries: `memory.Memory` of numbers, `text.memory.TextMemory` of texts."""
+
+    mark: ClassVar[bytes]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """What has to be known to read `to_bytes`."""
+        ...
+
+    @property
+    def held_bytes(self) -> int:
+        """How many bytes it holds."""
+        ...
+
+    def to_bytes(self) -> bytes:
+        """What is saved of it."""
+        ...
+
+
+class _Form(NamedTuple):
+    """How a state is saved: its head, how many scores it sums up, and what its memory is."""
+
+    head: struct.Struct
+    scores: int
+    memory: type[Memory] | type[TextMemory]
+
+
+_FORMS = {
+    Memory.mark: _Form(_HEAD, len(SCORES), Memory),
+    _FIRST_MARK: _Form(_FIRST, len(FEATURES), Memory),
+    # and last whether a request is atypical
+    TextMemory.mark: _Form(_HEAD, len(TEXT_FEATURES) + 1, TextMemory),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +81,13 @@ class Reading:
     scores: Rows
     new_buckets: list[int]
     largest: float
+
+
+class Scored(NamedTuple):
+    """The distinct queries of one request: `scores` (distinct, scores), and the bucket of each (`coverage`)."""
+
+    scores: Rows
+    buckets: list[int]
 
 
 class Stretch(NamedTuple):
@@ -75,17 +122,17 @@ class ClientState:
     pooled_sums: Rows = field(default_factory=nothing)
     pooled_count: int = 0
     pooled_suspected: int = 0
-    memory: Memory = field(default_factory=Memory)
+    memory: Recall = field(default_factory=Memory)
     bitmap: NDArray[np.uint8] = field(default_factory=coverage.empty_bitmap)
 
     def read(
         self, instruments: Instruments, inputs: Rows, scores: Rows, *, horizon: int, threshold: float = np.inf
     ) -> Reading:
         """Take in a batch: `inputs` (queries, inputs), the model's class scores (queries, classes), in order."""
-        measured = self.memory.measure(instruments.features, inputs, scores)
-        values = instruments.scores.score(measured.features)
+        measured = cast("Memory", self.memory).measure(instruments.features, inputs, scores)
+        values = instruments.score_features(measured.features)
         stretches = self.advance(values, len(inputs), horizon=horizon)
-        largest = self.weigh(stretches, statistics(instruments, stretches), threshold=threshold)
+        largest = self.weigh(stretches, statistics(instruments.effects, stretches), threshold=threshold)
         new = coverage.mark(self.bitmap, instruments.coverage.buckets(measured.coordinates))
         return Reading(values, new, largest)
 
@@ -103,7 +150,7 @@ class ClientState:
         while start < len(values):
             begins = self.count >= horizon
             if begins:
-                self.sums, self.count, self.epoch = nothing(), 0, self.epoch + 1
+                self.sums, self.count, self.epoch = np.zeros_like(self.sums), 0, self.epoch + 1
             part = values[start : start + horizon - self.count]
             sums = self.sums + np.add.accumulate(part, axis=0)
             stretches.append(Stretch(sums.ravel(), self.count + 1, self.count + len(part), begins))
@@ -132,58 +179,77 @@ class ClientState:
 
     def forgive(self) -> None:
         """Start a new epoch now; used when somebody's standing is raised again."""
-        self.sums, self.count, self.epoch = nothing(), 0, self.epoch + 1
+        self.sums, self.count, self.epoch = np.zeros_like(self.sums), 0, self.epoch + 1
         self.supremum = self.statistic = float("-inf")
         self.suspected = 0
 
+    def begin_part(self, *, forgiven: bool) -> None:
+        """Begin anew in the group: what it does to all its members when an epoch begins, or one is forgiven."""
+        self.pooled_sums, self.pooled_count = np.zeros_like(self.sums), 0
+        if forgiven:
+            self.pooled_suspected = 0
+
+    @property
+    def held_bytes(self) -> int:
+        """What its memory of queries takes up; everything else has one size."""
+        return self.memory.held_bytes
+
     def to_bytes(self) -> bytes:
         """For the registry: everything above, at most `STATE_BYTES_MAX`."""
-        digests, ring = self.memory.digests, self.memory.ring
+        filled, bitmap = coverage.packed(self.bitmap)
         head = _HEAD.pack(
-            _MAGIC,
+            self.memory.mark,
             *(self.count, self.epoch, self.queries, self.suspected, self.pooled_count, self.pooled_suspected),
             *(self.supremum, self.statistic, self.alarmed_at),
-            *(len(digests), *ring.shape),
+            *(*self.memory.shape, filled),
         )
-        arrays = (self.sums, self.pooled_sums, self.bitmap, digests, ring)
-        return head + b"".join(array.tobytes() for array in arrays)
+        return b"".join((head, self.sums.tobytes(), self.pooled_sums.tobytes(), bitmap, self.memory.to_bytes()))
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "ClientState":
         """The state of `to_bytes`. Raises FormatError on anything else."""
-        if not _HEAD.size <= len(data) <= STATE_BYTES_MAX or data[: len(_MAGIC)] != _MAGIC:
+        form = _FORMS.get(data[:_MARK_BYTES])
+        if form is None or not _HEAD.size <= len(data) <= STATE_BYTES_MAX:
             raise FormatError("the saved state of a client is not one that the watch wrote")
-        _, count, epoch, queries, suspected, pooled, pooled_suspected, *floats, digests, ring, kept = _HEAD.unpack_from(
-            data
-        )
-        supremum, statistic, alarmed_at = floats
-        shapes = [(len(FEATURES),), (len(FEATURES),), (coverage.BITMAP_BYTES,), (digests,), (ring, kept)]
-        kinds = (np.float64, np.float64, np.uint8, np.uint64, np.float32)
-        sizes = [int(np.prod(shape)) * np.dtype(kind).itemsize for shape, kind in zip(shapes, kinds, strict=True)]
-        if digests > DIGESTS or ring > RING or kept > DIRECTIONS_MAX or len(data) != _HEAD.size + sum(sizes):
+        head, scores, memory = form
+        first = head is _FIRST
+        _, count, epoch, queries, suspected, pooled, pooled_suspected, *rest = head.unpack_from(data)
+        supremum, statistic, alarmed_at, *shape = rest[:6]
+        floats, filled = (supremum, statistic, alarmed_at), coverage.WHOLE if first else rest[6]
+        # a client of a million comes back in the middle of a request: plain arithmetic, and few small arrays
+        bitmap_at = head.size + 2 * scores * _NUMBER_BYTES
+        memory_at = bitmap_at + coverage.packed_bytes(filled)
+        if len(data) != memory_at + memory.saved_bytes((shape[0], shape[1], shape[2])):
             raise FormatError("the saved state of a client has sizes that do not fit together")
-        arrays: list[Any] = []
-        start = _HEAD.size
-        for shape, kind, size in zip(shapes, kinds, sizes, strict=True):
-            arrays.append(np.frombuffer(data[start : start + size], kind).reshape(shape).copy())
-            start += size
-        sums, pooled_sums, bitmap, known, coordinates = arrays
-        if not all(np.isfinite(array).all() for array in (sums, pooled_sums, coordinates)) or np.isnan(floats).any():
+        both = np.frombuffer(data, np.float64, 2 * scores, head.size).copy()
+        if not np.isfinite(both).all() or any(map(math.isnan, floats)):
             raise FormatError("the saved state of a client holds a figure that is not a number")
+        sums, pooled_sums = both[:scores], both[scores:]
+        if first:
+            sums, pooled_sums = (np.append(own, np.zeros(len(SCORES) - scores)) for own in (sums, pooled_sums))
+        packed = np.frombuffer(data, np.uint8, memory_at - bitmap_at, bitmap_at)
         return cls(
             *(sums, count, supremum, statistic, epoch, queries, suspected, alarmed_at),
             *(pooled_sums, pooled, pooled_suspected),
-            memory=Memory(known, coordinates),
-            bitmap=bitmap,
+            memory=memory.of_saved(data[memory_at:], (shape[0], shape[1], shape[2])),
+            bitmap=coverage.unpacked(filled, packed),
         )
 
 
-def statistics(instruments: Instruments, stretches: Sequence[Stretch]) -> list[float]:
+class Weighs(Protocol):
+    """What makes one number of the sums of scores: the larger, the more unusual."""
+
+    def statistic(self, sums: Rows, counts: NDArray[np.int64]) -> Rows:
+        """The statistic (n,) of summed scores (n, scores) over `counts` (n,) queries, 1 or more each."""
+        ...
+
+
+def statistics(effects: Weighs, stretches: Sequence[Stretch]) -> list[float]:
     """The statistic that each query of some stretches left, of whichever clients; -inf before `QUERIES_MIN`."""
     if not stretches:
         return []
     counts = [count for stretch in stretches for count in range(stretch.first, stretch.last + 1)]
     sums = stretches[0].sums if len(stretches) == 1 else np.concatenate([stretch.sums for stretch in stretches])
-    sums = sums.reshape(len(counts), len(FEATURES))
-    found = instruments.effects.statistic(sums, np.array(counts)).tolist()
+    sums = sums.reshape(len(counts), -1)
+    found = effects.statistic(sums, np.array(counts)).tolist()
     return [value if count >= QUERIES_MIN else -math.inf for value, count in zip(found, counts, strict=True)]

@@ -36,6 +36,10 @@ FEATURES: Mapping[str, str] = MappingProxyType(
         "component-4": "the mix of inputs is shifted (fourth direction of honest variation)",
     }
 )
+ATYPICAL = "atypical"  # made of all the others together (`atypical`): the last score, and no feature
+SCORES: Mapping[str, str] = MappingProxyType(
+    {**FEATURES, ATYPICAL: "queries unlike 98 of 100 honest ones in all of this together are more frequent"}
+)
 COMPONENTS = 4  # shown as features of their own; more of them cost power and told nothing new on digits
 REPEATS = list(FEATURES).index("repeats")  # filled in per client: it needs the client's earlier queries
 _SCALES = slice(list(FEATURES).index("contrast"), list(FEATURES).index("spectrum") + 1)  # compared in logarithms

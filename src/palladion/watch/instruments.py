@@ -11,11 +11,13 @@ from itertools import accumulate
 import numpy as np
 from numpy.typing import NDArray
 
+from palladion.watch.atypical import Atypical
 from palladion.watch.coverage import Coverage
 from palladion.watch.features import Features
 from palladion.watch.memory import Memory, measure
 from palladion.watch.rows import Rows
 from palladion.watch.scores import NormalScores
+from palladion.watch.shares import Shares
 from palladion.watch.suspicion import RandomEffects
 
 REFERENCE_ROWS_MAX = 20_000  # drawn for features and quantiles: more rows move a quantile by less than its noise
@@ -38,15 +40,23 @@ class Episode:
 
 @dataclass(frozen=True, eq=False)
 class Instruments:
-    """The fitted measuring chain of one model version."""
+    """The fitted measuring chain of one model version.
+
+    A query's scores are those of its features, and last whether it is atypical. `effects` weighs them all for a client.
+    A group is weighed twice: `pooled` without that last score, which one odd member would decide, and `shares` by it
+    alone, member by member.
+    """
 
     features: Features
     scores: NormalScores
+    atypical: Atypical
     effects: RandomEffects
+    pooled: RandomEffects
+    shares: Shares
     coverage: Coverage
 
     @classmethod
-    def fit(cls, clients: Sequence[Episode], generator: np.random.Generator) -> "Instruments":
+    def fit(cls, clients: Sequence[Episode], generator: "np.random.Generator") -> "Instruments":
         """Fit to whole honest clients. Raises ValueError where they are too few (`features`, `suspicion`)."""
         rows = np.concatenate([client.inputs for client in clients])
         answers = np.concatenate([client.scores for client in clients])
@@ -55,13 +65,31 @@ class Instruments:
         measured = [_measure(features, [client])[0] for client in clients]
         every = np.concatenate(measured)
         scores = NormalScores.fit(every[_some(len(every), generator)])
-        effects = RandomEffects.fit([scores.score(found) for found in measured])
-        return cls(features, scores, effects, Coverage.draw(features.directions.shape[1], generator))
+        coverage = Coverage.draw(features.directions.shape[1], generator)
+        return cls.of_scores(features, scores, coverage, measured)
+
+    @classmethod
+    def of_scores(
+        cls, features: Features, scores: NormalScores, coverage: Coverage, clients: Sequence[Rows]
+    ) -> "Instruments":
+        """Fit the rest to the features (distinct, features) of the queries of honest clients. Raises as `fit` does."""
+        plain = [scores.score(found) for found in clients]
+        every = np.concatenate(plain)
+        atypical = Atypical.fit(every[:: max(1, len(every) // REFERENCE_ROWS_MAX)])
+        odd = [atypical.score(found) for found in plain]
+        whole = [np.column_stack(pair) for pair in zip(plain, odd, strict=True)]
+        effects, pooled = RandomEffects.fit(whole), RandomEffects.fit(plain)
+        return cls(features, scores, atypical, effects, pooled, Shares.fit(odd), coverage)
+
+    def score_features(self, features: Rows) -> Rows:
+        """The scores (rows, scores) of features (rows, features)."""
+        scores = self.scores.score(features)
+        return np.column_stack((scores, self.atypical.score(scores)))
 
     def score(self, clients: Sequence[Episode]) -> list[Rows]:
-        """For each of some clients the scores (distinct, features) of its distinct queries, as the watch sees them."""
+        """For each of some clients the scores (distinct, scores) of its distinct queries, as the watch sees them."""
         measured = _measure(self.features, clients)
-        scores = self.scores.score(np.concatenate(measured))
+        scores = self.score_features(np.concatenate(measured))
         return parts(scores, [len(found) for found in measured])
 
 
@@ -77,7 +105,7 @@ def parts(rows: Rows, sizes: Sequence[int]) -> list[Rows]:
     return [rows[end - size : end] for end, size in zip(ends, sizes, strict=True)]
 
 
-def _some(count: int, generator: np.random.Generator) -> NDArray[np.int64]:
+def _some(count: int, generator: "np.random.Generator") -> NDArray[np.int64]:
     if count <= REFERENCE_ROWS_MAX:
         return np.arange(count)
     return np.sort(generator.choice(count, REFERENCE_ROWS_MAX, replace=False))

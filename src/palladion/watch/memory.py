@@ -8,10 +8,12 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from palladion.errors import FormatError
 from palladion.watch.features import DIRECTIONS_MAX, REPEATS, Features
 from palladion.watch.rows import Rows, constant, preceding
 
@@ -47,12 +49,45 @@ class Memory:
     """
 
     __slots__ = ("_coordinates", "_digests", "_kept", "_squares")
+    mark: ClassVar[bytes] = b"PWC2"  # what a client's state begins with that holds such a memory
 
     def __init__(self, digests: NDArray[np.uint64] | None = None, ring: NDArray[np.float32] | None = None) -> None:
         self._digests = b"" if digests is None else digests.tobytes()
         self._coordinates = b"" if ring is None else ring.tobytes()
         self._kept = 0 if ring is None else ring.shape[1]
         self._squares = b""  # of the coordinates, summed up (RING,): not saved, but kept, because that takes time
+
+    @classmethod
+    def of_bytes(cls, digests: bytes, ring: bytes, kept: int) -> Self:
+        """The memory whose `digests` and `ring`, with so many coordinates a query, are these."""
+        memory = cls()
+        memory._digests, memory._coordinates, memory._kept = digests, ring, kept
+        return memory
+
+    @classmethod
+    def of_saved(cls, data: bytes, shape: tuple[int, int, int]) -> Self:
+        """The memory that `to_bytes` gave, of that `shape`. Raises FormatError."""
+        ring_at = shape[0] * _DIGEST_BYTES
+        if not np.isfinite(np.frombuffer(data, np.float32, offset=ring_at)).all():
+            raise FormatError("the saved state of a client holds a figure that is not a number")
+        return cls.of_bytes(data[:ring_at], data[ring_at:], shape[2])
+
+    @staticmethod
+    def saved_bytes(shape: tuple[int, int, int]) -> int:
+        """How many bytes `to_bytes` gives of a memory of that `shape`. Raises FormatError where there is none such."""
+        digests, ring, kept = shape
+        if digests > DIGESTS or ring > RING or kept > DIRECTIONS_MAX:
+            raise FormatError("the saved state of a client has sizes that do not fit together")
+        return digests * _DIGEST_BYTES + ring * kept * _COORDINATE_BYTES
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """How many digests and queries are remembered, and coordinates of each."""
+        return len(self._digests) // _DIGEST_BYTES, *self.ring.shape
+
+    def to_bytes(self) -> bytes:
+        """What is saved of it, beside its `shape`."""
+        return self._digests + self._coordinates
 
     @property
     def digests(self) -> NDArray[np.uint64]:
@@ -64,6 +99,11 @@ class Memory:
         """Not to be written to."""
         count = len(self._coordinates) // (_COORDINATE_BYTES * self._kept) if self._kept else 0
         return np.frombuffer(self._coordinates, np.float32).reshape(count, self._kept)
+
+    @property
+    def held_bytes(self) -> int:
+        """How many bytes it holds."""
+        return len(self._digests) + len(self._coordinates) + len(self._squares)
 
     def measure(self, features: Features, inputs: Rows, scores: Rows) -> Measured:
         """Measure the queries of a request that are no exact repeats, and remember them."""

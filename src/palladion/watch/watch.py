@@ -4,25 +4,26 @@ Holds the state of every client that asked, by model, and of the groups they for
 says what the evidence is and which standing it asks for.
 """
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field, replace
-from itertools import islice
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from palladion.errors import FormatError
 from palladion.policy import WatchPolicy
 from palladion.watch import coverage
-from palladion.watch.calibration import Calibration
-from palladion.watch.campaigns import Group, Links, Turn, p_values
+from palladion.watch.campaigns import Group, Turn, p_values
 from palladion.watch.client import ClientState, Stretch, statistics
-from palladion.watch.features import FEATURES
-from palladion.watch.instruments import parts
-from palladion.watch.memory import measure
+from palladion.watch.kinds import AnyCalibration
+from palladion.watch.links import ADDRESS, DEVICE, PAYMENT, Links, Shown, tls_shown
+from palladion.watch.residents import Residents, Shelf, Unshelved
 from palladion.watch.response import Evidence, Verdict, judge, rank
 from palladion.watch.rows import Rows
+from palladion.watch.scratch import Scratch
+from palladion.watch.text.query import Query
 
 REASONS_SHOWN = 3
 NOTEWORTHY = 2.0  # standard deviations of an honest client's mean; below, a feature explains nothing
@@ -30,12 +31,38 @@ NOTEWORTHY = 2.0  # standard deviations of an honest client's mean; below, a fea
 
 @dataclass(frozen=True)
 class Asker:
-    """Who asks: the client's id, its organisation, and where they can be believed, its network address and payment."""
+    """Who asks: the client's id, its organisation, and what can be believed of the rest, which links it with others.
+
+    Its network address, names of its means of payment and of its device, and the TLS fingerprint of its program.
+    """
 
     client: str
     organisation: str
     address: str | None = None
     payment: str | None = None
+    device: str | None = None
+    tls: str | None = None
+
+    def shown(self, now: float) -> Iterator[Shown]:
+        """What links it with whoever shows the same; a TLS fingerprint only with its address and the time."""
+        if self.address is not None:
+            yield Shown(ADDRESS, self.address)
+        if self.payment is not None:
+            yield Shown(PAYMENT, self.payment)
+        if self.device is not None:
+            yield Shown(DEVICE, self.device)
+        together = tls_shown(self.tls, self.address, now) if self.tls and self.address else None
+        if together is not None:
+            yield together
+
+
+class AnyAsked(Sized, Protocol):
+    """One request of either kind; how many queries it has is its length."""
+
+    @property
+    def asker(self) -> Asker:
+        """Who asked."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +79,20 @@ class Asked:
     def __post_init__(self) -> None:
         if self.inputs.ndim != 2 or self.scores.ndim != 2 or len(self.inputs) != len(self.scores):
             raise ValueError(f"inputs {self.inputs.shape} and scores {self.scores.shape} are not those of a request")
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+
+@dataclass(frozen=True, eq=False)
+class AskedTexts:
+    """One request to a language model: who asked, and each text with what came of it."""
+
+    asker: Asker
+    queries: Sequence[Query]
+
+    def __len__(self) -> int:
+        return len(self.queries)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,24 +131,6 @@ class Explanation:
     reasons: tuple[str, ...]
 
 
-@dataclass(eq=False)
-class _Model:
-    """What is known about one model's clients."""
-
-    calibration: Calibration
-    threshold: float  # of the statistic of a client, for `alpha_suspected`
-    states: dict[str, ClientState] = field(default_factory=dict)
-    groups: dict[str, Group] = field(default_factory=dict)
-    changed: set[str] = field(default_factory=set)
-
-    def state(self, client: str) -> ClientState:
-        """That of a client, who may be asking for the first time."""
-        state = self.states.get(client)
-        if state is None:
-            state = self.states[client] = ClientState()
-        return state
-
-
 class _Waiting(NamedTuple):
     """A request that was added up, and waits for being weighed together with others."""
 
@@ -124,31 +147,36 @@ class _Waiting(NamedTuple):
 class Watch:
     """Everything the watch knows. Not to be used from several threads at once."""
 
-    def __init__(self, policy: WatchPolicy) -> None:
-        self.policy = policy
-        self._models: dict[str, _Model] = {}
+    def __init__(self, policy: WatchPolicy, *, scratch: Path | None = None) -> None:
+        """`scratch` is for a file that is made, and unlinked at once; without it, SQLite finds a place for one."""
+        self._scratch = Scratch(scratch)
+        self._models: dict[str, Residents] = {}
+        self._thresholds: dict[str, float] = {}  # of the statistic of a client, for `alpha_suspected`
         self._beside: dict[str, str] = {}
-        self._links = Links()
+        self._links = Links(self._scratch)
+        self.renew(policy)
 
-    def watch_model(self, model: str, calibration: Calibration | None, saved: Mapping[str, bytes]) -> None:
+    def renew(self, policy: WatchPolicy) -> None:
+        """Go by other settings from now on; what was observed and counted under the ones before counts on."""
+        self.policy = policy
+        for model, known in self._models.items():
+            self._thresholds[model] = known.calibration.threshold(policy.alpha_suspected)
+        self._shrink()
+
+    def watch_model(self, model: str, calibration: AnyCalibration | None, saved: Mapping[str, bytes] | Shelf) -> None:
         """Watch a model by this calibration from now on; `saved` are the clients' states under the same calibration.
 
+        Those of a mapping are read now, and stay in memory. Those on a shelf are read when a client asks, and leave
+        memory when it did not for long, in favour of others: whoever owns the shelf puts on it what `changes` returns.
         Without a calibration the model is not watched: only limits and budgets of requests act. Raises FormatError on
         a state that cannot be read.
         """
         if calibration is None:
             self._models.pop(model, None)
             return
-        known = _Model(calibration, calibration.clients.threshold(self.policy.alpha_suspected))
-        kept = calibration.instruments.features.directions.shape[1]
-        for client, data in saved.items():
-            state = ClientState.from_bytes(data)
-            if state.memory.ring.size and state.memory.ring.shape[1] != kept:
-                raise FormatError(f"the saved state of client {client} belongs to another calibration of {model}")
-            known.states[client] = state
-        self._models[model] = known
-        for client in known.states:
-            self._group(known, client)
+        shelf = Unshelved(saved) if isinstance(saved, Mapping) else saved
+        self._models[model] = Residents(model, calibration, shelf, self._links, self._scratch)
+        self._thresholds[model] = calibration.threshold(self.policy.alpha_suspected)
 
     def join(self, model: str, other: str) -> None:
         """Let what is known of a client under two names count together: versions of one model that clients ask at once.
@@ -166,9 +194,14 @@ class Watch:
         """Whether a model is watched."""
         return model in self._models
 
-    def link(self, asker: Asker) -> None:
+    def link(self, asker: Asker, *, now: float) -> None:
         """Take note of what a client shows of itself; clients that turn out to be linked are judged together."""
-        self._regroup(self._show(asker))
+        for shown in asker.shown(now):
+            change = self._links.show(asker.client, asker.organisation, shown)
+            if change is not None:
+                # before the next one: groups follow each change by itself
+                for known in self._models.values():
+                    known.regroup(change)
 
     def observe(self, asker: Asker, model: str, inputs: Rows, scores: Rows, *, now: float) -> Observation:
         """Take in the queries of one request, in order: `inputs` (queries, inputs), class scores (queries, classes).
@@ -177,10 +210,11 @@ class Watch:
         """
         return self.observe_all(model, [Asked(asker, inputs, scores)], now=now)[0]
 
-    def observe_all(self, model: str, asked: Sequence[Asked], *, now: float) -> list[Observation]:
+    def observe_all(self, model: str, asked: Sequence[AnyAsked], *, now: float) -> list[Observation]:
         """What `observe` of one request after the other would return and remember, to the last bit.
 
-        Of requests that came together; each costs a fraction of what it costs alone.
+        Of requests that came together, of the kind that the model is asked; each costs a fraction of what it costs
+        alone.
         """
         known = self._models.get(model)
         if known is None:
@@ -188,78 +222,88 @@ class Watch:
         if not asked:
             return []
         # 1. measure all queries; whatever could go wrong with them does so before anybody's evidence changes
-        instruments = known.calibration.instruments
-        states = [known.state(item.asker.client) for item in asked]
-        measured = measure(
-            instruments.features,
-            [(state.memory, item.inputs, item.scores) for state, item in zip(states, asked, strict=True)],
-        )
-        values = parts(instruments.scores.score(measured.features), measured.sizes)
-        buckets = iter(instruments.coverage.buckets(measured.coordinates))
+        states = [known.enter(item.asker.client, item.asker.organisation) for item in asked]
+        measured = known.calibration.measure(list(zip(states, asked, strict=True)))
         # 2. add them up, in order, and weigh the sums together; a group is weighed before others join it
         observations: list[Observation] = []
         waiting: list[_Waiting] = []
-        for item, state, scores in zip(asked, states, values, strict=True):
+        for item, state, (scores, buckets) in zip(asked, states, measured, strict=True):
             client = item.asker.client
-            changed = self._show(item.asker)
-            if waiting and (changed or self._joins(known, client)):
+            if waiting and (self._may_link(item.asker, now) or known.is_joining(client)):
                 observations += self._weigh(model, known, waiting, now)
                 waiting = []
-            self._regroup(changed)
-            group = self._group(known, client)
-            stretches = state.advance(scores, len(item.inputs), horizon=known.calibration.about.horizon)
-            new = coverage.mark(state.bitmap, islice(buckets, len(scores)))
+            self.link(item.asker, now=now)
+            group = known.group(client)
+            stretches = state.advance(scores, len(item), horizon=known.calibration.about.horizon)
+            new = coverage.mark(state.bitmap, buckets)
             turns = group.advance(client, scores, new, known.calibration)
             # when a group begins a new epoch, it takes their parts from all its members
-            known.changed.update(group.states if group.count <= len(scores) else (client,))
+            known.asked(client, everybody=group.count <= len(scores))
             waiting.append(_Waiting(client, state, group, stretches, turns, len(scores), len(new), group.covered))
-        return observations + self._weigh(model, known, waiting, now)
+        observations += self._weigh(model, known, waiting, now)
+        self._shrink()
+        return observations
 
     def members(self, client: str, model: str) -> AbstractSet[str]:
         """The clients that are judged together with one on a model, itself included if it has asked."""
         found: AbstractSet[str] = frozenset()
         for known in (self._models.get(model), self._models.get(self._beside.get(model, ""))):
-            if known is not None and client in known.states:
-                found = found | self._group(known, client).states.keys()
+            if known is not None and known.find(client) is not None:
+                found = found | known.group(client).members
         return found
 
     def forgive(self, client: str) -> None:
         """Begin anew with a client whose standing was raised: its old evidence must not lower it again at once."""
         for known in self._models.values():
-            if client in known.states:
-                known.states[client].forgive()
-                group = self._group(known, client)
-                group.forgive()
-                known.changed |= group.states.keys()
+            known.forgive(client)
+        self._shrink()
 
     def explain(self, client: str) -> list[Explanation]:
         """Where a client stands on every model that it asked."""
-        return [
-            self._explanation(model, known, client) for model, known in self._models.items() if client in known.states
-        ]
+        found = [self._explanation(model, known, client) for model, known in self._models.items()]
+        self._shrink()
+        return [explanation for explanation in found if explanation is not None]
 
-    def changes(self, model: str) -> dict[str, bytes]:
-        """The states, by client, that changed since this was last asked: to be saved."""
+    def in_memory(self, client: str) -> bool:
+        """Whether nothing has to be read to explain a client: it asked lately, of any model."""
+        return any(client in known for known in self._models.values())
+
+    @property
+    def resident_bytes(self) -> int:
+        """The bytes that states in memory take up."""
+        return sum(known.size for known in self._models.values())
+
+    @property
+    def residents(self) -> int:
+        """The states that are in memory; a client that asked several models has several."""
+        return sum(map(len, self._models.values()))
+
+    @property
+    def misses(self) -> int:
+        """The states that had to be read."""
+        return sum(known.misses for known in self._models.values())
+
+    def changes(self, model: str, *, absent_max: int | None = None) -> dict[str, bytes]:
+        """The states, by client, that changed since this was last asked: to be saved.
+
+        Of clients that are not in memory, at most `absent_max`; the others come with the next ones.
+        """
         known = self._models.get(model)
-        if known is None:
-            return {}
-        saved = {client: known.states[client].to_bytes() for client in known.changed}
-        known.changed.clear()
-        return saved
+        return {} if known is None else known.changes(absent_max)
 
-    def _weigh(self, model: str, known: _Model, waiting: Sequence[_Waiting], now: float) -> list[Observation]:
+    def _weigh(self, model: str, known: Residents, waiting: Sequence[_Waiting], now: float) -> list[Observation]:
         """Weigh what was added up, all at once, and say what follows for each request, in order."""
         calibration = known.calibration
-        own = statistics(calibration.instruments, [part for item in waiting for part in item.stretches])
+        own = statistics(calibration, [part for item in waiting for part in item.stretches])
         pooled = p_values(calibration, [turn for item in waiting for turn in item.turns])
         observations, start = [], 0
         for item in waiting:
             state, group, end = item.state, item.group, start + item.distinct
-            largest = state.weigh(item.stretches, own[start:end], threshold=known.threshold)
+            largest = state.weigh(item.stretches, own[start:end], threshold=self._thresholds[model])
             group.weigh(item.client, item.turns, pooled[start:end], rate=self.policy.alpha_campaign)
             start = end
             # not only what the last query left: honest ones at the end of each request would hide the others
-            if min(calibration.clients.p_value(largest), group.latest) <= self.policy.alpha_watched:
+            if min(calibration.p_value(largest), group.latest) <= self.policy.alpha_watched:
                 state.alarmed_at = now
             evidence = self._evidence(known, state, group, item.covered)
             evidence, verdict, alarmed_at = self._judged(model, item.client, evidence, state.alarmed_at)
@@ -272,9 +316,10 @@ class Watch:
     ) -> tuple[Evidence, Verdict, float]:
         """What evidence under one name comes to with that under the other, and when either last looked suspicious."""
         other = self._models.get(self._beside.get(model, "")) if self._beside else None
-        if other is None or client not in other.states:
+        state = None if other is None else other.find(client)
+        if other is None or state is None:
             return evidence, judge(evidence, self.policy), alarmed_at
-        state, group = other.states[client], self._group(other, client)
+        group = other.group(client)
         theirs = self._evidence(other, state, group, group.covered)
         own = evidence.suspected + theirs.suspected
         pooled = evidence.campaign_suspected + theirs.campaign_suspected
@@ -282,9 +327,9 @@ class Watch:
         verdict = max(judge(evidence, self.policy), judge(theirs, self.policy), key=lambda item: rank(item.standing))
         return evidence, verdict, max(alarmed_at, state.alarmed_at)
 
-    def _evidence(self, known: _Model, state: ClientState, group: Group, covered: int) -> Evidence:
+    def _evidence(self, known: Residents, state: ClientState, group: Group, covered: int) -> Evidence:
         return Evidence(
-            known.calibration.clients.p_value(state.supremum),
+            known.calibration.p_value(state.supremum),
             state.suspected,
             group.p_value,
             group.suspected,
@@ -292,57 +337,41 @@ class Watch:
             simulated=known.calibration.about.simulated,
         )
 
-    def _unwatched(self, model: str, item: Asked, now: float) -> Observation:
+    def _unwatched(self, model: str, item: AnyAsked, now: float) -> Observation:
         evidence, verdict, alarmed_at = self._judged(model, item.asker.client, Evidence(), 0.0)
         quiet = _quiet_hours(alarmed_at, now)
-        return Observation(evidence, verdict, len(item.inputs), 0, quiet, calibrated=False)
+        return Observation(evidence, verdict, len(item), 0, quiet, calibrated=False)
 
-    def _show(self, asker: Asker) -> list[str]:
-        """Take note of what links a client; the names of groups that stand for others now."""
-        changed = self._links.organisation(asker.client, asker.organisation)
-        if asker.address is not None:
-            changed = changed + self._links.address(asker.client, asker.address)
-        if asker.payment is not None:
-            changed = changed + self._links.payment(asker.client, asker.payment)
-        return changed
+    def _may_link(self, asker: Asker, now: float) -> bool:
+        """Whether a client shows something that it did not show lately."""
+        return any(self._links.is_news(asker.client, shown) for shown in asker.shown(now))
 
-    def _joins(self, known: _Model, client: str) -> bool:
-        """Whether a client is about to join a group that others are in already."""
-        group = known.groups.get(self._links.root(client))
-        return group is not None and client not in group.states
+    def _shrink(self) -> None:
+        size = self.policy.resident_mb << 20
+        if len(self._models) > 1:
+            size -= self.resident_bytes
+            for known in self._models.values():
+                known.shrink(max(0, size + known.size))
+        else:
+            for known in self._models.values():
+                known.shrink(size)
 
-    def _group(self, known: _Model, client: str) -> Group:
-        root = self._links.root(client)
-        group = known.groups.get(root)
-        if group is None:
-            group = known.groups[root] = Group()
-        if client not in group.states:
-            group.join(client, known.states[client])
-        return group
-
-    def _regroup(self, changed: Sequence[str]) -> None:
-        """Give the members of groups of which the names stand for others now to the groups that they belong to."""
-        if not changed:
-            return
-        for known in self._models.values():
-            dissolved = [known.groups.pop(name) for name in changed if name in known.groups]
-            for group in dissolved:
-                for client in group.states:
-                    self._group(known, client)
-
-    def _explanation(self, model: str, known: _Model, client: str) -> Explanation:
-        state, group = known.states[client], self._group(known, client)
+    def _explanation(self, model: str, known: Residents, client: str) -> Explanation | None:
+        state = known.find(client)
+        if state is None:
+            return None
+        group = known.group(client)
         evidence = self._evidence(known, state, group, group.covered)
         reasons: list[str] = []
         sums, count = (
             (state.sums, state.count) if evidence.p_value <= evidence.campaign_p_value else (group.sums, group.count)
         )
         if count:
-            deviations = known.calibration.instruments.effects.deviations(sums, count)
+            deviations = known.calibration.deviations(sums, count)
             order = np.argsort(-np.abs(deviations))[:REASONS_SHOWN]
-            names = list(FEATURES)
+            words = list(known.calibration.words.items())
             reasons = [
-                f"{names[index]} {deviations[index]:+.1f}: {FEATURES[names[index]]}"
+                f"{words[index][0]} {deviations[index]:+.1f}: {words[index][1]}"
                 for index in order
                 if abs(deviations[index]) >= NOTEWORTHY
             ]
@@ -352,11 +381,20 @@ class Watch:
             state.statistic,
             evidence.p_value,
             evidence.campaign_p_value,
-            tuple(sorted(group.states)),
+            tuple(sorted(group.members)),
             coverage.count(state.bitmap),
             group.covered,
             tuple(reasons),
         )
+
+    def links_between(self, clients: Iterable[str]) -> list[str]:
+        """What links some clients: each `organisation:…`, `address:…`, `tls:…` and so on that two of them have shown."""
+        shown = Counter(token for client in clients for token in self._tokens(client))
+        return sorted(token for token, count in shown.items() if count > 1)
+
+    def _tokens(self, client: str) -> list[str]:
+        organisations = {known.organisation(client) for known in self._models.values()} - {None}
+        return [*(f"organisation:{name}" for name in organisations), *self._links.tokens(client)]
 
 
 def _quiet_hours(alarmed_at: float, now: float) -> float:

@@ -1,0 +1,157 @@
+"""A calibration for requests to a language model: that of `watch.calibration`, with instruments for texts.
+
+The promise and its condition are the same (docs/watch.md): whole honest clients, each of whom counts once. There are
+two statistics (`panels`), and honest clients' largest values of each; of two p-values the smaller one counts, doubled.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from palladion.watch.calibration import MEMBER_SIZES, QUERIES_OF_CLIENT_MIN, About
+from palladion.watch.client import QUERIES_MIN
+from palladion.watch.conformal import Conformal
+from palladion.watch.rows import Rows
+from palladion.watch.text.instruments import TextInstruments
+from palladion.watch.text.panels import STATISTICS, Panels
+from palladion.watch.text.query import Conversation
+
+
+@dataclass(frozen=True, eq=False)
+class TextThresholds:
+    """The largest values of honest clients, or of honest organisations of one size, for each statistic."""
+
+    each: tuple[Conformal, ...]
+
+    @classmethod
+    def fit(cls, suprema: Rows) -> "TextThresholds":
+        """From the largest statistics (clients, STATISTICS). Raises ValueError without clients, or for a NaN."""
+        return cls(tuple(Conformal.fit(found) for found in np.reshape(suprema, (-1, STATISTICS)).T))
+
+    @property
+    def count(self) -> int:
+        """How many clients, or organisations, they are from."""
+        return len(self.each[0].suprema)
+
+    @property
+    def rate_min(self) -> float:
+        """The smallest false-alarm rate that so many support."""
+        return min(1.0, len(self.each) * self.each[0].rate_min)
+
+    def p_value(self, suprema: Sequence[float]) -> float:
+        """The p-value of one whose statistics (STATISTICS,) have been at most `suprema` so far."""
+        smaller = min(known.p_value(value) for known, value in zip(self.each, suprema, strict=True))
+        return min(1.0, len(self.each) * smaller)
+
+    def p_values(self, statistics: Rows) -> Rows:
+        """The p-value of each of several (n, STATISTICS)."""
+        smaller = np.min([known.p_values(found) for known, found in zip(self.each, statistics.T, strict=True)], axis=0)
+        return np.asarray(np.minimum(len(self.each) * smaller, 1.0))
+
+
+@dataclass(frozen=True, eq=False)
+class TextCalibration:
+    """Instruments, and the thresholds from honest clients and from honest organisations by size."""
+
+    about: About
+    instruments: TextInstruments
+    clients: TextThresholds
+    groups: Mapping[int, TextThresholds]
+
+    def statistics(self, sums: Rows, counts: NDArray[np.int64], concentration: Rows | None = None) -> Rows:
+        """The statistics (n, STATISTICS) of summed scores (n, scores), as `Panels.statistics`."""
+        return self.instruments.effects.statistics(sums, counts, concentration)
+
+    def p_value(self, suprema: Sequence[float]) -> float:
+        """The p-value of a client by the largest value (STATISTICS,) that each of its statistics has taken."""
+        return self.clients.p_value(suprema)
+
+    def p_values(self, statistics: Rows) -> Rows:
+        """The p-value of a client after each of several queries, by that query's statistics (n, STATISTICS)."""
+        return self.clients.p_values(statistics)
+
+    def group_p_values(self, sums: Rows, counts: NDArray[np.int64], squares: NDArray[np.int64]) -> Rows:
+        """The p-value (n,) of a group after each of several queries, as `watch.calibration.group_p_values`.
+
+        Given are the pooled sums of scores (n, scores), how many queries they are of, and the sum of squares of how
+        many each member has asked.
+        """
+        p_values = np.ones(len(counts))
+        concentration = squares / np.square(counts)
+        sizes = np.rint(1 / concentration).astype(np.int64)
+        weighed = (sizes >= 2) & (counts >= QUERIES_MIN)
+        if not self.groups or not weighed.any():
+            return p_values
+        found = self.statistics(sums, counts, concentration)
+        for size in set(sizes[weighed].tolist()):
+            below = max((known for known in self.groups if known <= size), default=min(self.groups))
+            above = min((known for known in self.groups if known >= size), default=max(self.groups))
+            these = weighed & (sizes == size)
+            p_values[these] = np.maximum(*(self.groups[known].p_values(found[these]) for known in (below, above)))
+        return p_values
+
+
+def calibrate_texts(
+    about: About,
+    fitting: Sequence[Conversation],
+    clients: Iterable[Conversation],
+    organisations: Iterable[Sequence[Conversation]],
+    generator: np.random.Generator,
+) -> TextCalibration:
+    """Fit to the clients in `fitting` and take thresholds from whole `clients` and `organisations`, all disjoint.
+
+    As `watch.calibration.calibrate`. Raises ValueError where too few clients remain.
+    """
+    instruments = TextInstruments.fit(fitting, generator)
+    suprema = [
+        client_suprema(instruments.effects, scores, about.horizon)
+        for scores in (instruments.score([client])[0] for client in clients)
+        if len(scores) >= QUERIES_OF_CLIENT_MIN
+    ]
+    by_size: defaultdict[int, list[Rows]] = defaultdict(list)
+    asked = 0
+    for members in organisations:
+        asked += 1
+        for size, found in group_suprema(instruments.effects, instruments.score(members)).items():
+            by_size[size].append(found)
+    groups = {size: TextThresholds.fit(np.array(found)) for size, found in by_size.items()}
+    counted = replace(about, fitted=len(fitting), clients=len(suprema), organisations=asked)
+    return TextCalibration(counted, instruments, TextThresholds.fit(np.array(suprema)), groups)
+
+
+def client_suprema(effects: Panels, scores: Rows, horizon: int) -> Rows:
+    """The largest statistics (STATISTICS,) of a client in its first epoch.
+
+    `scores` (distinct, scores) are those of its distinct requests, `QUERIES_MIN` or more.
+    """
+    return np.asarray(client_statistics(effects, scores[:horizon])[QUERIES_MIN - 1 :].max(axis=0))
+
+
+def client_statistics(effects: Panels, scores: Rows) -> Rows:
+    """The statistics (distinct, STATISTICS) that each request of a client leaves."""
+    return effects.statistics(np.cumsum(scores, axis=0), np.arange(1, len(scores) + 1))
+
+
+def group_suprema(effects: Panels, members: Sequence[Rows]) -> dict[int, Rows]:
+    """The largest pooled statistics of an organisation whose members ask in turns, for each size that it can form."""
+    scores = np.concatenate(members)
+    turns = np.concatenate([np.arange(len(found)) for found in members])
+    who = np.repeat(np.arange(len(members)), [len(found) for found in members])
+    order = np.lexsort((who, turns))
+    scores, who = scores[order], who[order]
+    return {
+        size: _group_suprema(effects, scores[who < size], who[who < size], size)
+        for size in MEMBER_SIZES
+        if size <= len(members) and (who < size).sum() >= max(QUERIES_MIN, size)
+    }
+
+
+def _group_suprema(effects: Panels, scores: Rows, who: NDArray[np.int64], size: int) -> Rows:
+    counts = np.arange(1, len(scores) + 1)
+    asked = np.cumsum(who[:, None] == np.arange(size), axis=0)  # (queries, members)
+    concentration = np.square(asked).sum(axis=1) / np.square(counts)
+    found = effects.statistics(np.cumsum(scores, axis=0), counts, concentration)
+    return np.asarray(found[max(QUERIES_MIN, size) - 1 :].max(axis=0))

@@ -1,0 +1,77 @@
+"""What is fitted on honest talk to measure requests with: the chain of `watch.instruments`, for language models."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from palladion.watch.atypical import Atypical
+from palladion.watch.coverage import Coverage
+from palladion.watch.features import VALUE_MAX
+from palladion.watch.instruments import REFERENCE_ROWS_MAX
+from palladion.watch.rows import Rows
+from palladion.watch.scores import KNOTS, NormalScores
+from palladion.watch.text.features import COHESION, TEXT_FEATURES, TextFeatures
+from palladion.watch.text.memory import TextMemory
+from palladion.watch.text.panels import Panels
+from palladion.watch.text.query import Conversation
+
+SCORES = len(TEXT_FEATURES) + 1  # those of the features, and last whether a request is atypical
+
+
+@dataclass(frozen=True, eq=False)
+class TextInstruments:
+    """The fitted measuring chain of one model version."""
+
+    features: TextFeatures
+    scores: NormalScores
+    atypical: Atypical
+    effects: Panels
+    coverage: Coverage
+
+    @classmethod
+    def fit(cls, clients: Sequence[Conversation], generator: np.random.Generator) -> "TextInstruments":
+        """Fit to whole honest clients. Raises ValueError where they are too few."""
+        queries = [query for client in clients for query in client.queries]
+        if len(queries) > REFERENCE_ROWS_MAX:
+            chosen = generator.choice(len(queries), REFERENCE_ROWS_MAX, replace=False)
+            queries = [queries[place] for place in np.sort(chosen).tolist()]
+        features = TextFeatures.fit(queries, generator)
+        coverage = Coverage.draw(features.kept, generator)
+        return cls.of_measured(features, coverage, [measure(features, client)[0] for client in clients])
+
+    @classmethod
+    def of_measured(cls, features: TextFeatures, coverage: Coverage, clients: Sequence[Rows]) -> "TextInstruments":
+        """Fit the rest to the features (distinct, features) of the requests of honest clients."""
+        every = np.concatenate(clients)
+        scores = _quantiles(every[:: max(1, len(every) // REFERENCE_ROWS_MAX)])
+        plain = np.concatenate([scores.score(found) for found in clients])
+        atypical = Atypical.fit(np.delete(plain[:: max(1, len(every) // REFERENCE_ROWS_MAX)], COHESION, axis=1))
+        effects = Panels.fit([_scored(scores, atypical, found) for found in clients])
+        return cls(features, scores, atypical, effects, coverage)
+
+    def score_features(self, features: Rows) -> Rows:
+        """The scores (rows, scores) of features (rows, features)."""
+        return _scored(self.scores, self.atypical, features)
+
+    def score(self, clients: Sequence[Conversation]) -> list[Rows]:
+        """For each of some clients the scores (distinct, scores) of its distinct requests, as the watch sees them."""
+        return [self.score_features(measure(self.features, client)[0]) for client in clients]
+
+
+def measure(features: TextFeatures, client: Conversation) -> tuple[Rows, Rows]:
+    """Features and coordinates of the distinct requests of a whole client, from nothing."""
+    return TextMemory(features.kept).measure(features, client.queries)
+
+
+def _scored(scores: NormalScores, atypical: Atypical, features: Rows) -> Rows:
+    found = scores.score(features)
+    return np.column_stack((found, atypical.score(np.delete(found, COHESION, axis=1))))
+
+
+def _quantiles(features: Rows) -> NormalScores:
+    """Those of honest requests. What none of them said, times for one, counts for nothing, whoever says it later."""
+    silent = np.isnan(features).all(axis=0)
+    fitted = NormalScores.fit(np.where(silent, 0.0, features))
+    fitted.quantiles[silent] = np.linspace(-VALUE_MAX, VALUE_MAX, KNOTS)
+    return fitted
