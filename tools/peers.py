@@ -1,10 +1,12 @@
 """Makes the environment of a peer: a server of somebody else's making that service tests and benchmarks run against.
 
-`python -m tools.peers NAME` makes `.peers/NAME` from the pins in `tools/peers/NAME.txt`, unless it was made from these
-already, and prints the folder of its programs. Peers have dependencies of their own, which must not get into `.venv`.
+`python -m tools.peers NAME` makes `.peers/NAME` from the pins in `tools/peers/`, unless it was made from these already,
+and prints the folder of its programs: `NAME.txt` is for pip, `NAME.json` is a `package-lock.json`, for npm. Peers have
+dependencies of their own, which must not get into `.venv`.
 """
 
 import hashlib
+import json
 import shutil
 import subprocess
 import sys
@@ -39,14 +41,14 @@ def main(arguments: Sequence[str]) -> int:
 
 def known() -> list[str]:
     """The peers that can be made."""
-    return sorted(path.stem for path in PINS.glob("*.txt"))
+    return sorted(path.stem for path in PINS.iterdir() if path.suffix in {".txt", ".json"})
 
 
 def programs(name: str, peers: Path = PEERS) -> Path | None:
     """The folder of a peer's programs, or None where it was not made, or was made from other pins."""
     folder = peers / name
     stamp = folder / STAMP
-    return folder / "bin" if stamp.is_file() and stamp.read_text() == _fingerprint(name) else None
+    return _programs(folder, name) if stamp.is_file() and stamp.read_text() == _fingerprint(name) else None
 
 
 def make(name: str, peers: Path = PEERS) -> Path:
@@ -58,16 +60,39 @@ def make(name: str, peers: Path = PEERS) -> Path:
         return made
     folder = peers / name
     shutil.rmtree(folder, ignore_errors=True)  # half-made, or from other pins
-    _run([sys.executable, "-m", "venv", str(folder)], name)
-    pip = [str(folder / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
-    _run([*pip, "-r", str(PINS / f"{name}.txt")], name)
+    if _pins(name).suffix == ".json":
+        _make_by_npm(folder, name)
+    else:
+        _run([sys.executable, "-m", "venv", str(folder)], name)
+        pip = [str(folder / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
+        _run([*pip, "-r", str(_pins(name))], name)
     (folder / STAMP).write_text(_fingerprint(name))
-    return folder / "bin"
+    return _programs(folder, name)
+
+
+def _make_by_npm(folder: Path, name: str) -> None:
+    npm = shutil.which("npm")
+    if npm is None:
+        raise PeerError(f"{name} cannot be made: there is no npm here")
+    folder.mkdir(parents=True)
+    wanted = json.loads(_pins(name).read_text())["packages"][""]
+    (folder / "package.json").write_text(json.dumps({"private": True, **wanted}))
+    shutil.copyfile(_pins(name), folder / "package-lock.json")
+    # every package is compared with the hash that is pinned, and none runs a program of its own while it is installed
+    _run([npm, "ci", "--prefix", str(folder), "--ignore-scripts", "--no-audit", "--no-fund"], name)
+
+
+def _programs(folder: Path, name: str) -> Path:
+    return folder / "node_modules" / ".bin" if _pins(name).suffix == ".json" else folder / "bin"
+
+
+def _pins(name: str) -> Path:
+    found = PINS / f"{name}.json"
+    return found if found.is_file() else PINS / f"{name}.txt"
 
 
 def _fingerprint(name: str) -> str:
-    pins = (PINS / f"{name}.txt").read_bytes()
-    return hashlib.sha256(sys.version.encode() + b"\0" + pins).hexdigest()
+    return hashlib.sha256(sys.version.encode() + b"\0" + _pins(name).read_bytes()).hexdigest()
 
 
 def _run(command: list[str], name: str) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from palladion.access.networks import caseless, network_of
+from palladion.access.networks import caseless, neighbourhood_of, network_of
 
 # of Default_Ignorable_Code_Point, those that are neither control nor format characters
 UNSEEN = "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u3164\ufe00\ufe0f\uffa0\U000e0100\U000e01ef"
@@ -27,6 +27,20 @@ UNSEEN = "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u3164\ufe00\ufe
 )
 def test_an_address_is_known_by_its_network(address: str, network: str) -> None:
     assert network_of(address) == network
+
+
+@pytest.mark.parametrize(
+    ("address", "neighbourhood"),
+    [
+        ("192.0.2.7", "192.0.2.0/24"),
+        ("::ffff:192.0.2.7", "192.0.2.0/24"),
+        ("2001:DB8:1:2::3", "2001:db8:1::/48"),
+        ("fe80::1%eth0", "fe80::/48"),
+        ("a socket", ""),
+    ],
+)
+def test_an_address_has_the_neighbourhood_of_its_block(address: str, neighbourhood: str) -> None:
+    assert neighbourhood_of(address) == neighbourhood
 
 
 @given(st.integers(0, 2**64 - 1))

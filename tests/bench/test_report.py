@@ -143,3 +143,17 @@ def test_the_quick_form_is_for_the_script_to_know(arguments: list[str], quick: b
     seen: list[bool] = []
     main("test", "How long?", lambda report: seen.append(report.quick), arguments)
     assert seen == [quick]
+
+
+def test_what_is_missing_is_said_once_and_is_no_part_of_the_document(capsys: pytest.CaptureFixture[str]) -> None:
+    def measure(report: Report) -> None:
+        report.add("a row", 1.0, "us")
+        report.skip("a peer is not here.")
+        report.skip("a peer is not here.")
+
+    main("it", "is it?", measure, [])
+    assert capsys.readouterr().out.count("Skipped: a peer is not here.\n") == 1
+    main("it", "is it?", measure, ["--json"])
+    printed = capsys.readouterr()
+    assert printed.err == "Skipped: a peer is not here.\n"
+    assert json.loads(printed.out).keys() == {"rows", "seed", "seconds"}

@@ -85,6 +85,19 @@ def test_clients_and_versions_have_files_of_their_own_and_one_is_erased_alone(tm
     assert (_numbers(tmp_path), _numbers(tmp_path, OTHER)) == ([], list(range(5)))
 
 
+def test_a_writer_lets_go_of_what_was_erased(tmp_path: Path) -> None:
+    writer = _writer(tmp_path)
+    writer.append(CLIENT, VERSION, [_body()])
+    writer.append(OTHER, VERSION, [_body()])
+    erase(tmp_path, CLIENT)
+    writer.sync()
+    assert [client for client, _ in writer._open] == [OTHER]
+    writer.append(OTHER, VERSION, [_body(1)])
+    writer.close()
+    assert retained_versions(tmp_path, CLIENT) == []
+    assert _numbers(tmp_path, OTHER) == [0, 1]
+
+
 def test_a_file_shows_neither_queries_nor_how_they_were_answered(tmp_path: Path) -> None:
     path = _keep(tmp_path, range(20))
     data = path.read_bytes()

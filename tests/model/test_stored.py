@@ -101,6 +101,12 @@ def test_a_tensor_is_read_again_once_nobody_looks_at_it() -> None:
     assert len(reads) == 2
 
 
+def test_one_number_alone_is_a_tensor_too() -> None:
+    tensor = StoredTensor("scale", DTYPES["float32"], (), lambda: np.zeros(2, np.float32)[0], None)
+    assert (tensor.data.shape, tensor.data.tolist()) == ((), 0.0)
+    assert not tensor.data.flags.writeable
+
+
 def test_safetensors_by_ranges_are_those_of_memory(tmp_path: Path) -> None:
     random = np.random.default_rng(1)
     data = save(

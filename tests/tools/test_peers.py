@@ -1,5 +1,7 @@
 """Environments of peers: made once from their pins, again when these change, and named when they cannot be made."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -57,9 +59,41 @@ def test_an_unknown_peer_is_named_with_those_that_there_are(
     assert peers.main([]) == 2
 
 
+def test_a_peer_of_node_is_made_from_its_lock(
+    made: list[list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = {"name": "it", "dependencies": {"proxy": "1.0.0"}}
+    lock = json.dumps({"lockfileVersion": 3, "packages": {"": wanted}})
+    (tmp_path / "pins" / "proxy.json").write_text(lock)
+    monkeypatch.setattr(shutil, "which", lambda _: "/usr/bin/npm")
+    folder = peers.make("proxy", tmp_path)
+    assert folder == tmp_path / "proxy" / "node_modules" / ".bin" == peers.programs("proxy", tmp_path)
+    assert made[-1][:4] == ["/usr/bin/npm", "ci", "--prefix", str(tmp_path / "proxy")]
+    assert "--ignore-scripts" in made[-1]
+    assert (tmp_path / "proxy" / "package-lock.json").read_text() == lock
+    assert json.loads((tmp_path / "proxy" / "package.json").read_text()) == {"private": True, **wanted}
+
+
+def test_without_npm_a_peer_of_node_cannot_be_made(
+    made: list[list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pins" / "proxy.json").write_text("{}")
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    with pytest.raises(peers.PeerError, match="there is no npm here"):
+        peers.make("proxy", tmp_path)
+    assert made == []
+
+
+def test_the_pins_of_node_are_exact_and_name_no_registry() -> None:
+    for path in peers.PINS.glob("*.json"):
+        packages = json.loads(path.read_text())["packages"]
+        assert all("integrity" in item and "resolved" not in item for name, item in packages.items() if name)
+        assert all(version[:1].isdigit() for version in packages[""]["dependencies"].values())
+
+
 def test_the_pins_are_exact() -> None:
-    for name in peers.known():
-        lines = (peers.PINS / f"{name}.txt").read_text().splitlines()
+    for path in peers.PINS.glob("*.txt"):
+        lines = path.read_text().splitlines()
         assert [line for line in lines if line and not line.startswith("#") and "==" not in line] == []
 
 

@@ -4,7 +4,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -164,6 +164,27 @@ def test_a_server_that_accepts_and_says_nothing_is_given_up() -> None:
         pytest.raises(InterruptedTransferError, match="too slow, or silent"),
     ):
         Web(IMPATIENT).ask("GET", parse_url(f"http://127.0.0.1:{mute.getsockname()[1]}/x"))
+
+
+def test_a_handshake_that_trickles_is_given_up_like_a_silent_one() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def trickle() -> None:
+            connection, _ = listening.accept()
+            with connection, suppress(OSError):
+                connection.sendall(b"\x16\x03\x03\x40\x00")  # the head of a record of 16,384 bytes
+                connection.settimeout(0.02)
+                while True:
+                    connection.send(b"x")
+                    with suppress(TimeoutError):
+                        if connection.recv(4096) == b"":
+                            return
+
+        thread = threading.Thread(target=trickle)
+        thread.start()
+        with pytest.raises(InterruptedTransferError, match="too slow, or silent"):
+            Web(IMPATIENT).ask("GET", parse_url(f"https://127.0.0.1:{listening.getsockname()[1]}/x"))
+        thread.join()
 
 
 @contextmanager

@@ -58,6 +58,10 @@ class Cedar:
         self._decisions_max = decisions_max
         self._decided: dict[Question, bool] = {}
 
+    def mentioned(self) -> tuple[list[str], list[str]]:
+        """The clients, by organisation and name with a slash, and the organisations that the policies name."""
+        return list(self._mentioned.of("Client")), list(self._mentioned.of("Organisation"))
+
     def strangers(self, clients: Iterable[tuple[str, str]]) -> list[str]:
         """Whom the policies name who is none of `clients` (organisation and name of each): a slip, or still to come."""
         known = {f"{organisation}/{name}": organisation for organisation, name in clients}

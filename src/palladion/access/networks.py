@@ -6,9 +6,11 @@ Whether an address or a name can be believed is decided by whoever hands it in.
 import re
 import unicodedata
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address
 
 SUBSCRIBER_BITS = 64  # of an IPv6 address: a subscriber has at least as many hosts as the other 64 bits name
+BLOCK_BITS = 24  # of an IPv4 address: the smallest block that is routed on its own, so neighbours have one provider
+SITE_BITS = 48  # of an IPv6 address: what a provider gives to one site
 OTHER_CHARACTERS_MAX = 64  # of what is no address
 CACHED = 4096  # reading an address takes 3 µs, and the same peers come again
 # Default_Ignorable_Code_Point (Unicode 16, DerivedCoreProperties): nobody sees them, whatever their category is.
@@ -30,6 +32,20 @@ def network_of(address: str) -> str:
         return str(parsed)
     # ::ffff:192.0.2.1 is how a socket for both families calls 192.0.2.1
     return str(parsed.ipv4_mapped or IPv6Network((int(parsed), SUBSCRIBER_BITS), strict=False))
+
+
+@lru_cache(CACHED)
+def neighbourhood_of(address: str) -> str:
+    """The /24 of an IPv4 address, or the /48 of an IPv6 one: what one provider gives to a site; empty if it is none."""
+    try:
+        parsed = ip_address(address.partition("%")[0])
+    except ValueError:
+        return ""
+    if not isinstance(parsed, IPv4Address):
+        if parsed.ipv4_mapped is None:
+            return str(IPv6Network((int(parsed), SITE_BITS), strict=False))
+        parsed = parsed.ipv4_mapped
+    return str(IPv4Network((int(parsed), BLOCK_BITS), strict=False))
 
 
 def caseless(name: str) -> str:

@@ -13,8 +13,7 @@ order of asking. Each is the first query of its cell, and which cells are kept i
 head, or the lowest above at which the file has no more cells than its capacity. So the level needs no entry of its own:
 what raised it is written before anything is refused by it. A file is written anew without the cells that were given up,
 and where the others take more than half of what a file may, at a higher level. No file grows beyond `FILE_BYTES_MAX`.
-Numbers are little-endian. The writer is one process; readers may come at any time. Beside a descriptor, 8 bytes of each
-cell are held of an open file: 40 kB of 5,000, and never more than 5 MB, because of how large a file may be.
+Numbers are little-endian. One process writes, any may read. Of an open file 8 bytes a cell are held, 5 MB at most.
 
 Version 1 drew queries, not cells (algorithm R). Its files are read, and written anew when their client asks again. If
 one of them may have dropped a query, it is `late`: what is kept of a cell may not be its first, and that stays so.
@@ -95,8 +94,10 @@ class BodyWriter:
 
     def sync(self) -> None:
         """Make everything durable that was appended. Raises StorageError."""
-        for file in list(self._open.values()):
+        for name, file in list(self._open.items()):
             file.sync()
+            if file.is_erased:  # its bytes stay on the disk for as long as it is open
+                self._open.pop(name).close()
 
     def close(self) -> None:
         """Sync, and close all files. Raises StorageError."""
@@ -144,7 +145,7 @@ def read_retained(folder: Path, key: bytes, client: str, version: str) -> Retain
 
 
 def erase(folder: Path, client: str) -> None:
-    """Delete all bodies of a client. Not while a gate writes: it would go on with the files that it holds open."""
+    """Delete all bodies of a client that is let in no more; a writer lets go of the files with its next sync."""
     path = body_path(folder, client, "any@1").parent
     with files.storage_errors(path):
         if path.is_dir():
@@ -204,6 +205,11 @@ class _File:
                 file.close()
                 raise
         return file
+
+    @property
+    def is_erased(self) -> bool:
+        """Whether its name is gone."""
+        return os.fstat(self._descriptor).st_nlink == 0
 
     def append(self, bodies: Iterable[Body]) -> None:
         out = bytearray()

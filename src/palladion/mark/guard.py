@@ -108,7 +108,7 @@ def _feeds(inputs: Sequence[Port], probes: int, size: int, seed: int) -> Iterato
         yield {port.name: _probe(port, probes if batched else None, size, random) for port in inputs}
 
 
-def _probe(port: Port, batch: int | None, size: int, random: np.random.Generator) -> NDArray[Any]:
+def _probe(port: Port, batch: int | None, size: int, random: "np.random.Generator") -> NDArray[Any]:
     shape = [length if isinstance(length, int) else size for length in port.shape]
     if batch is not None:
         shape[0] = batch

@@ -112,7 +112,7 @@ class Residuals:
         if stage:
             yield stage
 
-    def _random(self, context: str) -> np.random.Generator:
+    def _random(self, context: str) -> "np.random.Generator":
         return np.random.default_rng(np.frombuffer(derive(self.seed, "search", context), np.uint32))
 
 

@@ -14,6 +14,7 @@ from math import prod
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
@@ -180,7 +181,8 @@ class StoredTensor(Tensor):
         """Its numbers, read now unless somebody still holds those that were read last."""
         found = self._alive() if self._alive is not None else None
         if found is None:
-            found = self._read()
+            # one number alone is a scalar to numpy, which has no flags to set
+            found = np.asarray(self._read())
             found.flags.writeable = False
             self._alive = weakref.ref(found)
         return found

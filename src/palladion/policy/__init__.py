@@ -3,6 +3,7 @@
 from palladion.policy.access import AccessPolicy, IssuerPolicy, ProxyPolicy
 from palladion.policy.limits import ContractPolicy, LimitsPolicy
 from palladion.policy.operations import OperationsPolicy
+from palladion.policy.operators import OperatorsPolicy
 from palladion.policy.reader import POLICY_BYTES_MAX, POLICY_FILE, load_policy, parse_policy
 from palladion.policy.sections import KeysPolicy, PassphrasePolicy, Policy
 from palladion.policy.serving import GatePolicy, RoutePolicy, WatchPolicy
@@ -18,6 +19,7 @@ __all__ = [
     "KeysPolicy",
     "LimitsPolicy",
     "OperationsPolicy",
+    "OperatorsPolicy",
     "PassphrasePolicy",
     "Policy",
     "ProxyPolicy",

@@ -110,6 +110,22 @@ class ProxyPolicy(Section, frozen=True):
             "that share it are judged together.",
         ),
     ] = ""
+    device_header: Annotated[
+        str,
+        Meta(
+            pattern=_HEADER,
+            description="Header with a name of the client's device, such as an id that the device attests: up to 20 "
+            "accounts that share it are judged together.",
+        ),
+    ] = ""
+    tls_header: Annotated[
+        str,
+        Meta(
+            pattern=_HEADER,
+            description="Header with the fingerprint of the client's TLS (JA4): up to 20 accounts that show it in one "
+            "neighbourhood (address_header) within one hour are judged together.",
+        ),
+    ] = ""
 
 
 class AccessPolicy(Section, frozen=True):

@@ -12,6 +12,7 @@ from palladion.errors import PolicyError
 from palladion.policy.access import AccessPolicy, IssuerPolicy, ProxyPolicy
 from palladion.policy.limits import ContractPolicy, LimitsPolicy
 from palladion.policy.operations import OperationsPolicy
+from palladion.policy.operators import OperatorsPolicy, check_operators
 from palladion.policy.section import Section
 from palladion.policy.serving import GatePolicy, RetentionPolicy, RoutePolicy, WatchPolicy
 
@@ -179,6 +180,7 @@ class Policy(Section, frozen=True):
     watch: WatchPolicy = WatchPolicy()
     retention: RetentionPolicy = RetentionPolicy()
     operations: OperationsPolicy = OperationsPolicy()
+    operators: OperatorsPolicy = OperatorsPolicy()
     proxy: ProxyPolicy = ProxyPolicy()
     access: AccessPolicy = AccessPolicy()
     issuer: tuple[IssuerPolicy, ...] = ()
@@ -187,6 +189,7 @@ class Policy(Section, frozen=True):
 
     def __post_init__(self) -> None:
         """Raises PolicyError where two sections contradict each other."""
+        check_operators(self.operators, self.operations, self.issuer)
         marking = next((route for route in self.route if route.flipped > 0), None)
         if marking is not None and self.retention.queries == 0:
             raise PolicyError(

@@ -19,6 +19,14 @@ class GatePolicy(Section, frozen=True):
             "but the loopback needs TLS, or a proxy in front that does it.",
         ),
     ] = "127.0.0.1:8710"
+    grpc_listen: Annotated[
+        str,
+        Meta(
+            pattern=r"^((\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+):[0-9]{1,5})?$",
+            description="Address and port where routes of open-inference answer over gRPC as well; empty is off. Needs "
+            "the grpc extra; certificates are those of this section (docs/protocols.md).",
+        ),
+    ] = ""
     socket_group: Annotated[
         str,
         Meta(description="Group that may connect to the Unix socket; empty lets in this process's own user alone."),
@@ -87,8 +95,8 @@ class WatchPolicy(Section, frozen=True):
         Meta(
             gt=0,
             le=0.1,
-            description="The same share for organisations whose members' queries are judged together. Needs one "
-            "divided by it, less one, calibration organisations: 199 for 0.005.",
+            description="The same share for organisations whose members' queries are judged together. Needs two "
+            "divided by it, less one, calibration organisations: 399 for 0.005.",
         ),
     ] = 0.005
     degrade_after: Annotated[
@@ -126,6 +134,15 @@ class WatchPolicy(Section, frozen=True):
             "by a person.",
         ),
     ] = 24
+    resident_mb: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=1_048_576,
+            description="Most memory for the states of clients, in MiB, some 8 KiB each; those of the clients that "
+            "asked longest ago are read from the registry again when they ask.",
+        ),
+    ] = 64
 
 
 class RetentionPolicy(Section, frozen=True):

@@ -49,7 +49,7 @@ class Plan:
     """How much traffic to calibrate on: simulated clients and organisations, queries of each, and the seed."""
 
     clients: int = 1400
-    organisations: int = 250
+    organisations: int = 400
     horizon: int = 128
     group_horizon: int = 24
     seed: int = 1

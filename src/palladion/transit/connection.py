@@ -17,6 +17,7 @@ from http.client import HTTPConnection, HTTPSConnection
 from typing import Any, cast
 from urllib.parse import unquote, urlsplit
 
+from palladion.seal.dialing import Watchdog
 from palladion.transit.url import Url, is_loopback
 
 HEAD_BYTES_MAX = 256 * 1024  # of one answer's headers; the standard library alone would take 6.5 MB
@@ -70,7 +71,12 @@ class Connection:
         """Connect unless that is done, and hold what follows to `deadline`. Raises OSError."""
         if self._timed is None or self.http.sock is None:
             self.http.timeout = min(self._idle_seconds, deadline.left())
-            self.http.connect()
+            # all of it: the name, its addresses, the proxy and TLS
+            watchdog = Watchdog(deadline.left())
+            try:
+                watchdog.connect(self.http)
+            finally:
+                watchdog.stop()
             self._timed = _TimedSocket(self.http.sock, self._idle_seconds)
             # the standard library uses of a socket what _TimedSocket has
             self.http.sock = cast(Any, self._timed)

@@ -263,7 +263,7 @@ def _ordinary_rows(
     return {spec.name: np.ascontiguousarray(references[spec.name][chosen]).astype(spec.dtype) for spec in specs}
 
 
-def _probes(spec: InputSpec, count: int, generator: np.random.Generator) -> NDArray[Any]:
+def _probes(spec: InputSpec, count: int, generator: "np.random.Generator") -> NDArray[Any]:
     """Rows as varied as can be without knowing any: a quarter each of what triggers are, shares, and sparse ones."""
     size = spec.size
     if spec.draw in {"uniform", "corners", "whole", "pattern"}:

@@ -1,0 +1,224 @@
+"""A replay says what the gate would have said to the same traffic: who stands how, when and why, what is withheld."""
+
+from collections import Counter
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from palladion.errors import FormatError
+from palladion.gate.problems import Problem
+from palladion.policy import ContractPolicy, RoutePolicy
+from palladion.redteam import replay as replay_module
+from palladion.redteam.answering import open_subject
+from palladion.redteam.replay import of_model
+from palladion.watch.recorded import Recorded
+from palladion.watch.replay import Outcome, differences
+from tests.gate.gates import MODEL, OTHER_MODEL, House, make_house
+
+from .recordings import ENFORCE, WATCHING, Line, asked, calibrate_house, replayed, replayed_by, traffic
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> House:
+    made = make_house(tmp_path_factory.mktemp("recorded"))
+    calibrate_house(made)
+    return made
+
+
+def recorded(lines: list[Line]) -> list[Recorded]:
+    return [line.recorded(number) for number, line in enumerate(lines, 1)]
+
+
+def turns(found: Outcome) -> list[tuple[str, str, datetime, str]]:
+    listed = [
+        (course.client, turn.standing, datetime.fromtimestamp(turn.at, UTC), turn.reason)
+        for course in found.courses
+        for turn in course.turns
+    ]
+    return sorted(listed, key=lambda item: (item[2], item[0]))
+
+
+POLICIES: Mapping[str, Mapping[str, Any]] = {
+    "as it is": {},
+    "a narrow rate": {"limits": {"queries_per_second": 0.02, "burst": 3}},
+    "rates of networks": {"limits": {"network_queries_per_second": 0.012, "network_burst": 4}},
+    "a rate of all": {"limits": {"total_queries_per_second": 0.02, "organisation_queries_per_second": 0.01}},
+    "a budget of queries": {"limits": {"queries_per_day": 20}},
+    "a budget of information": {"limits": {"information_per_day": 9, "organisation_information_per_day": 8}},
+    "a budget of the watch": {"watch": {**WATCHING, "information_budget": 10}},
+    "standings that rise": {"watch": {**WATCHING, "suspend_after": 1000, "recover_hours": 1}},
+    "campaigns": {"watch": {**WATCHING, "alpha_suspected": 0.02, "suspend_campaigns": True}},
+}
+
+
+@pytest.mark.parametrize("name", POLICIES)
+@pytest.mark.parametrize("mode", ["enforce", "observe"])
+def test_a_replay_says_what_the_gate_said(house: House, name: str, mode: str) -> None:
+    sections = {"watch": WATCHING, **POLICIES[name]}
+    lines = [
+        Line(line.seconds + 86_000, line.client, line.inputs, f"192.0.2.{number % 2}")
+        for number, line in enumerate(traffic())
+    ]
+    # honest again after a while, so that what rises can rise
+    lines += [
+        Line(200_000 + 60 * number, "globex", line.inputs) for number, line in enumerate(traffic()) if number % 2 == 0
+    ]
+    route = RoutePolicy(model=MODEL, mode=mode)  # type: ignore[arg-type]
+    gate = asked(house, house.with_policy(route, **sections), lines)
+    found = replayed(house.with_policy(route, **sections), recorded(lines))
+    assert turns(found) == sorted(gate.turns, key=lambda item: (item[2], item[0]))
+    assert found.withheld == Counter(kind for kind in gate.ended if kind)
+    assert gate.turns, "this traffic disturbs nobody, so that the two cannot differ"
+
+
+def test_the_honest_are_left_alone_and_the_thief_is_found(house: House) -> None:
+    found = replayed(house.with_policy(ENFORCE, watch=WATCHING), recorded(traffic()))
+    honest, thief = found.courses
+    assert (honest.client, honest.worst, honest.turns) == ("acme/acme", "trusted", [])
+    assert (thief.client, thief.worst, thief.disturbed) == ("globex/globex", "suspended", True)
+    assert thief.turns[-1].queries < 30
+    assert thief.turns[0].features
+    assert found.disturbed_clients == 1
+    assert found.disturbed_answers == thief.withheld["suspended"] + thief.reduced > 20
+
+
+def test_two_replays_of_the_same_are_the_same(house: House) -> None:
+    installation = house.with_policy(ENFORCE, watch=WATCHING)
+    first, second = (replayed(installation, recorded(traffic())) for _ in range(2))
+    assert [vars(course) for course in first.courses] == [vars(course) for course in second.courses]
+    assert differences(first, second) == []
+
+
+def test_a_replay_writes_nothing(house: House) -> None:
+    folder = house.installation.paths.home
+
+    def written() -> dict[str, tuple[int, int]]:
+        return {
+            str(path): (path.stat().st_mtime_ns, path.stat().st_size) for path in folder.rglob("*") if path.is_file()
+        }
+
+    before = written()
+    replayed(house.with_policy(ENFORCE, watch=WATCHING), recorded(traffic()))
+    assert written() == before
+
+
+def test_observing_routes_propose_and_with_enforce_they_are_taken_as_enforcing(house: House) -> None:
+    installation = house.with_policy(RoutePolicy(model=MODEL), watch=WATCHING)
+    observed = replayed(installation, recorded(traffic()))
+    enforced = replayed(installation, recorded(traffic()), enforce=True)
+    assert all(turn.proposed for course in observed.courses for turn in course.turns)
+    assert (observed.disturbed_clients, observed.disturbed_answers) == (0, 0)
+    assert enforced.disturbed_clients == 1
+    # and the answers that a route would have given count as if it enforced
+    assert turns(enforced) == turns(replayed(house.with_policy(ENFORCE, watch=WATCHING), recorded(traffic())))
+
+
+def test_two_policies_differ_in_whom_they_disturb(house: House) -> None:
+    lenient = replayed(
+        house.with_policy(ENFORCE, watch={**WATCHING, "simulated_may_enforce": False}), recorded(traffic())
+    )
+    strict = replayed(house.with_policy(ENFORCE, watch=WATCHING), recorded(traffic()))
+    (found,) = differences(lenient, strict)
+    assert (found.client, found.newly_disturbed, found.newly_refused) == ("globex/globex", True, False)
+    (back,) = differences(strict, lenient)
+    assert not back.newly_disturbed
+
+
+def test_limits_that_refuse_more_are_a_difference(house: House) -> None:
+    wide = replayed(house.with_policy(ENFORCE, watch=WATCHING), recorded(traffic(burst=True)))
+    narrow = replayed(
+        house.with_policy(ENFORCE, watch=WATCHING, limits={"burst": 5, "queries_per_second": 1.0}),
+        recorded(traffic(burst=True)),
+    )
+    assert {item.client for item in differences(wide, narrow) if item.newly_refused} == {"acme/acme", "globex/globex"}
+    assert narrow.limits["client-rate"] == narrow.withheld["rate-limited"] > 0
+
+
+def test_accounts_that_one_organisation_has_are_judged_as_a_campaign(house: House) -> None:
+    lines = [
+        Recorded(number, line.at, f"ring/{number % 4}", np.array(line.inputs), organisation="ring")
+        for number, line in enumerate(traffic(requests=80))
+        if number % 2 == 1
+    ]
+    found = replayed(house.with_policy(ENFORCE, watch=WATCHING), lines)
+    (campaign,) = found.campaigns
+    assert campaign.members == ("ring/1", "ring/3")
+    assert (campaign.size, campaign.links, campaign.model) == (2, ("organisation:ring",), MODEL)
+    assert campaign.p_value < 0.04
+    assert campaign.queries == found.queries
+
+
+def test_strangers_are_no_clients_of_this_house_even_if_they_take_the_id_of_one(house: House) -> None:
+    forged = f"recorded:{house.ids['acme']}"
+    lines = [Recorded(1, 10.0, name, np.zeros((1, 4))) for name in ("nobody", forged, house.ids["acme"])]
+    found = replayed(house.with_policy(ENFORCE, watch=WATCHING), lines)
+    assert [(course.client, course.organisation) for course in found.courses] == [
+        ("nobody", "nobody"),
+        (forged, forged),
+        ("acme/acme", "acme"),
+    ]
+
+
+def test_a_client_with_a_contract_is_limited_by_it(house: House) -> None:
+    installation = house.with_policy(ENFORCE, watch=WATCHING, limits={"queries_per_second": 0.001, "burst": 1})
+    contract = ContractPolicy(client="acme/acme", queries_per_second=100.0)
+    installation.policy = msgspec.structs.replace(installation.policy, contract=(contract,))
+    lines = [Line(line.seconds, line.client, line.inputs[:1]) for line in traffic()]
+    withheld = {
+        course.client: course.withheld["rate-limited"] for course in replayed(installation, recorded(lines)).courses
+    }
+    assert withheld["acme/acme"] == 0
+    assert withheld["globex/globex"] > 20
+
+
+def test_rows_that_the_model_does_not_take_are_refused_and_seen_by_nobody(house: House) -> None:
+    lines = [Recorded(1, 10.0, "acme/acme", np.zeros((1, 5))), Recorded(2, 11.0, "acme/acme", np.zeros((1, 4)))]
+    found = replayed(house.with_policy(ENFORCE, watch=WATCHING), lines)
+    assert found.withheld == Counter({"bad-input": 1})
+    assert found.queries == 1
+
+
+def test_scopes_hold_in_a_replay(house: House) -> None:
+    found = replayed(house.with_policy(ENFORCE, watch=WATCHING), [Recorded(1, 1.0, "initech", np.zeros((1, 4)))])
+    assert found.withheld == Counter({"forbidden": 1})
+
+
+def test_more_clients_than_can_be_watched_are_refused(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replay_module, "CLIENTS_MAX", 2)
+    lines = [Recorded(number, 1.0, f"c{number}", np.zeros((1, 4))) for number in range(3)]
+    with pytest.raises(FormatError, match="one client too many"):
+        replayed(house.with_policy(ENFORCE, watch=WATCHING), lines)
+
+
+def test_requests_for_other_models_are_left_out(house: House) -> None:
+    installation = house.with_policy(ENFORCE, RoutePolicy(model=OTHER_MODEL))
+    subject = open_subject(installation, MODEL)
+
+    def line(**named: str) -> Recorded:
+        return Recorded(1, 1.0, "c", np.zeros((1, 4)), **named)  # type: ignore[arg-type]
+
+    mine = [line(), line(model=MODEL), line(model=f"{MODEL}@2"), line(route=ENFORCE.route), line(route="/unknown")]
+    others = [line(model=OTHER_MODEL), line(route=RoutePolicy(model=OTHER_MODEL).route)]
+    assert list(of_model([*mine, *others], subject, installation.policy)) == mine
+
+
+def test_another_version_answers_the_same_traffic_otherwise(house: House) -> None:
+    installation = house.with_policy(ENFORCE, watch=WATCHING)
+    subject = open_subject(installation, MODEL)
+    given = [
+        line.recorded(number, scores={"": np.full((len(line.inputs), 3), 1 / 3)})
+        for number, line in enumerate(traffic())
+    ]
+    own = replayed_by(installation, subject, recorded(traffic()))
+    told = replayed_by(installation, subject, given)
+    assert differences(own, told) != []
+
+
+def test_no_problem_of_the_gate_is_new_to_a_replay() -> None:
+    # what a replay can be refused with, by the gate's own names
+    for kind in ("rate-limited", "budget-spent", "suspended", "forbidden", "bad-input"):
+        assert Problem(kind).status >= 400
