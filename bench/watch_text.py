@@ -1,9 +1,9 @@
 """Whom does the watch of language models disturb, how soon does it see a harvest, and what does it cost?
 
 Talkers and distillers of docs/traffic.md over prompts of public data sets. All that was chosen was chosen on one half
-of the data sets; these rows are of the other half, in which honest clients have some of the sources, and a harvest goes
-over all of them. Neither times nor sizes of answers are told: a thief imitates these for nothing. Who calibrates and who
-is judged have the same tasks and no text in common.
+of the data sets; these rows are of the other half: honest clients have some of the sources, a harvest goes over all.
+Neither times nor sizes of answers are told, because a thief imitates these for nothing. Who calibrates and who is judged
+have the same tasks and no text in common.
 """
 
 from collections.abc import Callable, Iterable, Sequence

@@ -1,5 +1,6 @@
 """The report says whom a route would have disturbed, and whom one did, of how many."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -26,6 +27,17 @@ def _answer(client: str, *, mode: str = "observe", standing: str = "trusted", mo
 def _step(kind: str, client: str, standing: str, *, actor: str = "watch", minutes: int = 0, **more: Any) -> Record:
     details = {"from": "trusted", "to": standing, "reason": f"because {standing}", "route": PATH, **more}
     return Record(f"standing.{kind}", NOW + timedelta(minutes=minutes), actor, client, details)
+
+
+def test_two_routes_of_one_model_do_not_share_the_answers_that_name_their_route() -> None:
+    found = Report({PATH: "fraud", "/labels": "fraud"})
+    one = _answer("client:1")
+    found.take_all([replace(one, details={**one.details, "route": "/labels"}), _answer("client:2")])
+
+    assert {route.route: (route.answers, route.clients) for route in found.routes()} == {
+        PATH: (1, 1),
+        "/labels": (2, 2),
+    }
 
 
 def test_what_would_have_been_disturbed_is_told_as_shares() -> None:

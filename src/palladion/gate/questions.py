@@ -247,6 +247,7 @@ class Questions:
         p_value = observation.p_value
         details = {
             "request": request_id,
+            "route": served.route.route,
             "queries": question.rows,
             "standing": caller.standing,
             "disclosed": level,

@@ -39,7 +39,7 @@ class Concern:
 
 @dataclass(eq=False)
 class Traffic:
-    """What one model answered in one mode."""
+    """What one route answered in one mode."""
 
     answers: int = 0
     queries: int = 0
@@ -48,10 +48,7 @@ class Traffic:
 
 @dataclass(frozen=True)
 class RouteReport:
-    """One route: its traffic, and of that what was disturbed, or would have been.
-
-    `enforced` says which. Answers are counted by model and mode, so that two routes with both in common share them.
-    """
+    """One route: its traffic, and of that what was disturbed, or would have been; `enforced` says which."""
 
     route: str
     model: str
@@ -102,12 +99,7 @@ class Report:
     def routes(self) -> list[RouteReport]:
         """Every route with traffic or with a client of concern, and whether it enforced, in order."""
         wanted = {(concern.route, concern.enforced) for concern in self.concerns.values()}
-        wanted |= {
-            (route, mode)
-            for route, model in self._models.items()
-            for mode in (False, True)
-            if (model, mode) in self.traffic
-        }
+        wanted |= {(route, mode) for route in self._models for mode in (False, True) if (route, mode) in self.traffic}
         return [self._route(*key) for key in sorted(wanted)]
 
     def clients(self) -> list[Concern]:
@@ -115,12 +107,11 @@ class Report:
         return sorted(self.concerns.values(), key=lambda item: (-rank(item.standing), item.since, item.client))
 
     def _route(self, route: str, enforced: bool) -> RouteReport:
-        model = self._models.get(route, "")
-        traffic = self.traffic.get((model, enforced), Traffic())
+        traffic = self.traffic.get((route, enforced), Traffic())
         concerns = [item for item in self.concerns.values() if (item.route, item.enforced) == (route, enforced)]
         return RouteReport(
             route,
-            model,
+            self._models.get(route, ""),
             enforced,
             clients=len(traffic.clients),
             answers=traffic.answers,
@@ -146,18 +137,27 @@ class Report:
 
     def _answer(self, record: Record) -> None:
         model, enforced = record.subject.partition("@")[0], record.details.get("mode") == "enforce"
+        route = record.details.get("route")
+        if isinstance(route, str):
+            self._models.setdefault(route, model)
+            routes = [route]
+        else:  # records of before 2026-11-26 do not say: all routes of the model share their answers
+            routes = [name for name, known in self._models.items() if known == model]
+        for name in routes:
+            self._answer_on(name, record, enforced=enforced)
+
+    def _answer_on(self, route: str, record: Record, *, enforced: bool) -> None:
         queries = _count(record.details, "queries")
-        traffic = self.traffic.setdefault((model, enforced), Traffic())
+        traffic = self.traffic.setdefault((route, enforced), Traffic())
         traffic.answers += 1
         traffic.queries += queries
         traffic.clients.add(record.actor)
         if enforced and rank(_standing(record.details, "standing")) < DISTURBING:
             return  # it stands better again
-        for route, known in self._models.items():
-            concern = self.concerns.get((record.actor, route, enforced)) if known == model else None
-            if concern is not None and concern.disturbs:
-                concern.answers += 1
-                concern.queries += queries
+        concern = self.concerns.get((record.actor, route, enforced))
+        if concern is not None and concern.disturbs:
+            concern.answers += 1
+            concern.queries += queries
 
     def _routes(self, record: Record) -> None:
         for item in record.details.get("routes", []):

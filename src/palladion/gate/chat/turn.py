@@ -129,6 +129,7 @@ class Turn:
         digests = stages.digests(self.id, self.body, answer or b"")
         common = {
             "request": self.id,
+            "route": policy.route,
             "endpoint": self.kind,
             "queries": self.rows,
             "standing": self.caller.standing,
