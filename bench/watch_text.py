@@ -2,8 +2,8 @@
 
 Talkers and distillers of docs/traffic.md over prompts of public data sets. All that was chosen was chosen on one half
 of the data sets; these rows are of the other half: honest clients have some of the sources, a harvest goes over all.
-Neither times nor sizes of answers are told, because a thief imitates these for nothing. Who calibrates and who is judged
-have the same tasks and no text in common.
+Neither times nor sizes of answers are told, because a thief imitates these for nothing. Who calibrates and who is
+judged have the same tasks and no text in common.
 """
 
 from collections.abc import Callable, Iterable, Sequence

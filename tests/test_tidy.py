@@ -31,7 +31,7 @@ TESTED_ELSEWHERE = {
     "gate/endpoint.py": "what an endpoint is, without logic",
     "gate/administration/effects.py": "tests/gate/administration/test_desk.py, which makes every change",
     "gate/administration/views.py": "tests/gate/administration/test_desk.py, which reads every page",
-    "gate/protocols/protocol.py": "what a protocol is, without logic",
+    "gate/protocols/protocol.py": "what a protocol is; tests/gate/protocols/test_predict.py",
     "gate/sources/source.py": "what a source is, without logic",
     "gate/questions.py": "tests/gate/test_gate.py asks them through the gate",
     "gate/stages.py": "tests/gate/test_gate.py goes through them",
