@@ -248,6 +248,17 @@ def test_one_publisher_cannot_speak_of_another_ones_clients(gates: Gates, tmp_pa
     assert _lets_in(here, key) == "acme"
 
 
+def test_a_publisher_speaks_for_one_gate_unless_a_person_says_otherwise(gates: Gates, tmp_path: Path) -> None:
+    _add(gates.there)
+    gates.pass_on()
+    third, file = make(tmp_path / "third"), tmp_path / "other"
+    export_clients(third.installation, gates.owner, file, [gates.to], actor=ACTOR)
+    with pytest.raises(ConflictError, match="its publisher spoke for gate"):
+        import_clients(gates.here, file, [], actor=ACTOR)
+    assert import_clients(gates.here, file, [], actor=ACTOR, another_gate=True).receipt is not None
+    assert import_clients(gates.here, file, [], actor=ACTOR).receipt is not None
+
+
 def test_nobody_else_speaks_of_this_gates_own_clients(gates: Gates, tmp_path: Path) -> None:
     _add(gates.here)
     forged = tmp_path / "forged"

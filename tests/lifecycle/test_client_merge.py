@@ -97,6 +97,15 @@ def test_a_client_that_another_gate_registered_is_left_alone(origins: Mapping[st
     assert done.passed_over == ["acme/web: not that gate registered it, but this one or a third"]
 
 
+def test_a_name_that_has_a_contract_here_is_not_taken_by_a_client_from_elsewhere() -> None:
+    here = replace(_here(), contracts=frozenset({"acme/web"}))
+    done = merge(_bundle(_client()), here)
+    assert done.steps == []
+    assert done.passed_over == ["acme/web: the policy has a [[contract]] with that name here"]
+    known = replace(_here(_row()), contracts=frozenset({"acme/web"}))
+    assert _kinds(merge(_bundle(_client(revoked=NOW)), known)) == ["client.revoked"]
+
+
 def test_an_installation_that_was_restored_twice_speaks_of_its_own_clients() -> None:
     here = replace(_here(_row(), origins={}), gate=THERE)
     assert _kinds(merge(_bundle(_client(revoked=NOW)), here)) == ["client.revoked"]

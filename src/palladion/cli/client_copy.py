@@ -104,6 +104,7 @@ def export_clients(
     metavar="IDENTITY",
     help="Open it with this identity file or key, besides this gate's and this host's own. May be repeated.",
 )
+@click.option("--another-gate", is_flag=True, help="Its publisher has another gate, which the file is of.")
 @click.option("--dry-run", is_flag=True, help="Say what would change, and change nothing.")
 @json_option
 @click.pass_context
@@ -112,6 +113,7 @@ def import_clients(
     file: Path,
     publisher: bytes | None,
     identities: tuple[str, ...],
+    another_gate: bool,
     dry_run: bool,
     as_json: bool,
 ) -> None:
@@ -124,7 +126,9 @@ def import_clients(
 
     others = [parse_identity(text, ask_pin=ask_pin) for text in identities]
     installation = find_installation(ctx)
-    done = life.import_clients(installation, file, others, publisher=publisher, actor=actor(), dry_run=dry_run)
+    done = life.import_clients(
+        installation, file, others, publisher=publisher, actor=actor(), dry_run=dry_run, another_gate=another_gate
+    )
     if as_json:
         print_json(_document(done))
         return

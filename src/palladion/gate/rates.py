@@ -96,9 +96,17 @@ class Rates:
         ]
 
     def admit(
-        self, caller: Caller, model: str, queries: int, *, rows: int = 1, divisor: int = 1, address: str | None = None
+        self,
+        caller: Caller,
+        model: str,
+        queries: int,
+        *,
+        rows: int = 1,
+        divisor: int = 1,
+        address: str | None = None,
+        spending: bool = True,
     ) -> None:
-        """Spend `queries` of all limits, or of none. Raises Problem.
+        """Spend `queries` of all limits, or of none; unless `spending`, only see whether it could. Raises Problem.
 
         The client's own rate is divided by `divisor`. `address` is the peer's, where it can be believed. A request of
         more `rows` than can ever be asked at once is told so; there are at least as many rows as `queries`.
@@ -128,6 +136,8 @@ class Rates:
             charges.append(("client", rate, self._clients, client, after))
             raise self._refusal(charges, client, now, queries, rows)
         # nothing was spent until here, and nothing is refused from here on
+        if not spending:
+            return
         self._clients.put(client, client, after)
         self.changed.add(client)
         if charges:

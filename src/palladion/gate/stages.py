@@ -137,16 +137,32 @@ class Stages:
             raise
         return held
 
-    def admit(self, caller: Caller, route: RoutePolicy, queries: int, *, rows: int = 1, address: str | None) -> None:
+    def admit(
+        self,
+        caller: Caller,
+        route: RoutePolicy,
+        queries: int,
+        *,
+        rows: int = 1,
+        address: str | None,
+        spending: bool = True,
+    ) -> None:
         """Spend `queries` of every rate; a request of more `rows` than can ever be asked at once is told so.
 
-        `address` is the request's. Raises Problem, and then nothing is spent.
+        `address` is the request's. Raises Problem, and then nothing is spent. Unless `spending`, nothing is anyway:
+        then it only says whether it could be.
         """
         standing = effective(caller, route)
         if standing not in LEVELS:
             raise Problem("suspended")
         self.limits.rates.admit(
-            caller, route.model, queries, rows=rows, divisor=rate_divisor(standing), address=address
+            caller,
+            route.model,
+            queries,
+            rows=rows,
+            divisor=rate_divisor(standing),
+            address=address,
+            spending=spending,
         )
 
     def _seconds(self, route: RoutePolicy) -> float:

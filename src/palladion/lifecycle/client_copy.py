@@ -117,25 +117,28 @@ def import_clients(
     actor: str,
     publisher: bytes | None = None,
     dry_run: bool = False,
+    another_gate: bool = False,
 ) -> Imported:
     """Let the clients in that the file at `path` tells of, as far as nothing here says otherwise; all of it or nothing.
 
     One of the publishers that the policy pins must have signed, and it must be `publisher` where that is given.
-    Besides `identities`, this host's and this gate's own keys open it. Raises KeysError, FormatError, TamperError;
+    A publisher speaks for one gate, unless this is `another_gate` of its. Besides `identities`, this host's and this gate's own keys open it. Raises KeysError, FormatError, TamperError;
     ConflictError on a file that is older than the last one of that gate, or of the future.
     """
     gate = installation.open_gate_root()
     bundle, signed_by = _open(installation, path, [gate_identity(gate), *_host(installation), *identities], publisher)
     if bundle.issued_at > installation.clock.now() + CLOCKS_APART_MAX:
         raise ConflictError(f"{path} is of {bundle.issued}, and that is still to come", "set both machines' clocks")
+    names = (item.client for item in installation.policy.contract)
+    contracts = frozenset(name if "/" in name else f"{name}/{name}" for name in names)
     if dry_run:
         with installation.open_registry() as registry, registry.read() as records:
-            _require_next(installation, records, gate, bundle, signed_by)
-            changes = merge(bundle, read_here(records, gate.root_id))
+            _require_next(installation, records, gate, bundle, signed_by, another_gate=another_gate)
+            changes = merge(bundle, read_here(records, gate.root_id, contracts))
         return Imported(bundle.gate, bundle.issued_at, signed_by, changes, None)
     with installation.recording(gate) as (ledger, records):
-        _require_next(installation, records, gate, bundle, signed_by)
-        changes = merge(bundle, read_here(records, gate.root_id))
+        _require_next(installation, records, gate, bundle, signed_by, another_gate=another_gate)
+        changes = merge(bundle, read_here(records, gate.root_id, contracts))
         records.client_copies.put_source(
             bundle.gate,
             publisher=signed_by.hex(),
@@ -214,13 +217,29 @@ def _host(installation: Installation) -> list[Identity]:
         return []
 
 
-def _require_next(installation: Installation, records: Records, gate: Root, bundle: Bundle, signed_by: bytes) -> None:
+def _require_next(
+    installation: Installation,
+    records: Records,
+    gate: Root,
+    bundle: Bundle,
+    signed_by: bytes,
+    *,
+    another_gate: bool,
+) -> None:
     """Raise unless `signed_by` is who speaks for that gate, and says something newer than the last time."""
     if bundle.gate == gate.root_id and signed_by != installation.public_keys("owner").keys["publisher"]:
         # who got our pepper in a file of ours could otherwise speak of our own clients
         raise TamperError("the file tells of this gate's own clients, and another publisher signed it")
-    known = next((source for source in records.client_copies.sources() if source.gate == bundle.gate), None)
+    sources = records.client_copies.sources()
+    known = next((source for source in sources if source.gate == bundle.gate), None)
     if known is None:
+        of_publisher = next((source for source in sources if source.publisher == signed_by.hex()), None)
+        if of_publisher is not None and not another_gate:
+            # the file alone says of which gate it is: every import by a timer could name one more
+            raise ConflictError(
+                f"the file is of gate {bundle.gate}, and its publisher spoke for gate {of_publisher.gate} before",
+                "if both are gates of that publisher, say --another-gate",
+            )
         return
     if known.publisher != signed_by.hex():
         raise TamperError(

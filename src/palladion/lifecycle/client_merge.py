@@ -37,7 +37,10 @@ class Step:
 
 @dataclass(frozen=True)
 class Here:
-    """What a registry has of clients at one moment; `gate` is the id of its own gate root."""
+    """What a registry has of clients at one moment; `gate` is the id of its own gate root.
+
+    `contracts` are the names, ORGANISATION/NAME, that the policy has a contract with.
+    """
 
     gate: str
     clients: Mapping[str, Client]
@@ -45,6 +48,7 @@ class Here:
     keys: Mapping[str, ClientKey]
     hashes: Mapping[str, bytes]
     identities: tuple[ClientIdentity, ...]
+    contracts: frozenset[str] = frozenset()
 
 
 @dataclass
@@ -60,7 +64,7 @@ class Merge:
         return sum(step.kind == kind for step in self.steps)
 
 
-def read_here(records: Records, gate: str) -> Here:
+def read_here(records: Records, gate: str, contracts: frozenset[str] = frozenset()) -> Here:
     """The clients of a transaction."""
     copies = records.client_copies
     return Here(
@@ -70,6 +74,7 @@ def read_here(records: Records, gate: str) -> Here:
         {key.prefix: key for key in copies.all_keys()},
         copies.hashes(),
         tuple(copies.identities()),
+        contracts,
     )
 
 
@@ -105,6 +110,10 @@ class _Merger:
         """Whether this gate is the one to say who the client is: each client has one such gate."""
         known, name = self._here.clients.get(client.id), f"{client.organisation}/{client.name}"
         if known is None:
+            if name in self._here.contracts:
+                # a name is all that a contract goes by, and the other gate chooses names
+                self.merge.passed_over.append(f"{name}: the policy has a [[contract]] with that name here")
+                return False
             if (client.organisation, client.name) not in self._names:
                 return True
             self.merge.passed_over.append(f"{name}: another client is registered by that name here")

@@ -63,11 +63,14 @@ def revoke_operator(installation: Installation, name: str, *, actor: str) -> tup
         return operator, ledger.append([record])[0]
 
 
-def appoint(records: Records, name: str, *, role: Role | None, identity: str, actor: str) -> tuple[Operator, Record]:
+def appoint(
+    records: Records, name: str, *, role: Role | None, identity: str, actor: str, reason: str = ""
+) -> tuple[Operator, Record]:
     """Register an operator (with an `identity`), give one another role, or revoke one (without a role).
 
     For a transaction that is open: returns the record that has to be in the ledger before it commits.
     """
+    why = {"reason": reason} if reason else {}
     if identity and role is not None:
         check_identity(identity)
         # the first admin has nobody who could appoint him
@@ -75,15 +78,15 @@ def appoint(records: Records, name: str, *, role: Role | None, identity: str, ac
         if identity == actor and not first:
             raise ConflictError(f"{actor} cannot appoint himself", "another operator has to")
         made = records.operators.add(name, role=role, identity=identity)
-        return made, Record("operator.added", made.created, actor, name, {"role": role, "identity": identity})
+        return made, Record("operator.added", made.created, actor, name, {"role": role, "identity": identity, **why})
     before = records.operators.get(name)
     if before.identity == actor:
         raise ConflictError(f"{actor} is operator {name!r}, and nobody changes his own role", "another one has to")
     if role is None:
         after = records.operators.revoke(name)
         moment = after.revoked_at or after.created
-        details = {"role": before.role, "identity": before.identity}
+        details = {"role": before.role, "identity": before.identity, **why}
         return after, Record("operator.revoked", moment, actor, name, details)
     after = records.operators.change_role(name, role)
-    details = {"from": before.role, "to": role, "identity": before.identity}
+    details = {"from": before.role, "to": role, "identity": before.identity, **why}
     return after, Record("operator.changed", records.operators.now(), actor, name, details)

@@ -10,6 +10,8 @@ import msgspec
 import pytest
 from numpy.typing import NDArray
 
+from palladion.gate.grpc import front as front_module
+from palladion.gate.grpc.head import read_head
 from palladion.gate.protocols.open_inference import OpenInferenceErrors, model_paths
 from palladion.gate.readiness import Waiting
 from palladion.gate.served import OnTrial, open_canary
@@ -78,6 +80,19 @@ def test_names_that_are_guessed_are_paid_for_and_nothing_is_said_of_others(house
     assert [told.problem for told in guessed] == ["model-not-found"] * 2
     assert (last.problem, last.code) == ("rate-limited", "RESOURCE_EXHAUSTED")
     assert int(last.metadata["retry-after"]) > 1
+
+
+def test_messages_that_cannot_be_read_are_paid_for_and_those_beyond_the_rate_are_not_read(house: House) -> None:
+    read: list[bytes] = []
+
+    async def work(c: Calling) -> list[Any]:
+        return [await c.call("ModelInfer", b"\xff" * 100) for _ in range(4)]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(front_module, "read_head", lambda data: read.append(data) or read_head(data))  # type: ignore[func-returns-value]
+        told = calling(house, work, limits={"queries_per_second": 0.001, "burst": 2})
+    assert [item.problem for item in told] == ["bad-input", "bad-input", "rate-limited", "rate-limited"]
+    assert len(read) == 2
 
 
 def test_routes_of_other_protocols_are_not_reached(house: House) -> None:

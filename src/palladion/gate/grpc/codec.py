@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palladion.gate.decode import WORDS_CHARACTERS_MAX, Feeds
+from palladion.gate.grpc.head import PARAMETERS_MAX
 from palladion.gate.grpc.messages import load_messages
 from palladion.gate.problems import Problem
 from palladion.gate.protocols.open_inference import (
@@ -92,6 +93,12 @@ class GrpcInference:
             request = self._request(body)
         except (self._messages.decode_error, UnicodeDecodeError):
             raise Problem("bad-request", "the message is not a ModelInferRequest") from None
+        # Whoever sends what is not of the protocol means something by it. Only that there is some is looked at: an
+        # object for each such field would take a second for a mebibyte of them.
+        size = request.ByteSize()
+        request.DiscardUnknownFields()
+        if request.ByteSize() != size:
+            raise Problem("bad-input", "the message has fields that are not of the protocol")
         form = self._form(request)
         feeds, rows = self._feeds(request)
         return Asked(feeds, rows, form)
@@ -139,7 +146,6 @@ class GrpcInference:
         outputs: set[str] = set()
         for number, output in enumerate(request.outputs):
             field = f"outputs[{number}]"
-            _refuse_unknown(output, field)
             if output.name not in self._outputs:
                 known = ", ".join(sorted(self._outputs))
                 raise Problem("bad-input", f"there is no such output, only {known}", field=f"{field}.name")
@@ -160,7 +166,6 @@ class GrpcInference:
         rows = 0
         for number, tensor in enumerate(request.inputs):
             field = f"inputs[{number}]"
-            _refuse_unknown(tensor, field)
             layout = self._inputs.get(tensor.name)
             if layout is None or tensor.name in feeds:
                 known = ", ".join(self._inputs)
@@ -210,8 +215,6 @@ def _read(layout: Layout, tensor: Any, shape: Sequence[int], raw: bytes | None) 
     expected = CONTENTS.get(layout.datatype)
     if expected is None:
         raise TensorError(f"{layout.datatype} is taken in raw_input_contents alone", ".data")
-    if has_contents:
-        _refuse_unknown(tensor.contents, ".data")
     contents = tensor.contents.ListFields() if has_contents else []
     found = [descriptor.name for descriptor, _ in contents]
     if found and found != [expected]:
@@ -245,6 +248,8 @@ def _elements(values: NDArray[Any], layout: Layout) -> list[Any]:
 def _parameters(parameters: Mapping[str, Any], field: str, *, binary: bool) -> bool | None:
     """What is said of the answer's form, if anything; `binary` is whether that may be said here. Raises Problem."""
     said = None
+    if len(parameters) > PARAMETERS_MAX:
+        raise Problem("bad-input", f"there are more than {PARAMETERS_MAX}", field=field)
     for name in sorted(parameters):  # a map has no order, and the same fault is told in the same words
         value = parameters[name]
         kind = value.WhichOneof("parameter_choice")
@@ -259,15 +264,6 @@ def _parameters(parameters: Mapping[str, Any], field: str, *, binary: bool) -> b
 
 def _unknown(field: str, name: str) -> Problem:
     return Problem("bad-input", "it is not taken", field=f"{field}.{name}"[:WORDS_CHARACTERS_MAX])
-
-
-def _refuse_unknown(message: Any, place: str) -> None:
-    """What is not of the protocol is refused, as REST does, and not dropped: whoever sent it means something by it."""
-    for field in load_messages().unknown_fields(message):
-        sentence = f"field {field.field_number} is not of the protocol"
-        if place.startswith("."):
-            raise TensorError(sentence, place)
-        raise Problem("bad-input", sentence, field=place)
 
 
 @lru_cache(maxsize=256)  # names and types are the model's, not the client's

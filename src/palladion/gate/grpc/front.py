@@ -130,18 +130,23 @@ class _Named:
 
     async def answer(self, caller: Caller, request: Request) -> Response:
         """The response of the model's own endpoint. Raises Problem."""
-        routes = self._front.routes
-        if not any(level_of(caller, route) for route in routes if caller.may(self._action, route)):
+        stages = self._front.stages
+        open_to = [route for route in self._front.routes if caller.may(self._action, route)]
+        if not any(level_of(caller, route) for route in open_to):
             # nothing is read of who would get nothing
             raise Problem("suspended")
+        # nor of who has used up its rate; which model is asked, and so which limits count, stands in the message
+        stages.admit(caller, open_to[0], 1, address=request.address, spending=False)
         body = await request.body()
-        path = self._front.path(*self._read(body))
-        endpoint = None if path is None else self._front.endpoints.get(path + self._end)
-        if path is None or endpoint is None:
-            # guessing names is paid for as well
-            open_to = next(route for route in routes if caller.may(self._action, route))
-            self._front.stages.admit(caller, open_to, 1, address=request.address)
-            raise Problem("model-not-found", "there is no such model", field=self._field)
+        try:
+            path = self._front.path(*self._read(body))
+            endpoint = None if path is None else self._front.endpoints.get(path + self._end)
+            if path is None or endpoint is None:
+                raise Problem("model-not-found", "there is no such model", field=self._field)
+        except Problem:
+            # what cannot be read, and guessed names, are paid for as well
+            stages.admit(caller, open_to[0], 1, address=request.address)
+            raise
         if not endpoint.allows(caller):
             raise Problem("forbidden")
 

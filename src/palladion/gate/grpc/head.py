@@ -21,7 +21,11 @@ _NAMES: Mapping[int, str] = {
     MODEL_NAME: "model_name", MODEL_VERSION: "model_version", ID: "id", PARAMETERS: "parameters", INPUTS: "inputs",
     OUTPUTS: "outputs", RAW: "raw_input_contents",
 }  # fmt: skip
+_TENSORS = {INPUTS, OUTPUTS}
+PIECES_MAX = 64  # of a tensor: name, datatype, contents, sizes one by one, and parameters
+_PIECE_KINDS = {0, _BYTES}  # numbers and what has a length
 _LENGTH_BYTES_MAX = 5  # of a length: a message has at most 2 GiB
+_NUMBER_BYTES_MAX = 10
 
 
 def read_head(data: bytes) -> tuple[str, str]:
@@ -51,9 +55,29 @@ def _read(data: bytes, times_max: Mapping[int, int]) -> tuple[str, str]:
             raise Problem("bad-request", "the message ends within a field")
         if number in texts:
             texts[number] = data[start:place]
+        elif number in _TENSORS:
+            _count_pieces(data, start, place, _NAMES[number])
         elif number == ID and length > 4 * ID_CHARACTERS_MAX:
             raise Problem("bad-input", f"it has {length} bytes", field="id")
     return _text(texts[MODEL_NAME], "model_name"), _text(texts[MODEL_VERSION], "model_version")
+
+
+def _count_pieces(data: bytes, place: int, end: int, field: str) -> None:
+    """Refuse a tensor of more pieces than one has; what is in them is not looked at."""
+    pieces = 0
+    while place < end:
+        pieces += 1
+        kind = data[place] & 7
+        if pieces > PIECES_MAX or kind not in _PIECE_KINDS or data[place] >= 0x80:
+            raise Problem("bad-input", "it has more pieces than a tensor, or others", field=field)
+        if kind == _BYTES:
+            length, start = _length(data, place + 1)
+            place = start + length
+        else:
+            number = data[place + 1 : place + 1 + _NUMBER_BYTES_MAX]
+            place += 2 + next((at for at, byte in enumerate(number) if byte < 0x80), _NUMBER_BYTES_MAX)
+    if place > end:
+        raise Problem("bad-request", "the message ends within a field")
 
 
 def _length(data: bytes, place: int) -> tuple[int, int]:

@@ -14,10 +14,11 @@ from palladion.gate.connections import HEAD_BYTES_MAX, HEAD_SECONDS_MAX
 from palladion.gate.gate import Gate
 from palladion.gate.grpc.address import GrpcAddress, credentials, grpc_address
 from palladion.gate.grpc.messages import SERVICE, missing
-from palladion.gate.listener import DRAIN_SECONDS, KEEP_ALIVE_SECONDS
+from palladion.gate.listener import DRAIN_SECONDS
 from palladion.policy import GatePolicy
 
-CONNECTIONS_MAX = 256  # a client needs one for all its calls; they come from the descriptors that HTTP leaves free
+CONNECTIONS_MAX = 1024  # a client needs one for all its calls; they come from the descriptors that HTTP leaves free
+IDLE_SECONDS = 20  # strangers count as connections, and gRPC knows no limit for each address
 STREAMS_MAX = 128  # calls on one connection at once: as many as proxies have
 CALLS_MAX = 4096  # at once, strangers included; how many are worked on says gate.requests_max
 # What a connection may do: by the second, and as gRPC names it.
@@ -36,7 +37,7 @@ def options(policy: GatePolicy) -> list[tuple[str, int]]:
         ("grpc.max_metadata_size", HEAD_BYTES_MAX),
         ("grpc.absolute_max_metadata_size", HEAD_BYTES_MAX),
         ("grpc.server_handshake_timeout_ms", int(HEAD_SECONDS_MAX * 1000)),
-        ("grpc.max_connection_idle_ms", KEEP_ALIVE_SECONDS * 1000),
+        ("grpc.max_connection_idle_ms", IDLE_SECONDS * 1000),
         ("grpc.max_connection_age_ms", CONNECTION_SECONDS_MAX * 1000),
         ("grpc.max_connection_age_grace_ms", DRAIN_SECONDS * 1000),
         ("grpc.keepalive_time_ms", PING_SECONDS * 1000),

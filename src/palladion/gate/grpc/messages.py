@@ -5,7 +5,6 @@ client of it does, can hold both.
 """
 
 import re
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -27,14 +26,12 @@ _MESSAGE, _OPTIONAL, _REPEATED = 11, 1, 3
 class Messages:
     """The classes of messages by name, and by the name of an rpc what it takes and gives.
 
-    `decode_error` is what a class raises for bytes that are none of its messages, and `unknown_fields` finds the fields
-    of a message that its class does not have.
+    `decode_error` is what a class raises for bytes that are none of its messages.
     """
 
     classes: dict[str, Any]
     rpcs: dict[str, tuple[str, str]]
     decode_error: type[Exception]
-    unknown_fields: Callable[[Any], Iterable[Any]]
 
     def __getitem__(self, name: str) -> Any:
         return self.classes[name]
@@ -44,7 +41,7 @@ class Messages:
 def load_messages() -> Messages:
     """Read the file that is part of this package. Raises MissingExtraError."""
     try:
-        from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory, unknown_fields
+        from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory
     except ImportError:
         raise missing() from None
     file = descriptor_pb2.FileDescriptorProto(name=PROTO.name, package=PACKAGE, syntax="proto3")
@@ -53,7 +50,7 @@ def load_messages() -> Messages:
     pool.Add(file)
     names = [item.name for item in file.message_type]
     found = {name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{PACKAGE}.{name}")) for name in names}
-    return Messages(found, rpcs, message.DecodeError, unknown_fields.UnknownFieldSet)
+    return Messages(found, rpcs, message.DecodeError)
 
 
 def missing() -> MissingExtraError:
