@@ -237,13 +237,26 @@ def test_a_group_is_held_against_organisations_just_smaller_and_just_larger(size
     pooled = effects.statistic(sums[:, :-1], counts, squares / counts**2)
     shares = size * INSTRUMENTS.shares.parts(np.array([value]), np.array([3]))
     odd = INSTRUMENTS.shares.statistic(shares)
-    by_size = {known: CALIBRATION.groups[known].p_values(pooled, odd)[0] for known in MEMBER_SIZES}
 
     p_value = group_p_values(CALIBRATION, sums, counts, squares, shares)[0]
 
     below = max(known for known in MEMBER_SIZES if known <= size)
     above = min((known for known in MEMBER_SIZES if known >= size), default=10)
-    assert p_value == max(by_size[below], by_size[above])
+    by_pooled = max(CALIBRATION.groups[known].pooled.p_values(pooled)[0] for known in (below, above))
+    by_shares = max(CALIBRATION.groups[known].shares.p_values(odd)[0] for known in (below, above))
+    # larger groups than were calibrated are held against them by shares alone
+    assert p_value == min(1, 2 * min(by_shares, by_pooled if size <= 10 else 1))
+
+
+def test_a_member_who_asks_nearly_everything_does_not_end_the_test_of_shares() -> None:
+    own = np.array([1000, *[20] * 9])
+    atypical = np.array([1000 * INSTRUMENTS.shares.mean, *[20 * 3.0] * 9])
+    shares = INSTRUMENTS.shares.parts(atypical, own).sum(axis=0)[None]
+    counts, squares = np.array([own.sum()]), np.array([np.square(own).sum()])
+    sums = np.append(own.sum() * INSTRUMENTS.pooled.mean, atypical.sum())[None]
+    assert np.rint(counts**2 / squares) == 1
+
+    assert group_p_values(CALIBRATION, sums, counts, squares, shares)[0] == 2 / 150
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from palladion.watch.features import SCORES
 from palladion.watch.instruments import Episode, Instruments, parts
 from palladion.watch.memory import Memory, measure
 from palladion.watch.rows import Rows
+from palladion.watch.scores import STEPS
 from palladion.watch.shares import Shares
 
 REAL_CLIENTS_MIN = 999  # fewer real clients support no rate of 0.1 %
@@ -216,26 +217,45 @@ def group_p_values(
     """The p-value of a group after each of several queries (n,).
 
     Given are the pooled sums of scores (n, scores), how many queries they are of, the sum of squares of how many each
-    member has asked, and the sums of what members add to `shares` (n, 3). The size of a group is how many members ask
-    by weight: one with a single query among hundreds hardly counts. The p-value is the larger of those against honest
-    organisations just below and just above that size; beyond the largest calibrated size, that one counts. It is 1 for
-    groups of one, before enough was asked, and where no organisations were calibrated.
+    member has asked, and the sums of what members add to `shares` (n, 3). Of two tests the smaller p-value counts,
+    doubled; each is 1 for groups of one, before enough was asked, and where no organisations were calibrated:
+
+    - The pooled scores, with as many members as asked by weight: one with a single query among hundreds hardly counts.
+      Groups larger than every calibrated organisation are not held against them: the statistic grows with the number
+      of queries, and honest companies of forty stood out among those of ten.
+    - The shares of atypical queries, with as many members as there are by the weight that each has there. A member who
+      asks nearly everything cannot end it, and beyond the largest organisations it is held against those.
     """
-    p_values = np.ones(len(counts))
+    enough = counts >= QUERIES_MIN
+    if not calibration.groups or not enough.any():
+        return np.ones(len(counts))
+    instruments, largest = calibration.instruments, max(calibration.groups)
     concentration = squares / np.square(counts)
-    sizes = np.rint(1 / concentration).astype(np.int64)
-    weighed = (sizes >= 2) & (counts >= QUERIES_MIN)
-    if not calibration.groups or not weighed.any():
-        return p_values
-    instruments = calibration.instruments
-    found = instruments.pooled.statistic(sums[:, :-1], counts, concentration), instruments.shares.statistic(shares)
-    for size in set(sizes[weighed].tolist()):
-        below = max((known for known in calibration.groups if known <= size), default=min(calibration.groups))
-        above = min((known for known in calibration.groups if known >= size), default=max(calibration.groups))
-        these = weighed & (sizes == size)
-        p_values[these] = np.maximum(
-            *(calibration.groups[known].p_values(found[0][these], found[1][these]) for known in (below, above))
-        )
+    members = np.where(enough, np.rint(1 / concentration), 1).astype(np.int64)
+    weights = shares[:, 1].astype(np.float64)
+    weighing = np.where(enough, np.rint(np.square(weights) / np.maximum(shares[:, 2] * float(STEPS), 1)), 1)
+    pooled = instruments.pooled.statistic(sums[:, :-1], counts, concentration)
+    found = _against(
+        {size: group.pooled for size, group in calibration.groups.items()},
+        pooled,
+        np.where(members > largest, 1, members),
+    )
+    odd = _against(
+        {size: group.shares for size, group in calibration.groups.items()},
+        instruments.shares.statistic(shares),
+        weighing.astype(np.int64),
+    )
+    return np.asarray(np.minimum(2 * np.minimum(found, odd), 1.0))
+
+
+def _against(thresholds: Mapping[int, Conformal], statistics: Rows, sizes: NDArray[np.int64]) -> Rows:
+    """The larger p-value (n,) of those against organisations just below and just above each size; 1 below two."""
+    p_values = np.ones(len(statistics))
+    for size in set(sizes[sizes >= 2].tolist()):
+        below = max((known for known in thresholds if known <= size), default=min(thresholds))
+        above = min((known for known in thresholds if known >= size), default=max(thresholds))
+        these = sizes == size
+        p_values[these] = np.maximum(*(thresholds[known].p_values(statistics[these]) for known in (below, above)))
     return p_values
 
 
