@@ -68,8 +68,16 @@ def test_logits_become_probabilities(subject: Subject) -> None:
 
 @pytest.mark.parametrize("scores", [[[0.5, 0.5]], [[0.2, 0.3, 0.5]] * 2, [0.1, 0.9], 0.5])
 def test_scores_that_cannot_be_the_models_are_named_with_their_line(subject: Subject, scores: object) -> None:
-    with pytest.raises(FormatError, match="line 3 has scores of the shape"):
-        shown(subject, line([ROW], _=scores))
+    (found,) = shown(subject, line([ROW], _=scores))
+    assert not found.fits
+    assert found.fault is not None
+    assert found.fault.message.startswith("line 3 has scores of the shape")
+
+
+def test_one_request_at_which_the_model_fails_is_no_hindrance_to_those_beside_it(subject: Subject) -> None:
+    found = shown(subject, line([ROW]), line([[3e38, -3e38, 3e38, -3e38]]), line([ROW]))
+    assert [item.fits for item in found] == [True, False, True]
+    assert found[1].fault is None  # it got no answer where it was asked either
 
 
 @pytest.mark.parametrize("inputs", [[[1, 2, 3]], [[[1, 2, 3, 4, 5]]], [1, 2], [[1e39, 0, 0, 0]]], ids=str)

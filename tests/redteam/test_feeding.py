@@ -142,6 +142,18 @@ def test_a_log_is_read_on_where_the_last_run_stopped(house: House, subject: Subj
     assert counts == [20, 10, 0]
 
 
+@pytest.mark.parametrize(
+    "said",
+    [b'"inputs":[[1,2,3,4]],"scores":[[0.5,0.5,0,0,0,0,0]]', b'"inputs":[[3e38,-3e38,3e38,-3e38]]'],
+    ids=["scores of other classes", "inputs at which the model fails"],
+)
+def test_no_request_of_a_client_ends_a_feed(house: House, subject: Subject, said: bytes) -> None:
+    poison = b'{"time":1780315200,"client":"eve",' + said + b"}\n"
+    with opened(house, subject, []) as (feeding, _):
+        feeding.run(lines([TEXTS[0], poison, TEXTS[1]]), never)
+        assert feeding.requests + feeding.broken == 3
+
+
 def test_lines_that_cannot_be_used_are_counted_and_the_rest_is_watched(house: House, subject: Subject) -> None:
     with opened(house, subject, []) as (feeding, _):
         feeding.run(lines([b"junk\n", TEXTS[0], b"\n", b"{}\n"]), never)

@@ -14,10 +14,12 @@ from palladion.gate.problems import Problem
 from palladion.policy import ContractPolicy, RoutePolicy
 from palladion.redteam import replay as replay_module
 from palladion.redteam.answering import open_subject
-from palladion.redteam.replay import of_model
+from palladion.redteam.replay import Roster, of_model
+from palladion.registry import Client
 from palladion.watch.recorded import Recorded
 from palladion.watch.replay import Outcome, differences
 from tests.gate.gates import MODEL, OTHER_MODEL, House, make_house
+from tests.lifecycle.installations import NOW
 
 from .recordings import ENFORCE, WATCHING, Line, asked, calibrate_house, replayed, replayed_by, traffic
 
@@ -150,6 +152,19 @@ def test_accounts_that_one_organisation_has_are_judged_as_a_campaign(house: Hous
     assert (campaign.size, campaign.links, campaign.model) == (2, ("organisation:ring",), MODEL)
     assert campaign.p_value < 0.04
     assert campaign.queries == found.queries
+
+
+def test_a_stranger_joins_no_organisation_of_this_house_and_no_scheme_is_one() -> None:
+    roster = Roster([Client("01", "acme", "web", (), "trusted", NOW, None)], b"k" * 32)
+
+    def organisation(name: str, *, said: str | None = None) -> str:
+        return roster.client(Recorded(1, 0.0, name, np.zeros((1, 4)), organisation=said)).organisation
+
+    assert organisation("acme/web") == "acme"
+    assert organisation("acme/other") != "acme"
+    assert organisation("eve", said="acme") != "acme"
+    assert organisation("spiffe://a/x") != organisation("spiffe://a/y")
+    assert organisation("globex/x") == organisation("globex/y") == "globex"
 
 
 def test_strangers_are_no_clients_of_this_house_even_if_they_take_the_id_of_one(house: House) -> None:

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,7 +108,12 @@ def replay_traffic(
         return Taken(count, 0, answering.answered, sample)
     with source_of(traffic) as source:
         requests = in_order(read_requests(source, layout, strict=not lenient), strict=not lenient)
-        count = replay_all(_measured(of_model(requests, subject, installation.policy), source, bar), answering, replays)
+        count = replay_all(
+            _measured(of_model(requests, subject, installation.policy), source, bar),
+            answering,
+            replays,
+            broken=partial(source.break_on, strict=False) if lenient else None,
+        )
         if source.first_broken is not None:
             warn(f"{source.broken} lines could not be used, the first because {source.first_broken.message}")
         return Taken(count, source.broken, answering.answered)

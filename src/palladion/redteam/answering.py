@@ -29,16 +29,21 @@ from palladion.watch.rows import Rows
 
 AT_ONCE = 256  # requests that are read ahead, so that the model answers them together
 ROWS_AT_ONCE = 2048
+VALUES_AT_ONCE = 4 * 1024 * 1024  # 32 MiB: half a megabyte of a packed log can hold a gigabyte of zeros
 
 
 @dataclass(frozen=True, eq=False)
 class Shown:
-    """A request as the watch sees it; `inputs` and `scores` are empty where the model does not take its queries."""
+    """A request as the watch sees it; `inputs` and `scores` are empty where the model does not take its queries.
+
+    `fault` is why the line cannot be used, if the model is not to blame.
+    """
 
     request: Recorded
     inputs: Rows  # (queries, inputs)
     scores: Rows  # (queries, classes)
     fits: bool = True
+    fault: FormatError | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,23 +101,31 @@ class Answering:
         self.answered = 0  # queries that the version answered here
 
     def shown(self, requests: Iterable[Recorded]) -> Iterator[Shown]:
-        """Each request, in the same order. Raises FormatError on recorded scores that cannot be the model's."""
+        """Each request, in the same order; one that cannot be used says why, and is no hindrance to the others."""
         requests = iter(requests)
         while some := _take(requests):
             yield from self._shown(some)
 
     def _shown(self, requests: Sequence[Recorded]) -> Iterator[Shown]:
         feeds = [_fed(request.inputs, self._port, self._width) for request in requests]
-        scores = [
-            None if feed is None else self._recorded(request, len(feed))
-            for request, feed in zip(requests, feeds, strict=True)
+        faults: dict[int, FormatError] = {}
+        scores: list[Rows | None] = [None] * len(requests)
+        for index, (request, feed) in enumerate(zip(requests, feeds, strict=True)):
+            if feed is not None:
+                try:
+                    scores[index] = self._recorded(request, len(feed))
+                except FormatError as error:
+                    faults[index] = error
+        wanted = [
+            index
+            for index, feed in enumerate(feeds)
+            if feed is not None and scores[index] is None and index not in faults
         ]
-        wanted = [index for index, feed in enumerate(feeds) if feed is not None and scores[index] is None]
-        for index, found in zip(wanted, self._run([feeds[index] for index in wanted]), strict=True):
+        for index, found in zip(wanted, self._answers([feeds[index] for index in wanted]), strict=True):
             scores[index] = found
-        for request, feed, found in zip(requests, feeds, scores, strict=True):
+        for index, (request, feed, found) in enumerate(zip(requests, feeds, scores, strict=True)):
             if feed is None or found is None:
-                yield Shown(request, np.zeros((0, 0)), np.zeros((0, 0)), fits=False)
+                yield Shown(request, np.zeros((0, 0)), np.zeros((0, 0)), fits=False, fault=faults.get(index))
             else:
                 yield Shown(request, feed.reshape(len(feed), -1).astype(np.float64), found)
 
@@ -134,6 +147,16 @@ class Answering:
             )
         return as_probabilities(scores)
 
+    def _answers(self, feeds: Sequence[NDArray[Any] | None]) -> list[Rows | None]:
+        """What the model answers to each; None where it fails, as it did where it was asked."""
+        try:
+            return self._run(feeds)
+        except PalladionError:
+            if len(feeds) == 1:
+                return [None]
+        # one of them is at fault, and not the others
+        return [found for feed in feeds for found in self._answers([feed])]
+
     def _run(self, feeds: Sequence[NDArray[Any] | None]) -> list[Rows | None]:
         asked = [feed for feed in feeds if feed is not None]
         self.answered += sum(map(len, asked))
@@ -152,11 +175,12 @@ class Answering:
 
 def _take(requests: Iterator[Recorded]) -> list[Recorded]:
     some: list[Recorded] = []
-    rows = 0
+    rows = values = 0
     for request in islice(requests, AT_ONCE):
         some.append(request)
         rows += len(request.inputs)
-        if rows >= ROWS_AT_ONCE:
+        values += request.inputs.size
+        if rows >= ROWS_AT_ONCE or values >= VALUES_AT_ONCE:
             break
     return some
 

@@ -6,7 +6,7 @@ long requests took (`requests_max`), who was refused already when the traffic wa
 done on being answered otherwise.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,6 +19,7 @@ from palladion.clock import ManualClock
 from palladion.errors import FormatError
 from palladion.gate.budgets import Reservation, heaviest, weight
 from palladion.gate.contract import make_contract
+from palladion.gate.curves import load_curve
 from palladion.gate.directory import WATCH, Caller, Directory
 from palladion.gate.problems import Problem
 from palladion.gate.stages import Stages
@@ -48,7 +49,9 @@ class Roster:
     def __init__(self, clients: Iterable[Client], key: bytes) -> None:
         """`key` is the gate root's "pseudonyms"."""
         self._known: dict[str, Client] = {}
+        self._organisations: set[str] = set()
         for client in clients:
+            self._organisations.add(client.organisation)
             for name in (client.id, pseudonym(key, client.id), f"{client.organisation}/{client.name}"):
                 self._known[name] = client
             if client.organisation == client.name:
@@ -65,7 +68,11 @@ class Roster:
         if known is not None:
             return known
         organisation, _, name = request.client.partition("/")
+        if "://" in request.client:
+            organisation, name = request.client, ""  # a SPIFFE id or an issuer's subject: the scheme is nobody
         organisation, name = request.organisation or organisation, name or organisation
+        if organisation in self._organisations:
+            organisation = f"{STRANGER}{organisation}"  # whoever writes a log names itself: it joins nobody by that
         # by an id that nobody has here, whatever it calls itself
         return Client(f"{STRANGER}{request.client}", organisation, name, (), "trusted", _EPOCH, None)
 
@@ -109,6 +116,7 @@ class Replay:
         self._directory = Directory(root.derive("client-key-pepper"), access=access)
         self._watch = Watch(policy.watch)
         self._watch.watch_model(model, subject.calibration, {})
+        self._watch.learn(model, load_curve(subject.row))
         self._stages = Stages(
             here, root, directory=self._directory, watch=self._watch, journal=_Nowhere(), keep=_nothing
         )
@@ -224,13 +232,24 @@ class Replay:
         return known if request.user is None else replace(known, user=request.user)
 
 
-def replay_all(requests: Iterable[Recorded], answering: Answering, replays: Sequence[Replay]) -> int:
+def replay_all(
+    requests: Iterable[Recorded],
+    answering: Answering,
+    replays: Sequence[Replay],
+    *,
+    broken: Callable[[FormatError], None] | None = None,
+) -> int:
     """Show all requests to every replay, in order; returns how many there were.
 
-    Raises as `recorded.in_order` and `Answering.shown` do.
+    `broken` is told of those that cannot be used; without it FormatError is raised. Raises as `recorded.in_order` does.
     """
     count = 0
     for shown in answering.shown(requests):
+        if shown.fault is not None:
+            if broken is None:
+                raise shown.fault
+            broken(shown.fault)
+            continue
         count += 1
         for replay in replays:
             replay.take(shown)

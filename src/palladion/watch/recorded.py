@@ -36,7 +36,7 @@ Numbers = NDArray[np.float64]
 _EPOCH = re.compile(r"\d{1,12}(\.\d{1,9})?")
 # What proves who somebody is has no place in reports: API keys of this house and of others, and whole headers.
 _CREDENTIAL = re.compile(
-    r"(?i)^(bearer|basic|apikey) |^(pall|sk|pk|ak|ghp|xox[a-z])[_-][A-Za-z0-9_-]{12,}|^eyJ[\w-]+\."
+    r"(?i)^\s*(bearer|basic|apikey) |\b(pall|sk|pk|ak|ghp|xox[a-z])[_-][A-Za-z0-9_-]{12,}|\bAIza[\w-]{12,}|\beyJ[\w-]+\."
 )
 
 
@@ -259,8 +259,6 @@ def _client(document: dict[str, Any], number: int, place: Place) -> str:
     text = _text(document, number, place)
     if not text:
         raise _wrong(number, f"{shown(place)} names nobody")
-    if _CREDENTIAL.search(text):
-        return f"credential:{sha256(text.encode()).hexdigest()[:16]}"
     return text
 
 
@@ -272,7 +270,7 @@ def _text(document: dict[str, Any], number: int, place: Place | None) -> str | N
         value = str(value)
     if not isinstance(value, str) or len(value) > NAME_CHARACTERS_MAX:
         raise _wrong(number, f"{shown(place)} is no text of at most {NAME_CHARACTERS_MAX} characters")
-    return value
+    return f"credential:{sha256(value.encode()).hexdigest()[:16]}" if _CREDENTIAL.search(value) else value
 
 
 def _wrong(number: int, what: str) -> FormatError:
