@@ -15,6 +15,8 @@ SCRIPTS = (
     "gate_grpc",
     "gate_many",
     "gate_chat",
+    "hydra",
+    "information",
     "install",
     "ledger",
     "limits",

@@ -25,9 +25,9 @@ from palladion.redteam.people import ask, stranger
 from palladion.redteam.thieves import thief
 from palladion.registry.rows import Standing
 from palladion.watch.baselines.coverage import Covering
-from palladion.watch.baselines.mmd import Mmd
+from palladion.watch.baselines.mmd import WINDOW, Mmd
 from palladion.watch.baselines.pace import Pace
-from palladion.watch.baselines.prada import Prada
+from palladion.watch.baselines.prada import DISTANCES_MIN, Prada
 from palladion.watch.baselines.queries import Detector, Queries
 from palladion.watch.baselines.seat import Seat
 from palladion.watch.client import ClientState
@@ -70,7 +70,7 @@ class _Size:
 
 
 QUICK = _Size(rows=300, fitted=60, calibrated=200, tested=50, horizon=128, thieves=4, seeds=1)
-LONG = _Size(rows=1000, fitted=500, calibrated=3000, tested=1000, horizon=256, thieves=100, seeds=5)
+LONG = _Size(rows=1000, fitted=300, calibrated=2000, tested=500, horizon=256, thieves=100, seeds=5)
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,8 +87,7 @@ class Panel:
     """All detectors, by name; of each baseline what honest clients' statistics are after as many queries."""
 
     instruments: Instruments
-    published: Mapping[str, Detector]
-    early: Mapping[str, Detector]
+    detectors: Mapping[str, Detector]
     paces: Mapping[str, Pace]
 
     @classmethod
@@ -99,24 +98,26 @@ class Panel:
         scores = NormalScores.fit(np.concatenate(measured))
         instruments = Instruments.of_scores(features, scores, coverage, measured)
         coordinates = [seen.queries.coordinates for seen in clients]
-        seat, covering = Seat.fit(coordinates), Covering(coverage)
-        mmd = Mmd.fit(coordinates, generator)
-        published: dict[str, Detector] = {"PRADA": Prada(), "SEAT": seat, "MMD": mmd, "coverage": covering}
-        early = published | {
+        detectors: dict[str, Detector] = {
             "PRADA": Prada(EARLY["PRADA"]),
-            "MMD": Mmd(mmd.reference, mmd.width, first=EARLY["MMD"]),
+            "SEAT": Seat.fit(coordinates),
+            "MMD": Mmd.fit(coordinates, generator, first=EARLY["MMD"]),
+            "coverage": Covering(coverage),
         }
-        curves = {name: [one.begin().take(seen.queries) for seen in clients] for name, one in early.items()}
-        return cls(instruments, published, early, {name: Pace.fit(found) for name, found in curves.items()})
+        curves = {name: [one.begin().take(seen.queries) for seen in clients] for name, one in detectors.items()}
+        return cls(instruments, detectors, {name: Pace.fit(found) for name, found in curves.items()})
 
     def statistics(self, seen: Seen) -> dict[tuple[str, str], Rows]:
         """The statistic (distinct,) after each distinct query, by detector and form."""
         found = {(OURS, ""): statistic(self.instruments, self.instruments.score_features(seen.features))}
-        for name, detector in self.published.items():
+        asked = np.arange(1, len(seen.places) + 1)
+        # the first query of a class has no distance, each later one has
+        begun = np.isin(asked - 1, np.unique(seen.queries.named, return_index=True)[1])
+        enough = {"PRADA": asked - begun.cumsum() > DISTANCES_MIN, "MMD": asked >= WINDOW}
+        for name, detector in self.detectors.items():
             curve = detector.begin().take(seen.queries)
-            found[name, "published"] = curve
-            early = curve if self.early[name] is detector else self.early[name].begin().take(seen.queries)
-            found[name, "paced"] = self.paces[name].statistic(early)
+            found[name, "published"] = np.where(enough.get(name, True), curve, -np.inf)
+            found[name, "paced"] = self.paces[name].statistic(curve)
         return found
 
 
@@ -207,7 +208,7 @@ def _add_costs(report: Report, world: World, panel: Panel, size: _Size, generato
     """What each holds of a client after the horizon, and what a query costs."""
     seen = [_honest(world, panel.instruments.features, size, generator) for _ in range(20)]
     queries = sum(len(one.queries) for one in seen)
-    for name, detector in panel.early.items():
+    for name, detector in panel.detectors.items():
         started, sessions = time.process_time(), [detector.begin() for _ in seen]
         for session, one in zip(sessions, seen, strict=True):
             session.take(one.queries)

@@ -9,203 +9,89 @@ from a bank (`watch_bank`), and cost no model here. A component is named when it
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.hydra_crowd import ASTRAY, COLLEAGUES, KINDS, SHARED_NETWORK, TOKEN_ACCOUNTS, Account, make_crowd
+from bench.hydra_crowd import ASTRAY, TOKEN_ACCOUNTS, Account, make_crowd, rates
+from bench.hydra_house import ALPHA, House, Rows, Size, honest_accounts, make_house, ring_accounts
 from bench.report import Report, main
-from bench.watch_bank import Bank, World, make_world, nearness
-from palladion.redteam.harvests import harvest
-from palladion.redteam.people import Organisation, Person, ask, stranger
-from palladion.watch.calibration import MEMBER_SIZES, About, Calibration, Organisations, client_supremum, group_suprema
+from palladion.watch.calibration import client_supremum
 from palladion.watch.campaigns import Group, p_values
-from palladion.watch.conformal import Conformal
-from palladion.watch.coverage import Coverage
-from palladion.watch.features import REPEATS, Features
-from palladion.watch.instruments import Instruments
 from palladion.watch.links import Links
 from palladion.watch.residents import Residents, Unshelved
-from palladion.watch.scores import NormalScores
 from palladion.watch.scratch import Scratch
-from palladion.watch.suspicion import CORRELATION
 
-ALPHA = 0.001
-HARVEST = 0.1  # of a ring account's queries
-HONEST_QUERIES = 60
-GROUP_HORIZON = 128  # queries of each member, as in `detection`
 REQUEST = 10  # queries
 WITHIN = 0.1  # of the ring's queries, before which it should be named
 RING_SHARE, HONEST_SHARE = 90.0, 0.1  # percent: of the ring in one component, and of all honest accounts in it
 UPDATE_US = 20.0
 MIB = 1 << 20
-Rows = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class _Size:
-    """How much is simulated; `organisations` calibrate, so that fewer support no rate of `ALPHA`."""
-
-    ring: int
-    honest: int
-    queries: int  # of an account of the ring
-    rows: int
-    styles: int
-    fitted: int
-    organisations: int
-    clients: int
-
-
-QUICK = _Size(ring=120, honest=1000, queries=200, rows=300, styles=30, fitted=100, organisations=250, clients=300)
-LONG = _Size(
+QUICK = Size(ring=80, honest=400, queries=100, rows=300, styles=20, fitted=60, organisations=120, clients=100)
+LONG = Size(
     ring=int(os.environ.get("PALLADION_BENCH_RING", "2400")),
     honest=int(os.environ.get("PALLADION_BENCH_HONEST", "20000")),
-    queries=670, rows=1000, styles=200, fitted=500, organisations=2000, clients=1500,
+    queries=670, rows=1000, styles=200, fitted=500, organisations=2000, clients=1000,
 )  # fmt: skip
 
 
-@dataclass(frozen=True, eq=False)
-class _House:
-    """What is measured once: the bank, who calibrates, and photographs or pen strokes by name."""
+@dataclass(frozen=True)
+class _Row:
+    """A campaign: what makes its crowd, what is harvested, and after which share of the ring's queries to stop."""
 
-    size: _Size
-    bank: Bank
-    calibration: Calibration
-    harvests: dict[str, tuple[Rows, Rows]]
+    name: str
+    changes: Mapping[str, Any]
+    until: float = 0.2
+    family: str = "photographs"
+    barred: bool = False
 
-    @property
-    def rate(self) -> float:
-        """`ALPHA`, or the smallest rate that so many organisations support."""
-        return max(ALPHA, *(found.rate_min for found in self.calibration.groups.values()))
 
-    def scores(self, found: Rows) -> NDArray[np.float32]:
-        """Scores come in steps of 2**-20 between -3 and 3: half the bytes hold them exactly."""
-        return self.calibration.instruments.score_features(found).astype(np.float32)
+_ROWS = (
+    _Row("4 kinds of links at 0.3", {"rate": 0.3}, until=1.0, barred=True),
+    _Row("5 kinds at 0.3, organisations too", {"rate": 0.3, "organisations": True}),
+    _Row("4 kinds at 0.15", {"rate": 0.15}),
+    _Row("no links", {"rate": 0.0, "astray": 0.0}, until=1.0),
+    _Row("no ring links, honest accounts at two networks more", {"rate": 0.0, "astray": 0.0, "roaming": 2}, until=1.0),
+    _Row("4 kinds at 0.3, a tenth pen strokes", {"rate": 0.3}, family="pen strokes"),
+)
 
 
 def measure(report: Report) -> None:
     """Fill the report."""
     size = QUICK if report.quick else LONG
     generator = np.random.default_rng(report.seed)
-    house = _make_house(size, generator)
-    honest = _honest(house, generator)
-    ring = _ring(house, "photographs", generator)
+    house = make_house(size, generator)
+    honest = honest_accounts(house, generator)
+    ring = ring_accounts(house, "photographs", generator)
     report.add(
         "accounts", size.ring + size.honest, "accounts",
         reference=f"{size.ring:,} of the ring with {size.queries} queries each, a tenth photographs; {size.honest:,} "
-        f"honest with {np.mean([len(found) for found in honest]):.0f} distinct ones on average",
+        f"honest with {np.mean([len(found) for found in honest]):.0f} distinct ones on average; {rates()}",
     )  # fmt: skip
     report.add(
         "p-value from which a component is named", house.rate, "p",
         reference=f"{size.organisations:,} honest organisations of each size calibrate",
     )  # fmt: skip
     _add_alone(report, house, ring)
-    first = True
-    for name, changes in _rows():
-        crowd = make_crowd(size.ring, size.honest, np.random.default_rng(report.seed), **changes)
-        stream = _Stream(house, crowd, [*ring, *honest], np.random.default_rng(report.seed + 1))
+    for row in _ROWS:
+        if row.family != "photographs":
+            ring = ring_accounts(house, row.family, generator)
+        crowd = make_crowd(size.ring, size.honest, np.random.default_rng(report.seed), **row.changes)
+        stream = _Stream(house, crowd, [*ring, *honest], np.random.default_rng(report.seed + 1), row.until)
         stream.run()
-        _add_stream(report, name, stream, barred=first)
-        if first:
+        _add_stream(report, row, stream)
+        if row.barred:
             _add_costs(report, stream)
-        first = False
-    crowd = make_crowd(size.ring, size.honest, np.random.default_rng(report.seed), rate=0.3)
-    strokes = _ring(house, "pen strokes", generator)
-    stream = _Stream(house, crowd, [*strokes, *honest], np.random.default_rng(report.seed + 1))
-    stream.run()
-    _add_stream(report, "4 kinds at 0.3, a tenth pen strokes", stream, barred=False)
     _add_structure(report, size)
 
 
-def _rows() -> Iterator[tuple[str, dict[str, float]]]:
-    yield "4 kinds of links at 0.3", {"rate": 0.3}
-    yield "5 kinds at 0.3, organisations too", {"rate": 0.3, "organisations": True}
-    yield "4 kinds at 0.15", {"rate": 0.15}
-    yield "no links", {"rate": 0.0, "astray": 0.0}
-
-
-# 1. what is measured once
-
-
-def _make_house(size: _Size, generator: np.random.Generator) -> _House:
-    world = make_world(generator, rows=size.rows)
-    people = [stranger(world.pool, generator) for _ in range(size.fitted)]
-    rows = np.concatenate([ask(world.pool, person, 50, generator).rows for person in people])
-    features = Features.fit(rows.astype(np.float64), world.answers(rows))
-    bank = Bank.measure(world, features, size.styles, generator)
-    scores = NormalScores.fit(np.concatenate([item for _, item in bank.clients(size.fitted, 128, generator)]))
-    fitted = [item for _, item in bank.clients(size.fitted, GROUP_HORIZON, generator)]
-    coverage = Coverage.draw(features.directions.shape[1], generator)
-    instruments = Instruments.of_scores(features, scores, coverage, fitted)
-    alone = [
-        client_supremum(instruments, instruments.score_features(item), size.queries)
-        for _, item in bank.clients(size.clients, size.queries, generator)
-    ]
-    by_size: dict[int, list[tuple[float, float]]] = {count: [] for count in MEMBER_SIZES}
-    for _ in range(size.organisations):
-        for count, suprema in group_suprema(instruments, _organisation(bank, instruments, generator)).items():
-            by_size[count].append(suprema)
-    groups = {
-        count: Organisations(*(Conformal.fit(np.array(of)) for of in zip(*found, strict=True)))
-        for count, found in by_size.items()
-    }
-    about = About("digits", 1, "0" * 64, True, size.queries, GROUP_HORIZON, 0, datetime(2026, 1, 1, tzinfo=UTC))
-    harvests = {
-        "photographs": _harvest(world, features, "foreign", world.foreign, generator),
-        "pen strokes": _harvest(world, features, "strokes", None, generator),
-    }
-    return _House(size, bank, Calibration(about, instruments, Conformal.fit(np.array(alone)), groups), harvests)
-
-
-def _organisation(bank: Bank, instruments: Instruments, generator: np.random.Generator) -> list[Rows]:
-    """The scores of ten colleagues, whose styles and habits have `CORRELATION` of their variance in common."""
-    common, style = Organisation(bank.pool, CORRELATION, generator), int(generator.integers(bank.styles))
-    found = []
-    for _ in range(max(MEMBER_SIZES)):
-        # two members both have the common style with probability CORRELATION
-        same = generator.random() < CORRELATION**0.5
-        own = style if same else int(generator.integers(bank.styles))
-        found.append(instruments.score_features(bank.client(own, common.member(), GROUP_HORIZON, generator)))
-    return found
-
-
-def _harvest(
-    world: World, features: Features, family: str, foreign: NDArray[np.float32] | None, generator: np.random.Generator
-) -> tuple[Rows, Rows]:
-    rows = harvest(family, world.pool, 5000, foreign, generator)
-    return features.measure(rows.astype(np.float64), world.answers(rows))
-
-
-def _honest(house: _House, generator: np.random.Generator) -> list[NDArray[np.float32]]:
-    bank, found = house.bank, []
-    for _ in range(house.size.honest):
-        queries = 2 + int(generator.exponential(HONEST_QUERIES - 2))
-        style = int(generator.integers(bank.styles))
-        found.append(house.scores(bank.client(style, stranger(bank.pool, generator), queries, generator)))
-    return found
-
-
-def _ring(house: _House, family: str, generator: np.random.Generator) -> list[NDArray[np.float32]]:
-    """The scores of each account's queries: its harvest, rows of one pool dealt out, among honest ones of its style."""
-    bank, queries = house.bank, house.size.queries
-    odd, odd_coordinates = house.harvests[family]
-    stolen, found = round(HARVEST * queries), []
-    for account in range(house.size.ring):
-        # a program that repeats itself or sends junk would only be easier to see
-        person: Person = replace(stranger(bank.pool, generator), duplicates=0.0, junk=0.0)
-        plain, coordinates = bank.asked(int(generator.integers(bank.styles)), person, queries - stolen, generator)
-        dealt = (account * stolen + np.arange(stolen)) % len(odd)
-        order = generator.permutation(len(plain) + stolen)
-        features = np.concatenate([plain, odd[dealt]])[order]
-        features[:, REPEATS] = nearness(np.concatenate([coordinates, odd_coordinates[dealt]])[order])
-        found.append(house.scores(features))
-    return found
-
-
-# 2. the campaign
+# 1. the campaign
 
 
 @dataclass(eq=False)
@@ -217,10 +103,11 @@ class _Stream:
     the ring was in it.
     """
 
-    house: _House
+    house: House
     crowd: Sequence[Account]
     scores: Sequence[NDArray[np.float32]]
     generator: np.random.Generator
+    until: float
     links: Links = field(init=False)
     residents: Residents = field(init=False)
     curve: list[tuple[float, float, float]] = field(default_factory=list)  # queries, in one component, its p
@@ -241,10 +128,12 @@ class _Stream:
             who, scores = self.crowd[account], self.scores[account][start : start + REQUEST]
             self._ask(who, scores.astype(np.float64))
             asked += len(scores) if who.ring else 0
-            if asked / ring >= look:
+            if who.ring and asked / ring >= look:
                 self._look(asked / ring)
                 look += 0.0025 if look < 2 * WITHIN else 0.05
-        self._look(1.0)
+            if asked >= self.until * ring:
+                break
+        self._look(self.until)
         self.grown = _resident() - before
 
     def _events(self) -> Iterator[tuple[int, int]]:
@@ -297,7 +186,7 @@ class _Stream:
         return next((100 * asked for asked, inside, p in self.curve if inside >= share and p <= rate), float("inf"))
 
 
-def _add_alone(report: Report, house: _House, ring: Sequence[NDArray[np.float32]]) -> None:
+def _add_alone(report: Report, house: House, ring: Sequence[NDArray[np.float32]]) -> None:
     """Whom the watch suspects with no links at all: each account by its own queries."""
     calibration = house.calibration
     rate = max(ALPHA, calibration.clients.rate_min)
@@ -309,13 +198,12 @@ def _add_alone(report: Report, house: _House, ring: Sequence[NDArray[np.float32]
     )  # fmt: skip
 
 
-def _add_stream(report: Report, name: str, stream: _Stream, *, barred: bool) -> None:
-    size, rate = stream.house.size, stream.house.rate
+def _add_stream(report: Report, row: _Row, stream: _Stream) -> None:
+    size, rate, name, barred = stream.house.size, stream.house.rate, row.name, row.barred
     group = stream.component()
     inside = sum(member.startswith("r") for member in group.members)
     share, honest = 100 * inside / size.ring, group.size - inside
-    linkable = sum(len([one for one in who.shown if "ring" in one.value or one.value.startswith("1.")]) > 0
-                   or who.organisation.startswith("ring-") for who in stream.crowd[: size.ring])
+    linkable = sum(who.linked for who in stream.crowd)
     beside = f"{100 * linkable / size.ring:.1f} % have a link at all; {_curve(stream)}"
     if barred:
         report.at_least(f"{name}: of the ring in one component", share, "%", RING_SHARE, reference=beside)
@@ -323,14 +211,17 @@ def _add_stream(report: Report, name: str, stream: _Stream, *, barred: bool) -> 
         report.add(f"{name}: of the ring in one component", share, "%", reference=beside)
     whole, named = stream.first(share=0.95 * share), stream.first(share=0.95 * share, rate=rate)
     if np.isfinite(named):
-        found = f"{name}: named, after of the ring's queries"
-        beside = f"it held 95 % of these accounts after {whole:.2g} %; first p <= {rate:.2g} after {stream.first(rate=rate):.2g} %"
+        found = f"{name}: named with 95 % of these, after of the ring's queries"
+        early = stream.first(rate=rate)
+        beside = f"it held 95 % of these after {whole:.2g} %; a part of it had p <= {rate:.2g} after {early:.2g} %"
         if barred:
             report.at_most(found, named, "%", 100 * WITHIN, reference=beside)
         else:
             report.add(found, named, "%", reference=beside)
     else:
-        report.add(f"{name}: smallest p of the component", min(p for _, _, p in stream.curve), "p", reference="never named")
+        report.add(
+            f"{name}: smallest p of the component", min(p for _, _, p in stream.curve), "p", reference="never named"
+        )
     figure = 100 * honest / size.honest
     beside = f"{honest} of {size.honest:,}, because {_percent(ASTRAY)} of the ring is at a network of honest accounts"
     if barred:
@@ -338,6 +229,8 @@ def _add_stream(report: Report, name: str, stream: _Stream, *, barred: bool) -> 
     else:
         report.add(f"{name}: honest accounts in it", figure, "%", reference=f"{honest} of {size.honest:,}")
     wrong = len(stream.wronged[False])
+    if row.until < 1:
+        return
     report.add(
         f"{name}: honest accounts ever named, with nobody of the ring", 100 * wrong / size.honest, "%",
         reference=f"{wrong} of {size.honest:,}; {len(stream.wronged[True])} more with accounts of the ring",
@@ -386,22 +279,25 @@ def _add_costs(report: Report, stream: _Stream) -> None:
     )  # fmt: skip
 
 
-# 3. links alone
+# 2. links alone
 
 
-def _add_structure(report: Report, size: _Size) -> None:
+def _add_structure(report: Report, size: Size) -> None:
     """What the limit of accounts for a token does to a ring, and who honest is drawn in; no queries are weighed."""
-    for name, changes in (
+    rows: tuple[tuple[str, Mapping[str, Any]], ...] = (
         ("25 accounts a token", {"rate": 0.3, "per_token": TOKEN_ACCOUNTS + 5}),
         ("1 % of the ring at honest networks", {"rate": 0.3, "astray": 0.01}),
         ("5 % of the ring at honest networks", {"rate": 0.3, "astray": 0.05}),
-        ("honest accounts at 2 networks each", {"rate": 0.3, "networks": 2}),
-        ("honest accounts at 3 networks each", {"rate": 0.3, "networks": 3}),
-    ):
-        _add_links(report, name, make_crowd(size.ring, size.honest, np.random.default_rng(report.seed), **changes), size)
+        ("honest accounts at one network more", {"rate": 0.3, "roaming": 1}),
+        ("honest accounts at two networks more", {"rate": 0.3, "roaming": 2}),
+    )
+    for name, changes in rows:
+        _add_links(
+            report, name, make_crowd(size.ring, size.honest, np.random.default_rng(report.seed), **changes), size
+        )
 
 
-def _add_links(report: Report, name: str, crowd: Sequence[Account], size: _Size) -> None:
+def _add_links(report: Report, name: str, crowd: Sequence[Account], size: Size) -> None:
     links, generator, slowest = Links(), np.random.default_rng(report.seed), 0.0
     order = generator.permutation(len(crowd)).tolist()
     for who in (crowd[index] for index in order):
@@ -414,13 +310,13 @@ def _add_links(report: Report, name: str, crowd: Sequence[Account], size: _Size)
     largest = honest.most_common(1)[0][1]
     report.add(
         f"{name}: of the ring in one component", 100 * inside / size.ring, "%",
-        reference=f"{honest[root]} honest in it; the most honest in any: {largest}; longest update {1e3 * slowest:.1f} ms",
+        reference=f"{honest[root]} honest in it; the most honest in any: {largest}; longest update "
+        f"{1e3 * slowest:.1f} ms",
     )  # fmt: skip
 
 
 def _resident() -> int:
-    with open("/proc/self/statm") as statm:
-        return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 if __name__ == "__main__":

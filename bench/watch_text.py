@@ -51,7 +51,7 @@ class _Size:
     thieves: int
 
 
-LONG, SHORT = _Size(500, 150, 800, 600, 150, 40), _Size(100, 60, 220, 60, 20, 6)
+LONG, SHORT = _Size(500, 120, 600, 400, 100, 25), _Size(100, 60, 220, 60, 20, 6)
 
 
 def measure(report: Report) -> None:

@@ -43,6 +43,7 @@ TESTED_ELSEWHERE = {
     "registry/migrations/versions/0005_canaries.py": "tests/registry/test_schema.py",
     "registry/migrations/versions/0006_client_copies.py": "tests/registry/test_schema.py",
     "registry/migrations/versions/0007_proposals.py": "tests/registry/test_schema.py",
+    "registry/migrations/versions/0008_learning_curves.py": "tests/registry/test_schema.py",
     "host/tensors.py": "tests/host/test_load.py",
     "lifecycle/reading.py": "tests/lifecycle/test_protect.py and test_seal.py",
     "lifecycle/numbering.py": "tests/lifecycle/test_protect.py and test_reconcile.py",

@@ -47,6 +47,17 @@ def test_a_unit_is_told_with_what_its_user_has_to_own(home: Path, capsys: pytest
     assert complaints == ""
 
 
+def test_a_unit_is_told_with_the_folder_of_its_socket(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    policy = home / "palladion.toml"
+    text = policy.read_text()
+    policy.write_text(text.replace("[operators]\n", '[operators]\nsocket = "run/operators.sock"\n', 1))
+    lines, _ = _told(capsys, "systemd", "--user", "gate")
+    assert f"needed: gate owns the folder {home / 'run'}, in which the gate makes a socket" in lines
+    policy.write_text(text.replace("[operators]\n", '[operators]\nsocket = "/run/palladion/o.sock"\n', 1))
+    lines, _ = _told(capsys, "systemd", "--user", "gate", "--force")
+    assert [line for line in lines if "socket" in line] == []
+
+
 @pytest.mark.usefixtures("home")
 def test_a_unit_that_runs_as_root_is_warned_of(capsys: pytest.CaptureFixture[str]) -> None:
     _, complaints = _told(capsys, "systemd", "--user", "root")

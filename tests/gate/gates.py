@@ -44,7 +44,7 @@ from palladion.watch.calibration import About, Calibration, calibrate
 from palladion.watch.calibration_file import encode_calibration
 from palladion.watch.instruments import Episode
 from palladion.watch.response import Evidence, Verdict
-from palladion.watch.watch import Asked, Asker, Observation, Watch
+from palladion.watch.watch import AnyAsked, Asker, Observation, Watch
 from tests.lifecycle.installations import ACTOR, NOW, make
 from tests.models import onnx_bytes, write
 
@@ -136,13 +136,11 @@ class ScriptedWatch(Watch):
         self.asked: list[tuple[Asker, str, int]] = []
         self.forgiven: list[str] = []
 
-    def observe_all(self, model: str, asked: Sequence[Asked], *, now: float) -> list[Observation]:
-        self.asked += [(item.asker, model, len(item.inputs)) for item in asked]
+    def observe_all(self, model: str, asked: Sequence[AnyAsked], *, now: float) -> list[Observation]:
+        self.asked += [(item.asker, model, len(item)) for item in asked]
         evidence = Evidence(p_value=1.0 if self.p_value is None else self.p_value)
         calibrated = self.p_value is not None
-        return [
-            Observation(evidence, self.verdict, len(item.inputs), 0, self.quiet_hours, calibrated) for item in asked
-        ]
+        return [Observation(evidence, self.verdict, len(item), 0, self.quiet_hours, calibrated) for item in asked]
 
     def members(self, client: str, model: str) -> KeysView[str]:
         return dict.fromkeys([*self.linked, client]).keys()

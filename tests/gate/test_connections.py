@@ -354,7 +354,7 @@ def test_as_many_connections_as_leave_descriptors_for_the_ledger(
 def test_a_path_is_handed_on_as_it_was_sent(state: ServerState) -> None:
     peer = Peer(state)
     peer.send(HEAD.replace(b"/x", b"/%78%2fy"))
-    assert peer.connection.scope["path"] == "/%78%2fy"
+    assert peer.connection.cycle.scope["path"] == "/%78%2fy"
 
 
 def test_garbage_behind_a_request_waits_for_its_answer_and_ends_the_connection(state: ServerState) -> None:
@@ -434,14 +434,14 @@ def test_every_request_of_a_connection_says_who_is_at_its_other_end(certified: C
     peer = certified(timedelta(hours=1))
     for _ in range(2):
         peer.send(HEAD)
-        assert peer.connection.scope[SCOPE].certificate.fingerprint == "ab" * 32  # type: ignore[literal-required]
+        assert peer.connection.cycle.scope[SCOPE].certificate.fingerprint == "ab" * 32  # type: ignore[literal-required]
         peer.answer()
 
 
 def test_a_connection_in_plain_text_says_nothing_of_that(state: ServerState) -> None:
     peer = Peer(state)
     peer.send(HEAD)
-    assert SCOPE not in peer.connection.scope
+    assert SCOPE not in peer.connection.cycle.scope
 
 
 def test_an_idle_connection_ends_with_its_certificate(certified: Callable[[timedelta], Peer]) -> None:

@@ -36,9 +36,7 @@ TOLD = {
     b"x-device": b"phone:1f",
     b"x-ja4": b"t13d1516h2_8daaf6152771_b186095e22b6",
 }
-BELIEVED = Peer(
-    Certificate(HASH, CLIENT), "Zo\u00eb", "card_7f3a", "phone:1f", "t13d1516h2_8daaf6152771_b186095e22b6"
-)
+BELIEVED = Peer(Certificate(HASH, CLIENT), "Zo\u00eb", "card_7f3a", "phone:1f", "t13d1516h2_8daaf6152771_b186095e22b6")
 BY_ID, BY_DIGEST, BY_SOCKET = Hop(Certificate("00" * 32, EDGE)), Hop(Certificate("ab" * 32)), Hop(local=True)
 
 
@@ -126,6 +124,11 @@ def test_a_header_twice_is_refused_to_a_proxy_and_tells_nobody_else_that_it_mean
 def test_headers_that_cannot_be_told_apart_are_a_mistake_in_the_policy(changes: dict[str, str], why: str) -> None:
     with pytest.raises(PolicyError, match=why):
         _hops(**changes)
+
+
+def test_a_tls_fingerprint_without_an_address_would_do_nothing_and_is_a_mistake() -> None:
+    with pytest.raises(PolicyError, match=r"proxy\.tls_header"):
+        _hops(address_header="")
 
 
 @pytest.mark.parametrize("identity", ["10.0.0.1", "spiffe://example.org", "abcd", "*", ""])

@@ -29,10 +29,12 @@ from palladion.ledger.record import Record
 from palladion.lifecycle.open import find_version
 from palladion.lifecycle.promote import promote
 from palladion.model.run import Port
-from palladion.policy import RoutePolicy
+from palladion.policy import RoutePolicy, WatchPolicy
 from palladion.registry import CalibrationRow, Registry
+from palladion.watch.learning_curve import encode_curve
 from palladion.watch.watch import Asked, Asker, Watch
 from tests.lifecycle.installations import ACTOR
+from tests.watch.curves import CURVE
 
 from .gates import (
     MODEL,
@@ -394,6 +396,44 @@ def test_a_route_that_comes_back_is_watched_by_the_calibration_that_came_meanwhi
         assert scene.bench.gate.served[PATH].calibration_row == row
         assert scene.lineup.purposes[MODEL] == f"suspicion:{MODEL}:{row.digest[:16]}"
         assert scene.bench.watch.calibrated(MODEL)
+
+    _run(scene, work)
+
+
+def test_a_curve_that_is_measured_later_counts_and_what_is_known_of_clients_stays(
+    make: Callable[..., Scene],
+) -> None:
+    scene = make(MINE)
+
+    def measured(row: CalibrationRow) -> None:
+        with scene.registry.write() as records:
+            records.calibrations.add_curve(row, encode_curve(replace(CURVE, calibration=row.digest)))
+
+    async def work() -> None:
+        row = await asyncio.to_thread(_calibrate, scene)
+        await scene.lineup.renew(MODEL)
+        await _ask(scene)
+        (before,) = scene.bench.watch.explain(scene.house.ids["acme"])
+        await asyncio.to_thread(measured, row)
+        await scene.lineup.renew(MODEL)
+        (after,) = scene.bench.watch.explain(scene.house.ids["acme"])
+        assert before.fidelity is None
+        assert after == replace(before, fidelity=CURVE.at_most(before.group_buckets))
+
+    _run(scene, work)
+
+
+def test_a_policy_that_limits_copies_is_not_taken_over_without_a_curve(make: Callable[..., Scene]) -> None:
+    scene = make(MINE)
+
+    async def work() -> None:
+        await asyncio.to_thread(_calibrate, scene)
+        await scene.lineup.renew(MODEL)
+        before = scene.bench.gate.served[PATH]
+        policy = msgspec.structs.replace(scene.house.with_policy(MINE).policy, watch=WatchPolicy(fidelity_max=0.7))
+        with pytest.raises(PolicyError, match=f"{MODEL}@1 has none"):
+            await scene.lineup.change(policy, RECORD, lambda *_: pytest.fail("swapped"), lambda *_: None)
+        assert scene.bench.gate.served[PATH] is before
 
     _run(scene, work)
 

@@ -30,7 +30,7 @@ from palladion.lifecycle.open import find_version
 from palladion.lifecycle.promote import promote
 from palladion.policy import RoutePolicy, parse_policy
 from palladion.registry import StandingChange
-from palladion.watch.watch import Explanation
+from palladion.watch.explanation import Explanation
 from tests.lifecycle.installations import ACTOR
 
 from .gates import (
@@ -450,6 +450,29 @@ def test_a_registry_that_cannot_be_written_is_told_once_and_loses_nothing(
     with caplog.at_level(logging.ERROR):
         _with_server(mine, work, monkeypatch=monkeypatch)
     assert [item.message for item in caplog.records] == ["registry: the registry is busy"]
+    assert _with_server(mine, _suspicion, monkeypatch=monkeypatch) == {"acme/acme": 1}
+
+
+def test_a_registry_that_cannot_be_read_anew_loses_nothing_either(
+    mine: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    _calibrate(mine)
+
+    async def work(running: Running) -> None:
+        await running.ask()
+
+        async def busy() -> None:
+            raise BusyError("the registry is busy")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(module, "CHANGED_MAX", -1)
+            patched.setattr(running.server, "_reload_clients", busy)
+            for _ in range(3):
+                await running.server._keep()
+
+    with caplog.at_level(logging.ERROR):
+        _with_server(mine, work, monkeypatch=monkeypatch)
+    assert [item.message for item in caplog.records] == ["clients: the registry is busy"]
     assert _with_server(mine, _suspicion, monkeypatch=monkeypatch) == {"acme/acme": 1}
 
 

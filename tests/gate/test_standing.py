@@ -1,10 +1,12 @@
 """Standings: a verdict changes a client or a campaign, or is proposed once; time raises what the watch lowered."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from palladion.gate.directory import WATCH, Directory, read_roll
+from palladion.gate import standing as module
+from palladion.gate.directory import WATCH, Caller, Directory, read_roll
 from palladion.gate.standing import Standings, Step
 from palladion.policy import RoutePolicy, WatchPolicy
 from palladion.registry import StandingChange
@@ -83,6 +85,74 @@ def test_a_campaigns_verdict_changes_every_member_that_stands_better(table: Tabl
     assert [table.standing(name) for name in ("acme", "globex", "initech", "brief")] == [
         *("throttled", "degraded", "throttled", "trusted")
     ]
+
+
+ALL = ("acme", "globex", "initech")
+
+
+def _looked_at(table: Table, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The clients that are looked at from now on."""
+    seen: list[str] = []
+    target = table.standings._target
+
+    def look(known: Caller, *arguments: Any) -> Standing:
+        seen.append(known.id)
+        return target(known, *arguments)
+
+    monkeypatch.setattr(table.standings, "_target", look)
+    return seen
+
+
+@pytest.mark.parametrize("route", [ENFORCE, OBSERVE])
+def test_members_whom_a_verdict_changes_no_more_are_not_looked_through_again(
+    table: Table, monkeypatch: pytest.MonkeyPatch, route: RoutePolicy
+) -> None:
+    for _ in range(2):
+        table.settle("throttled", route=route, concerned=ALL, cause="campaign")
+    seen = _looked_at(table, monkeypatch)
+    for _ in range(3):
+        assert table.settle("throttled", route=route, concerned=ALL, cause="campaign") == []
+    assert seen == [table.ids["acme"]] * 3
+
+
+@pytest.mark.parametrize("route", [ENFORCE, OBSERVE])
+def test_members_are_looked_through_again_when_the_verdict_or_the_members_are_others(
+    table: Table, route: RoutePolicy
+) -> None:
+    for _ in range(2):
+        table.settle("throttled", route=route, concerned=ALL, cause="campaign")
+    assert len(table.settle("throttled", route=route, concerned=(*ALL, "brief"), cause="campaign")) == 1
+    assert len(table.settle("degraded", route=route, concerned=ALL, cause="campaign")) == 3
+    other = RoutePolicy(model="other", mode="observe")
+    assert len(table.settle("suspended", route=other, concerned=ALL, cause="campaign")) == 3
+
+
+def test_a_member_that_a_person_raised_is_lowered_again(table: Table) -> None:
+    for _ in range(3):
+        table.settle("throttled", concerned=ALL, cause="campaign")
+    table.directory.change(StandingChange(table.ids["globex"], "trusted", "", "user:ada", at(0)))
+    (step,) = table.settle("throttled", concerned=ALL, cause="campaign")
+    assert step.change.client == table.ids["globex"]
+
+
+@pytest.mark.parametrize("how", ["forget", "revert"])
+def test_a_member_whose_proposal_was_taken_back_is_proposed_again(table: Table, how: str) -> None:
+    steps = table.settle("throttled", route=OBSERVE, concerned=ALL, cause="campaign")
+    table.settle("throttled", route=OBSERVE, concerned=ALL, cause="campaign")
+    if how == "forget":
+        table.standings.forget(table.ids["globex"])
+    else:
+        table.standings.revert([step for step in steps if step.change.client == table.ids["globex"]])
+    (step,) = table.settle("throttled", route=OBSERVE, concerned=ALL, cause="campaign")
+    assert step.change.client == table.ids["globex"]
+
+
+def test_what_is_remembered_of_campaigns_has_a_limit(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SETTLED_MEMBERS_MAX", 5)
+    for concerned in (ALL, ("acme", "globex"), ("acme", "initech")) * 2:
+        table.settle("throttled", concerned=concerned, cause="campaign")
+        assert sum(len(item[-1]) for item in table.standings._settled) <= 5
+    assert table.standings._settled != set()
 
 
 def test_a_member_that_was_revoked_is_left_out(table: Table) -> None:

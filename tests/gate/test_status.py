@@ -10,6 +10,7 @@ from palladion.gate.readiness import Waiting
 from palladion.gate.status import clients_shown, routes_shown
 from palladion.policy import RoutePolicy
 from palladion.watch.campaign_list import Campaign
+from palladion.watch.explanation import Explanation
 
 from .gates import MODEL, PATH, House, open_gate
 
@@ -37,6 +38,21 @@ def test_the_worst_standing_comes_first_and_no_more_are_shown_than_fit(
     told: dict[str, Any] = asyncio.run(clients_shown(bench.gate))
     assert [item["client"] for item in told["clients"]] == ["globex/globex"]
     assert told["clients_total"] == len(house.keys)
+
+
+def test_a_member_of_a_campaign_names_so_many_others_and_counts_all(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    group = tuple(f"c{number:03}" for number in range(150))
+    about = Explanation(MODEL, 1, 0.0, 0.5, 0.25, group, 1, 1, ())
+    bench = open_gate(house)
+    monkeypatch.setattr(bench.gate.stages.watch, "explain", lambda _: [about])
+    monkeypatch.setattr(module, "campaigns_of", lambda watch, explained: [])
+    told: dict[str, Any] = asyncio.run(clients_shown(bench.gate))
+    assert len(told["clients"]) == len(house.keys)
+    for item in told["clients"]:
+        (model,) = item["models"]
+        assert (model["group"], model["linked"], model["campaign_p_value"]) == (group[:100], 149, 0.25)
 
 
 def test_campaigns_name_their_members_and_no_more_are_shown_than_fit(

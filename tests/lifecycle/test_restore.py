@@ -6,6 +6,7 @@ import sqlite3
 import stat
 import tarfile
 from contextlib import closing
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from hashlib import sha256
@@ -27,7 +28,7 @@ from palladion.ledger.journal import JOURNAL_BYTES_MAX
 from palladion.ledger.tiles import TILE_BYTES_MAX
 from palladion.lifecycle.create import PENDING_POLICY
 from palladion.lifecycle.doctor import examine
-from palladion.lifecycle.installation import Installation
+from palladion.lifecycle.installation import TEXT_CALIBRATION, Installation
 from palladion.lifecycle.license import Grant, issue
 from palladion.lifecycle.open import open_version
 from palladion.lifecycle.protect import protect
@@ -525,6 +526,26 @@ def test_calibrations_come_back_and_a_damaged_one_is_left_out(tmp_path: Path, ma
     made.clock.advance(timedelta(minutes=1))
     again = restored(backed_up(made, tmp_path / "backup"), tmp_path / "third", made)
     assert not (again.installation.paths.calibrations / "fraud").exists()
+
+
+def test_calibrations_of_language_models_come_back_by_what_the_policy_names(tmp_path: Path, made: Made) -> None:
+    content = b"what honest clients say"
+    digest = sha256(content).hexdigest()
+    path = made.installation.paths.calibrations / TEXT_CALIBRATION.format(digest)
+    make_private_directory(path.parent)
+    path.write_bytes(content)
+    path.with_name("another.safetensors").write_bytes(b"which nothing names")
+    with made.installation.paths.policy.open("a") as policy:
+        policy.write('\n[[route]]\nmodel = "llama"\nprotocol = "openai"\nupstream = "http://127.0.0.1:1"\n')
+        policy.write(f'calibration = "{digest}"\n')
+    paths = made.installation.paths
+    changed = replace(made, installation=Installation(paths, load_policy(paths.policy), made.clock))
+
+    back = restored(backed_up(changed, tmp_path / "backup"), tmp_path / "second", made)
+
+    copy = back.installation.paths.calibrations / TEXT_CALIBRATION.format(digest)
+    assert copy.read_bytes() == content
+    assert [item.name for item in copy.parent.iterdir()] == [copy.name]
 
 
 def test_a_state_with_a_file_that_its_registry_does_not_list_is_refused(

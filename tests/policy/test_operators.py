@@ -21,6 +21,7 @@ LISTEN = '[operations]\nlisten = "127.0.0.1:8711"\n'
             f'{LISTEN}[operators]\n{ISSUER}role_claim = "groups"\nadmins = ["a"]\napprovers = ["b", "a"]\n',
             "'a' gives two roles",
         ),
+        (f'{LISTEN}[operators]\n{ISSUER}audience = "palladion"\n', "could not be told apart"),
         (f"[operators]\n{ISSUER}", "nothing listens for operators"),
         (
             f'{LISTEN}[operators]\n{ISSUER}[[issuer]]\nurl = "https://login.example.com"\naudience = "palladion"\n',

@@ -158,7 +158,7 @@ def test_a_stranger_joins_no_organisation_of_this_house_and_no_scheme_is_one() -
     roster = Roster([Client("01", "acme", "web", (), "trusted", NOW, None)], b"k" * 32)
 
     def organisation(name: str, *, said: str | None = None) -> str:
-        return roster.client(Recorded(1, 0.0, name, np.zeros((1, 4)), organisation=said)).organisation
+        return roster.client(Recorded(1, 0.0, name, np.zeros((1, 4)), organisation=said or "")).organisation
 
     assert organisation("acme/web") == "acme"
     assert organisation("acme/other") != "acme"

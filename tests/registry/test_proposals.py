@@ -74,6 +74,18 @@ def test_no_more_wait_than_somebody_reads(registry: Registry, monkeypatch: pytes
         _add(registry)
 
 
+def test_one_proposer_takes_the_room_of_no_other(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proposals, "WAITING_OF_ONE_MAX", 2)
+    made = _add(registry)
+    _add(registry)
+    with pytest.raises(ConflictError, match="2 proposals of user:ada wait"):
+        _add(registry)
+    _add(registry, "user:bob")
+    with registry.write() as records:
+        records.proposals.decide(made.id, "withdrawn", actor="user:ada", reason="")
+    _add(registry)
+
+
 def test_an_unknown_proposal_is_none(registry: Registry) -> None:
     with registry.read() as records, pytest.raises(NotFoundError, match="no proposal with the id 'ff'"):
         records.proposals.get("ff")

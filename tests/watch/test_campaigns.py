@@ -56,6 +56,24 @@ def rejoined(group: Group) -> Group:
     return again
 
 
+def test_members_and_their_names_are_collected_again_only_when_somebody_joins() -> None:
+    group = group_of(3)
+    members, names = group.members, group.names
+    assert members == set(names)
+    assert list(names) == ["0", "1", "2"]
+    group.leave_memory("1")
+    assert group.members is members
+    assert group.names is names
+    group.join("00", ClientState())
+    assert group.members == set(group.names)
+    assert list(group.names) == ["0", "00", "1", "2"]
+    other = Group(CALIBRATION.instruments.shares)
+    other.join("9", ClientState())
+    group.absorb(other)
+    assert group.members == set(group.names)
+    assert list(group.names) == ["0", "00", "1", "2", "9"]
+
+
 def test_a_ring_is_caught_together_where_its_members_are_not() -> None:
     rings = [ask_in_turns(members(0.25, seed=SEED + index), at_once=3) for index in range(8)]
 

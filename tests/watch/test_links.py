@@ -1,4 +1,4 @@
-"""Who is linked with whom: by organisation, payment, address, device and TLS; parting crowds; in any order; in bounded memory."""
+"""Who is linked with whom: by organisation and tokens; parting crowds; in any order; in bounded memory."""
 
 from itertools import combinations
 

@@ -51,7 +51,7 @@ def test_every_setting_is_listed() -> None:
         f"fewer than {calibration.REAL_CLIENTS_MIN} real clients a calibration is marked *simulated*",
         f"unless more than {links.ACCOUNTS_PER_ADDRESS_MAX} accounts",
         f"one /{networks.SUBSCRIBER_BITS} network",
-        f"An account's first {links.TOKENS_PER_ACCOUNT_MAX} addresses",
+        f"Of each kind an account's first {links.TOKENS_PER_ACCOUNT_MAX} tokens count",
         f"{coverage.BITS} secret random hyperplanes cut the whitened space into {coverage.BUCKETS:,} buckets",
         f"a bitmap of {coverage.BITMAP_BYTES // 1024} KiB",
         f"at most {client.STATE_BYTES_MAX // 1024} KiB are kept",

@@ -2,9 +2,12 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from palladion.watch.atypical import BEYOND, RATE, Atypical
 from palladion.watch.rows import Rows
+from palladion.watch.scores import STEPS
 from palladion.watch.shares import CLIP, Shares
 from palladion.watch.suspicion import CORRELATION
 
@@ -53,6 +56,13 @@ def test_one_member_with_nothing_but_atypical_queries_decides_nothing() -> None:
     largest = 2 * CLIP / np.sqrt(10 + CORRELATION * 90) * np.sqrt(10)  # all that one of ten can move
     assert odd - without < largest / 2
     assert odd < 3
+
+
+@given(st.integers(0, 5000), st.integers(0, 2**20), st.floats(0.001, 1))
+def test_the_part_of_one_member_is_that_of_many_to_the_last_bit(count: int, step: int, share: float) -> None:
+    total = round(count * share) * step / STEPS  # scores come in steps
+
+    assert list(SHARES.part(total, count)) == SHARES.parts(np.array([total]), np.array([count]))[0].tolist()
 
 
 def test_a_member_who_hardly_asked_hardly_counts() -> None:

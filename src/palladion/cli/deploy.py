@@ -35,15 +35,16 @@ def _output(command: _Command) -> _Command:
 def systemd(ctx: click.Context, out: Path, force: bool, as_json: bool, user: str | None) -> None:
     """Write a unit for systemd, shut in as far as a gate allows."""
     from palladion.gate.deploy.plan import make_plan
-    from palladion.gate.deploy.systemd import NAME, unit
+    from palladion.gate.deploy.systemd import NAME, folders_needed, unit
 
     installation = find_installation(ctx)
     paths = installation.paths
     user = user or pwd.getpwuid(os.geteuid()).pw_name
+    plan, directory = make_plan(installation.policy), paths.directory.resolve()
     text = unit(
-        make_plan(installation.policy),
+        plan,
         home=paths.home,
-        directory=paths.directory.resolve(),
+        directory=directory,
         identity=paths.host_identity,
         program=str(Path(sys.executable).parent / "palladion"),
         user=user,
@@ -52,9 +53,11 @@ def systemd(ctx: click.Context, out: Path, force: bool, as_json: bool, user: str
     if user == "root":
         warn("the gate would run as root: name a user of its own by --user")
     needs = [
-        f"{user} owns {paths.directory.resolve()} and all in it",
+        f"{user} owns {directory} and all in it",
         f"{user} owns {paths.host_identity}, and can read {paths.policy} and the files that it names",
     ]
+    folders = folders_needed(plan, home=paths.home, directory=directory)
+    needs += [f"{user} owns the folder {folder}, in which the gate makes a socket" for folder in folders]
     then = f"systemctl daemon-reload && systemctl enable --now {NAME}"
     _tell(out, [NAME], then=then, as_json=as_json, needs=needs)
 

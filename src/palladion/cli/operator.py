@@ -49,7 +49,7 @@ def add(
     propose: bool,
     as_json: bool,
 ) -> None:
-    """Register an operator. Whoever may decide proposals (approver, admin) needs a second person with --at."""
+    """Register an operator. With --at, an analyst, approver or admin needs a second person, who agrees."""
     if gate is not None:
         _at_gate(gate, {"name": name, "identity": identity, "role": role}, reason, propose=propose, as_json=as_json)
         return

@@ -1,8 +1,10 @@
 """`palladion operator …` at a running gate: signing in, looking, proposing, deciding."""
 
+import sys
 import webbrowser
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 
 # As the registry has them, which only commands that run load; a test compares.
 STANDINGS = ("trusted", "watched", "throttled", "degraded", "suspended")
+NAMED_MAX = 20  # clients in one line; more are counted, and all are shown before somebody agrees
 GATE_HELP = "The gate's port for operators (https://HOST:PORT), or its socket (unix:PATH)."
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -44,30 +47,40 @@ def at(gate: str) -> "Remote":
 @click.command("sign-in", epilog="Example: palladion operator sign-in https://gate.example.com:8711")
 @click.argument("url")
 @click.option("--device", is_flag=True, help="Show a code that is typed on another device: here is no browser.")
+@click.option("--scope", "scopes", multiple=True, metavar="SCOPE", help="Let the gate ask for this one as well.")
+@click.option("--changed", is_flag=True, help="The gate may name another provider, program or scope than last time.")
+@click.option("--yes", is_flag=True, help="Do not ask whether these are right.")
 @json_option
-def sign_in(url: str, device: bool, as_json: bool) -> None:
+def sign_in(url: str, device: bool, scopes: tuple[str, ...], changed: bool, yes: bool, as_json: bool) -> None:
     """Sign in at a gate by its provider (OpenID Connect), with a browser on this machine or a code.
+
+    The gate says by which provider, as which program and for what. You are asked whether that is right the first time;
+    later, other terms are refused, unless you say --changed.
 
     The session is kept in a file that you alone can read, and shown nowhere. At a gate's socket (unix:PATH) nobody
     signs in: the system says who you are.
     """
-    import msgspec
-
-    from palladion.errors import FormatError, PalladionError
+    from palladion.errors import PalladionError
     from palladion.gate.administration import sign_in as providers
     from palladion.gate.administration.remote import Remote, Session, Sessions
+    from palladion.gate.administration.terms import KnownGates, parse_terms, shown
 
     remote = Remote(url)
     if remote.local:
         raise PalladionError("at a socket nobody signs in", f"palladion operator whoami --at {remote.url}")
-    try:
-        terms = msgspec.convert(remote.get("sign-in"), providers.Terms)
-    except msgspec.ValidationError:
-        raise FormatError(f"{remote.url} does not say how to sign in") from None
+    terms, gates = parse_terms(remote.get("sign-in"), remote.url, scopes=scopes), KnownGates.of_user()
+    known = gates.knows(remote.url, terms, changed=changed)
+    # before anything is asked of the provider: whoever it is, this gate has named it
+    for name, value in shown(terms, remote.url):
+        echo(f"  {name:<8}  {value}", err=True)
+    if not known and not yes:
+        _agree("Sign in there")
     provider = providers.discover(terms.issuer)
-    token = providers.by_device(terms, provider, _tell) if device else providers.by_browser(terms, provider, _open)
+    tell = partial(_tell, remote.url)
+    token = providers.by_device(terms, provider, tell) if device else providers.by_browser(terms, provider, _open)
     answer = Remote(url, token).post("session", {})
     session = Session(remote.url, answer["token"], answer["expires"], answer["identity"], answer["role"])
+    gates.save(remote.url, terms)
     Sessions.of_user().save(session)
     until = timestamp(datetime.fromtimestamp(session.expires, UTC))
     if as_json:
@@ -196,7 +209,13 @@ def proposals(everything: bool, gate: str, as_json: bool) -> None:
         print_json(answer)
         return
     rows = [
-        [row["id"], _said(row["change"]), row["by"], row["verdict"] or f"until {row['until']}", row["reason"]]
+        [
+            row["id"],
+            _said(row["change"], row.get("concerns")),
+            row["by"],
+            row["verdict"] or f"until {row['until']}",
+            row["reason"],
+        ]
         for row in answer["proposals"]
     ]
     if rows:
@@ -251,10 +270,17 @@ def propose(
 @click.argument("proposal")
 @click.argument("decision", type=click.Choice(("approve", "reject", "withdraw")))
 @click.option("--reason", default="", help="Why; it stays in the ledger.")
+@click.option("--yes", is_flag=True, help="Do not show what is approved, and do not ask.")
 @gate_option()
 @json_option
-def decide(proposal: str, decision: str, reason: str, gate: str, as_json: bool) -> None:
-    """Approve or reject what somebody else proposed, or withdraw what you have proposed. What is approved is done."""
+def decide(proposal: str, decision: str, reason: str, yes: bool, gate: str, as_json: bool) -> None:
+    """Approve or reject what somebody else proposed, or withdraw what you have proposed. What is approved is done.
+
+    Before you approve, the whole change is shown, and you are asked, except with --json or --yes.
+    """
+    if decision == "approve" and not (as_json or yes):
+        _show(at(gate).get("proposals")["proposals"], proposal)
+        _agree("Approve this")
     answer = at(gate).post(f"proposals/{quote(proposal)}", {"decision": decision, "reason": reason})
     if as_json:
         print_json(answer)
@@ -295,24 +321,56 @@ def ledger(start: int | None, count: int, gate: str, as_json: bool) -> None:
 COMMANDS = (*(sign_in, sign_out, whoami, status, clients, incidents, proposals, propose, decide, reload, ledger),)
 
 
-def _said(change: dict[str, Any]) -> str:
-    """A change in a few words."""
+def _said(change: dict[str, Any], identity: str | None = None) -> str:
+    """A change in a few words; `identity` is that of the operator whom it concerns, where it is known."""
     match change.get("kind"):
         case "standing":
             names = change["clients"]
-            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-            return f"{', '.join(names[:3])}{more} {change['standing']}"
+            more = f" and {len(names) - NAMED_MAX} more" if len(names) > NAMED_MAX else ""
+            return f"{', '.join(names[:NAMED_MAX])}{more} {change['standing']}"
         case "client":
             return f"revoke {change['client']}"
         case "key":
             return f"revoke the key {change['prefix']}…"
         case _:
-            role = change.get("role")
-            return f"operator {change.get('name')} {role}" if role else f"revoke operator {change.get('name')}"
+            role, who = change.get("role"), change.get("identity") or identity
+            named = f"{change.get('name')} ({who})" if who else str(change.get("name"))
+            if not role:
+                return f"revoke operator {named}"
+            # who may come in by it is what counts: a name is whatever somebody calls him
+            return f"add operator {named} as {role}" if change.get("identity") else f"change operator {named} to {role}"
 
 
-def _tell(place: str, code: str) -> None:
-    echo(f"open {place} and type {code}", err=True)
+def _show(waiting: list[dict[str, Any]], proposal: str) -> None:
+    """Show a whole proposal. Raises NotFoundError where none waits: nobody approves what he cannot see."""
+    from palladion.errors import NotFoundError
+
+    row = next((row for row in waiting if row["id"] == proposal), None)
+    if row is None:
+        raise NotFoundError(f"no proposal {proposal!r} waits to be decided", "palladion operator proposals --all")
+    change = row["change"]
+    names = change["clients"] if change.get("kind") == "standing" else []
+    what = (
+        f"{len(names)} clients {change['standing']}" if len(names) > NAMED_MAX else _said(change, row.get("concerns"))
+    )
+    echo(what, err=True)
+    for name in names if len(names) > NAMED_MAX else ():
+        echo(f"  {name}", err=True)
+    echo(f"proposed by {row['by']}, until {row['until']}: {row['reason']}", err=True)
+
+
+def _agree(question: str) -> None:
+    """Ask on the terminal. Raises PalladionError where there is none, or the answer is no."""
+    from palladion.errors import PalladionError
+
+    if not sys.stdin.isatty():
+        raise PalladionError("nobody was asked whether this is right: there is no terminal", "if it is: --yes")
+    if not click.confirm(question, err=True):
+        raise PalladionError("nothing was done, because you did not agree")
+
+
+def _tell(gate: str, place: str, code: str) -> None:
+    echo(f"to sign in at {gate}, and only if you began this yourself: open {place} and type {code}", err=True)
 
 
 def _open(address: str) -> None:

@@ -14,10 +14,15 @@ from palladion.cli.output import (
     json_option,
     print_fields,
     print_json,
-    print_table,
     progress,
 )
-from palladion.cli.watch_calibration import calibrate_on_retained, calibrated_document, print_calibrated
+from palladion.cli.watch_budget import COPY, at_most, budget, curve_of, print_copies, print_curve
+from palladion.cli.watch_calibration import (
+    calibrate_on_prompts,
+    calibrate_on_retained,
+    calibrated_document,
+    print_calibrated,
+)
 from palladion.cli.watch_campaigns import campaigns
 from palladion.cli.watch_feed import feed
 from palladion.cli.watch_replay import replay
@@ -25,7 +30,7 @@ from palladion.cli.watch_report import report
 from palladion.errors import InstallationError
 
 REFRESH_SECONDS = 1.0
-COLUMNS = ("client", "standing", "model", "queries", "p", "campaign p", "linked", "covered", "why")
+COLUMNS = ("client", "standing", "model", "queries", "p", "campaign p", "linked", "covered", COPY, "why")
 
 
 @click.group()
@@ -33,6 +38,7 @@ def watch() -> None:
     """The watch: who is learning a model."""
 
 
+watch.add_command(budget)
 watch.add_command(campaigns)
 watch.add_command(feed)
 watch.add_command(replay)
@@ -59,6 +65,12 @@ def _image(ctx: click.Context, parameter: click.Parameter, text: str | None) -> 
 @click.option(
     "--retained", is_flag=True, help="Use what is retained of clients' queries to the promoted version instead."
 )
+@click.option(
+    "--prompts",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Of a language model: JSON lines with task and prompt, gzipped or not, such as its clients send.",
+)
 @click.option("--image", callback=_image, metavar="HxW", help="Flat rows are pictures of this shape, such as 8x8.")
 @click.option(
     "--clients", type=click.IntRange(100, 100_000), default=1400, show_default=True, help="Simulated clients."
@@ -70,6 +82,9 @@ def _image(ctx: click.Context, parameter: click.Parameter, text: str | None) -> 
     "--horizon", type=click.IntRange(16, 10_000), default=128, show_default=True, help="Queries of a client's epoch."
 )
 @click.option("--seed", type=click.IntRange(0, 2**32), default=1, show_default=True, help="Of the simulation.")
+@click.option(
+    "--curve/--no-curve", default=True, help="Measure how good copies get as well, in 5 minutes of CPU time at most."
+)
 @json_option
 @click.pass_context
 def calibrate(
@@ -77,27 +92,37 @@ def calibrate(
     model: str,
     data: Path | None,
     retained: bool,
+    prompts: Path | None,
     image: tuple[int, ...] | None,
     clients: int,
     organisations: int,
     horizon: int,
     seed: int,
+    curve: bool,
     as_json: bool,
 ) -> None:
     """Learn what honest traffic on MODEL looks like, and how unusual honest clients ever get.
 
     From the clients in FILE if there are enough of them (about 1,340), else from simulated ones that ask rows like
     those in FILE, each in its own style. Says how many clients there were, and which false-alarm rate so many support.
-    With --retained, MODEL is a version such as fraud@3, which answers what clients have asked the promoted one.
+    With --retained, MODEL is a version such as fraud@3, which answers what clients have asked the promoted one. With
+    --prompts, MODEL is a language model behind the gate: simulated clients draw on these prompts, and the policy has
+    to name the calibration that comes of it.
     """
-    if retained == (data is not None) or (retained and image is not None):
-        raise click.UsageError("either --validation FILE is needed, or --retained alone", ctx)
+    sources = [retained, data is not None, prompts is not None]
+    if sources.count(True) != 1 or (image is not None and data is None):
+        raise click.UsageError("one of --validation FILE, --prompts FILE and --retained is needed", ctx)
     from palladion.lifecycle.open import parse_version
     from palladion.policy import RoutePolicy
     from palladion.redteam.calibrate import Plan, calibrate_version
     from palladion.redteam.validation import read_validation
 
     installation = find_installation(ctx)
+    if prompts is not None:
+        calibrate_on_prompts(
+            installation, model, prompts, Plan(clients, organisations, horizon, seed=seed), as_json=as_json
+        )
+        return
     if data is None:
         document = calibrate_on_retained(installation, model, Plan(clients, organisations, horizon, seed=seed))
         if as_json:
@@ -107,11 +132,12 @@ def calibrate(
         return
     name, _ = parse_version(model)
     routes = [route for route in installation.policy.route if route.model == name]
+    validation = read_validation(data, image)
     with progress("calibrate") as bar:
         calibration, row, receipt = calibrate_version(
             installation,
             model,
-            read_validation(data, image),
+            validation,
             Plan(clients, organisations, horizon, seed=seed),
             route=routes[0] if routes else RoutePolicy(model=name),
             actor=actor(),
@@ -119,10 +145,12 @@ def calibrate(
         )
     document = calibrated_document(calibration)
     document |= {"file": row.path, "digest": row.digest, "receipt": str(receipt)}
+    document |= {"curve": curve_of(installation, f"{row.model}@{row.number}", validation)} if curve else {}
     if as_json:
         print_json(document)
     else:
         print_calibrated(document, installation.policy.watch)
+        print_curve(document.get("curve"))
 
 
 @watch.command("live", epilog="Example: palladion watch live --once")
@@ -144,7 +172,7 @@ def live(ctx: click.Context, once: bool, as_json: bool) -> None:
             click.clear()
         rows = [_row(client, model) for client in status["clients"] for model in client["models"] or [None]]
         echo(f"{status['answered']} queries answered since the gate started, {status['clients_total']} clients")
-        print_table(COLUMNS, rows)
+        print_copies(COLUMNS, rows)
         if once:
             return
         time.sleep(REFRESH_SECONDS)
@@ -184,6 +212,7 @@ def explain(ctx: click.Context, client: str, as_json: bool) -> None:
                 ),
                 ("  linked with", ", ".join(others) or "nobody"),
                 ("  covered", f"{model['buckets']} buckets itself, {model['group_buckets']} with its group"),
+                *_copy(model),
                 *[("  unlike honest", reason) for reason in model["reasons"]],
             ]
         )
@@ -194,6 +223,12 @@ def _status(ctx: click.Context) -> dict[str, Any]:
     if status is None:
         raise InstallationError("no gate is running here", "palladion serve")
     return status
+
+
+def _copy(model: dict[str, Any]) -> list[tuple[str, str]]:
+    if model.get("fidelity") is None:
+        return []
+    return [("  copy", f"could have one of fidelity {at_most(model['fidelity'])} by now")]
 
 
 def _row(client: dict[str, Any], model: dict[str, Any] | None) -> list[object]:
@@ -208,5 +243,6 @@ def _row(client: dict[str, Any], model: dict[str, Any] | None) -> list[object]:
         f"{model['campaign_p_value']:.3g}",
         model["linked"],
         model["group_buckets"],
+        at_most(model.get("fidelity")),
         model["reasons"][0].partition(":")[0] if model["reasons"] else "",
     ]

@@ -7,10 +7,13 @@ import click
 from palladion.cli.output import actor, echo, print_fields, progress, warn
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from palladion.lifecycle.installation import Installation
     from palladion.policy import WatchPolicy
     from palladion.redteam.calibrate import Plan
     from palladion.watch.calibration import Calibration
+    from palladion.watch.text.calibration import TextCalibration
 
 
 def calibrate_on_retained(installation: "Installation", version: str, plan: "Plan | None" = None) -> dict[str, Any]:
@@ -45,7 +48,31 @@ def calibrate_on_retained(installation: "Installation", version: str, plan: "Pla
     return calibrated_document(calibration) | stated
 
 
-def calibrated_document(calibration: "Calibration") -> dict[str, Any]:
+def calibrate_on_prompts(
+    installation: "Installation", model: str, prompts: "Path", plan: "Plan", *, as_json: bool
+) -> None:
+    """Calibrate a language model on talk that is made of the prompts in a file, and say what came of it."""
+    from palladion.cli.output import print_json
+    from palladion.redteam.calibrate_texts import calibrate_model
+    from palladion.redteam.prompts import read_prompts
+
+    with progress("calibrate") as bar:
+        calibration, digest, receipt = calibrate_model(
+            installation, model, read_prompts(prompts), plan, actor=actor(), progress=bar
+        )
+    document = calibrated_document(calibration) | {"digest": digest, "receipt": str(receipt)}
+    if as_json:
+        print_json(document)
+        return
+    echo(f"calibrated {model} on the texts of {document['clients']} simulated clients")
+    _print_promises(document, [("digest", digest), ("ledger", str(receipt))])
+    _warn(document, installation.policy.watch)
+    used = {route.calibration for route in installation.policy.route if route.model == model}
+    if digest not in used:
+        echo(f'to use it, put this into the [[route]] of {model} and restart the gate:  calibration = "{digest}"')
+
+
+def calibrated_document(calibration: "Calibration | TextCalibration") -> dict[str, Any]:
     """What a calibration states of itself."""
     about = calibration.about
     return {
@@ -62,7 +89,7 @@ def calibrated_document(calibration: "Calibration") -> dict[str, Any]:
     }
 
 
-def promised(calibration: "Calibration", policy: "WatchPolicy") -> dict[str, Any]:
+def promised(calibration: "Calibration | TextCalibration", policy: "WatchPolicy") -> dict[str, Any]:
     """What a calibration and the policy promise of honest clients."""
     return {
         "calibrated_on": calibration.about.clients,
@@ -94,23 +121,24 @@ def print_calibrated(document: dict[str, Any], policy: "WatchPolicy") -> None:
     """Say it to people, and what it cannot do."""
     retained = document.get("retained")
     kind = "simulated" if document["simulated"] and not retained else "real"
-    promise = f"per client and {document['horizon']} queries, a false-alarm rate down to {document['rate_min']:.2%}"
-    campaigns = f"{document['organisations']} simulated organisations, down to {document['rate_min_campaign']:.2%}"
     echo(f"calibrated {document['model']} version {document['version']} on {document['clients']} {kind} clients")
-    print_fields(
-        [
-            ("fitted to", f"{document['fitted']} other {kind} clients, seed {document['seed']}"),
-            ("promise", promise),
-            ("campaigns", campaigns),
-            ("file", document["file"]),
-            ("digest", document["digest"]),
-            ("ledger", document["receipt"]),
-        ]
-    )
+    where = [("file", document["file"]), ("digest", document["digest"]), ("ledger", document["receipt"])]
+    _print_promises(document, where, kind=kind)
     if retained:
         _print_retained(retained, horizon=document["horizon"])
         if document["simulated"]:
             warn("fewer than 999 clients give thresholds, so it counts as simulated")
+    _warn(document, policy)
+
+
+def _print_promises(document: dict[str, Any], where: list[tuple[str, str]], *, kind: str = "simulated") -> None:
+    promise = f"per client and {document['horizon']} queries, a false-alarm rate down to {document['rate_min']:.2%}"
+    campaigns = f"{document['organisations']} simulated organisations, down to {document['rate_min_campaign']:.2%}"
+    fitted = f"{document['fitted']} other {kind} clients, seed {document['seed']}"
+    print_fields([("fitted to", fitted), ("promise", promise), ("campaigns", campaigns), *where])
+
+
+def _warn(document: dict[str, Any], policy: "WatchPolicy") -> None:
     if document["simulated"] and not policy.simulated_may_enforce:
         warn("simulated: suspicion alone goes no further than watched, unless watch.simulated_may_enforce is set")
     if document["rate_min"] > policy.alpha_suspected:

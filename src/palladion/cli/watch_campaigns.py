@@ -4,10 +4,11 @@ from typing import Any
 
 import click
 
-from palladion.cli.output import echo, find_installation, json_option, print_json, print_table
+from palladion.cli.output import echo, find_installation, json_option, print_json
+from palladion.cli.watch_budget import COPY, at_most, print_copies
 from palladion.errors import InstallationError
 
-COLUMNS = ("model", "members", "linked by", "p", "queries", "covered", "why")
+COLUMNS = ("model", "members", "linked by", "p", "queries", "covered", COPY, "why")
 MEMBERS_SHOWN = 8
 
 
@@ -31,7 +32,7 @@ def campaigns(ctx: click.Context, below: float, as_json: bool) -> None:
         return
     echo(f"{status['campaigns_total']} groups of linked clients")
     if found:
-        print_table(COLUMNS, [_row(item) for item in found])
+        print_copies(COLUMNS, [_row(item) for item in found])
 
 
 def _row(item: dict[str, Any]) -> list[object]:
@@ -44,5 +45,6 @@ def _row(item: dict[str, Any]) -> list[object]:
         f"{item['p_value']:.3g}",
         item["queries"],
         item["covered"],
+        at_most(item.get("fidelity")),
         ", ".join(reason.partition(":")[0] for reason in item["reasons"]),
     ]

@@ -75,8 +75,13 @@ def _names(installation: "Installation", records: "Records") -> dict[str, str]:
 
 def _promise(installation: "Installation", records: "Records", model: str) -> dict[str, Any] | None:
     """What the newest calibration of the promoted version and the policy promise of honest clients."""
+    from palladion.gate.chat.calibrated import read_calibration
     from palladion.gate.served import load_calibration
 
+    for route in installation.policy.route:
+        if route.model == model and route.calibration:
+            texts = read_calibration(installation.paths.calibrations, route).calibration
+            return {"version": None, **promised(texts, installation.policy.watch)}
     version = records.promotions.current(model)
     row = None if version is None else records.calibrations.newest(model, version.number)
     if version is None or row is None:
@@ -125,7 +130,8 @@ def _print(document: dict[str, Any]) -> None:
     if document["refused"]:
         echo("refused: " + ", ".join(f"{count} {reason}" for reason, count in document["refused"].items()))
     for model, promise in document["promised"].items():
-        echo(f"promised of honest clients of {model}@{promise['version']}, in each {promise['epoch_queries']} queries:")
+        name = model if promise["version"] is None else f"{model}@{promise['version']}"
+        echo(f"promised of honest clients of {name}, in each {promise['epoch_queries']} queries:")
         print_promise(promise)
 
 

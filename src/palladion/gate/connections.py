@@ -11,11 +11,12 @@ import time
 from collections.abc import Sequence
 
 from httptools import HttpParserError, HttpParserUpgrade
+from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from palladion.errors import FormatError
-from palladion.gate.app import App
+from palladion.gate.app import App, Scope
 from palladion.gate.exchange import Exchange
 from palladion.gate.hops import SCOPE, Hop, read_hop
 
@@ -84,7 +85,8 @@ class Connection(HttpToolsProtocol):
     _body_bytes = 0
     _wire_bytes = 0  # of a body, with its frames
     _idle_since = 0.0
-    cycle: Exchange
+    cycle: Exchange  # the one whose head came last
+    _answering: RequestResponseCycle | None = None  # an earlier one, where requests come before they are answered
     hop: Hop | None = None  # who is at the other end
     _hop_timer: asyncio.TimerHandle | None = None
     _head_timer: asyncio.TimerHandle | None = None
@@ -111,8 +113,12 @@ class Connection(HttpToolsProtocol):
         self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop every clock."""
+        """Stop every clock, and every answer: also one that goes on while other requests wait for it."""
         super().connection_lost(exc)
+        self.pipeline.clear()
+        if self._answering is not None and not self._answering.response_complete:
+            self._answering.disconnected = True
+            self._answering.message_event.set()
         self._unset_keepalive_if_required()
         for timer in (self._head_timer, self._unread_timer, self._hop_timer):
             if timer is not None:
@@ -165,11 +171,14 @@ class Connection(HttpToolsProtocol):
         target, _, query = self.url.partition(b"?")
         method, path = self.parser.get_method().decode("ascii"), target.decode("ascii")
         keep_alive = version == "1.1" and self.parser.should_keep_alive()
+        # each request its own: another may come before this one is answered
+        ours = isinstance(self.app, App)
+        scope = {"method": method} if ours else self._describe(version, method, path, query)
+        # one of HTTP/1.0 that expects to be asked has to be answered as if it did not
+        expects = self.expect_100_continue and version == "1.1"
         self.cycle = exchange = Exchange(
-            self, method, path, fields, keep_alive=keep_alive, expects_continue=self.expect_100_continue
+            self, method, path, fields, scope, keep_alive=keep_alive, expects_continue=expects
         )
-        if not isinstance(self.app, App):
-            self._describe(version, method, path, query)
         if before is None or before.response_complete:
             self._start_asgi_task(exchange, self.app)
         else:
@@ -243,9 +252,13 @@ class Connection(HttpToolsProtocol):
         else:
             self.transport.abort()
 
-    def _describe(self, version: str, method: str, path: str, query: bytes) -> None:
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._answering = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def _describe(self, version: str, method: str, path: str, query: bytes) -> Scope:
         """What ASGI says of a request, for applications that are not ours."""
-        self.scope = {
+        scope: Scope = {
             "type": "http",
             "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
             "http_version": version,
@@ -261,7 +274,8 @@ class Connection(HttpToolsProtocol):
             "state": self.app_state.copy(),
         }
         if self.hop is not None:
-            self.scope[SCOPE] = self.hop  # type: ignore[literal-required]
+            scope[SCOPE] = self.hop
+        return scope
 
     def _expect_request(self, seconds: float) -> None:
         self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)

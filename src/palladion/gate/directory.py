@@ -184,6 +184,7 @@ class Directory:
         self._keys: Mapping[bytes, ClientKey] = {}
         self._identities: Mapping[tuple[str, str], str] = {}
         self._callers: dict[str, Caller] | LookedUpCallers = {}
+        self.version = 0  # another one whenever anybody may stand differently
 
     @property
     def callers(self) -> Mapping[str, Caller]:
@@ -241,6 +242,7 @@ class Directory:
         """
         before, self._keys, self._callers = self._callers, roll.keys, roll.entered(self._access)
         self._identities = roll.identities
+        self.version += 1
         self._others = tuple(map(key_hasher, roll.peppers))
         if self._tokens is not None:
             self._tokens.forget()
@@ -347,12 +349,14 @@ class Directory:
     def add(self, caller: Caller) -> None:
         """Let in a client that the registry need not know: of traffic that is replayed."""
         self._callers[caller.id] = caller
+        self.version += 1
 
     def put(self, caller: Caller) -> None:
         """Let a client stand as `caller` says, if it is still let in."""
         if caller.id in self._callers:
             # how one request has come in, and for which user, says nothing of the client
             self._callers[caller.id] = replace(caller, user=None, credential=API_KEY)
+            self.version += 1
 
 
 def _fingerprint(peer: Peer, now: datetime) -> str | None:

@@ -6,12 +6,12 @@ asked by ASGI, and answers that come in parts take that way too.
 
 import asyncio
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from uvicorn._types import ASGI3Application
+from uvicorn._types import ASGI3Application, ASGISendEvent
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
-from palladion.gate.app import ALWAYS, App, send_parts
+from palladion.gate.app import ALWAYS, App, Scope, send_parts
 from palladion.gate.hops import Hop
 from palladion.gate.requests import Response
 
@@ -42,14 +42,19 @@ class Exchange(RequestResponseCycle):
         method: str,
         path: str,
         fields: Sequence[tuple[bytes, bytes]],
+        scope: Scope,
         *,
         keep_alive: bool,
         expects_continue: bool,
     ) -> None:
-        """`fields` are the headers, with names in lower case."""
+        """`fields` are the headers, with names in lower case; `scope` is what ASGI has of this request alone.
+
+        Of the scope, uvicorn's `send` needs the method.
+        """
         self.method = method
         self.path = path
         self.fields = fields
+        self.scope = scope  # type: ignore[assignment]
         self.keep_alive = keep_alive
         self.waiting_for_100_continue = expects_continue
         self.hop: Hop | None = connection.hop
@@ -59,11 +64,6 @@ class Exchange(RequestResponseCycle):
         self.flow = connection.flow
         self.logger = connection.logger
         self._connection = connection
-
-    @property
-    def scope(self) -> Any:  # type: ignore[override]
-        """The same as ASGI has it."""
-        return self._connection.scope
 
     @property
     def default_headers(self) -> list[tuple[bytes, bytes]]:  # type: ignore[override]
@@ -125,10 +125,25 @@ class Exchange(RequestResponseCycle):
             self.logger.exception("an answer could not be sent")
             self.transport.close()
 
+    async def send(self, message: ASGISendEvent) -> None:
+        """Send a part of an answer, as ASGI has it."""
+        if not self.response_started:
+            self._leave_unasked()
+        await super().send(message)
+
+    def _leave_unasked(self) -> None:
+        """End the connection with an answer that comes instead of a body which the client waits to be asked for.
+
+        It need not send that body then (RFC 9110 §10.1.1), and what it sends next would be taken for it.
+        """
+        if self.waiting_for_100_continue and self.more_body:
+            self.keep_alive = False
+
     def _write(self, response: Response) -> None:
         """Send an answer that is whole, at once."""
         if self.disconnected:
             return
+        self._leave_unasked()
         self.response_started = True
         head, lines = [STATUS_LINE[response.status]], _FIXED_LINES
         for fields in (self.default_headers, response.headers):

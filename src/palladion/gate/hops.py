@@ -72,6 +72,11 @@ class Hops:
         taken = sorted(self.headers & ONCE)
         if taken:
             raise PolicyError(f"proxy: the header {taken[0].decode()} has a meaning of its own", "name another one")
+        if self._tls and not self._address:
+            raise PolicyError(
+                "proxy.tls_header: a TLS fingerprint links only clients whose addresses are near each other",
+                "name the header with the client's address as well: proxy.address_header",
+            )
         self._read_forwarded = lru_cache(CERTIFICATES_MAX)(read_forwarded)
 
     def peer(

@@ -21,6 +21,7 @@ from palladion.incident.cases import suspend_case
 from palladion.registry import Incident, Records, Registry, StandingChange
 from palladion.registry.lookup import Lookup
 from palladion.watch.client import ClientState
+from palladion.watch.kinds import AnyCalibration
 from palladion.watch.residents import Kept
 
 LIMITS = "limits"
@@ -169,12 +170,16 @@ def suspicion_purpose(served: Served) -> str:
 
 def try_suspicion(registry: Registry, served: Served) -> None:
     """Read some of the saved suspicion of a model's clients. Raises FormatError on what its watch could not read."""
+    try_states(registry, suspicion_purpose(served), served.calibration)
+
+
+def try_states(registry: Registry, purpose: str, calibration: AnyCalibration | None) -> None:
+    """Read some of the states that are saved for a purpose. Raises FormatError on those of another calibration."""
     lookup = Lookup(registry.path)
     try:
-        for client, data in islice(lookup.saved(suspicion_purpose(served)), TRIED_MAX):
-            ring = ClientState.from_bytes(data).memory.ring
-            calibration = served.calibration
-            if calibration and ring.size and ring.shape[1] != calibration.instruments.features.directions.shape[1]:
+        for client, data in islice(lookup.saved(purpose), TRIED_MAX):
+            state = ClientState.from_bytes(data)
+            if calibration is not None and not calibration.fits(state):
                 raise FormatError(f"the saved state of client {client} belongs to another calibration")
     finally:
         lookup.close()

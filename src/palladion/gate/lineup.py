@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from palladion.errors import PalladionError, PolicyError
+from palladion.gate.curves import require_curve
 from palladion.gate.gate import Gate
 from palladion.gate.keeper import Keeper, suspicion_purpose, try_suspicion
 from palladion.gate.readiness import Waiting
@@ -126,6 +127,8 @@ class Lineup:
             }
             served = await self._lined_up(policy, wanted, waiting, opened)
             check(served, waiting)
+            for item in (part for line in served.values() for part in line.all):
+                require_curve(policy.watch, item.subject, item.calibration_row)
             # also those that are served no more, or served again: a calibration may have come in between
             models = {item.route.model for item in (*before.values(), *served.values())}
             watching = await self._prepared(served.values(), models)
@@ -208,7 +211,7 @@ class Lineup:
         for item in changed.values():
             # what the running watch must not stumble over
             await self._keeper.run(partial(try_suspicion, served=item))
-        return _Watching(gone, changed)
+        return _Watching(gone, changed, wanted)
 
     def _watch(self, watching: "_Watching") -> None:
         """Watch what was prepared, and no more what is gone."""
@@ -222,10 +225,14 @@ class Lineup:
             del self.purposes[name]
         for name, item in watching.changed.items():
             self._watch_by(name, item)
+        for name, item in watching.wanted.items():
+            # a curve can be measured anew where the calibration stays, and with it what is known of clients
+            watch.learn(name, item.curve)
 
     def _watch_by(self, name: str, item: Served) -> None:
         shelf = self._keeper.shelf(suspicion_purpose(item))
         self._gate.stages.watch.watch_model(name, item.calibration, shelf)
+        self._gate.stages.watch.learn(name, item.curve)
         self.purposes[name] = suspicion_purpose(item)
         if name != item.route.model:
             self._gate.stages.watch.join(item.route.model, name)
@@ -297,10 +304,14 @@ class _Current:
 
 @dataclass(frozen=True)
 class _Watching:
-    """What the watch is to be told, by the names under which it knows models: which are gone, and which it gets."""
+    """What the watch is to be told, by the names under which it knows models: which are gone, and which it gets.
+
+    `wanted` are all that it is to know of the models in question, changed or not.
+    """
 
     gone: Sequence[str]
     changed: Mapping[str, Served]
+    wanted: Mapping[str, Served]
 
 
 def _current(model: str, registry: Registry) -> _Current:

@@ -7,6 +7,7 @@ from hashlib import sha256
 from palladion import files
 from palladion.errors import BusyError, FormatError, NotFoundError, PolicyError, TamperError
 from palladion.gate.contract import LABEL, Contract, make_contract
+from palladion.gate.curves import load_curve, require_curve
 from palladion.gate.decode import is_numeric, verify_exact
 from palladion.gate.marks import AnswerMarks, make_marks
 from palladion.gate.problems import Problem
@@ -30,6 +31,7 @@ from palladion.registry.names import slug
 from palladion.seal.structure import SealedInfo
 from palladion.watch.calibration import Calibration
 from palladion.watch.calibration_file import CALIBRATION_BYTES_MAX, decode_calibration
+from palladion.watch.learning_curve import LearningCurve
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +53,7 @@ class Served:
     marks: AnswerMarks | None = None
     is_canary: bool = False
     on_trial: "OnTrial | None" = None
+    curve: LearningCurve | None = None
 
     @property
     def watched(self) -> str:
@@ -209,7 +212,8 @@ def _serve(
             )
         root = installation.open_gate_root().derive("answer-marks")
         marks = make_marks(route, root, version, session=session, contract=contract, calibration=calibration)
-    return Served(route, version, sealed, source, protocol, contract, calibration, row, marks)
+    require_curve(installation.policy.watch, route.model if version is None else f"{route.model}@{number}", row)
+    return Served(route, version, sealed, source, protocol, contract, calibration, row, marks, curve=load_curve(row))
 
 
 def _protocol(route: RoutePolicy, source: Source, contract: Contract, *, version: str, rows_max: int) -> Protocol_:

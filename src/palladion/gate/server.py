@@ -164,9 +164,13 @@ class _Server:
             self._lineup.found,
             limits=limits_within(self._policy.gate.deadline_ms / 1000),
         )
-        self._models = LanguageModels(self._policy, home, self._stages, root, budget=self._stages)
+        calibrations = self._installation.paths.calibrations
+        self._models = LanguageModels(
+            self._policy, home, self._stages, root, budget=self._stages, calibrations=calibrations
+        )
         self._gate.serve({}, self._models.endpoints)
         self._lineup.open(registry, self._discoveries.waiting)
+        self._models.watch(self._keeper, registry)
         self._stages.limits.restore(load_limits(registry))
         self._policies = Policies(
             self._installation, check=self._check_policy, apply=self._change_policy, marking=self._marking
@@ -235,7 +239,8 @@ class _Server:
             self._say(f"{late.route.mode} {url}{name}: waits for {late.route.upstream}")
         for route in self._models.policies:
             path = f"{route.path.rstrip('/')}/v1 (model {route.model})"
-            self._say(f"{route.mode} {url}{path}: answered by {route.upstream}")
+            watched = ", calibrated" if route.model in self._models.purposes else ", uncalibrated"
+            self._say(f"{route.mode} {url}{path}: answered by {route.upstream}{watched}")
         self._warn_of_nobodys()
         for stranger in self._directory.strangers():
             self._say(f"warning: there is no {stranger}, which an access policy names")
@@ -311,31 +316,19 @@ class _Server:
         return {**upstreams, **self._models.servers}
 
     async def _keep(self, absent_max: int | None = None) -> None:
-        states: dict[str, dict[str, bytes]] = {}
-        for model, purpose in self._lineup.purposes.items():
-            states[purpose] = self._watch.changes(model, absent_max=absent_max)
-        if self._directory.changed > CHANGED_MAX:
-            await self._reload_clients()
-        states[LIMITS] = encode_limits(self._stages.limits.changes())
-        try:
-            await self._keeper.states(states)
-            self._failures.discard("registry")
-        except PalladionError as error:
-            self._complain("registry", error)
+        for model, purpose in {**self._lineup.purposes, **self._models.purposes}.items():
+            # straight to the keeper: what neither it nor the watch has, a failure loses, and no look-up finds
+            self._keeper.put_aside({purpose: self._watch.changes(model, absent_max=absent_max)})
+        await self._try("registry", self._keeper.states({LIMITS: encode_limits(self._stages.limits.changes())}))
         if self._retainer is not None:
-            try:
-                await self._retainer.sync()
-                self._failures.discard("bodies")
-            except PalladionError as error:
-                self._complain("bodies", error)
+            await self._try("bodies", self._retainer.sync())
         await self._reports.cases()
+        if self._directory.changed > CHANGED_MAX:
+            await self._try("clients", self._reload_clients())
 
     async def _close_bodies(self) -> None:
         if self._retainer is not None:
-            try:
-                await self._retainer.close()
-            except PalladionError as error:
-                self._complain("bodies", error)
+            await self._try("bodies", self._retainer.close())
 
     def _answered(self) -> dict[str, int]:
         """How many queries were answered, and how many of the labels were turned by marks, where routes mark."""
@@ -350,6 +343,13 @@ class _Server:
 
     def _about_gate(self, kind: str, details: dict[str, Any]) -> Record:
         return Record(kind, self._installation.clock.now(), ACTOR, self._installation.paths.home.name, details)
+
+    async def _try(self, part: str, action: Awaitable[object]) -> None:
+        try:
+            await action
+            self._failures.discard(part)
+        except PalladionError as error:
+            self._complain(part, error)
 
     def _complain(self, part: str, error: PalladionError) -> None:
         """Say it once, not every second."""

@@ -7,6 +7,7 @@ and that nothing leaves without its record, does not. One per process, used from
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import lru_cache, partial
@@ -187,9 +188,10 @@ class Stages:
         `watched` is the name under which the watch knows what was asked, if that is not the model's.
         """
         self.meter.verdicts[route.route, observation.verdict.standing] += 1
-        concerned = {caller.id}
+        concerned: AbstractSet[str] = frozenset((caller.id,))
         if observation.verdict.cause == "campaign":
-            concerned |= self.watch.members(caller.id, watched or route.model)
+            members = self.watch.members(caller.id, watched or route.model)
+            concerned = members if caller.id in members else members | concerned
         steps = self._standings.settle(caller, concerned, route, observation, self.clock.now())
         for step in steps:
             if step.raised:

@@ -4,6 +4,7 @@ On a route that only observes, the change is proposed in the ledger and nothing 
 """
 
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -13,6 +14,10 @@ from palladion.registry import StandingChange
 from palladion.registry.rows import Standing
 from palladion.watch.response import Verdict, next_standing, rank
 from palladion.watch.watch import Observation
+
+# Of campaigns that need not be looked through again for now: a set of so many takes some 6 MB.
+SETTLED_MEMBERS_MAX = 100_000
+_Settled = tuple[str, str, Standing, frozenset[str]]  # a route and its mode, the standing that was asked for, of whom
 
 
 @dataclass(frozen=True)
@@ -36,16 +41,23 @@ class Standings:
         self._directory = directory
         self.policy = policy
         self._proposed: dict[tuple[str, str], Standing] = {}
+        self._settled: set[_Settled] = set()
+        self._settled_members = 0
+        self._settled_version = -1
 
     def settle(
-        self, caller: Caller, concerned: Iterable[str], route: RoutePolicy, observation: Observation, now: datetime
+        self, caller: Caller, concerned: AbstractSet[str], route: RoutePolicy, observation: Observation, now: datetime
     ) -> list[Step]:
         """The changes that an observation brings: in effect in the directory when this returns, or only proposed.
 
         `concerned` are the ids of those for whom the verdict counts: the caller, or everybody in its campaign.
         """
-        steps = []
-        for client in sorted(concerned):
+        steps: list[Step] = []
+        settled: _Settled | None = None
+        if len(concerned) > 1:
+            settled = (route.route, route.mode, observation.verdict.standing, frozenset(concerned))
+        again = settled is not None and self._is_settled(settled)
+        for client in (caller.id,) if again else sorted(concerned):
             known = self._directory.callers.get(client)
             if known is None:
                 continue
@@ -55,6 +67,8 @@ class Standings:
             elif route.mode == "observe" and self._is_news(known, target, route):
                 proposal = StandingChange(client, target, observation.verdict.reason, WATCH, now)
                 steps.append(Step(known, proposal, route.route))
+        if settled is not None and not again and not steps:
+            self._remember(settled)
         return steps
 
     def may_rise(self, caller: Caller, now: datetime) -> bool:
@@ -64,6 +78,7 @@ class Standings:
 
     def revert(self, steps: Iterable[Step]) -> None:
         """Take back what could not be recorded, unless more has happened since. The evidence will ask for it again."""
+        self._settled.clear()
         for step in steps:
             client = step.change.client
             if step.proposed_on is not None:
@@ -73,7 +88,24 @@ class Standings:
 
     def forget(self, client: str) -> None:
         """Propose anew what was proposed for a client before; for one whose standing a person raised."""
+        self._settled.clear()
         self._proposed = {place: standing for place, standing in self._proposed.items() if place[0] != client}
+
+    def _is_settled(self, settled: _Settled) -> bool:
+        """Whether this verdict changed nobody when it was last given, and could not change anybody but the caller now.
+
+        A campaign can have thousands of members, each of whom asks: they must not all be looked through each time.
+        """
+        if self._settled_version != self._directory.version:
+            self._settled.clear()
+        return settled in self._settled
+
+    def _remember(self, settled: _Settled) -> None:
+        if not self._settled or self._settled_members + len(settled[-1]) > SETTLED_MEMBERS_MAX:
+            self._settled, self._settled_members = set(), 0
+        self._settled.add(settled)
+        self._settled_members += len(settled[-1])
+        self._settled_version = self._directory.version
 
     def _target(self, known: Caller, observation: Observation, caller: Caller, now: datetime) -> Standing:
         quiet_hours = 0.0

@@ -2,15 +2,16 @@
 
 import asyncio
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
+from palladion.gate.directory import Caller
 from palladion.gate.gate import Gate
 from palladion.gate.served import OnTrial
 from palladion.policy import RoutePolicy
 from palladion.watch.campaign_list import campaigns_of
+from palladion.watch.explanation import Explanation
 from palladion.watch.response import rank
-from palladion.watch.watch import Explanation
 
 CLIENTS_MAX = 1000  # the most suspicious ones; an operator's screen holds fewer
 EXPLAINED_MAX = 10_000  # of more clients, those who are trusted and did not ask lately are left out
@@ -56,29 +57,30 @@ def canary_shown(on_trial: OnTrial) -> dict[str, Any]:
 async def clients_shown(gate: Gate) -> dict[str, Any]:
     """The most suspicious clients and campaigns, and how many there are."""
     stages = gate.stages
-    callers: list[dict[str, Any]] = []
-    explained: dict[str, list[Explanation]] = {}
+    found: list[tuple[Caller, list[Explanation]]] = []
     total = len(stages.directory.callers)
     for number, caller in enumerate(stages.directory.snapshot()):
         if number % CLIENTS_AT_ONCE == 0:
             await asyncio.sleep(0)
         if total > EXPLAINED_MAX and caller.standing == "trusted" and not stages.watch.in_memory(caller.id):
             continue
-        explained[caller.id] = stages.watch.explain(caller.id)
-        callers.append(
+        found.append((caller, stages.watch.explain(caller.id)))
+    found.sort(key=lambda item: (-rank(item[0].standing), _least_p_value(item[1]), _name(item[0])))
+    await asyncio.sleep(0)
+    campaigns = campaigns_of(stages.watch, {caller.id: explanations for caller, explanations in found})
+    await asyncio.sleep(0)
+    names = {caller.id: _name(caller) for caller, _ in found}
+    return {
+        "clients": [
             {
                 "id": caller.id,
-                "client": f"{caller.client.organisation}/{caller.client.name}",
+                "client": names[caller.id],
                 "pseudonym": stages.name(caller.id),
                 "standing": caller.standing,
-                "models": [_shown(item) for item in explained[caller.id]],
+                "models": [_shown(item) for item in explanations],
             }
-        )
-    callers.sort(key=lambda item: (-rank(item["standing"]), _least_p_value(item), item["client"]))
-    campaigns = campaigns_of(stages.watch, explained)
-    names = {item["id"]: item["client"] for item in callers}
-    return {
-        "clients": callers[:CLIENTS_MAX],
+            for caller, explanations in found[:CLIENTS_MAX]
+        ],
         "clients_total": total,
         "campaigns": [
             {**asdict(item), "members": [names.get(member, member) for member in item.members]}
@@ -89,9 +91,14 @@ async def clients_shown(gate: Gate) -> dict[str, Any]:
 
 
 def _shown(item: Explanation) -> dict[str, Any]:
-    # of a campaign of thousands, each member would list all the others
-    return {**asdict(item), "group": item.group[:GROUP_SHOWN_MAX], "linked": len(item.group) - 1}
+    # of a campaign of thousands, each member would list all the others; nor may they be copied on the way
+    figures = {field.name: getattr(item, field.name) for field in fields(item)}
+    return {**figures, "group": item.group[:GROUP_SHOWN_MAX], "linked": len(item.group) - 1}
 
 
-def _least_p_value(item: dict[str, Any]) -> float:
-    return min((min(model["p_value"], model["campaign_p_value"]) for model in item["models"]), default=1.0)
+def _name(caller: Caller) -> str:
+    return f"{caller.client.organisation}/{caller.client.name}"
+
+
+def _least_p_value(explanations: list[Explanation]) -> float:
+    return min((min(item.p_value, item.campaign_p_value) for item in explanations), default=1.0)

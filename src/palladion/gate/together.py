@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 from palladion.clock import Clock
 from palladion.gate.directory import Caller
-from palladion.watch.watch import Asked, Observation, Watch
+from palladion.watch.watch import AnyAsked, Observation, Watch
 
 ROWS_AT_ONCE = 256  # some 15 ms, in which nothing else happens; the rest waits for the next turn of the loop
 
@@ -28,8 +28,9 @@ class Showing(NamedTuple):
 
     caller: Caller
     model: str
-    asked: Asked
+    asked: AnyAsked
     alone: bool = False
+    weight: int = 1  # of each row, in rows of numbers
 
 
 @dataclass(eq=False, slots=True)
@@ -98,7 +99,7 @@ class Together:
                 break
             taken.append(self._waiting.popleft())
             showings.append(showing)
-            rows += len(showing.asked.inputs)
+            rows += len(showing.asked) * showing.weight
             if showing.alone:
                 break
         self._waiting.extendleft(reversed(others))

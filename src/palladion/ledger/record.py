@@ -53,6 +53,7 @@ KINDS = MappingProxyType(
         "standing.changed": "A client's standing was changed; states from, to, by what evidence.",
         "standing.proposed": "A route that only observes would have changed a client's standing.",
         "watch.calibrated": "A calibration was made; states its digest, and from whose traffic.",
+        "watch.measured": "A learning curve was measured; states its digest, and whose buckets it counts.",
         "incident.opened": "A case was opened, because somebody was suspended.",
         "incident.acknowledged": "Somebody took a case on.",
         "incident.noted": "Something was noticed in a case.",

@@ -25,7 +25,7 @@ from palladion.ledger.record import Record
 from palladion.ledger.remote import LedgerWriter
 from palladion.ledger.tiles import BUNDLE_BYTES_MAX, TILE_BYTES_MAX
 from palladion.ledger.writer import JOURNAL_FILE
-from palladion.lifecycle.installation import Installation
+from palladion.lifecycle.installation import TEXT_CALIBRATION, Installation
 from palladion.lifecycle.open import verify_version
 from palladion.policy import POLICY_FILE
 from palladion.registry import Registry, SealedFile, Version, names
@@ -153,13 +153,18 @@ def ledger_bytes_max(name: str) -> int | None:
 
 
 def _calibrations(installation: Installation, registry: Registry) -> dict[str, Path]:
-    """The calibration files that are still what was registered, by their names in a state.
+    """The calibration files that are still what was registered, or what the policy names, by their names in a state.
 
     One that is lost or damaged does not stop a backup: it can be made again.
     """
     with registry.read() as records:
         rows = records.calibrations.all()
-    paths = {row.path: (installation.paths.calibrations / row.path, row.digest) for row in rows}
+    listed = [(row.path, row.digest) for row in rows]
+    listed += [
+        (TEXT_CALIBRATION.format(digest), digest)
+        for digest in {route.calibration for route in installation.policy.route} - {""}
+    ]
+    paths = {name: (installation.paths.calibrations / name, digest) for name, digest in listed}
     return {
         f"{CALIBRATION_PREFIX}{name}": path
         for name, (path, digest) in paths.items()

@@ -20,6 +20,9 @@ from palladion.registry import Records, Registry
 from palladion.seal.recipients import FileIdentity, FileRecipient, parse_recipient, read_identity
 from palladion.seal.sign import parse_publisher
 
+# within the folder of calibrations; its name is its digest, which is all that binds it
+TEXT_CALIBRATION = "texts/{}.safetensors"
+
 
 @dataclass(frozen=True)
 class Paths:

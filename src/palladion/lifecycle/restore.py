@@ -40,7 +40,7 @@ from palladion.lifecycle.backup import (
     sealed_files,
 )
 from palladion.lifecycle.create import new_installation
-from palladion.lifecycle.installation import Installation, Paths, owner_identity, paths_of
+from palladion.lifecycle.installation import TEXT_CALIBRATION, Installation, Paths, owner_identity, paths_of
 from palladion.lifecycle.open import verify_version
 from palladion.policy import POLICY_FILE, Policy, parse_policy, settings, template
 from palladion.policy.template import toml_literal
@@ -237,16 +237,18 @@ def _write(contents: Mapping[str, memoryview], paths: Paths) -> None:
 def _write_calibrations(contents: Mapping[str, memoryview], registry: Registry, folder: Path) -> None:
     """Write what the state holds besides `STATE_FILES`. Raises FormatError unless it is what the registry lists."""
     with registry.read() as records:
-        listed = {f"{CALIBRATION_PREFIX}{row.path}": row for row in records.calibrations.all()}
+        listed = {f"{CALIBRATION_PREFIX}{row.path}": row.digest for row in records.calibrations.all()}
     for name, content in list(contents.items())[len(STATE_FILES) :]:
         if name in {REVOCATIONS, LICENSES} or name.startswith(CHANNEL_PREFIX):
             continue
-        row = listed.get(name)
-        if row is None or sha256(content).hexdigest() != row.digest:
+        digest = sha256(content).hexdigest()
+        # those of language models have their digests for names, and the policy chooses among them
+        if name != f"{CALIBRATION_PREFIX}{TEXT_CALIBRATION.format(digest)}" and listed.get(name) != digest:
             raise FormatError(f"the backup holds {name[:80]!r}, which its registry does not list")
-        check_name(row.path)
-        files.make_private_directory((folder / row.path).parent)
-        _write_new(folder / row.path, content)
+        path = name.removeprefix(CALIBRATION_PREFIX)
+        check_name(path)
+        files.make_private_directory((folder / path).parent)
+        _write_new(folder / path, content)
 
 
 def _write_signed(contents: Mapping[str, memoryview], draft: Installation) -> None:

@@ -6,8 +6,9 @@ from palladion.policy.operations import OperationsPolicy
 from palladion.policy.operators import OperatorsPolicy
 from palladion.policy.reader import POLICY_BYTES_MAX, POLICY_FILE, load_policy, parse_policy
 from palladion.policy.sections import KeysPolicy, PassphrasePolicy, Policy
-from palladion.policy.serving import GatePolicy, RoutePolicy, WatchPolicy
+from palladion.policy.serving import GatePolicy, RoutePolicy
 from palladion.policy.template import settings, template, toml_string
+from palladion.policy.watching import WatchPolicy
 
 __all__ = [
     "POLICY_BYTES_MAX",

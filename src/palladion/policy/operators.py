@@ -165,6 +165,11 @@ def check_operators(policy: OperatorsPolicy, operations: OperationsPolicy, issue
         raise PolicyError(
             "operators.issuer is set, and nothing listens for operators", "set operations.listen, or operators.socket"
         )
+    if policy.audience and policy.audience == policy.client_id:
+        raise PolicyError(
+            "operators.audience is operators.client_id, the audience of ID tokens: they could not be told apart",
+            "leave it empty to take ID tokens, or name the audience of access tokens",
+        )
     audience = policy.audience or policy.client_id
     if policy.issuer and any(item.url == policy.issuer and item.audience == audience for item in issuers):
         raise PolicyError(

@@ -34,6 +34,7 @@ FORMS: Mapping[str, str] = {
     "proxy.payment_header": "the name of a header in small letters such as x-payment-token",
     "proxy.tls_header": "the name of a header in small letters such as x-ja4",
     "proxy.user_header": "the name of a header in small letters such as x-user",
+    "route.calibration": f"a digest in hexadecimal such as {32 * '0f'}",
     "route.extra_fields": "names of fields in small letters such as top_k",
     "route.fixed.path": "a path such as $.parameters.kind",
     "route.inputs.path": "a path such as $.instances[*]",

@@ -14,7 +14,8 @@ from palladion.policy.limits import ContractPolicy, LimitsPolicy
 from palladion.policy.operations import OperationsPolicy
 from palladion.policy.operators import OperatorsPolicy, check_operators
 from palladion.policy.section import Section
-from palladion.policy.serving import GatePolicy, RetentionPolicy, RoutePolicy, WatchPolicy
+from palladion.policy.serving import GatePolicy, RoutePolicy
+from palladion.policy.watching import RetentionPolicy, WatchPolicy
 
 GIB = 1024**3
 

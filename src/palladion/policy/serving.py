@@ -1,4 +1,4 @@
-"""The settings of a running gate: what it opens, lets in, limits, watches, keeps, and answers on each route."""
+"""The settings of a running gate: what it opens, lets in and limits, and what it answers on each route."""
 
 from typing import Annotated, Literal
 
@@ -67,97 +67,6 @@ class GatePolicy(Section, frozen=True):
         int, Meta(ge=10, le=600_000, description="Milliseconds in which an answer has to be ready and recorded.")
     ] = 10_000
     threads: Annotated[int, Meta(ge=1, le=256, description="Threads that run models.")] = 2
-
-
-class WatchPolicy(Section, frozen=True):
-    """When a client is taken for a thief, and what follows (docs/watch.md)."""
-
-    alpha_watched: Annotated[
-        float,
-        Meta(
-            gt=0,
-            le=0.5,
-            description="Share of honest clients that may be watched by mistake in an epoch. Watched changes no "
-            "answer.",
-        ),
-    ] = 0.01
-    alpha_suspected: Annotated[
-        float,
-        Meta(
-            gt=0,
-            le=0.1,
-            description="Share of honest clients that may be throttled or worse by mistake in an epoch. Needs as many "
-            "calibration clients as one divided by it, less one: 999 for 0.001.",
-        ),
-    ] = 0.001
-    alpha_campaign: Annotated[
-        float,
-        Meta(
-            gt=0,
-            le=0.1,
-            description="The same share for organisations whose members' queries are judged together. Needs two "
-            "divided by it, less one, calibration organisations: 399 for 0.005.",
-        ),
-    ] = 0.005
-    degrade_after: Annotated[
-        int, Meta(ge=1, le=1_000_000, description="Suspicious queries after which a client gets labels only.")
-    ] = 8
-    suspend_after: Annotated[
-        int, Meta(ge=1, le=1_000_000, description="Suspicious queries after which a client is suspended.")
-    ] = 16
-    simulated_may_enforce: Annotated[
-        bool,
-        Meta(
-            description="Let a calibration from simulated clients do more than watch. Its rates hold for clients like "
-            "the simulated ones, which yours may not be."
-        ),
-    ] = False
-    suspend_campaigns: Annotated[
-        bool,
-        Meta(description="Let linked accounts be suspended together without a person; they are degraded otherwise."),
-    ] = False
-    information_budget: Annotated[
-        int,
-        Meta(
-            ge=0,
-            le=16_384,
-            description="Most coverage buckets, of 16384, that a client and its linked accounts may have answered; "
-            "beyond it they are throttled. 0 sets no budget.",
-        ),
-    ] = 0
-    recover_hours: Annotated[
-        int,
-        Meta(
-            ge=1,
-            le=8760,
-            description="Hours without suspicion after which a standing is raised by one step. A suspension is lifted "
-            "by a person.",
-        ),
-    ] = 24
-    resident_mb: Annotated[
-        int,
-        Meta(
-            ge=1,
-            le=1_048_576,
-            description="Most memory for the states of clients, in MiB, some 8 KiB each; those of the clients that "
-            "asked longest ago are read from the registry again when they ask.",
-        ),
-    ] = 64
-
-
-class RetentionPolicy(Section, frozen=True):
-    """Which queries are kept, encrypted, so that a student can be traced to the account that trained it."""
-
-    queries: Annotated[
-        int,
-        Meta(
-            ge=0,
-            le=1_000_000,
-            description="Cells of alike queries of which the first is kept, of each client and version on routes that "
-            "mark answers, drawn at random from all it asked, with the unmarked answers; 64 MiB at most. Nothing is "
-            "kept of other routes. 0 keeps nothing, and no route may mark then.",
-        ),
-    ] = 5000
 
 
 class RoutePolicy(Section, frozen=True):
@@ -378,6 +287,14 @@ class RoutePolicy(Section, frozen=True):
             description="Engine at the upstream that marks text: then no request can ask for text without a mark. "
             "SGLang takes a key of each client with each request, which this gate sends; the others have one key "
             "(docs/marks.md). Empty leaves requests alone."
+        ),
+    ] = ""
+    calibration: Annotated[
+        str,
+        Meta(
+            pattern=r"^([0-9a-f]{64})?$",
+            description="Digest of the calibration by which the watch judges the texts that clients send, as "
+            "`palladion watch calibrate` prints it; empty leaves the model unwatched.",
         ),
     ] = ""
     answer_seconds: Annotated[

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from palladion.access.pseudonyms import pseudonym
 from palladion.errors import BusyError, FormatError
+from palladion.gate.curves import load_curve
 from palladion.gate.directory import WATCH
 from palladion.keys import Root
 from palladion.ledger.record import Record
@@ -73,6 +74,7 @@ class Feeding:
             known=kept.known,
             shelf=store,
             latest=kept.latest,
+            curve=load_curve(subject.row),
         )
 
     @property
@@ -112,6 +114,10 @@ class Feeding:
     def take(self, lines: Sequence[Line]) -> None:
         """Observe the requests of some lines. Those that cannot be used are counted."""
         for shown in self._answering.shown(in_order(self._for_the_model(lines), strict=False)):
+            if shown.fault is not None:
+                self.broken += 1
+                self.first_broken = self.first_broken or shown.fault
+                continue
             self.requests += 1
             if not shown.fits:
                 continue  # the model has refused it where it was asked

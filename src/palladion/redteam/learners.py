@@ -18,6 +18,7 @@ BATCH_ROWS = 64
 STEPS = 1200  # of Adam: on digits, twice as many change fidelity by less than it differs between seeds
 RATE, DECAY_FIRST, DECAY_SECOND, TINY = 3e-3, 0.9, 0.999, 1e-8  # Kingma and Ba 2015, with a rate that falls to 0
 WEIGHT_DECAY = 1e-4
+FLOOR = 0.1  # of the mean deviation of columns: ten grey levels of digits, whose borders are always black
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +41,8 @@ class Student:
 def fit(rows: Rows, targets: Rows, goal: Goal, generator: np.random.Generator, *, steps: int = STEPS) -> Student:
     """A student of `targets` (rows, outputs): soft or hard labels by cross entropy, numbers by squared error."""
     mean, deviation = rows.mean(axis=0), rows.std(axis=0)
-    divisor = np.where(deviation > 0, deviation, 1.0)
+    # a column that hardly varies would make every other kind of row thousands of deviations large, and answers random
+    divisor = np.maximum(deviation, FLOOR * deviation.mean() or 1.0)
 
     def scaled(raw: Rows) -> Rows:
         return np.asarray((raw - mean) / divisor)

@@ -28,7 +28,10 @@ QUERIES = (25, 50, 100, 200, 400, 800, 1600, 3200)  # no more than there are row
 COUNTS_MIN = 3
 SEEDS_MIN = 3  # one to be foretold by two others, which differ
 VALUES_MAX = 2**25  # of one thief's rows: 256 MiB in doubles
-ORDINARY, MIXED, FOREIGN = "in-distribution", "mixed", "foreign"
+# The curve is of the first, who owns the right rows and asks them as they are. The others are foretold by it: such rows
+# in one client's style, with one client's mix of classes, and rows of another kind.
+PLAIN, STYLED, MIXED, FOREIGN = "plain", "in-distribution", "mixed", "foreign"
+OTHERS = (STYLED, MIXED, FOREIGN)
 
 Values = NDArray[np.float64]
 
@@ -50,7 +53,7 @@ class CurvePlan:
     """How many thieves of each kind: those that make the curve, and others; the first seed; CPU minutes for all."""
 
     seeds: int = 5
-    others: int = 2
+    others: int = 1
     first_seed: int = 1
     minutes: float = 5.0
     steps: int = STEPS
@@ -105,8 +108,8 @@ def measure_curve(
     """
     prey = meet(respondent, instruments, validation, first_seed=plan.first_seed)
     counts = query_counts(len(prey.pool.rows), prey.pool.flat.shape[1])
-    courses: dict[str, list[Course]] = {ORDINARY: [], MIXED: [], FOREIGN: []}
-    total, started = plan.seeds + 2 * plan.others, cpu_seconds()
+    courses: dict[str, list[Course]] = {family: [] for family in (PLAIN, *OTHERS)}
+    total, started = plan.seeds + len(OTHERS) * plan.others, cpu_seconds()
     for done, family in enumerate(_families(plan)):
         spent = cpu_seconds() - started
         if done >= SEEDS_MIN and spent * (done + 1) / done > plan.minutes * 60:
@@ -114,8 +117,8 @@ def measure_curve(
         progress(done, total, "thieves")
         seed = plan.first_seed + len(courses[family])
         courses[family].append(steal_more(prey, family, counts, seed, steps=plan.steps))
-    ordinary = courses.pop(ORDINARY)
-    curve = make_curve(digest, prey, ordinary, seeds=range(plan.first_seed, plan.first_seed + len(ordinary)))
+    plain = courses.pop(PLAIN)
+    curve = make_curve(digest, prey, plain, seeds=range(plan.first_seed, plan.first_seed + len(plain)))
     others = {family: foretold(found, [curve] * len(found)) for family, found in courses.items() if found}
     return rounded(replace(curve, families=others))
 
@@ -201,16 +204,18 @@ def spearman(one: Values, other: Values) -> float | None:
 
 def _families(plan: CurvePlan) -> Iterator[str]:
     """In this order, so that what is cut for time leaves each kind its share."""
-    yield from [ORDINARY] * min(SEEDS_MIN, plan.seeds)
+    yield from [PLAIN] * min(SEEDS_MIN, plan.seeds)
     for number in range(max(plan.others, plan.seeds - SEEDS_MIN)):
         if number < plan.others:
-            yield from (MIXED, FOREIGN)
+            yield from OTHERS
         if number < plan.seeds - SEEDS_MIN:
-            yield ORDINARY
+            yield PLAIN
 
 
 def _rows(prey: Prey, family: str, count: int, generator: np.random.Generator) -> NDArray[np.float32]:
     pool = prey.pool
+    if family == PLAIN:
+        return pool.flat[generator.permutation(len(pool.flat))[:count]]
     if family == MIXED:
         # an honest client's own mix of classes, in its own style, without what teaches nothing
         return ask(pool, replace(stranger(pool, generator), junk=0.0, duplicates=0.0), count, generator).rows

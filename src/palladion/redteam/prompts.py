@@ -3,6 +3,7 @@
 import gzip
 import json
 import re
+import zlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from palladion.errors import FormatError
 PROMPTS_MAX = 1_000_000
 FILE_BYTES_MAX = 1 << 30  # decompressed
 TASK_PROMPTS_MIN = 4  # fewer cannot be halved into prompts that differ
+_GZIP = b"\x1f\x8b"
 _PIECE = re.compile(r"(?<=[.!?\n])\s+")  # what follows a sentence or a line
 
 
@@ -91,15 +93,17 @@ class Deck:
 
 
 def read_prompts(path: Path) -> Prompts:
-    """Prompts of a gzipped file of JSON lines with `task` and `prompt`; tasks with too few are left out.
+    """Prompts of a file of JSON lines, gzipped or not, with `task` and `prompt`; tasks with too few are left out.
 
     Raises FormatError on anything else.
     """
     tasks: defaultdict[str, list[str]] = defaultdict(list)
-    with files.storage_errors(path), gzip.open(path, "rb") as stream:
+    with files.storage_errors(path), path.open("rb") as plain:
+        packed = plain.read(len(_GZIP)) == _GZIP
+    with files.storage_errors(path), gzip.open(path, "rb") if packed else path.open("rb") as stream:
         try:
             data = stream.read(FILE_BYTES_MAX + 1)
-        except (EOFError, gzip.BadGzipFile) as error:
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise FormatError(f"{path} is not a gzipped file of prompts: {error}") from None
     lines = data.splitlines()
     if len(data) > FILE_BYTES_MAX or len(lines) > PROMPTS_MAX:

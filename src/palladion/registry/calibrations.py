@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-
 from sqlalchemy import insert, select
 
 from palladion.registry import names, tables

@@ -14,6 +14,7 @@ from palladion.registry.transaction import Transaction
 
 ID_BYTES = 8  # random, as those of incidents
 WAITING_MAX = 200  # that nobody has decided: more are read by nobody
+WAITING_OF_ONE_MAX = 20  # nobody has more to ask at once, and who has them all must not keep others from asking
 LISTED_MAX = 1000  # newest first; older ones are in the ledger
 
 _PROPOSAL = tables.proposal.c
@@ -31,10 +32,18 @@ class Proposals:
         self._transaction = transaction
 
     def add(self, change: Mapping[str, Any], *, reason: str, proposer: str, days: int) -> Proposal:
-        """Keep a proposal that can be decided for so many days. Raises ConflictError if too many wait already."""
+        """Keep a proposal that can be decided for so many days.
+
+        Raises ConflictError if too many wait already, of all or of this proposer.
+        """
         names.note(reason, what="the reason of a proposal")
         names.label(proposer, what="the proposer")
-        if len(self.waiting()) >= WAITING_MAX:
+        waiting = self.waiting()
+        if sum(item.proposer == proposer for item in waiting) >= WAITING_OF_ONE_MAX:
+            raise ConflictError(
+                f"{WAITING_OF_ONE_MAX} proposals of {proposer} wait to be decided", "withdraw some of them first"
+            )
+        if len(waiting) >= WAITING_MAX:
             raise ConflictError(f"{WAITING_MAX} proposals wait to be decided", "decide some of them first")
         now = self._transaction.now()
         made = Proposal(secrets.token_hex(ID_BYTES), dict(change), reason, proposer, now, now + timedelta(days=days))

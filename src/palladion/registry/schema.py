@@ -8,7 +8,8 @@ from palladion.errors import FormatError, InstallationError
 from palladion.registry.tables import RESTORE
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008")  # oldest first; the last one is read and written
+# oldest first; the last one is read and written
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008")
 
 
 def is_current(connection: Connection, what: str) -> bool:

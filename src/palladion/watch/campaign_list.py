@@ -6,8 +6,9 @@ Only asks the watch; what a group is, and how it is weighed, is in `campaigns`.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from palladion.watch.explanation import Explanation
 from palladion.watch.links import DEVICE, PAYMENT
-from palladion.watch.watch import Explanation, Watch
+from palladion.watch.watch import Watch
 
 MEMBERS_SHOWN_MAX = 100  # of a campaign of thousands, an operator reads the first
 LINKS_SHOWN_MAX = 20
@@ -18,7 +19,8 @@ class Campaign:
     """Clients that are judged together on one model; of many, the first `members` and `links`, by name.
 
     `size` counts all members, `links` says what two or more of them have shown. `queries` are those of all together,
-    `covered` the coverage buckets that they have had answers in, `reasons` what is most unlike honest queries.
+    `covered` the coverage buckets that they have had answers in, `reasons` what is most unlike honest queries,
+    `fidelity` that of the best copy they could have by now.
     """
 
     model: str
@@ -29,6 +31,7 @@ class Campaign:
     queries: int
     covered: int
     reasons: tuple[str, ...]
+    fidelity: float | None = None
 
 
 def list_campaigns(watch: Watch, clients: Iterable[str]) -> list[Campaign]:
@@ -61,6 +64,7 @@ def campaigns_of(watch: Watch, explained: Mapping[str, Iterable[Explanation]]) -
                 item.group_buckets,
                 # of a member who was explained by its group, if there is one
                 next((other.reasons for other in members if other.campaign_p_value < other.p_value), item.reasons),
+                item.fidelity,
             )
         )
     return sorted(found, key=lambda campaign: (campaign.p_value, -campaign.size, campaign.members))

@@ -7,7 +7,6 @@ honest organisations.
 
 import struct
 from collections.abc import Sequence
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import NamedTuple, Self
 
@@ -68,11 +67,23 @@ class Group:
     latest: float = 1.0
     bitmap: NDArray[np.uint8] = field(default_factory=lambda: _NOWHERE)
     covered: int = 0
+    _members: frozenset[str] = frozenset()
+    _names: tuple[str, ...] = ()
 
     @property
-    def members(self) -> AbstractSet[str]:
-        """The ids of all members."""
-        return self.states.keys() | self.absent
+    def members(self) -> frozenset[str]:
+        """The ids of all members; the same object until somebody joins, because thousands of requests can ask."""
+        # whoever is in stays in: parted groups are made anew
+        if len(self._members) != self.size:
+            self._members = frozenset(self.states.keys() | self.absent)
+        return self._members
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The same in order, and the same object likewise: each member's explanation has it."""
+        if len(self._names) != self.size:
+            self._names = tuple(sorted(self.states.keys() | self.absent))
+        return self._names
 
     @property
     def size(self) -> int:
@@ -199,17 +210,23 @@ class Group:
 
     def _turn(self, state: ClientState, scores: Rows, *, begins: bool) -> Turn:
         asked, own = len(scores), state.pooled_count
-        sums = self.sums + np.add.accumulate(scores, axis=0)
+        # of one query, as most requests hold, nothing has to be accumulated
+        sums = self.sums + (scores if asked == 1 else np.add.accumulate(scores, axis=0))
         counts = range(self.count + 1, self.count + asked + 1)
         squares = [self.squares + count**2 - own**2 for count in range(own + 1, own + asked + 1)]
         alone, shares = self._alone, _NOBODY
         if not alone:
             theirs = self.shares - self._share(state.pooled_sums, own)
-            atypical = state.pooled_sums[-1] + np.add.accumulate(scores[:, -1])
-            shares = theirs + self.test.parts(atypical, np.arange(own + 1, own + asked + 1))
+            if asked == 1:
+                shares = (theirs + self._share(state.pooled_sums + scores[0], own + 1))[None]
+            else:
+                atypical = state.pooled_sums[-1] + np.add.accumulate(scores[:, -1])
+                shares = theirs + self.test.parts(atypical, np.arange(own + 1, own + asked + 1))
             self.shares = shares[-1]
         self.sums, self.count, self.squares = sums[-1].copy(), counts[-1], squares[-1]
-        state.pooled_sums = self.sums if alone else state.pooled_sums + np.add.reduce(scores, axis=0)
+        state.pooled_sums = (
+            self.sums if alone else state.pooled_sums + (scores[0] if asked == 1 else np.add.reduce(scores, axis=0))
+        )
         state.pooled_count += asked
         return Turn(sums, counts, squares, shares, begins, alone)
 
@@ -219,7 +236,7 @@ class Group:
 
     def _share(self, sums: Rows, count: int) -> NDArray[np.int64]:
         """What a member adds to `shares` whose scores sum up to `sums` (scores,) over `count` queries."""
-        return np.asarray(self.test.parts(sums[-1:], np.array([count]))[0])
+        return np.array(self.test.part(float(sums[-1]), count))
 
     def _next_epoch(self) -> None:
         # what absent members have saved of their parts counts no more either: whoever keeps the group sees to that

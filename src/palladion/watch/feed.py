@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from palladion.policy import WatchPolicy
 from palladion.registry.rows import Standing
 from palladion.watch.calibration import Calibration
+from palladion.watch.learning_curve import LearningCurve
 from palladion.watch.residents import Shelf
 from palladion.watch.response import rank
 from palladion.watch.rows import Rows
@@ -52,6 +53,7 @@ class Feed:
         known: Mapping[str, Known],
         shelf: Shelf,
         latest: float = 0.0,
+        curve: LearningCurve | None = None,
     ) -> None:
         """Goes on from what is `known` of clients, by name, and from their states on a `shelf` under this calibration.
 
@@ -65,6 +67,7 @@ class Feed:
         self._proposed: dict[str, Standing] = {client: item.proposed for client, item in known.items()}
         self._changed: set[str] = set()
         self._watch.watch_model(model, calibration, shelf)
+        self._watch.learn(model, curve)
 
     @property
     def clients(self) -> int:

@@ -22,6 +22,10 @@ class MemberTest(Protocol):
         """What members add (n, 3) whose last scores sum up to `sums` (n,) over `counts` (n,) queries."""
         ...
 
+    def part(self, total: float, count: int) -> tuple[int, int, int]:
+        """The same of one member."""
+        ...
+
 
 class AnyCalibration(Protocol):
     """A calibration of either kind: `Calibration`, `WatchedTexts`."""

@@ -11,8 +11,8 @@ from typing import NamedTuple
 from palladion.access.networks import neighbourhood_of, network_of
 from palladion.watch.scratch import Scratch
 
-# An address that more accounts share is a proxy or a company's way out, and no link; a device that more share is a kind of
-# device, and a TLS fingerprint that more share within its hour is that of a program which everybody there uses.
+# An address that more accounts share is a proxy or a company's way out, and no link; a device that more share is a kind
+# of device, and a TLS fingerprint that more share within its hour is that of a program which everybody there uses.
 ACCOUNTS_PER_ADDRESS_MAX = 20
 TLS_SECONDS = 3600  # a fingerprint is that of a program, which thousands use: only who comes at the same time is linked
 TOKENS_PER_ACCOUNT_MAX = 64  # of a kind; further ones link nobody: an account can have a new address for every query

@@ -36,7 +36,8 @@ Numbers = NDArray[np.float64]
 _EPOCH = re.compile(r"\d{1,12}(\.\d{1,9})?")
 # What proves who somebody is has no place in reports: API keys of this house and of others, and whole headers.
 _CREDENTIAL = re.compile(
-    r"(?i)^\s*(bearer|basic|apikey) |\b(pall|sk|pk|ak|ghp|xox[a-z])[_-][A-Za-z0-9_-]{12,}|\bAIza[\w-]{12,}|\beyJ[\w-]+\."
+    r"(?i)^\s*(bearer|basic|apikey) |\b(pall|sk|pk|ak|ghp|xox[a-z])[_-][A-Za-z0-9_-]{12,}"
+    r"|\bAIza[\w-]{12,}|\beyJ[\w-]+\."
 )
 
 

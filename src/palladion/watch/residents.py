@@ -16,6 +16,7 @@ from palladion.errors import FormatError
 from palladion.watch.campaigns import Group
 from palladion.watch.client import ClientState
 from palladion.watch.kinds import AnyCalibration
+from palladion.watch.learning_curve import LearningCurve
 from palladion.watch.links import Change, Links
 from palladion.watch.scratch import Scratch
 
@@ -99,6 +100,8 @@ class Residents:
     def __init__(self, model: str, calibration: AnyCalibration, shelf: Shelf, links: Links, scratch: Scratch) -> None:
         self.model = model
         self.calibration = calibration
+        self.curve: LearningCurve | None = None
+        self.budget = 0  # the most buckets that a client and its group may cover; 0 for no limit
         self.changed: set[str] = set()  # of those in memory
         self.misses = 0  # states that had to be read
         self._shelf, self._links, self._scratch = shelf, links, scratch

@@ -11,22 +11,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-import numpy as np
-
 from palladion.policy import WatchPolicy
 from palladion.watch import coverage
 from palladion.watch.campaigns import Group, Turn, p_values
 from palladion.watch.client import ClientState, Stretch, statistics
+from palladion.watch.explanation import Explanation, reasons
 from palladion.watch.kinds import AnyCalibration
+from palladion.watch.learning_curve import LearningCurve, budget_of
 from palladion.watch.links import ADDRESS, DEVICE, PAYMENT, Links, Shown, tls_shown
 from palladion.watch.residents import Residents, Shelf, Unshelved
 from palladion.watch.response import Evidence, Verdict, judge, rank
 from palladion.watch.rows import Rows
 from palladion.watch.scratch import Scratch
 from palladion.watch.text.query import Query
-
-REASONS_SHOWN = 3
-NOTEWORTHY = 2.0  # standard deviations of an honest client's mean; below, a feature explains nothing
 
 
 @dataclass(frozen=True)
@@ -116,21 +113,6 @@ class Observation:
         return min(self.evidence.p_value, self.evidence.campaign_p_value) if self.calibrated else None
 
 
-@dataclass(frozen=True)
-class Explanation:
-    """Where a client stands on one model, for people: figures, and the features that are most unlike honest ones."""
-
-    model: str
-    queries: int
-    statistic: float
-    p_value: float
-    campaign_p_value: float
-    group: tuple[str, ...]
-    buckets: int
-    group_buckets: int
-    reasons: tuple[str, ...]
-
-
 class _Waiting(NamedTuple):
     """A request that was added up, and waits for being weighed together with others."""
 
@@ -161,6 +143,7 @@ class Watch:
         self.policy = policy
         for model, known in self._models.items():
             self._thresholds[model] = known.calibration.threshold(policy.alpha_suspected)
+            known.budget = self._budget(known.curve)
         self._shrink()
 
     def watch_model(self, model: str, calibration: AnyCalibration | None, saved: Mapping[str, bytes] | Shelf) -> None:
@@ -177,6 +160,13 @@ class Watch:
         shelf = Unshelved(saved) if isinstance(saved, Mapping) else saved
         self._models[model] = Residents(model, calibration, shelf, self._links, self._scratch)
         self._thresholds[model] = calibration.threshold(self.policy.alpha_suspected)
+        self.learn(model, None)
+
+    def learn(self, model: str, curve: LearningCurve | None) -> None:
+        """Go by this learning curve of a watched model from now on, measured in the buckets of its calibration."""
+        known = self._models.get(model)
+        if known is not None:
+            known.curve, known.budget = curve, self._budget(curve)
 
     def join(self, model: str, other: str) -> None:
         """Let what is known of a client under two names count together: versions of one model that clients ask at once.
@@ -249,7 +239,8 @@ class Watch:
         found: AbstractSet[str] = frozenset()
         for known in (self._models.get(model), self._models.get(self._beside.get(model, ""))):
             if known is not None and known.find(client) is not None:
-                found = found | known.group(client).members
+                members = known.group(client).members
+                found = found | members if found else members
         return found
 
     def forgive(self, client: str) -> None:
@@ -333,9 +324,12 @@ class Watch:
             state.suspected,
             group.p_value,
             group.suspected,
-            budget_spent=0 < self.policy.information_budget < covered,
+            budget_spent=0 < known.budget < covered,
             simulated=known.calibration.about.simulated,
         )
+
+    def _budget(self, curve: LearningCurve | None) -> int:
+        return budget_of(self.policy.information_budget, self.policy.fidelity_max, curve)
 
     def _unwatched(self, model: str, item: AnyAsked, now: float) -> Observation:
         evidence, verdict, alarmed_at = self._judged(model, item.asker.client, Evidence(), 0.0)
@@ -362,33 +356,23 @@ class Watch:
             return None
         group = known.group(client)
         evidence = self._evidence(known, state, group, group.covered)
-        reasons: list[str] = []
-        sums, count = (
-            (state.sums, state.count) if evidence.p_value <= evidence.campaign_p_value else (group.sums, group.count)
-        )
-        if count:
-            deviations = known.calibration.deviations(sums, count)
-            order = np.argsort(-np.abs(deviations))[:REASONS_SHOWN]
-            words = list(known.calibration.words.items())
-            reasons = [
-                f"{words[index][0]} {deviations[index]:+.1f}: {words[index][1]}"
-                for index in order
-                if abs(deviations[index]) >= NOTEWORTHY
-            ]
+        own = evidence.p_value <= evidence.campaign_p_value
+        sums, count = (state.sums, state.count) if own else (group.sums, group.count)
         return Explanation(
             model,
             state.queries,
             state.statistic,
             evidence.p_value,
             evidence.campaign_p_value,
-            tuple(sorted(group.members)),
+            group.names,
             coverage.count(state.bitmap),
             group.covered,
-            tuple(reasons),
+            reasons(known.calibration, sums, count),
+            None if known.curve is None else known.curve.at_most(group.covered),
         )
 
     def links_between(self, clients: Iterable[str]) -> list[str]:
-        """What links some clients: each `organisation:…`, `address:…`, `tls:…` and so on that two of them have shown."""
+        """What links some clients: each `organisation:…`, `address:…`, `tls:…` and the like that two have shown."""
         shown = Counter(token for client in clients for token in self._tokens(client))
         return sorted(token for token, count in shown.items() if count > 1)
 

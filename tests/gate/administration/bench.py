@@ -73,6 +73,8 @@ class Bench:
         self.reloads = 0
         self.policy_changes: list[dict[str, Any]] = [{"setting": "limits.burst"}]
         self.policy_error: Exception | None = None
+        self.policy_swaps = False
+        self.reload_error: Exception | None = None
         self.seconds = 1000.0
         settings = self.installation.policy.operators
         self.tokens = Tokens([settings.as_issuer])
@@ -85,6 +87,8 @@ class Bench:
             reload=self._reload,
             take_over=self._take_over,
         )
+        self._tries = asyncio.Queue[None]()
+        self.desk.effect._sleep = lambda _: self._tries.get()
         self.people = People(settings, self.tokens)
         office = Office(self.installation, self.desk, self._status)
         pages = Pages(settings, self.people, office, any_host=any_host, seconds=lambda: self.seconds)
@@ -165,10 +169,25 @@ class Bench:
         with self.registry.read() as records:
             return records.clients.named(client, client).standing
 
+    def retry(self) -> None:
+        """Let the time pass after which what is not in effect is tried again."""
+
+        async def wait() -> None:
+            self._tries.put_nowait(None)
+            retrying = self.desk.effect._retrying
+            assert retrying is not None
+            await retrying
+
+        self._runner.run(wait())
+
     async def _reload(self) -> None:
+        if self.reload_error is not None:
+            raise self.reload_error
         self.reloads += 1
 
     async def _take_over(self, actor: str) -> PolicyReloaded:
+        if self.policy_swaps:
+            self.installation.policy = msgspec.structs.replace(self.installation.policy)
         if self.policy_error is not None:
             raise self.policy_error
         await self.journal.append([Record("policy.changed", self.clock.now(), actor, "home", {})])

@@ -58,7 +58,7 @@ class Scene:
         return json.loads(output.getvalue()) if code == 0 else complaints.getvalue()
 
     def sign_in(self, name: str, *options: str) -> Any:
-        return self.run(name, "sign-in", self.url, *options)
+        return self.run(name, "sign-in", self.url, "--yes", *options)
 
     def ledger(self) -> list[Record]:
         reader = self.house.installation.read_ledger()
@@ -154,6 +154,7 @@ def test_a_user_of_the_machine_is_an_operator_without_signing_in(scene: Scene) -
     assert scene.run("anybody", "whoami", *at) == {"identity": ME, "role": "approver", "operator": "me"}
     complaint = scene.run("anybody", "reload", *at, code=2)
     assert "policy.reload is not for that role" in complaint
+    assert "nobody was asked" in scene.run("adam", "sign-in", scene.url, code=2)
     assert "at a socket nobody signs in" in scene.run("anybody", "sign-in", scene.socket, code=2)
     # a token counts there too
     scene.sign_in("adam")
@@ -184,7 +185,7 @@ def test_an_admin_reloads_revokes_and_appoints_in_the_running_gate(scene: Scene)
 
 
 def test_a_claim_lets_somebody_in_whom_the_registry_does_not_know(scene: Scene) -> None:
-    assert "no operator here" in scene.run("vera", "sign-in", scene.url, code=2)
+    assert "no operator here" in scene.run("vera", "sign-in", scene.url, "--yes", code=2)
     scene.provider.claims = {"groups": ["staff"]}
     assert scene.sign_in("vera")["role"] == "viewer"
     assert scene.run("vera", "status", "--at", scene.url)["ready"] is True

@@ -37,9 +37,9 @@ CHANGES: tuple[Change, ...] = (
     Appoint("bob"),
 )
 FACTS = tuple(
-    Facts(lowered, contracts, last_key, identity)
-    for lowered, contracts, last_key, identity in itertools.product(
-        ((), ("acme/web",)), ((), ("acme/web",)), (False, True), ("", ME, OTHER)
+    Facts(lowered, contracts, last_key, identity, role, claimable)
+    for lowered, contracts, last_key, identity, role, claimable in itertools.product(
+        ((), ("acme/web",)), ((), ("acme/web",)), (False, True), ("", ME, OTHER), ("", *ROLES), (False, True)
     )
 )
 # Who may ask for a change, and who may make one alone that one person is enough for.
@@ -59,7 +59,8 @@ def _needs_two(change: Change, facts: Facts) -> bool:
         case RevokeKey():
             return facts.last_key
         case Appoint():
-            return change.role in {"approver", "admin"}
+            made = change.role in {"analyst", "approver", "admin"}
+            return made or facts.role in {"approver", "admin"} or facts.claimable
 
 
 @pytest.mark.parametrize("role", [*ROLES, "nobody"])
@@ -127,6 +128,9 @@ def test_a_client_of_one_name_is_its_organisation() -> None:
 
 def test_the_reason_names_what_is_at_stake() -> None:
     assert second_person(Appoint("bob", "approver"), Facts()) == "approver may decide proposals"
+    assert second_person(Appoint("bob", "analyst"), Facts()) == "analyst may make proposals"
+    assert second_person(Appoint("bob"), Facts(role="admin")) == "this operator is admin"
+    assert "another role" in second_person(Appoint("bob", "viewer"), Facts(claimable=True))
     assert second_person(Appoint("bob", "viewer"), Facts()) == ""
 
 

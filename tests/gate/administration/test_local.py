@@ -71,3 +71,23 @@ def test_the_system_says_who_asks(tmp_path: Path) -> None:
     assert asyncio.run(work()).endswith(f'["{UNIX}",{os.getuid()}]'.encode())
     with pytest.raises(OSError, match="refused"), socket.socket(socket.AF_UNIX) as late:
         late.connect(str(tmp_path / "o.sock"))
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o775, 0o757])
+def test_a_folder_in_which_others_could_take_its_place_is_refused(tmp_path: Path, mode: int) -> None:
+    tmp_path.chmod(mode)
+    with pytest.raises(PolicyError, match="others can change what is in"):
+        open_socket(POLICY, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    tmp_path.chmod(0o1777)
+    open_socket(POLICY, tmp_path).close()
+
+
+def test_a_folder_of_somebody_else_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    owner = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+    if owner == 0:
+        os.chown(tmp_path, 12345, -1)
+    with pytest.raises(PolicyError, match="others can change") as caught:
+        open_socket(POLICY, tmp_path)
+    assert "let it belong to the gate's account" in caught.value.hints[0]

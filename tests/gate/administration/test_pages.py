@@ -226,3 +226,14 @@ def test_without_a_provider_there_is_nothing_to_sign_in_by(house: House, tmp_pat
     bench = Bench(house, tmp_path, issuer="", client_id="")
     assert bench.ask("GET", "sign-in").status == 404
     bench.close()
+
+
+def test_strangers_write_to_the_ledger_once_an_hour_each(bench: Bench) -> None:
+    for _ in range(10):
+        assert bench.ask("GET", "status", by="mallory").status == 403
+        assert bench.ask("POST", "session", {}, by="mallory").status == 403
+    bench.ask("GET", "status", by="trudy")
+    assert [record.actor for record in bench.records] == [identity("mallory"), identity("trudy")]
+    bench.seconds += 3600
+    assert bench.ask("GET", "status", by="mallory").status == 403
+    assert bench.records[-1].details == {"what": "GET status", "why": "not-for-this-role", "count": 20}

@@ -171,3 +171,43 @@ def test_one_operators_rights_are_not_anothers() -> None:
 def test_roles_are_read_by_their_names() -> None:
     assert [role_named(role) for role in ROLES] == list(ROLES)
     assert role_named("root") is None
+
+
+ACCESS = OperatorsPolicy(issuer=ISSUER, client_id="palladion", audience="https://gate.example.com")
+
+
+def _access_token(typ: str | None = None, **claims: Any) -> str:
+    said = {"iss": ISSUER, "aud": ACCESS.audience, "sub": "ada", "iat": SECONDS, "exp": SECONDS + 300, **claims}
+    return issuing.token(header=None if typ is None else {"typ": typ}, claims=said).decode()
+
+
+@pytest.mark.parametrize("claims", [{"azp": "palladion"}, {"client_id": "palladion", "azp": "palladion"}])
+@pytest.mark.parametrize("typ", [None, "JWT", "at+jwt", "application/at+jwt"])
+def test_an_access_token_that_was_given_to_us_is_taken(typ: str | None, claims: dict[str, Any]) -> None:
+    assert _people(ACCESS).of_bearer(_access_token(typ, **claims), SECONDS) == ADA
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {},
+        {"azp": "other"},
+        {"client_id": "other"},
+        {"cid": "other"},
+        {"azp": "palladion", "client_id": "other"},
+        {"cid": ["palladion"]},
+        {"azp": "palladion", "at_hash": "x"},
+    ],
+    ids=str,
+)
+def test_an_access_token_that_may_be_another_programs_is_refused(claims: dict[str, Any]) -> None:
+    with pytest.raises(StrangerError):
+        _people(ACCESS).of_bearer(_access_token(**claims), SECONDS)
+
+
+@pytest.mark.parametrize("typ", ["at+jwt", "application/AT+JWT"])
+def test_an_access_token_is_no_id_token(typ: str) -> None:
+    token = _access_token(typ, aud="palladion", azp="palladion")
+    with pytest.raises(StrangerError):
+        _people().of_bearer(token, SECONDS)
+    assert _people().of_bearer(_access_token(aud="palladion", azp="palladion"), SECONDS) == ADA

@@ -12,6 +12,7 @@ from palladion.errors import (
     PolicyError,
     StorageError,
 )
+from palladion.gate.administration.effect import PendingError
 from palladion.gate.administration.people import StrangerError
 from palladion.gate.administration.refusals import REFUSALS, Refusal, refusal_of
 from palladion.gate.administration.roles import ForbiddenError
@@ -28,6 +29,7 @@ from palladion.gate.administration.roles import ForbiddenError
         (PolicyError("a"), "conflict"),
         (BusyError("a"), "busy"),
         (StorageError("a"), "unrecorded"),
+        (PendingError("a"), "not-in-effect"),
         (FormatError("a"), "bad-request"),
         (KeysError("a"), "bad-request"),
         (PalladionError("a"), "bad-request"),

@@ -2,6 +2,7 @@
 
 import json
 import re
+import socket
 import threading
 import urllib.error
 import urllib.request
@@ -13,7 +14,8 @@ import pytest
 
 from palladion.access.tokens import read_token
 from palladion.errors import FormatError, KeysError, StorageError
-from palladion.gate.administration.sign_in import Terms, by_browser, by_device, discover
+from palladion.gate.administration.sign_in import by_browser, by_device, discover
+from palladion.gate.administration.terms import Terms
 
 from .provider import CLIENT_ID, Provider, provided
 
@@ -239,3 +241,29 @@ def test_the_listener_answers_on_the_loopback_alone(provider: Provider) -> None:
     (redirect,) = parse_qs(urlsplit(browser.addresses[0]).query)["redirect_uri"]
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+/callback", redirect)
     assert json.dumps(provider.refused) == "[]"
+
+
+def test_a_visitor_who_says_nothing_is_cut_off_by_the_end_of_the_whole_wait(
+    provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[float] = []
+    timer = threading.Timer
+
+    def cut(seconds: float, function: Callable[[], None]) -> threading.Timer:
+        waited.append(seconds)
+        return timer(0.0, function)  # its time is over at once
+
+    monkeypatch.setattr("palladion.gate.administration.sign_in.threading.Timer", cut)
+    silent: list[socket.socket] = []
+
+    def visit(address: str) -> None:
+        place = urlsplit(parse_qs(urlsplit(address).query)["redirect_uri"][0])
+        silent.extend(socket.create_connection((str(place.hostname), int(place.port or 0))) for _ in range(2))
+
+    ticks = iter([0.0, 1.0, 299.0, 300.0])
+    with pytest.raises(KeysError, match="nobody has signed in in time"):
+        by_browser(_terms(provider), discover(provider.url), visit, seconds=lambda: next(ticks))
+    # five seconds for one visit, and for the last one no more than was left of all
+    assert waited == [5.0, 1.0]
+    for one in silent:
+        one.close()

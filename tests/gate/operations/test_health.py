@@ -61,3 +61,13 @@ def test_an_upstream_that_failed_when_last_asked_is_told_of_once_whoever_asks_it
     ]
     failing.clear()
     assert health.faults() == [f"the upstream of {PATH} does not answer as it should"]
+
+
+def test_what_operators_changed_and_is_not_in_effect_is_told(house: House) -> None:
+    bench = open_gate(house)
+    late = ["a change is late"]
+    health = Health(bench.gate, sound=lambda: True, late=lambda: late)
+    assert health.ready()
+    assert health.faults() == late
+    late.clear()
+    assert health.faults() == []

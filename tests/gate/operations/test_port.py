@@ -2,14 +2,17 @@
 
 import asyncio
 import socket
+import ssl
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from palladion.errors import PolicyError
+from palladion.gate.operations.peers import OF_ONE_MAX
 from palladion.gate.operations.port import TOKEN_BYTES_MIN, Port, port_address, read_token
 from palladion.policy import OperationsPolicy
+from tests.gate.certificates import self_made
 from tests.gate.gates import House, open_gate
 
 from .watched import watched
@@ -109,3 +112,30 @@ def test_certificates_that_are_none_are_a_sentence(house: House, tmp_path: Path)
             item.figures,
             item.health,
         )
+
+
+def test_unfinished_handshakes_of_one_address_keep_no_probe_of_it_out(house: House, tmp_path: Path) -> None:
+    item = watched(open_gate(house))
+    self_made(tmp_path, "127.0.0.1")
+    policy = OperationsPolicy(listen="127.0.0.1:0", tls_certificate="certificate.pem", tls_key="key.pem")
+
+    async def work() -> bytes:
+        port = Port.open(policy, tmp_path, item.figures, item.health)
+        await port.start()
+        number = int(port.url.rpartition(":")[2])
+        held = [await asyncio.open_connection("127.0.0.1", number) for _ in range(OF_ONE_MAX)]
+        while len(port._handshakes) < OF_ONE_MAX:
+            await asyncio.sleep(0)
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", number, ssl=ssl._create_unverified_context(), server_hostname="127.0.0.1"
+        )
+        assert await held[0][0].read(1) == b""
+        assert len(port._handshakes) <= OF_ONE_MAX
+        writer.write(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        answer = await reader.read()
+        for _, one in [*held, (reader, writer)]:
+            one.close()
+        await port.close()
+        return answer
+
+    assert asyncio.run(work()).startswith(b"HTTP/1.1 200 ")

@@ -69,6 +69,11 @@ class Administration:
         """What the second port answers besides its own pages."""
         return self._pages.routes
 
+    @property
+    def faults(self) -> list[str]:
+        """What operators changed and is not in effect."""
+        return self._desk.effect.faults
+
     async def start(self) -> None:
         """Fetch keys, and open the socket. Raises PolicyError where that cannot be had."""
         if self._local is not None:

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from palladion.errors import FormatError
-from palladion.gate.administration.roles import DECIDERS, Action, ForbiddenError, require
+from palladion.gate.administration.roles import DECIDERS, PROPOSERS, Action, ForbiddenError, require
 from palladion.registry.rows import Role, Standing
 from palladion.watch.response import rank
 
@@ -58,13 +58,16 @@ class Facts:
     """What the registry and the policy say about a change: whom it concerns, and how much.
 
     `lowered` are clients that would stand worse, `contracts` those concerned that have a contract, `last_key` whether a
-    client with a contract would be left without a way in, `identity` whose role changes.
+    client with a contract would be left without a way in, `identity` whose role changes, `role` which one he has in the
+    registry now, and `claimable` whether a claim of the provider may give him another.
     """
 
     lowered: tuple[str, ...] = ()
     contracts: tuple[str, ...] = ()
     last_key: bool = False
     identity: str = ""
+    role: str = ""
+    claimable: bool = False
 
 
 def parse_change(value: object) -> Change:
@@ -115,9 +118,8 @@ def second_person(change: Change, facts: Facts) -> str:
             return "the client has a contract"
         case RevokeKey() if facts.last_key:
             return "it is the last way in of a client with a contract"
-        case Appoint(role=role) if role in DECIDERS:
-            # whoever could make deciders alone could agree with himself under another name
-            return f"{role} may decide proposals"
+        case Appoint(role=role):
+            return _second_for_role(role, facts)
         case _:
             return ""
 
@@ -155,6 +157,22 @@ def client_name(text: str) -> tuple[str, str]:
 def contracts_among(names: Iterable[str], has_contract: Callable[[tuple[str, str]], bool]) -> tuple[str, ...]:
     """Which of these clients have a contract."""
     return tuple(name for name in names if has_contract(client_name(name)))
+
+
+def _second_for_role(role: Role | None, facts: Facts) -> str:
+    if role in DECIDERS:
+        # whoever could make deciders alone could agree with himself under another name
+        return f"{role} may decide proposals"
+    if role in PROPOSERS:
+        # and whoever could make proposers alone would let a puppet ask, and agree to it
+        return f"{role} may make proposals"
+    if facts.role in DECIDERS:
+        # else one admin could dismiss all others, one after the other
+        return f"this operator is {facts.role}"
+    if facts.claimable:
+        # what the registry says counts more than the claim, so this could dismiss somebody whom it does not know
+        return "a claim may have given this operator another role"
+    return ""
 
 
 def _require_other(identity: str, facts: Facts) -> None:

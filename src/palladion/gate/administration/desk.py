@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-from palladion.errors import ConflictError, FormatError, PalladionError, StorageError
+from palladion.errors import ConflictError, FormatError, StorageError
 from palladion.gate.administration.changes import (
     Change,
     change_document,
@@ -19,7 +19,8 @@ from palladion.gate.administration.changes import (
     require_proposer,
     right_to_propose,
 )
-from palladion.gate.administration.effects import apply_change, gather_facts, told
+from palladion.gate.administration.effect import Effect, PendingError
+from palladion.gate.administration.effects import apply_change, gather_facts, told, told_about
 from palladion.gate.administration.people import Evidence, Person, admit
 from palladion.gate.administration.roles import ForbiddenError, require
 from palladion.incident.cases import Action as CaseAction
@@ -27,12 +28,11 @@ from palladion.incident.cases import find_case, take_step
 from palladion.ledger.record import Record
 from palladion.ledger.writer import Receipt
 from palladion.lifecycle.installation import Installation
-from palladion.registry import Incident, Proposal, Records, Registry
+from palladion.registry import Incident, Proposal, Records, Registry, names
 from palladion.registry.rows import Verdict
 
 APPEND_SECONDS_MAX = 30.0  # that a transaction stays open for its record; requests wait for the same disk
-REASON_CHARACTERS_MAX = 2000  # as the registry keeps it
-WHY_CHARACTERS_MAX = 500  # of why something was refused, in the ledger
+REASON_CHARACTERS_MAX = names.NOTE_CHARACTERS_MAX  # as the registry keeps it
 
 _Result = TypeVar("_Result")
 _Work = Callable[[Records, Person], tuple[_Result, list[Record]]]
@@ -93,7 +93,7 @@ class Desk:
         self._keeper = keeper
         self._ledger = ledger
         self._pseudonyms = pseudonyms
-        self._reload = reload
+        self.effect = Effect(reload)
         self._take_over = take_over
         self._turn = asyncio.Lock()
         self._working: set[asyncio.Task[Any]] = set()
@@ -111,10 +111,16 @@ class Desk:
         record = Record(kind, self._installation.clock.now(), identity, self._installation.paths.home.name, details)
         return (await self._shielded(self._ledger.append([record])))[0]
 
-    async def refused(self, identity: str, what: str, error: Exception) -> None:
-        """Record that something was not done."""
-        why = error.message if isinstance(error, PalladionError) else str(error)
-        await self.note("operator.refused", identity, {"what": what, "why": why[:WHY_CHARACTERS_MAX]})
+    async def refused(
+        self, identity: str, what: str, why: str, *, change: Change | None = None, client: str = "", count: int = 1
+    ) -> None:
+        """Record that something was not done: which path, the kind of the problem, and by pseudonym whom it concerned.
+
+        Nothing that was sent, and no sentence about it: both name clients. `count` is how often it was refused.
+        """
+        about = await self.read(lambda records: told_about(records, change, client, self._pseudonyms))
+        times = {"count": count} if count > 1 else {}
+        await self.note("operator.refused", identity, {"what": what, "why": why, **about, **times})
 
     async def make(self, evidence: Evidence, change: Change, reason: str) -> Done:
         """Make a change that one person may make. Raises ForbiddenError, ConflictError, NotFoundError."""
@@ -198,7 +204,7 @@ class Desk:
         """Go by what the policy file says now. Raises ForbiddenError; PolicyError, and then nothing changes."""
         person = await self.person(evidence)
         require(person.role, "policy.reload")
-        done: Reloaded = await self._shielded(self._take_over(person.identity))
+        done = await self._shielded(self._taken_over(person.identity))
         if not done.changes:
             raise ConflictError("the policy file says what is in force already")
         return done
@@ -207,6 +213,20 @@ class Desk:
         """Let what has begun come to its end."""
         while self._working:
             await asyncio.wait(self._working)
+        await self.effect.close()
+
+    async def _taken_over(self, actor: str) -> Reloaded:
+        before = self._installation.policy
+        try:
+            return await self._take_over(actor)
+        except Exception as error:
+            if self._installation.policy is before:
+                raise
+            # its record is in the ledger, and it has begun to take the place of the old one
+            self.effect.took_part()
+            raise PendingError(
+                "the policy is recorded, and not all of it is in effect", "restart the gate to go by all of it"
+            ) from error
 
     async def _write(self, evidence: Evidence, work: "_Work[Any]") -> Done:
         return await self._shielded(self._commit(evidence, work))
@@ -238,7 +258,7 @@ class Desk:
 
         async with self._turn:
             done = await self._keeper.run(write)
-            await self._reload()
+            await self.effect.take()
         return done
 
 
@@ -253,6 +273,8 @@ def _read(registry: Registry, function: Callable[[Records], _Result]) -> _Result
 
 
 def _require_reason(reason: str) -> None:
+    # also what the registry does not keep: it goes to terminals
+    names.note(reason, what="the reason")
     if not reason.strip() or len(reason) > REASON_CHARACTERS_MAX:
         raise FormatError(f"a reason of 1 to {REASON_CHARACTERS_MAX} characters was expected: the ledger keeps it")
 

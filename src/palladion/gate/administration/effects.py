@@ -10,6 +10,7 @@ from typing import Any
 from palladion.access.pseudonyms import pseudonym
 from palladion.errors import ConflictError
 from palladion.gate.administration.changes import (
+    CLIENTS_MAX,
     Appoint,
     Change,
     Facts,
@@ -23,7 +24,7 @@ from palladion.gate.administration.changes import (
 )
 from palladion.ledger.record import Record
 from palladion.lifecycle.clients import standing_record
-from palladion.lifecycle.operators import appoint, check_identity
+from palladion.lifecycle.operators import appoint, check_identity, oidc_identity
 from palladion.policy import Policy
 from palladion.registry import Client, Records
 
@@ -43,8 +44,12 @@ def gather_facts(records: Records, change: Change, policy: Policy, now: datetime
             return _facts_of_key(records, change.prefix, contracts, now)
         case Appoint():
             if change.identity and change.role is not None:
-                return Facts(identity=check_identity(change.identity))
-            return Facts(identity=records.operators.get(change.name).identity)
+                identity = check_identity(change.identity)
+                operators = policy.operators
+                claimable = bool(operators.role_claim) and identity.startswith(oidc_identity(operators.issuer, ""))
+                return Facts(identity=identity, claimable=claimable)
+            before = records.operators.get(change.name)
+            return Facts(identity=before.identity, role=before.role)
 
 
 def apply_change(
@@ -64,7 +69,9 @@ def apply_change(
             moment = row.revoked_at or now
             return [Record("client.key-revoked", moment, actor, pseudonym(key, row.client), details)]
         case Appoint():
-            _, record = appoint(records, change.name, role=change.role, identity=change.identity, actor=actor)
+            _, record = appoint(
+                records, change.name, role=change.role, identity=change.identity, actor=actor, reason=reason
+            )
             return [record]
 
 
@@ -79,6 +86,25 @@ def told(records: Records, change: Change, key: bytes) -> dict[str, Any]:
         case _:
             pass
     return document
+
+
+def told_about(records: Records, change: Change | None, client: str, key: bytes) -> dict[str, Any]:
+    """What a record may say of a request that was refused: the kind of change, and those it names who are clients."""
+    found: dict[str, Any] = {} if change is None else {"change": change_document(change)["kind"]}
+    asked = [client] if client else []
+    match change:
+        case Stand():
+            asked += change.clients
+        case RevokeClient():
+            asked.append(change.client)
+        case _:
+            pass
+    # those who are none are not told of: what was sent may be anything
+    rows = [records.clients.find(*client_name(name)) for name in asked[:CLIENTS_MAX]]
+    clients = {row.id for row in rows if row is not None}
+    if clients:
+        found["clients"] = sorted(pseudonym(key, client) for client in clients)
+    return found
 
 
 def label(client: Client) -> str:

@@ -4,12 +4,13 @@ What reads names its right here; what changes something is checked by `desk`, in
 """
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
 from palladion.errors import FormatError
-from palladion.gate.administration.changes import parse_change
+from palladion.gate.administration.changes import Change, parse_change
 from palladion.gate.administration.desk import Desk, Done
 from palladion.gate.administration.people import Evidence, Person
 from palladion.gate.administration.roles import Action
@@ -28,6 +29,7 @@ from palladion.lifecycle.installation import Installation
 from palladion.registry.rows import Verdict
 
 _CASE_ACTIONS: Mapping[str, CaseAction] = {action: action for action in get_args(CaseAction)}
+_ID = re.compile(r"[0-9a-f]{1,32}")  # of cases and proposals, or its beginning
 _VERDICTS: Mapping[str, Verdict] = {"approve": "approved", "reject": "rejected", "withdraw": "withdrawn"}
 
 Rights = Literal["own", "desk"] | Action
@@ -52,6 +54,26 @@ class Asked(NamedTuple):
     body: Mapping[str, Any]
 
 
+class Concerned(NamedTuple):
+    """What a request is about, as far as it can be read: a change, a client, or the id of a case or a proposal."""
+
+    change: Change | None = None
+    client: str = ""
+    number: str = ""
+
+
+def concerned(path: Mapping[str, str], body: Mapping[str, Any]) -> Concerned:
+    """What a request is about, by the parts of its path that vary and its body."""
+    number = path.get("proposal", path.get("incident", ""))
+    number = number if _ID.fullmatch(number) else ""
+    client = f"{path['organisation']}/{path['name']}" if "organisation" in path else ""
+    try:
+        change = parse_change(body.get("change"))
+    except FormatError:
+        change = None
+    return Concerned(change, client, number)
+
+
 Answer = Callable[[Office, Asked], Awaitable[dict[str, Any]]]
 
 
@@ -71,7 +93,8 @@ async def _whoami(office: Office, asked: Asked) -> dict[str, Any]:
 
 async def _status(office: Office, asked: Asked) -> dict[str, Any]:
     found = await office.status()
-    return {key: value for key, value in found.items() if key != "clients"}
+    told = {key: value for key, value in found.items() if key != "clients"}
+    return {**told, "faults": list(dict.fromkeys([*found.get("faults", []), *office.desk.effect.faults]))}
 
 
 async def _clients(office: Office, asked: Asked) -> dict[str, Any]:
@@ -103,10 +126,10 @@ async def _work(office: Office, asked: Asked) -> dict[str, Any]:
 
 async def _proposals(office: Office, asked: Asked) -> dict[str, Any]:
     if asked.query.get("all") == "1":
-        found = await office.desk.read(lambda records: records.proposals.newest())
+        found = await office.desk.read(lambda records: proposal_documents(records, records.proposals.newest()))
     else:
-        found = await office.desk.read(lambda records: records.proposals.waiting())
-    return {"proposals": proposal_documents(found)}
+        found = await office.desk.read(lambda records: proposal_documents(records, records.proposals.waiting()))
+    return {"proposals": found}
 
 
 async def _propose(office: Office, asked: Asked) -> dict[str, Any]:

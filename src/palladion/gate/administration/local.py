@@ -4,12 +4,13 @@ import asyncio
 import os
 import shutil
 import socket
+import stat
 from pathlib import Path
 
 from palladion.errors import PolicyError
 from palladion.gate.admin import peer_uid
 from palladion.gate.administration.pages import UNIX
-from palladion.gate.connections import Connection
+from palladion.gate.operations.peers import PeerConnection
 from palladion.policy import OperatorsPolicy
 
 # Everybody of the machine may connect, or a group's people: what they may do is decided by who they are.
@@ -17,7 +18,7 @@ EVERYBODY_MODE, GROUP_MODE = 0o666, 0o660
 BACKLOG = 32
 
 
-class LocalConnection(Connection):
+class LocalConnection(PeerConnection):
     """A connection through the socket; in place of an address it has the user's number (SO_PEERCRED)."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
@@ -25,10 +26,15 @@ class LocalConnection(Connection):
         super().connection_made(transport)
         self.client = (UNIX, peer_uid(transport))
 
+    def name_peer(self, transport: asyncio.BaseTransport) -> str:
+        """The user."""
+        return f"{UNIX} {peer_uid(transport)}"
+
 
 def open_socket(policy: OperatorsPolicy, home: Path) -> socket.socket:
     """The listening socket, in place of one that a crash left. Raises PolicyError."""
     path = home / Path(policy.socket).expanduser()
+    _require_own_folder(path.parent)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         if path.is_socket():
@@ -51,3 +57,20 @@ def open_socket(policy: OperatorsPolicy, home: Path) -> socket.socket:
         listener.close()
         raise
     return listener
+
+
+def _require_own_folder(folder: Path) -> None:
+    """Raise PolicyError for a folder in which somebody else could put a name of his own in the socket's place.
+
+    The mode is given to whatever has that name: by a link, any file of ours would become everybody's.
+    """
+    try:
+        found = folder.stat()
+    except OSError as error:
+        raise PolicyError(f"operators.socket: {folder} cannot be opened: {(error.strerror or '').lower()}") from None
+    sticky = found.st_mode & stat.S_ISVTX  # there, only its owner takes a name away
+    if found.st_uid not in {0, os.geteuid()} or (found.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not sticky):
+        raise PolicyError(
+            f"operators.socket: others can change what is in {folder}, and could take the socket's place",
+            f"chmod go-w {folder}, and let it belong to the gate's account",
+        )

@@ -11,6 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -22,11 +23,14 @@ from palladion.access.limits import Rate, States, admit
 from palladion.access.networks import network_of
 from palladion.access.strict_json import decode_object
 from palladion.errors import FormatError, PalladionError
-from palladion.gate.administration.endpoints import Asked, Office, find_endpoint
-from palladion.gate.administration.people import Evidence, People, StrangerError
+from palladion.gate.administration.effect import PendingError
+from palladion.gate.administration.endpoints import Asked, Endpoint, Office, concerned, find_endpoint
+from palladion.gate.administration.people import Evidence, People, Person, StrangerError
 from palladion.gate.administration.refusals import MEDIA_TYPE, Refusal, refusal_of
 from palladion.gate.administration.roles import ForbiddenError, require
+from palladion.gate.administration.strangers import Strangers
 from palladion.gate.operations.pages import is_loopback
+from palladion.gate.operations.peers import prove
 from palladion.policy import OperatorsPolicy
 
 PREFIX = "/v1/"
@@ -65,6 +69,7 @@ class Pages:
         self._seconds = seconds
         self._addresses = States(ADDRESSES_MAX)
         self._persons = States(PEOPLE_MAX)
+        self._strangers = Strangers()
 
     @property
     def routes(self) -> list[Route]:
@@ -108,11 +113,28 @@ class Pages:
             raise Refusal("method-not-allowed", allow=", ".join(methods))
         # 5. and 6.
         evidence = self._prove(request)
-        what = f"{request.method} {path}"
+        person = await self._admit(request, evidence, f"{endpoint.method} {endpoint.path}", parts)
+        return await self._carry_out(request, endpoint, evidence, person, parts)
+
+    async def _admit(
+        self, request: Request, evidence: Evidence, what: str, parts: Mapping[str, str] = MappingProxyType({})
+    ) -> Person:
+        """The operator who asks. Raises Refusal, of which the ledger hears once an hour."""
         try:
             person = await self._office.desk.person(evidence)
         except PalladionError as error:
-            raise await self._refuse(evidence, what, error) from None
+            count = self._strangers.count(evidence.identity, self._seconds())
+            refusal = refusal_of(error)
+            if count is not None:
+                refusal = await self._told(evidence, what, refusal, parts=parts, body={}, count=count)
+            raise refusal from None
+        prove(request.scope)
+        return person
+
+    async def _carry_out(
+        self, request: Request, endpoint: Endpoint, evidence: Evidence, person: Person, parts: Mapping[str, str]
+    ) -> dict[str, Any]:
+        body: Mapping[str, Any] = {}
         try:
             # 7. what changes something is checked where it is done
             if endpoint.right not in ("own", "desk"):
@@ -121,7 +143,7 @@ class Pages:
             body = await _body(request) if endpoint.method == "POST" else {}
             return await endpoint.answer(self._office, Asked(evidence, person, parts, dict(request.query_params), body))
         except (PalladionError, ValueError) as error:
-            raise await self._refuse(evidence, what, error) from None
+            raise await self._refuse(evidence, f"{endpoint.method} {endpoint.path}", error, parts, body) from None
 
     def _sign_in(self) -> dict[str, Any]:
         """How to sign in, for programs (as RFC 9728 has it): nothing that the provider keeps secret."""
@@ -146,8 +168,8 @@ class Pages:
             if ended:
                 await desk.note("operator.signed-out", evidence.identity, {})
             return {"ended": ended}
+        person = await self._admit(request, evidence, "POST session")
         try:
-            person = await desk.person(evidence)
             session = self._people.begin(evidence, self._now())
             receipt = await desk.note("operator.signed-in", person.identity, {"role": person.role})
         except PalladionError as error:
@@ -175,13 +197,38 @@ class Pages:
         self._spend(self._persons, PERSON_RATE, evidence.identity, 1.0)
         return evidence
 
-    async def _refuse(self, evidence: Evidence, what: str, error: PalladionError | ValueError) -> Refusal:
-        """The answer to somebody who has proved who he is; it is in the ledger before he has it."""
+    async def _refuse(
+        self,
+        evidence: Evidence,
+        what: str,
+        error: PalladionError | ValueError,
+        parts: Mapping[str, str] = MappingProxyType({}),
+        body: Mapping[str, Any] = MappingProxyType({}),
+    ) -> Refusal:
+        """The answer to an operator; it is in the ledger before he has it."""
         refusal = refusal_of(error) if isinstance(error, PalladionError) else Refusal("bad-request", str(error))
+        if isinstance(error, PendingError):
+            return refusal  # it was done, and the ledger says so
         if what.startswith("GET ") and not isinstance(error, ForbiddenError):
             return refusal  # a look at what is not there is no attempt at anything
+        return await self._told(evidence, what, refusal, parts=parts, body=body)
+
+    async def _told(
+        self,
+        evidence: Evidence,
+        what: str,
+        refusal: Refusal,
+        *,
+        parts: Mapping[str, str],
+        body: Mapping[str, Any],
+        count: int = 1,
+    ) -> Refusal:
+        change, client, number = concerned(parts, body)
+        place = what.replace("{proposal}", number or "?").replace("{incident}", number or "?")
         try:
-            await self._office.desk.refused(evidence.identity, what, error)
+            await self._office.desk.refused(
+                evidence.identity, place, refusal.kind, change=change, client=client, count=count
+            )
         except PalladionError as unrecorded:
             return refusal_of(unrecorded)
         return refusal

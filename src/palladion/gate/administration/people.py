@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
 
-from palladion.access.tokens import RefusedTokenError, Tokens, read_token
+from palladion.access.tokens import RefusedTokenError, Tokens, Unverified, read_token
 from palladion.errors import KeysError
 from palladion.gate.administration.roles import ROLES, ForbiddenError
 from palladion.lifecycle.operators import IDENTITY_CHARACTERS_MAX, oidc_identity, user_identity
@@ -25,6 +25,10 @@ SESSION_BYTES = 32
 SESSION_PREFIX = "pallop_"
 SESSION_CHARACTERS_MAX = 64
 ROLES_OF_CLAIM_MAX = 1000  # groups in a claim that are looked at; a token has at most 8 KiB anyway
+
+# Who was given a token: OpenID Connect Core §2, RFC 9068 §2.2, and what some providers call it.
+_PARTIES = ("azp", "client_id", "cid")
+_OF_ID_TOKENS = ("at_hash", "c_hash", "s_hash")
 
 
 class StrangerError(KeysError):
@@ -82,8 +86,10 @@ class People:
         try:
             token = self._tokens.verify(data, now)
             # the same bytes that were verified just now
-            claims = read_token(data).claims
-            _require_party(claims, self._policy.client_id)
+            unverified = read_token(data)
+            claims = unverified.claims
+            _require_kind(unverified, access=bool(self._policy.audience))
+            _require_party(claims, self._policy)
             if token.bound_to is not None:
                 raise RefusedTokenError("claims", "a token that is bound to a certificate")
         except RefusedTokenError:
@@ -165,12 +171,29 @@ def role_named(text: str) -> Role | None:
     return next((role for role in ROLES if role == text), None)
 
 
-def _require_party(claims: Mapping[str, Any], client_id: str) -> None:
-    """OpenID Connect Core §3.1.3.7: a token for several has to say to whom it was given, and that has to be us."""
-    party, audience = claims.get("azp"), claims.get("aud")
-    if party is None and not (isinstance(audience, list) and len(audience) > 1):
-        return
-    if party != client_id:
+def _require_kind(token: Unverified, *, access: bool) -> None:
+    """Raise RefusedTokenError for an access token where ID tokens are taken, and the reverse (RFC 9068 §2.1 and §5).
+
+    Many providers give both kinds no type but JWT; hashes then show an ID token (Core §3.3.2.11).
+    """
+    marked = str(token.header.get("typ", "")).lower().removeprefix("application/") == "at+jwt"
+    if access and not marked and any(name in token.claims for name in _OF_ID_TOKENS):
+        raise RefusedTokenError("header", "an ID token where access tokens are taken")
+    if marked and not access:
+        raise RefusedTokenError("header", "an access token where ID tokens are taken")
+
+
+def _require_party(claims: Mapping[str, Any], policy: OperatorsPolicy) -> None:
+    """Raise RefusedTokenError unless a token was given to us.
+
+    An ID token for several audiences has to say so (OpenID Connect Core §3.1.3.7), and an access token always: its
+    audience is the gate's, and any other program of the provider could have been given one for it.
+    """
+    said = {name: claims[name] for name in _PARTIES if claims.get(name) is not None}
+    audience = claims.get("aud")
+    several = isinstance(audience, list) and len(audience) > 1
+    missing = not said if policy.audience else several and "azp" not in said
+    if missing or any(party != policy.client_id for party in said.values()):
         raise RefusedTokenError("audience", "a token that was given to somebody else")
 
 

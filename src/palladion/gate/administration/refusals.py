@@ -13,6 +13,7 @@ from palladion.errors import (
     PolicyError,
     StorageError,
 )
+from palladion.gate.administration.effect import PendingError
 from palladion.gate.administration.people import StrangerError
 from palladion.gate.administration.roles import ForbiddenError
 
@@ -35,12 +36,14 @@ REFUSALS: Mapping[str, tuple[int, str]] = MappingProxyType(
         "rate-limited": (429, "Too many requests"),
         "internal": (500, "The request could not be answered"),
         "busy": (503, "Somebody else is at work"),
+        "not-in-effect": (503, "It is done and recorded, and not in effect yet"),
         "unrecorded": (503, "It could not be recorded, so it was not done"),
     }
 )
 # By the most special class first.
 _KINDS: tuple[tuple[type[Exception], str], ...] = (
     (StrangerError, "unauthenticated"),
+    (PendingError, "not-in-effect"),
     (NotFoundError, "not-found"),
     (ConflictError, "conflict"),
     (PolicyError, "conflict"),

@@ -48,6 +48,7 @@ PERMITTED: Mapping[Role, frozenset[Action]] = MappingProxyType(
     }
 )
 DECIDERS: frozenset[Role] = frozenset(role for role in PERMITTED if "proposal.decide" in PERMITTED[role])
+PROPOSERS: frozenset[Role] = frozenset(role for role in PERMITTED if "standing.propose" in PERMITTED[role])
 
 
 class ForbiddenError(PalladionError):

@@ -6,20 +6,22 @@ RFC 7636 (PKCE), RFC 8252 (native apps: loopback redirects), RFC 8628 (devices),
 
 import hmac
 import secrets
+import socket
+import threading
 import time
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
-import msgspec
-
 from palladion.access.strict_json import decode_object
 from palladion.access.tokens import read_token
 from palladion.errors import FormatError, KeysError, PalladionError
+from palladion.gate.administration.terms import ID_TOKEN, Terms
 from palladion.seal.http import exchange, split_url
 from palladion.transit.url import is_loopback
 
@@ -35,17 +37,6 @@ SLOWER_SECONDS = 5  # RFC 8628 §3.5
 CALLBACK = "/callback"
 _DEVICE_GRANT = "urn:ietf:params:oauth:grant-type:device_code"
 _WORD_CHARACTERS_MAX = 100
-ID_TOKEN = "id_token"  # noqa: S105 (a name)
-
-
-class Terms(msgspec.Struct, frozen=True):
-    """What a gate says of signing in there."""
-
-    issuer: str
-    client_id: str
-    scope: str = "openid"
-    token: str = ID_TOKEN
-    audience: str = ""
 
 
 @dataclass(frozen=True)
@@ -174,6 +165,7 @@ class _Listener:
         self._state = state
         self._provider = provider
         self._found: dict[str, str] | None = None
+        self._left = VISIT_SECONDS_MAX
         self._server = HTTPServer(("127.0.0.1", 0), self._handler())
         self.redirect = f"http://127.0.0.1:{self._server.server_port}{CALLBACK}"
 
@@ -187,9 +179,12 @@ class _Listener:
         """The code. Raises KeysError, FormatError."""
         end = seconds() + BROWSER_SECONDS_MAX
         for _ in range(VISITS_MAX):
-            self._server.timeout = max(0.0, end - seconds())
-            if self._server.timeout == 0.0:
+            left = end - seconds()
+            if left <= 0.0:
                 break
+            # both from one clock: whoever connects just before the end is not waited for beyond it
+            self._server.timeout = left
+            self._left = min(VISIT_SECONDS_MAX, left)
             self._server.handle_request()
             if self._found is not None:
                 return self._code(self._found)
@@ -220,7 +215,21 @@ class _Listener:
         listener = self
 
         class Handler(BaseHTTPRequestHandler):
-            timeout = VISIT_SECONDS_MAX
+            def setup(self) -> None:
+                super().setup()
+                self.connection.settimeout(listener._left)
+                # the timeout is that of each read: who sends a byte now and then would stay for ever
+                self._end = threading.Timer(listener._left, self._cut)
+                self._end.daemon = True
+                self._end.start()
+
+            def finish(self) -> None:
+                self._end.cancel()
+                super().finish()
+
+            def _cut(self) -> None:
+                with suppress(OSError):
+                    self.connection.shutdown(socket.SHUT_RDWR)
 
             def do_GET(self) -> None:
                 try:

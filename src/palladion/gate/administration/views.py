@@ -55,9 +55,16 @@ def incident_document(records: Records, incident: str) -> dict[str, Any]:
     return {**_incident(records, case), "timeline": timeline}
 
 
-def proposal_documents(proposals: Iterable[Proposal]) -> list[dict[str, Any]]:
-    """Proposals."""
-    return [proposal_document(item) for item in proposals]
+def proposal_documents(records: Records, proposals: Iterable[Proposal]) -> list[dict[str, Any]]:
+    """Proposals, with the identity of the operator that one concerns: whoever agrees should know who that is."""
+    identities = {item.name: item.identity for item in records.operators.all()}
+    return [
+        {
+            **proposal_document(item),
+            "concerns": item.change.get("identity") or identities.get(str(item.change.get("name"))),
+        }
+        for item in proposals
+    ]
 
 
 def proposal_document(proposal: Proposal) -> dict[str, Any]:

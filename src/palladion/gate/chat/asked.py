@@ -27,10 +27,12 @@ from palladion.gate.chat.pieces import (
     ToolChoice,
     bounded,
     decode,
+    text_of,
 )
 from palladion.gate.chat.terms import ALTERNATIVES, Terms
 from palladion.gate.problems import Problem
 from palladion.policy import RoutePolicy
+from palladion.watch.text.query import DEFAULTS, Parameters
 
 BIASES_MAX = 300  # OpenAI's own limit
 BANNED = -100.0  # a bias that keeps a token from ever being drawn
@@ -120,6 +122,9 @@ class Sampled(Ignored, kw_only=True):
         """Answers to each prompt."""
         return self.n or 1
 
+    def _parameters(self, alternatives: int | None) -> Parameters:
+        return Parameters(self.temperature, self.top_p, self.seed, self.n, alternatives, bool(self.logit_bias))
+
 
 class ChatAsked(Sampled, kw_only=True):
     """POST /v1/chat/completions."""
@@ -140,6 +145,16 @@ class ChatAsked(Sampled, kw_only=True):
     def rows(self) -> int:
         """A conversation is one query, however many answers it gets."""
         return 1
+
+    @property
+    def said(self) -> list[list[str]]:
+        """For each query what the client says in it, in order; of the model's messages nothing."""
+        return [[text_of(message) for message in self.messages if message.role != "assistant"]]
+
+    @property
+    def parameters(self) -> Parameters:
+        """How answers are to be drawn, as it was asked."""
+        return self._parameters(self.alternatives)
 
     def check(self, route: RoutePolicy) -> None:
         """Raise Problem for what the route never gives."""
@@ -191,6 +206,17 @@ class CompletionAsked(Sampled, kw_only=True):
         """Each prompt is a query."""
         return count(self.prompt)
 
+    @property
+    def said(self) -> list[list[str]]:
+        """For each query what the client says in it. Raises Problem for token numbers, which say nothing to a watch."""
+        suffix = [self.suffix] if self.suffix else []
+        return [[text, *suffix] for text in texts(self.prompt, "prompt")]
+
+    @property
+    def parameters(self) -> Parameters:
+        """How answers are to be drawn, as it was asked."""
+        return self._parameters(self.logprobs)
+
     def check(self, route: RoutePolicy) -> None:
         """Raise Problem for what the route never gives."""
         _of_one_kind(self.prompt, "prompt")
@@ -229,6 +255,16 @@ class EmbeddingAsked(Ignored, kw_only=True):
         """Each text is a query."""
         return count(self.input)
 
+    @property
+    def said(self) -> list[list[str]]:
+        """For each query what the client says in it. Raises Problem for token numbers, which say nothing to a watch."""
+        return [[text] for text in texts(self.input, "input")]
+
+    @property
+    def parameters(self) -> Parameters:
+        """Nothing is drawn."""
+        return DEFAULTS
+
     def check(self, route: RoutePolicy) -> None:
         """Raise Problem for what cannot be asked."""
         _of_one_kind(self.input, "input")
@@ -255,6 +291,14 @@ def model_of(body: bytes) -> str:
 def count(prompt: Sequence[Any] | str) -> int:
     """How many texts a prompt is: a list of token numbers is one."""
     return 1 if isinstance(prompt, str) or isinstance(prompt[0], int) else len(prompt)
+
+
+def texts(prompt: Sequence[Any] | str, field: str) -> list[str]:
+    """The texts of a prompt. Raises Problem for token numbers."""
+    found = [prompt] if isinstance(prompt, str) else list(prompt)
+    if not all(isinstance(text, str) for text in found):
+        raise Problem("bad-input", "this model takes texts, no token numbers", field=field)
+    return found
 
 
 def _of_one_kind(prompt: Sequence[Any] | str, field: str) -> None:

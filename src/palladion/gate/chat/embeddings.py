@@ -1,6 +1,8 @@
 """One request for embeddings: what the server says of each text, and what of it the client is told. Pure."""
 
 import base64
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -57,6 +59,10 @@ class Embeddings:
 
     def whole(self, body: bytes, given: Terms) -> tuple[bytes, str]:
         """The answer that the client gets, and how it ended. Raises FormatError."""
+        return self.read(body)(given)
+
+    def read(self, body: bytes) -> Callable[[Terms], tuple[bytes, str]]:
+        """Read and count the server's answer; returns what tells it under some terms. Raises FormatError."""
         answer = heard(HEARD, body)
         found = sorted(answer.data, key=lambda item: item.index)
         if [item.index for item in found] != list(range(self._rows)):
@@ -65,6 +71,9 @@ class Embeddings:
             raise FormatError("the server gave embeddings of several lengths")
         if answer.usage is not None:
             self.tally.report(answer.usage.prompt_tokens, 0)
+        return partial(self._tell, found)
+
+    def _tell(self, found: Sequence[HeardEmbedding], given: Terms) -> tuple[bytes, str]:
         # (texts, dimensions)
         vectors = np.array([item.embedding for item in found], np.float64)
         if given.decimals < DECIMALS_ALL:

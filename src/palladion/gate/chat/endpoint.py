@@ -18,6 +18,7 @@ from palladion.gate.chat.relay import Relay
 from palladion.gate.chat.response_request import ResponseAsked
 from palladion.gate.chat.responses import Responses
 from palladion.gate.chat.route import ModelRoute
+from palladion.gate.chat.shown import SaidBefore
 from palladion.gate.chat.terms import Terms
 from palladion.gate.chat.texts import Label, Texts
 from palladion.gate.chat.turn import Turn, Work, encoded
@@ -37,13 +38,16 @@ class Asking(ErrorObject):
     methods: Sequence[str] = ("POST",)
     media_types = frozenset({JSON})
 
-    def __init__(self, stages: Stages, kind: str, routes: Mapping[str, ModelRoute], budget: Budget) -> None:
+    def __init__(
+        self, stages: Stages, kind: str, routes: Mapping[str, ModelRoute], budget: Budget, said_before: SaidBefore
+    ) -> None:
         """`kind` is one of `KINDS`; `routes` are by the names of their models."""
         self._stages = stages
         self._kind = kind
         self._action = KINDS[kind].action
         self._routes = routes
         self._budget = budget
+        self._said_before = said_before
 
     def allows(self, caller: Caller) -> bool:
         """Whether the caller may ask any of the models."""
@@ -74,7 +78,7 @@ class Asking(ErrorObject):
         turn = await self._turn(caller, request, body, route, asked)
         # 4. infer, and what follows
         if asked.stream:
-            return await Relay(turn, turn.work.streamed(turn.given)).response()
+            return await Relay(turn, await turn.streamed()).response()
         return await turn.whole()
 
     async def _turn(self, caller: Caller, request: Request, body: bytes, route: ModelRoute, asked: Asked) -> Turn:
@@ -83,6 +87,8 @@ class Asking(ErrorObject):
         if disclosed is None:
             raise Problem("suspended")
         level, given = disclosed
+        # before it is bound: how it was asked tells of who asks
+        shown = self._said_before.show(caller.id, asked) if route.calibration is not None else None
         request_id = secrets.token_hex(REQUEST_ID_BYTES)
         label = Label(request_id, int(stages.clock.now().timestamp()), policy.model)
         work = _bound(asked, given, label, model=route.upstream_model, request_bytes=len(body))
@@ -100,6 +106,7 @@ class Asking(ErrorObject):
         return Turn(
             stages, route, self._kind, caller, request, body, sent, asked.rows, level, given, work,
             self._budget.reserve(caller, policy, queries=asked.rows, tokens=tokens), request_id,
+            shown,
         )  # fmt: skip
 
 

@@ -4,17 +4,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from palladion.gate.chat.budget import Budget, Unlimited
+from palladion.gate.chat.calibrated import check_calibrations, read_calibration
 from palladion.gate.chat.endpoint import Asking, Listing
 from palladion.gate.chat.kinds import KINDS
 from palladion.gate.chat.marks import TextMarks
 from palladion.gate.chat.route import ModelRoute
+from palladion.gate.chat.shown import SaidBefore
 from palladion.gate.endpoint import Endpoint
+from palladion.gate.keeper import Keeper, try_states
 from palladion.gate.stages import Stages
 from palladion.gate.upstream.limits import UpstreamLimits
 from palladion.gate.upstream.opening import needs_upstream, open_upstream
 from palladion.gate.upstream.pool import Upstream
 from palladion.keys import Root
 from palladion.policy import Policy, RoutePolicy
+from palladion.registry import Registry
 
 PROTOCOL = "openai"
 
@@ -22,11 +26,36 @@ PROTOCOL = "openai"
 class LanguageModels:
     """The routes of protocol openai. Made and closed in one event loop."""
 
-    def __init__(self, policy: Policy, home: Path, stages: Stages, root: Root, budget: Budget | None = None) -> None:
-        """File names in the policy are relative to `home`; `root` is the gate's. Raises PolicyError."""
+    def __init__(
+        self,
+        policy: Policy,
+        home: Path,
+        stages: Stages,
+        root: Root,
+        budget: Budget | None = None,
+        *,
+        calibrations: Path | None = None,
+    ) -> None:
+        """File names in the policy are relative to `home`; `root` is the gate's.
+
+        `calibrations` is their folder; without it, none is read, and nothing is watched. Raises PolicyError, and
+        TamperError or FormatError for a calibration that is not the one that the policy names.
+        """
         self.policies = [route for route in policy.route if route.protocol == PROTOCOL]
-        self._stages, self._budget = stages, budget or Unlimited()
-        self.put([_open(route, home, root) for route in self.policies])
+        self.purposes: dict[str, str] = {}  # under which the suspicion of each model that is watched is kept
+        self._stages, self._budget, self._said_before = stages, budget or Unlimited(), SaidBefore()
+        check_calibrations(policy)
+        self.put([_open(route, home, root, calibrations) for route in self.policies])
+
+    def watch(self, keeper: Keeper, registry: Registry) -> None:
+        """Have clients watched from now on, with what is known of them from before. Raises FormatError."""
+        for route in self._routes:
+            model = route.policy.model
+            if route.calibration is not None and model not in self.purposes:
+                purpose = f"suspicion:{model}:{route.policy.calibration[:16]}"
+                try_states(registry, purpose, route.calibration)
+                self._stages.watch.watch_model(model, route.calibration, keeper.shelf(purpose))
+                self.purposes[model] = purpose
 
     @property
     def servers(self) -> Mapping[str, Upstream]:
@@ -35,8 +64,12 @@ class LanguageModels:
 
     def renewed(self, policy: Policy) -> list[ModelRoute]:
         """The same routes under other settings, which are in force once they are `put`. Raises PolicyError."""
+        check_calibrations(policy)
         settings = {route.route: route for route in policy.route}
-        return [ModelRoute(settings[route.policy.route], route.server, route.marks) for route in self._routes]
+        return [
+            ModelRoute(settings[route.policy.route], route.server, route.marks, route.calibration)
+            for route in self._routes
+        ]
 
     def put(self, routes: Sequence[ModelRoute]) -> None:
         """Answer by these from now on; `endpoints` are others then."""
@@ -46,7 +79,7 @@ class LanguageModels:
 
     def answering(self, routes: Sequence[ModelRoute]) -> Mapping[str, Endpoint]:
         """What answers on which path, by these routes."""
-        return _endpoints(self._stages, routes, self._budget)
+        return _endpoints(self._stages, routes, self._budget, self._said_before)
 
     async def close(self) -> None:
         """Close every connection."""
@@ -54,16 +87,19 @@ class LanguageModels:
             await route.server.close()
 
 
-def _open(route: RoutePolicy, home: Path, root: Root) -> ModelRoute:
+def _open(route: RoutePolicy, home: Path, root: Root, calibrations: Path | None) -> ModelRoute:
     if not route.upstream:
         raise needs_upstream(route)
     # a whole text is written before its head comes
     limits = UpstreamLimits(head_seconds=float(route.answer_seconds))
     marks = TextMarks(route.engine, root) if route.engine else None
-    return ModelRoute(route, open_upstream(route, home, limits=limits), marks)
+    calibration = read_calibration(calibrations, route) if calibrations is not None and route.calibration else None
+    return ModelRoute(route, open_upstream(route, home, limits=limits), marks, calibration)
 
 
-def _endpoints(stages: Stages, routes: Sequence[ModelRoute], budget: Budget) -> dict[str, Endpoint]:
+def _endpoints(
+    stages: Stages, routes: Sequence[ModelRoute], budget: Budget, said_before: SaidBefore
+) -> dict[str, Endpoint]:
     """What answers on which path; routes of one prefix share all but the page of each model."""
     prefixes: dict[str, dict[str, ModelRoute]] = {}
     for route in routes:
@@ -71,7 +107,7 @@ def _endpoints(stages: Stages, routes: Sequence[ModelRoute], budget: Budget) -> 
     found: dict[str, Endpoint] = {}
     for prefix, named in prefixes.items():
         for kind in KINDS:
-            found[prefix + kind] = Asking(stages, kind, named, budget)
+            found[prefix + kind] = Asking(stages, kind, named, budget, said_before)
         found[f"{prefix}/v1/models"] = Listing(stages, named)
         for model in named:
             found[f"{prefix}/v1/models/{model}"] = Listing(stages, named, only=model)

@@ -106,6 +106,14 @@ class Message(Piece, kw_only=True):
     tool_call_id: Identifier | None = None
 
 
+def text_of(message: Message) -> str:
+    """The text of a message, without pictures and sounds."""
+    content = message.content or ""
+    if isinstance(content, str):
+        return content
+    return "\n".join(part.text for part in content if isinstance(part, TextPart))
+
+
 class Function(Piece, kw_only=True):
     """A function that the model may call; its parameters are a JSON schema."""
 

@@ -93,7 +93,6 @@ class Relay:
             if stream.complete:
                 self._ended = True
                 break
-        turn.observe()
         tokens = turn.work.tally.so_far
         if not self._ended and (tokens > turn.work.tokens_max or turn.reservation.exceeded(tokens)):
             stream.cut()

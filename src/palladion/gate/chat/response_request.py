@@ -27,6 +27,7 @@ from palladion.gate.chat.pieces import (
 from palladion.gate.chat.terms import Terms
 from palladion.gate.problems import Problem
 from palladion.policy import RoutePolicy
+from palladion.watch.text.query import Parameters
 
 
 class _Full(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -88,6 +89,19 @@ class Item(_Full, kw_only=True):
     name: FunctionName | UnsetType = UNSET
     arguments: str | UnsetType = UNSET
     output: str | UnsetType = UNSET
+
+    @property
+    def by_client(self) -> bool:
+        """Whether the client says this, and not the model."""
+        return self.type == "function_call_output" or (self.type == "message" and self.role != "assistant")
+
+    @property
+    def said(self) -> str:
+        """Its text, without pictures."""
+        content = self.content or self.output or ""
+        if isinstance(content, str):
+            return content
+        return "\n".join(part.text for part in content if isinstance(part, InputText))
 
 
 class FlatTool(Piece, kw_only=True, tag_field="type", tag="function"):
@@ -155,6 +169,17 @@ class ResponseAsked(Ignored, kw_only=True):
     def rows(self) -> int:
         """A conversation is one query."""
         return 1
+
+    @property
+    def said(self) -> list[list[str]]:
+        """For each query what the client says in it, in order; of what the model said nothing."""
+        asked = [self.input] if isinstance(self.input, str) else [item.said for item in self.input if item.by_client]
+        return [[self.instructions, *asked] if self.instructions else asked]
+
+    @property
+    def parameters(self) -> Parameters:
+        """How the answer is to be drawn, as it was asked."""
+        return Parameters(self.temperature, self.top_p)
 
     def check(self, route: RoutePolicy) -> None:
         """Raise Problem for what cannot be asked."""

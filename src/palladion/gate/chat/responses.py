@@ -4,6 +4,8 @@ Events are named; those that are not known here are dropped, and the rest is num
 whole answer, and is held back until that is recorded.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any
 
 import msgspec
@@ -157,9 +159,16 @@ class Responses:
 
     def whole(self, body: bytes, given: Terms) -> tuple[bytes, str]:
         """The answer that the client gets, and how it ended. Raises FormatError."""
+        return self.read(body)(given)
+
+    def read(self, body: bytes) -> Callable[[Terms], tuple[bytes, str]]:
+        """Read and count the server's answer; returns what tells it under some terms. Both raise FormatError."""
         response = heard(HEARD, body)
         for item in response.output:
             self.tally.see("".join(item.pieces))
+        return partial(self._tell, response)
+
+    def _tell(self, response: Heard, given: Terms) -> tuple[bytes, str]:
         said = self.said(response, given)
         return _encode(said), said["status"]
 

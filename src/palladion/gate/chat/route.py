@@ -26,6 +26,7 @@ from palladion.gate.stages import level_of
 from palladion.gate.upstream.errors import UpstreamError
 from palladion.gate.upstream.pool import Streamed, Upstream
 from palladion.policy import RoutePolicy
+from palladion.watch.text.watched import WatchedTexts
 
 log = logging.getLogger("palladion.gate")
 
@@ -54,14 +55,21 @@ _HEADERS = ((b"content-type", JSON),)  # shared by all requests, so that nobody 
 class ModelRoute:
     """A route to a language model."""
 
-    def __init__(self, policy: RoutePolicy, server: Upstream, marks: TextMarks | None = None) -> None:
-        """Raises PolicyError for extra fields that cannot be let through."""
+    def __init__(
+        self,
+        policy: RoutePolicy,
+        server: Upstream,
+        marks: TextMarks | None = None,
+        calibration: WatchedTexts | None = None,
+    ) -> None:
+        """Without a `calibration` it is not watched. Raises PolicyError for extra fields that cannot be let through."""
         refused = sorted(NEVER.intersection(policy.extra_fields))
         if refused:
             raise PolicyError(f"route {policy.route}: {refused[0]} is a field that no client may send")
         self.policy = policy
         self.server = server
         self.marks = marks
+        self.calibration = calibration
         self.upstream_model = policy.upstream_model or policy.model
         self._given: Mapping[Level, Terms] = {level: terms(policy, level) for level in get_args(Level)}
         self._decoders = {path: _decoder(kind.asked, policy) for path, kind in KINDS.items()}

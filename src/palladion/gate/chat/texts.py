@@ -4,8 +4,9 @@ Chat and plain completions differ in their words alone (`asked`, `answered`). No
 its record does: pieces that end one are held back (`Streamed.end`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -71,6 +72,10 @@ class Texts:
 
     def whole(self, body: bytes, given: Terms) -> tuple[bytes, str]:
         """The answer that the client gets, and how it ended. Raises FormatError."""
+        return self.read(body)(given)
+
+    def read(self, body: bytes) -> Callable[[Terms], tuple[bytes, str]]:
+        """Read and count the server's answer; returns what tells it under some terms, once. Raises FormatError."""
         answer = heard(self._form.whole_decoder, body)
         _count(self.tally, answer.usage)
         choices = sorted(answer.choices, key=lambda item: item.index)
@@ -80,6 +85,10 @@ class Texts:
             if choice.finish_reason is None:
                 raise FormatError("the server gave an answer without an end")
             self.tally.see(choice.generated)
+        return partial(self._tell, choices)
+
+    def _tell(self, choices: Sequence[Any], given: Terms) -> tuple[bytes, str]:
+        for choice in choices:
             told(choice, given, self._asked.alternatives)
         said = self._said(self._form.whole, choices)
         said.usage = SaidUsage.of(self.tally)

@@ -4,8 +4,9 @@ The order is that of all questions: infer, observe, disclose, record. Whole answ
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import msgspec
@@ -13,6 +14,7 @@ import msgspec
 from palladion.errors import FormatError
 from palladion.gate.chat.budget import Reservation
 from palladion.gate.chat.route import ModelRoute
+from palladion.gate.chat.shown import TEXT_WEIGHT, Shown
 from palladion.gate.chat.terms import Terms
 from palladion.gate.chat.usage import Tally
 from palladion.gate.directory import Caller
@@ -20,8 +22,11 @@ from palladion.gate.disclosure import Level
 from palladion.gate.problems import Problem
 from palladion.gate.requests import JSON, Request, Response
 from palladion.gate.stages import Stages
+from palladion.gate.together import Showing
 from palladion.ledger.record import Record
 from palladion.ledger.writer import Receipt
+from palladion.watch.text.query import NOT_SAID, Query
+from palladion.watch.watch import AskedTexts, Observation
 
 
 class Streaming(Protocol):
@@ -54,8 +59,11 @@ class Work(Protocol):
     tally: Tally
     tokens_max: int  # of all answers together
 
-    def whole(self, body: bytes, given: Terms) -> tuple[bytes, str]:
-        """The answer that the client gets, and how it ended. Raises FormatError."""
+    def read(self, body: bytes) -> Callable[[Terms], tuple[bytes, str]]:
+        """Read and count the server's answer; returns what tells the client of it, and how it ended.
+
+        Both raise FormatError.
+        """
         ...
 
 
@@ -76,6 +84,8 @@ class Turn:
     work: Any
     reservation: Reservation
     id: str
+    shown: Shown | None = None  # where the route is watched
+    p_value: float | None = None
 
     async def whole(self) -> Response:
         """Ask, and answer at once. Raises Problem."""
@@ -87,11 +97,17 @@ class Turn:
                 # the server worked on it all the same: what was asked is charged, if not what was never said
                 self.reservation.settle(self.work.tally.total)
                 raise Problem("upstream-timeout") from None
-            # who was suspended or revoked meanwhile gets nothing, and who was lowered gets less
-            self.renew()
-            self.observe()
+            except Problem as problem:
+                if problem.kind == "bad-input":
+                    # what the model could not take tells of who asks; that its server is down does not
+                    await self.observe(failed=True)
+                raise
             try:
-                answer, finish = self.work.whole(body, self.given)
+                tell = self.work.read(body)
+                await self.observe(answer_chars=self.work.tally.characters or NOT_SAID)
+                # who was suspended or revoked meanwhile gets nothing, and who was lowered gets less
+                self.renew()
+                answer, finish = tell(self.given)
             except FormatError as error:
                 raise self.route.failed(error.message) from None
             details = {"streamed": False, "finish": finish, **self.tokens}
@@ -111,8 +127,46 @@ class Turn:
             raise Problem("suspended")
         self.level, self.given = disclosed
 
-    def observe(self) -> None:
-        """Where the watch will see what was asked and answered: it does not know texts yet."""
+    async def streamed(self) -> Streaming:
+        """What an answer comes by, piece by piece. Raises Problem.
+
+        What is asked is observed before the server is: an answer that has begun cannot be taken back.
+        """
+        try:
+            if self.shown is not None:
+                await self.observe()
+                self.renew()
+        except BaseException:
+            self.reservation.release()
+            raise
+        streaming: Streaming = self.work.streamed(self.given)
+        return streaming
+
+    async def observe(self, *, answer_chars: float = NOT_SAID, failed: bool = False) -> None:
+        """Show the watch what was asked and what came of it; what follows is in effect and recorded then.
+
+        Raises Problem, also where it cannot be recorded.
+        """
+        stages, model = self.stages, self.route.policy.model
+        if self.shown is None:
+            return
+        at = stages.clock.now().timestamp()
+        for part in self.shown.parts(at=at, answer_chars=answer_chars, failed=failed):
+            recording = await stages.together.observe(model, partial(self._show, part), self._settle)
+            if recording is not None:
+                await asyncio.shield(recording)
+
+    def _show(self, queries: Sequence[Query]) -> Showing:
+        stages = self.stages
+        caller = stages.identify(self.request)
+        asked = AskedTexts(stages.asker(caller, self.request), queries)
+        return Showing(caller, self.route.policy.model, asked, alone=stages.may_rise(caller), weight=TEXT_WEIGHT)
+
+    def _settle(self, caller: Caller, observation: Observation) -> asyncio.Task[list[Receipt]] | None:
+        """Put the verdict into effect; returns what records it, if it changes anything."""
+        self.p_value = observation.p_value
+        steps = self.stages.settle(caller, self.route.policy, observation)
+        return self.stages.begin_recording([], steps, self.route.policy) if steps else None
 
     @property
     def tokens(self) -> dict[str, int]:
@@ -135,7 +189,7 @@ class Turn:
             "standing": self.caller.standing,
             "disclosed": self.level,
             "mode": policy.mode,
-            "p_value": None,
+            "p_value": None if self.p_value is None else f"{self.p_value:.3g}",
             "request_digest": digests.request,
         }
         if answer is not None:

@@ -33,10 +33,12 @@ class Tally:
         self._completion: int | None = None
         self._pieces = 0
         self._bytes = 0
+        self.characters = 0  # of all answers, what the client is not told included
 
     def see(self, text: str) -> None:
         """A piece of an answer came."""
         self._pieces += 1
+        self.characters += len(text)
         self._bytes += len(text) if text.isascii() else len(text.encode(errors="surrogatepass"))
 
     def report(self, prompt: int, completion: int) -> None:

@@ -84,6 +84,12 @@ def unit(plan: Plan, *, home: Path, directory: Path, identity: Path, program: st
     return "\n".join(lines) + "\n"
 
 
+def folders_needed(plan: Plan, *, home: Path, directory: Path) -> list[Path]:
+    """Folders of sockets that have to be there and belong to the user; neither systemd nor the gate makes them."""
+    folders = dict.fromkeys(_socket_folders(plan, home))
+    return [folder for folder in folders if folder.parent != _RUN and not folder.is_relative_to(directory)]
+
+
 def _socket_lines(plan: Plan, home: Path, directory: Path) -> list[str]:
     """Let it make its sockets, in folders that hold nothing it must not change."""
     lines: list[str] = []
@@ -91,13 +97,12 @@ def _socket_lines(plan: Plan, home: Path, directory: Path) -> list[str]:
         if folder.parent == _RUN:
             # whoever may connect has to get through, and each socket has a mode of its own
             lines += [f'RuntimeDirectory="{folder.name}"', "RuntimeDirectoryMode=0755"]
-        elif folder in (home, *home.parents, _RUN):
+        if folder in (home, *home.parents, _RUN):
             raise PolicyError(
                 f"{socket.setting} is {socket.path}, and {folder} is read-only to the unit",
                 "give it a folder that systemd makes, for example /run/palladion/gate.sock",
             )
-        elif not folder.is_relative_to(directory):
-            lines.append(f'ReadWritePaths="{folder}"')
+    lines += [f'ReadWritePaths="{folder}"' for folder in folders_needed(plan, home=home, directory=directory)]
     return list(dict.fromkeys(lines))
 
 

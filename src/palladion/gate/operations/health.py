@@ -11,13 +11,22 @@ class Health:
     """What is well and what is not. For one event loop."""
 
     def __init__(
-        self, gate: Gate, *, sound: Callable[[], bool], failing: Callable[[], Collection[str]] = tuple
+        self,
+        gate: Gate,
+        *,
+        sound: Callable[[], bool],
+        failing: Callable[[], Collection[str]] = tuple,
+        late: Callable[[], Collection[str]] = tuple,
     ) -> None:
-        """`sound` says whether the ledger takes records, `failing` whose upstream failed when last asked, by route."""
+        """`sound` says whether the ledger takes records, `failing` whose upstream failed when last asked, by route.
+
+        `late` says what operators changed and is not in effect.
+        """
         self.draining = False
         self._gate = gate
         self._sound = sound
         self._failing = failing
+        self._late = late
 
     def ready(self) -> bool:
         """Whether requests should be sent here.
@@ -31,6 +40,7 @@ class Health:
         found = [] if self._sound() else [LEDGER]
         if self.draining:
             found.append(DRAINING)
+        found += self._late()
         found += [f"{route} waits for its upstream" for route in sorted(self._gate.waiting)]
         ill = {route for route, item in self._gate.served.items() if not item.source.ready} | set(self._failing())
         return found + [f"the upstream of {route} does not answer as it should" for route in sorted(ill)]

@@ -51,6 +51,7 @@ class Operations:
             gate,
             sound=lambda: recorder.sound,
             failing=lambda: [route for route, server in servers().items() if not server.well],
+            late=lambda: () if administration is None else administration.faults,
         )
         self._meter = gate.stages.meter
         self._lag = Lag()

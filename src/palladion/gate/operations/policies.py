@@ -54,6 +54,7 @@ LIVE = frozenset(
 OF_UPSTREAMS = frozenset(
     {
         "route.answer_seconds",
+        "route.calibration",
         "route.engine",
         "route.fixed",
         "route.inputs",

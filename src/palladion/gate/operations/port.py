@@ -19,17 +19,17 @@ import uvicorn
 
 from palladion import files
 from palladion.errors import PolicyError
-from palladion.gate.connections import Connection
 from palladion.gate.handshakes import Server
 from palladion.gate.operations.figures import Figures
 from palladion.gate.operations.health import Health
+from palladion.gate.operations.peers import OF_ONE_MAX, PeerConnection, peer_of
 from palladion.policy import OperationsPolicy
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
     from starlette.routing import Route
 
-CONNECTIONS_MAX = 32  # a collector or two, probes, and a person
+CONNECTIONS_MAX = 128  # a collector or two, probes, and a person; each peer has at most `OF_ONE_MAX`
 KEEP_ALIVE_SECONDS = 65  # beyond a minute, which is how often figures are collected
 STOP_SECONDS = 2
 TOKEN_BYTES_MIN, TOKEN_BYTES_MAX = 32, 4096  # whoever can guess it reads how much every route is asked
@@ -74,7 +74,7 @@ def read_token(home: Path, policy: OperationsPolicy) -> bytes | None:
 def port_config(
     app: "Starlette",
     *,
-    connection: type[Connection] = Connection,
+    connection: type[PeerConnection] = PeerConnection,
     tls_certificate: str | None = None,
     tls_key: str | None = None,
 ) -> uvicorn.Config:
@@ -109,6 +109,7 @@ class Port(Server):
         self._listen_at = listen
         self._task: asyncio.Task[None] | None = None
         self._listener: socket.socket | None = None
+        self._handshakes: dict[asyncio.Task[None], str] = {}  # whose, oldest first
 
     @classmethod
     def open(
@@ -160,6 +161,18 @@ class Port(Server):
         if self._listener is not None:
             self._listener.close()
             self._listener = None
+
+    async def _admit(self, opened: socket.socket) -> None:
+        # a handshake is no connection yet: the oldest one of the same peer makes room, as idle connections do
+        peer, task = peer_of(opened), asyncio.current_task()
+        own = [other for other, name in self._handshakes.items() if name == peer]
+        for other in own[: max(0, len(own) + 1 - OF_ONE_MAX)]:
+            del self._handshakes[other]
+            other.cancel()
+        if task is not None:
+            self._handshakes[task] = peer
+            task.add_done_callback(lambda done: self._handshakes.pop(done, None))
+        await super()._admit(opened)
 
 
 def _listen(name: str, port: int) -> socket.socket:

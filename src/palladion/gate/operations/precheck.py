@@ -15,8 +15,10 @@ from palladion.access.jwks import parse_jwks
 from palladion.errors import PalladionError, PolicyError, StorageError
 from palladion.gate.administration.opening import check_administration
 from palladion.gate.app import App
+from palladion.gate.chat.calibrated import check_calibrations, read_calibration
 from palladion.gate.chat.route import ModelRoute
 from palladion.gate.contract import make_contract
+from palladion.gate.curves import check_curves
 from palladion.gate.grpc.address import GrpcAddress
 from palladion.gate.grpc.listener import check_grpc
 from palladion.gate.issuers import CLIENTS, OPERATORS, Issuers, fetch_keys
@@ -53,8 +55,12 @@ def check_servable(installation: Installation) -> None:
             load_policies(home / Path(policy.access.policies).expanduser(), policy.route)
         except StorageError as error:
             raise PolicyError(f"access.policies: {error.message}", *error.hints) from None
+    check_calibrations(policy)
     for route in policy.route:
         _check_route(installation, route)
+    if policy.watch.fidelity_max:
+        with installation.open_registry() as registry:
+            check_curves(policy, registry)
 
 
 async def _no_app(scope: object, receive: object, send: object) -> None:
@@ -126,6 +132,7 @@ def _check_route(installation: Installation, route: RoutePolicy) -> None:
         server = open_upstream(route, installation.paths.home)
         if route.protocol == "openai":
             ModelRoute(route, server)
+            _check_calibration(installation, route)
         elif route.protocol == "json":
             _check_json(installation, route)
     try:
@@ -137,6 +144,14 @@ def _check_route(installation: Installation, route: RoutePolicy) -> None:
         raise PolicyError(f"{what}: {error}") from None
     except PalladionError as error:
         raise PolicyError(f"{what}: {error.message}", *error.hints) from None
+
+
+def _check_calibration(installation: Installation, route: RoutePolicy) -> None:
+    if route.calibration:
+        try:
+            read_calibration(installation.paths.calibrations, route)
+        except PalladionError as error:
+            raise PolicyError(error.message, *error.hints) from None
 
 
 def _check_json(installation: Installation, route: RoutePolicy) -> None:

@@ -83,6 +83,9 @@ class TextCalibration:
         concentration = squares / np.square(counts)
         sizes = np.rint(1 / concentration).astype(np.int64)
         weighed = (sizes >= 2) & (counts >= QUERIES_MIN)
+        if self.groups:
+            # the statistic grows with the number of queries: honest groups of forty would stand out among those of ten
+            weighed &= sizes <= max(self.groups)
         if not self.groups or not weighed.any():
             return p_values
         found = self.statistics(sums, counts, concentration)

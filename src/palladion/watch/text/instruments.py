@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 
@@ -70,8 +71,21 @@ def _scored(scores: NormalScores, atypical: Atypical, features: Rows) -> Rows:
 
 
 def _quantiles(features: Rows) -> NormalScores:
-    """Those of honest requests. What none of them said, times for one, counts for nothing, whoever says it later."""
-    silent = np.isnan(features).all(axis=0)
+    """Those of honest requests. What none of them said, times for one, counts for nothing, whoever says it later.
+
+    Cohesion is not ranked: a harvest has less of it than any honest client, and how much less is what tells it from
+    the broadest of them. Its table is that of a normal distribution, so that its score is a straight line.
+    """
+    silent = np.asarray(np.isnan(features).all(axis=0))
     fitted = NormalScores.fit(np.where(silent, 0.0, features))
     fitted.quantiles[silent] = np.linspace(-VALUE_MAX, VALUE_MAX, KNOTS)
+    common = features[:, COHESION]
+    if not np.isnan(common).all():
+        deviation = max(float(np.nanstd(common)), _DEVIATION_MIN)
+        fitted.quantiles[COHESION] = np.nanmean(common) + _WIDE * deviation * _NORMAL
     return fitted
+
+
+_WIDE = 2.0  # a score ends at three deviations: these are twice as wide as those of honest requests
+_DEVIATION_MIN = 1e-3  # of clients who happen to be all alike
+_NORMAL = np.array([NormalDist().inv_cdf(share) for share in np.linspace(0, 1, KNOTS).clip(1e-4, 1 - 1e-4).tolist()])

@@ -67,7 +67,11 @@ _PHRASES: tuple[Mapping[bytes, tuple[bytes, ...]], ...] = (
     },
     {
         b"# ": (b"# instruction", b"# input", b"# response", b"# example"),
-        b" 0:": (b"example 0:", b"sample 0:", b"record 0:", b"item 0:", b"task 0:"),
+        b"0:": tuple(
+            word + b" " + b"0" * digits + b":"
+            for digits in (1, 2, 3, 4)
+            for word in (b"example", b"sample", b"record", b"item", b"task")
+        ),
         b"data set": (b"from a data set", b"of a data set"),
         b"[inst]": (b"[inst]",),
         b"<|im_": (b"<|im_start",),

@@ -38,6 +38,9 @@ class _NoShares:
     def parts(self, sums: Rows, counts: NDArray[np.int64]) -> NDArray[np.int64]:
         return np.zeros((*np.shape(counts), 3), np.int64)
 
+    def part(self, total: float, count: int) -> tuple[int, int, int]:
+        return 0, 0, 0
+
 
 _NO_SHARES = _NoShares()
 

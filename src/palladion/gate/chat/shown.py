@@ -1,0 +1,60 @@
+"""What the watch is shown of a request to a language model: what the client says that it did not say before.
+
+A conversation is sent anew with each request, system prompt and all. What counts is what is new in it. No text is kept:
+of each message a digest, for as long as there is room.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+
+from palladion.gate.chat.kinds import Asked
+from palladion.watch.text.query import NOT_SAID, Parameters, Query
+
+MESSAGES_MAX = 65_536  # of all clients together that are known again, some 8 MiB
+TEXTS_AT_ONCE = 16  # looked at in one go, some 6 ms in which nothing else happens
+TEXT_WEIGHT = 8  # of rows of numbers, each of which costs 60 µs
+_DIGEST_BYTES = 8
+
+
+@dataclass(frozen=True)
+class Shown:
+    """The texts of a request, and how answers to them are to be drawn; `answers` are given to each."""
+
+    texts: Sequence[str]
+    parameters: Parameters
+    answers: int
+
+    def parts(self, *, at: float, answer_chars: float = NOT_SAID, failed: bool = False) -> list[list[Query]]:
+        """The queries, some at a time. `answer_chars` are those of all answers together; `at` in seconds since 1970."""
+        each = answer_chars / max(1, len(self.texts) * self.answers)
+        queries = [Query(text, self.parameters, at, each, failed) for text in self.texts]
+        return [queries[start : start + TEXTS_AT_ONCE] for start in range(0, len(queries), TEXTS_AT_ONCE)]
+
+
+class SaidBefore:
+    """Which messages clients have sent before. For one event loop."""
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, None] = {}  # oldest first
+
+    def show(self, client: str, asked: Asked) -> Shown:
+        """What is new in a request of a client, before it is bound. Raises Problem for what cannot be looked at."""
+        answers = asked.parameters.choices or 1
+        return Shown([self._newest(client, said) for said in asked.said], asked.parameters, answers)
+
+    def _newest(self, client: str, said: Sequence[str]) -> str:
+        digests = [_digest(client, text) for text in said]
+        new = [text for text, digest in zip(said, digests, strict=True) if digest not in self._known]
+        for digest in digests:
+            self._known.pop(digest, None)
+            self._known[digest] = None
+        while len(self._known) > MESSAGES_MAX:
+            del self._known[next(iter(self._known))]
+        # what was asked before and is asked again is the last message
+        return "\n".join(new or said[-1:])
+
+
+def _digest(client: str, text: str) -> bytes:
+    keyed = blake2b(text.encode(errors="surrogatepass"), digest_size=_DIGEST_BYTES, key=client.encode()[:64])
+    return keyed.digest()

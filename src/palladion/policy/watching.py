@@ -1,0 +1,108 @@
+"""The settings of the watch, and of what is kept to trace a student to who trained it."""
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from palladion.policy.section import Section
+
+
+class WatchPolicy(Section, frozen=True):
+    """When a client is taken for a thief, and what follows (docs/watch.md)."""
+
+    alpha_watched: Annotated[
+        float,
+        Meta(
+            gt=0,
+            le=0.5,
+            description="Share of honest clients that may be watched by mistake in an epoch. Watched changes no "
+            "answer.",
+        ),
+    ] = 0.01
+    alpha_suspected: Annotated[
+        float,
+        Meta(
+            gt=0,
+            le=0.1,
+            description="Share of honest clients that may be throttled or worse by mistake in an epoch. Needs as many "
+            "calibration clients as one divided by it, less one: 999 for 0.001.",
+        ),
+    ] = 0.001
+    alpha_campaign: Annotated[
+        float,
+        Meta(
+            gt=0,
+            le=0.1,
+            description="The same share for organisations whose members' queries are judged together. Needs two "
+            "divided by it, less one, calibration organisations: 399 for 0.005.",
+        ),
+    ] = 0.005
+    degrade_after: Annotated[
+        int, Meta(ge=1, le=1_000_000, description="Suspicious queries after which a client gets labels only.")
+    ] = 8
+    suspend_after: Annotated[
+        int, Meta(ge=1, le=1_000_000, description="Suspicious queries after which a client is suspended.")
+    ] = 16
+    simulated_may_enforce: Annotated[
+        bool,
+        Meta(
+            description="Let a calibration from simulated clients do more than watch. Its rates hold for clients like "
+            "the simulated ones, which yours may not be."
+        ),
+    ] = False
+    suspend_campaigns: Annotated[
+        bool,
+        Meta(description="Let linked accounts be suspended together without a person; they are degraded otherwise."),
+    ] = False
+    information_budget: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=16_384,
+            description="Most coverage buckets, of 16384, that a client and its linked accounts may have answered; "
+            "beyond it they are throttled. 0 sets no budget.",
+        ),
+    ] = 0
+    fidelity_max: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=1,
+            description="The same in words: the best copy, as the share of answers on which it agrees with the model, "
+            "that a client and its linked accounts may have by now; each model's learning curve says how many buckets "
+            "that is. Needs a curve of every calibrated model (palladion watch budget). 0 sets no limit.",
+        ),
+    ] = 0.0
+    recover_hours: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=8760,
+            description="Hours without suspicion after which a standing is raised by one step. A suspension is lifted "
+            "by a person.",
+        ),
+    ] = 24
+    resident_mb: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=1_048_576,
+            description="Most memory for the states of clients, in MiB, some 8 KiB each; those of the clients that "
+            "asked longest ago are read from the registry again when they ask.",
+        ),
+    ] = 64
+
+
+class RetentionPolicy(Section, frozen=True):
+    """Which queries are kept, encrypted, so that a student can be traced to the account that trained it."""
+
+    queries: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1_000_000,
+            description="Cells of alike queries of which the first is kept, of each client and version on routes that "
+            "mark answers, drawn at random from all it asked, with the unmarked answers; 64 MiB at most. Nothing is "
+            "kept of other routes. 0 keeps nothing, and no route may mark then.",
+        ),
+    ] = 5000

@@ -1,0 +1,97 @@
+"""A calibration's file: the same bytes for the same calibration, and refused where anything does not fit."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from palladion.errors import FormatError
+from palladion.watch.conformal import Conformal
+from palladion.watch.text.calibration import TextCalibration, TextThresholds
+from palladion.watch.text.calibration_file import (
+    CALIBRATION_BYTES_MAX,
+    decode_text_calibration,
+    encode_text_calibration,
+)
+from palladion.watch.text.panels import Leaning
+from tests.watch.text import talk
+
+
+def encoded() -> bytes:
+    return encode_text_calibration(talk.calibration())
+
+
+def test_a_calibration_survives_its_file() -> None:
+    made, again = talk.calibration(), decode_text_calibration(encoded(), what="it")
+
+    assert encode_text_calibration(again) == encoded()
+    assert again.about == made.about
+    (one,), (other,) = (each.instruments.score(talk.conversations(1, 24, 3)) for each in (made, again))
+    np.testing.assert_array_equal(one, other)
+    for suprema in ((0.0, 0.0), (9.0, -9.0), (-9.0, 9.0)):
+        assert again.p_value(suprema) == made.p_value(suprema)
+    assert set(again.groups) == set(made.groups)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data[:-8],
+        lambda data: data + b"\0" * 8,
+        lambda data: data.replace(b"text-calibration-1", b"text-calibration-9"),
+        lambda data: data.replace(b"capitals", b"capitalz"),
+        lambda data: data.replace(b"2026-01-01", b"2026-13-01"),
+        lambda data: data.replace(b"leaning.width", b"leaning.wydth"),
+        lambda data: b"",
+        lambda data: b"0" * (CALIBRATION_BYTES_MAX + 1),
+    ],
+    ids=["short", "long", "format", "features", "time", "name", "empty", "huge"],
+)
+def test_a_damaged_file_is_refused_by_name(damage: Callable[[bytes], bytes]) -> None:
+    with pytest.raises(FormatError, match="that file"):
+        decode_text_calibration(damage(encoded()), what="that file")
+
+
+def changed(**parts: Any) -> TextCalibration:
+    made = talk.calibration()
+    return replace(made, instruments=replace(made.instruments, **parts))
+
+
+def thresholds(values: list[float]) -> TextThresholds:
+    return TextThresholds((Conformal(np.array(values)),) * 2)
+
+
+def _cases() -> dict[str, tuple[TextCalibration, str]]:
+    made = talk.calibration()
+    parts = made.instruments
+    whole, features = parts.effects.whole, parts.features
+    leaning = parts.effects.leaning
+    return {
+        "clients": (replace(made, clients=thresholds([1.0, 2.0])), "claims 35 clients, and holds 2"),
+        "order": (replace(made, clients=thresholds([2.0, 1.0] * 17 + [0.0])), "does not ascend"),
+        "groups": (replace(made, groups={2: thresholds([2.0, 1.0])}), "does not ascend"),
+        "nan": (changed(features=replace(features, centre=features.centre * np.nan)), "not finite"),
+        "salt": (changed(features=replace(features, salt=np.array([0.5]))), "salt"),
+        "deviations": (changed(features=replace(features, deviations=-features.deviations)), "not positive"),
+        "quantiles": (changed(scores=replace(parts.scores, quantiles=-parts.scores.quantiles)), "do not ascend"),
+        "variance": (
+            changed(effects=replace(parts.effects, whole=replace(whole, between=-1 - whole.between))),
+            "variance below zero",
+        ),
+        "means": (
+            changed(effects=replace(parts.effects, leaning=Leaning(leaning.centre[:-1], leaning.width))),
+            "means without deviations",
+        ),
+        "horizon": (replace(made, about=replace(made.about, horizon=0)), "horizon"),
+    }
+
+
+@pytest.mark.parametrize(
+    "case", ["clients", "order", "groups", "nan", "salt", "deviations", "quantiles", "variance", "means", "horizon"]
+)
+def test_what_does_not_fit_together_is_refused(case: str) -> None:
+    calibration, message = _cases()[case]
+    with pytest.raises(FormatError, match=message):
+        decode_text_calibration(encode_text_calibration(calibration), what="that file")

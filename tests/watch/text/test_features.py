@@ -1,0 +1,101 @@
+"""What a single request is seen to be: finite whatever is sent, and each number moves with what it is named for."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from palladion.watch.text.features import HOUR_S, HOURS, KEPT, TEXT_FEATURES, TEXTS_MIN, TextFeatures, hour_of_week
+from palladion.watch.text.ngrams import LOOKED_BYTES
+from palladion.watch.text.query import Parameters, Query
+from tests.watch.text import talk
+
+NAMES = list(TEXT_FEATURES)
+PLAIN = Query("say what follows in one short sentence, please", at=5 * HOUR_S, answer_chars=100.0)
+
+
+def features() -> TextFeatures:
+    return talk.calibration().instruments.features
+
+
+def seen(query: Query) -> dict[str, float]:
+    return dict(zip(NAMES, features().look(query).found.tolist(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [
+        ("length", replace(PLAIN, text=PLAIN.text * 3)),
+        ("capitals", replace(PLAIN, text=PLAIN.text.upper())),
+        ("digits", replace(PLAIN, text=PLAIN.text + " 12345")),
+        ("marks", replace(PLAIN, text=PLAIN.text + " ;;::!!")),
+        ("lines", replace(PLAIN, text=PLAIN.text + "\n\n\n")),
+        ("script", replace(PLAIN, text=PLAIN.text + " été öäü")),
+        ("residual", replace(PLAIN, text="zxq vbk wjp qqk zzv jxw kqz vvx wqk jzx kkw qvb")),
+        ("reasoning", replace(PLAIN, text=PLAIN.text + ". Think step by step.")),
+        ("odds", replace(PLAIN, parameters=Parameters(alternatives=5))),
+        ("answers", replace(PLAIN, answer_chars=10_000.0)),
+        ("failures", replace(PLAIN, failed=True)),
+    ],
+)
+def test_a_number_grows_with_what_it_is_named_for(name: str, changed: Query) -> None:
+    assert seen(changed)[name] > seen(PLAIN)[name]
+
+
+def test_rare_hours_count_for_more() -> None:
+    hours = np.full(HOURS, 0.01)
+    hours[3] = 0.5
+    counted = replace(features(), hours=hours)
+    monday_3, monday_4 = ((4 * 24 + hour) * HOUR_S for hour in (3, 4))
+    often, rarely = (
+        counted.look(replace(PLAIN, at=float(at))).found[NAMES.index("hour")] for at in (monday_3, monday_4)
+    )
+
+    assert rarely > often
+
+
+@pytest.mark.parametrize(
+    ("at", "expected"), [(0, 0), (3599, 0), (4 * 86_400 + 3600, 1), (2 * 86_400, 24), (3 * 86_400 - 1, 47)]
+)
+def test_hours_of_a_working_day_and_of_the_weekend_are_told_apart(at: int, expected: int) -> None:
+    # 1970 began on a Thursday, and the third of January was a Saturday
+    assert hour_of_week(float(at)) == expected
+
+
+def test_what_is_not_told_is_not_a_number() -> None:
+    found = seen(Query("text"))
+
+    assert all(math.isnan(found[name]) for name in ("hour", "answers", "pace", "repeats", "cohesion"))
+
+
+@pytest.mark.parametrize("text", ["", "a", "ab", "\ud800", "\x00" * 50, "é" * LOOKED_BYTES, "x" * 1_000_000])
+def test_odd_texts_are_measured_without_a_figure_that_is_not_finite(text: str) -> None:
+    look = features().look(Query(text, at=-5.0, answer_chars=float("inf")))
+
+    assert np.isfinite(look.coordinates).all()
+    assert look.coordinates.shape == (KEPT,)
+    known = [name for name in NAMES if name != "answers"]
+    assert not np.isinf([look.found[NAMES.index(name)] for name in known]).any()
+
+
+def test_coordinates_of_honest_texts_have_unit_variance() -> None:
+    queries = [Query(text) for texts in talk.prompts().tasks.values() for text in texts]
+    fitted = TextFeatures.fit(queries, np.random.default_rng(0))
+    coordinates = np.stack([fitted.look(query).coordinates for query in queries])
+
+    np.testing.assert_allclose(coordinates.mean(axis=0), 0, atol=1e-3)
+    np.testing.assert_allclose(coordinates.std(axis=0), 1, atol=1e-3)
+
+
+def test_fitting_is_decided_by_the_generator() -> None:
+    queries = [Query(text) for texts in talk.prompts().tasks.values() for text in texts]
+    one, same, other = (TextFeatures.fit(queries, np.random.default_rng(seed)) for seed in (1, 1, 2))
+
+    np.testing.assert_array_equal(one.directions, same.directions)
+    assert one.salt != other.salt
+
+
+def test_too_few_texts_are_no_reference() -> None:
+    with pytest.raises(ValueError, match=f"at least {TEXTS_MIN}"):
+        TextFeatures.fit([Query("a")] * (TEXTS_MIN - 1), np.random.default_rng(0))
