@@ -140,14 +140,18 @@ def _harvests(
             reference = f"% caught within {shares}; {size.thieves} accounts, p ≤ {100 * alpha:g} %"
             report.add(f"{name}: caught", 100 * float(np.mean(firsts < NEVER)), "%", reference=reference)
             if mix == 1.0:
-                _median(report, name, family, float(np.median(firsts)))
+                _median(report, name, family, firsts.tolist(), size.queries)
 
 
-def _median(report: Report, name: str, family: str, median: float) -> None:
+def _median(report: Report, name: str, family: str, firsts: Sequence[float], queries: int) -> None:
+    found = float(np.median(firsts))
+    reference = "" if found < NEVER else f"or more: fewer than half were caught within {queries}"
+    value = min(found, queries + 1.0)
     if family == UNSEEN:
-        report.add(f"{name}: median", median, "queries", reference="on purpose nothing gives it away")
+        parts = (reference, "on purpose nothing gives it away")
+        report.add(f"{name}: median", value, "queries", reference="; ".join(part for part in parts if part))
     else:
-        report.at_most(f"{name}: median", median, "queries", MEDIAN_BAR)
+        report.at_most(f"{name}: median", value, "queries", MEDIAN_BAR, reference=reference)
 
 
 def _caught(calibration: TextCalibration, conversation: Conversation) -> dict[float, float]:

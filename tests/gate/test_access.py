@@ -57,8 +57,11 @@ def test_a_description_can_be_all_that_is_permitted(house: House) -> None:
 
 def test_what_a_proxy_tells_links_the_client_for_the_watch(house: House) -> None:
     bench = open_gate(house)
-    named = {"payment_header": "x-payment", "device_header": "x-device", "tls_header": "x-ja4"}
-    hops = Hops(ProxyPolicy(address_header="x-real-ip", **named))
+    hops = Hops(
+        ProxyPolicy(
+            address_header="x-real-ip", payment_header="x-payment", device_header="x-device", tls_header="x-ja4"
+        )
+    )
     told = {b"x-payment": b"card_7f3a", b"x-device": b"phone", b"x-ja4": b"t13d"}
     peer, _ = hops.peer(Hop(local=True), told, None)
     request = replace(bench.request(), peer=peer)

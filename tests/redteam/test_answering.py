@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from palladion.errors import ConflictError, FormatError
+from palladion.errors import ConflictError
 from palladion.policy import RoutePolicy
 from palladion.redteam import answering as answering_module
 from palladion.redteam.answering import Answering, Shown, Subject, open_subject, routes_of

@@ -158,7 +158,15 @@ def test_too_many_numbers_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     "secret",
-    [" Bearer abc", "acme/sk-0123456789abcdef", "Bearer abc", "Basic dXNlcg==", "pall_test_AbCdEfGhIjKlMnOp", "sk-proj-0123456789abcdef", "eyJhbGciOiJ9.x.y"],
+    [
+        " Bearer abc",
+        "acme/sk-0123456789abcdef",
+        "Bearer abc",
+        "Basic dXNlcg==",
+        "pall_test_AbCdEfGhIjKlMnOp",
+        "sk-proj-0123456789abcdef",
+        "eyJhbGciOiJ9.x.y",
+    ],
 )
 def test_a_credential_never_becomes_the_name_of_a_client(secret: str) -> None:
     one, same, other = (parsed(client=text).client for text in (secret, secret, secret + "x"))

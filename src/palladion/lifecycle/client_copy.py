@@ -122,8 +122,9 @@ def import_clients(
     """Let the clients in that the file at `path` tells of, as far as nothing here says otherwise; all of it or nothing.
 
     One of the publishers that the policy pins must have signed, and it must be `publisher` where that is given.
-    A publisher speaks for one gate, unless this is `another_gate` of its. Besides `identities`, this host's and this gate's own keys open it. Raises KeysError, FormatError, TamperError;
-    ConflictError on a file that is older than the last one of that gate, or of the future.
+    A publisher speaks for one gate, unless this is `another_gate` of its. Besides `identities`, this host's and this
+    gate's own keys open it. Raises KeysError, FormatError, TamperError; ConflictError on a file that is older than the
+    last one of that gate, or of the future.
     """
     gate = installation.open_gate_root()
     bundle, signed_by = _open(installation, path, [gate_identity(gate), *_host(installation), *identities], publisher)
