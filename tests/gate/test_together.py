@@ -17,7 +17,7 @@ from palladion.gate.problems import Problem
 from palladion.gate.together import ROWS_AT_ONCE, Showing, Together
 from palladion.policy import WatchPolicy
 from palladion.registry import Client
-from palladion.watch.watch import Asked, Asker, Observation, Watch
+from palladion.watch.watch import AnyAsked, Asked, Asker, Observation, Watch
 from tests.lifecycle.installations import NOW
 
 from .gates import MODEL, OTHER_MODEL, Bench, House, open_gate, tiny_calibration
@@ -36,7 +36,7 @@ class NotingWatch(Watch):
         for model in (MODEL, OTHER_MODEL):
             self.watch_model(model, CALIBRATION, {})
 
-    def observe_all(self, model: str, asked: Sequence[Asked], *, now: float) -> list[Observation]:
+    def observe_all(self, model: str, asked: Sequence[AnyAsked], *, now: float) -> list[Observation]:
         self.runs.append([item.asker.client for item in asked])
         if self.broken in self.runs[-1]:
             raise ValueError("cannot be measured")

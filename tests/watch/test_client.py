@@ -27,6 +27,11 @@ INSTRUMENTS = CALIBRATION.instruments
 THRESHOLD = CALIBRATION.clients.threshold(0.02)
 
 
+def _memory(state: ClientState) -> Memory:
+    assert isinstance(state.memory, Memory)
+    return state.memory
+
+
 def traffic(seed: int, queries: int = 100) -> Episode:
     """Honest queries, foreign ones and repeats, in random order."""
     generator = np.random.default_rng(seed)
@@ -108,7 +113,7 @@ def test_a_full_epoch_begins_evidence_anew_and_forgets_nothing_else() -> None:
     assert state.supremum == state.statistic == float("-inf")
     assert state.suspected == suspected > 0
     assert coverage.count(state.bitmap) >= buckets
-    assert len(state.memory.digests) == len(state.memory.ring) == HORIZON + 1
+    assert len(_memory(state).digests) == len(_memory(state).ring) == HORIZON + 1
 
 
 def test_an_epoch_lasts_for_as_many_distinct_queries_as_its_horizon() -> None:
@@ -194,8 +199,8 @@ def test_the_largest_state_has_at_most_16_kib() -> None:
     rows = generator.standard_normal((2 * DIGESTS, 60))
     state.read(instruments, rows, generator.dirichlet(np.ones(3), len(rows)), horizon=10**6)
 
-    assert state.memory.ring.shape == (RING, DIRECTIONS_MAX)
-    assert len(state.memory.digests) == DIGESTS
+    assert _memory(state).ring.shape == (RING, DIRECTIONS_MAX)
+    assert len(_memory(state).digests) == DIGESTS
     assert len(state.to_bytes()) <= STATE_BYTES_MAX == 16 * 1024
     assert ClientState.from_bytes(state.to_bytes()).to_bytes() == state.to_bytes()
 
@@ -242,7 +247,7 @@ def test_a_state_that_holds_no_numbers_is_refused(state: ClientState) -> None:
 
 def test_a_state_of_the_first_format_is_read_as_it_was() -> None:
     state = read(ClientState(), factories.honest(np.random.default_rng(SEED), 8))
-    digests, ring = state.memory.digests, state.memory.ring
+    digests, ring = _memory(state).digests, _memory(state).ring
     head = struct.pack(
         "<4s6Q3d3H",
         b"PWC1",
