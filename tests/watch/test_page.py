@@ -49,7 +49,7 @@ def test_every_setting_is_listed() -> None:
         f"Nobody is weighed before {client.QUERIES_MIN} queries",
         "organisations of 2, 3, 5 and 10 equal members",
         f"fewer than {calibration.REAL_CLIENTS_MIN} real clients a calibration is marked *simulated*",
-        f"unless more than {links.ACCOUNTS_PER_ADDRESS_MAX} accounts",
+        f"| device | at most {links.ACCOUNTS_PER_ADDRESS_MAX} accounts |",
         f"one /{networks.SUBSCRIBER_BITS} network",
         f"Of each kind an account's first {links.TOKENS_PER_ACCOUNT_MAX} tokens count",
         f"{coverage.BITS} secret random hyperplanes cut the whitened space into {coverage.BUCKETS:,} buckets",
