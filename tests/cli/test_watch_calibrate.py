@@ -37,7 +37,8 @@ def test_what_is_printed_goes_into_the_policy_as_it_is(
     packed.write_bytes(gzip.compress(_lines()))
 
     _run(made, "watch", "calibrate", MODEL, "--prompts", str(plain), *SIZES)
-    told = capsys.readouterr().out
+    told, warned = capsys.readouterr()
+    assert "too few organisations for watch.alpha_campaign: no group of accounts can be a campaign" in warned
     _run(made, "watch", "calibrate", MODEL, "--prompts", str(packed), *SIZES, "--json")
     document: dict[str, Any] = json.loads(capsys.readouterr().out)
 

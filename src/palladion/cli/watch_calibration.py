@@ -143,6 +143,8 @@ def _warn(document: dict[str, Any], policy: "WatchPolicy") -> None:
         warn("simulated: suspicion alone goes no further than watched, unless watch.simulated_may_enforce is set")
     if document["rate_min"] > policy.alpha_suspected:
         warn("too few clients for watch.alpha_suspected: nobody can be suspected by own queries")
+    if document["rate_min_campaign"] > policy.alpha_campaign:
+        warn("too few organisations for watch.alpha_campaign: no group of accounts can be a campaign")
 
 
 def _print_retained(retained: dict[str, Any], *, horizon: int) -> None:

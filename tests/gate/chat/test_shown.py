@@ -55,13 +55,29 @@ def test_what_one_client_said_is_news_from_another() -> None:
 
 
 def test_what_was_said_long_ago_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MESSAGES_MAX", 2)
+    monkeypatch.setattr(module, "MESSAGES_OF_CLIENT_MAX", 2)
     before, asked = SaidBefore(), [message("user", "one"), message("user", "two"), message("user", "three")]
 
     show(before, CHAT, messages=asked)
 
     assert show(before, CHAT, messages=asked).texts == ["one"]
-    assert len(before._known) == 2
+    assert before._count == 2
+
+
+def test_no_account_makes_the_gate_forget_what_others_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MESSAGES_OF_CLIENT_MAX", 4)
+    monkeypatch.setattr(module, "MESSAGES_MAX", 8)
+    before, asked = SaidBefore(), [message("user", "Who?"), message("user", "Why?")]
+    show(before, CHAT, "acme", messages=asked)
+
+    for number in range(50):
+        show(before, CHAT, "flood", messages=[message("user", f"{number}")])
+
+    assert show(before, CHAT, "acme", messages=[*asked, message("user", "When?")]).texts == ["When?"]
+    for number in range(8):
+        show(before, CHAT, f"many-{number}", messages=[message("user", "a"), message("user", "b")])
+    assert before._count <= 8
+    assert show(before, CHAT, "acme", messages=asked).texts == ["Who?\nWhy?"]
 
 
 def test_of_parts_the_texts_are_shown_and_of_tools_what_they_gave() -> None:

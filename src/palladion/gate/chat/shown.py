@@ -4,6 +4,7 @@ A conversation is sent anew with each request, system prompt and all. What count
 of each message a digest, for as long as there is room.
 """
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -11,7 +12,8 @@ from hashlib import blake2b
 from palladion.gate.chat.kinds import Asked
 from palladion.watch.text.query import NOT_SAID, Parameters, Query
 
-MESSAGES_MAX = 65_536  # of all clients together that are known again, some 8 MiB
+MESSAGES_MAX = 65_536  # of all clients together that are known again, some 10 MiB
+MESSAGES_OF_CLIENT_MAX = 1024  # or one account could have all others' conversations looked at as if they were new
 TEXTS_AT_ONCE = 16  # looked at in one go, some 6 ms in which nothing else happens
 TEXT_WEIGHT = 8  # of rows of numbers, each of which costs 60 µs
 _DIGEST_BYTES = 8
@@ -36,7 +38,8 @@ class SaidBefore:
     """Which messages clients have sent before. For one event loop."""
 
     def __init__(self) -> None:
-        self._known: dict[bytes, None] = {}  # oldest first
+        self._known: OrderedDict[str, OrderedDict[bytes, None]] = OrderedDict()  # who asked longest ago comes first
+        self._count = 0
 
     def show(self, client: str, asked: Asked) -> Shown:
         """What is new in a request of a client, before it is bound. Raises Problem for what cannot be looked at."""
@@ -44,13 +47,20 @@ class SaidBefore:
         return Shown([self._newest(client, said) for said in asked.said], asked.parameters, answers)
 
     def _newest(self, client: str, said: Sequence[str]) -> str:
+        known = self._known.setdefault(client, OrderedDict())
+        self._known.move_to_end(client)
         digests = [_digest(client, text) for text in said]
-        new = [text for text, digest in zip(said, digests, strict=True) if digest not in self._known]
+        new = [text for text, digest in zip(said, digests, strict=True) if digest not in known]
+        before = len(known)
         for digest in digests:
-            self._known.pop(digest, None)
-            self._known[digest] = None
-        while len(self._known) > MESSAGES_MAX:
-            del self._known[next(iter(self._known))]
+            known[digest] = None
+            known.move_to_end(digest)
+        while len(known) > MESSAGES_OF_CLIENT_MAX:
+            known.popitem(last=False)
+        self._count += len(known) - before
+        while self._count > MESSAGES_MAX:
+            _, forgotten = self._known.popitem(last=False)
+            self._count -= len(forgotten)
         # what was asked before and is asked again is the last message
         return "\n".join(new or said[-1:])
 
