@@ -45,7 +45,7 @@ def measure_chat(report: Report, house: House) -> None:
     report.add("chat of 1 KB, full protection", ours, "us CPU", reference=_beside(found["gate"]))
     for name, loads in found.items():
         if name != "gate":
-            report.add(f"the same, only forwarded by {name}", _median_us(loads), "us CPU", reference=_beside(loads))
+            report.add(f"chat of 1 KB, only forwarded by {name}", _median_us(loads), "us CPU", reference=_beside(loads))
     for name, factor in CHAT_FACTORS.items():
         if name in found:
             report.at_least(f"{name} / gate, chat of 1 KB", _median_us(found[name]) / ours, "x", factor)
@@ -59,7 +59,7 @@ def measure_sse(report: Report, house: House) -> None:
     for name, loads in found.items():
         if name != "gate":
             each = _median_us(loads) / CHUNKS
-            report.add(f"the same, only forwarded by {name}", each, "us CPU", reference=_beside(loads))
+            report.add(f"chunk of a stream, only forwarded by {name}", each, "us CPU", reference=_beside(loads))
 
 
 def _in_turns(report: Report, house: House, body: bytes, *, gateways: bool) -> dict[str, list[Load]]:

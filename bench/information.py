@@ -91,14 +91,16 @@ def told(report: Report, prey: Prey, courses: dict[str, list[Course]]) -> None:
     lines = zip(curve.coverage, curve.worst, curve.mean, curve.best, curve.queries, strict=False)
     for buckets, worst, mean, best, asked in lines:
         spread = f"{worst:.3f} to {best:.3f} over {len(plain)} seeds; about {asked} queries"
-        report.add(f"fidelity after {buckets} buckets", mean, "", reference=spread)
+        report.add(f"fidelity after {buckets} buckets", mean, "of 1", reference=spread)
     for wanted in (0.5, 0.7, 0.8, 0.9):
         report.add(f"budget for a fidelity of {wanted}", curve.budget(wanted), "buckets")
     left = curve.left_out
     by_queries = f"by queries {left.spearman_queries or 0:.3f}"
-    report.at_least("Spearman of coverage, seeds left out", left.spearman or 0, "", SPEARMAN_BAR, reference=by_queries)
+    report.at_least(
+        "Spearman of coverage, seeds left out", left.spearman or 0, "of 1", SPEARMAN_BAR, reference=by_queries
+    )
     above = f"{left.above:.0%} of copies above the line of the best"
-    report.at_least("R2 of the curve, seeds left out", left.r2 or 0, "", R2_BAR, reference=above)
+    report.at_least("R2 of the curve, seeds left out", left.r2 or 0, "of 1", R2_BAR, reference=above)
     every = [course for found in courses.values() for course in found]
     coverage, queries, fidelity = (
         np.concatenate([getattr(course, name) for course in every]) for name in ("coverage", "queries", "fidelity")
@@ -106,7 +108,7 @@ def told(report: Report, prey: Prey, courses: dict[str, list[Course]]) -> None:
     report.at_least(
         "Spearman of coverage, all kinds of thieves",
         spearman(coverage, fidelity) or 0,
-        "",
+        "of 1",
         SPEARMAN_BAR,
         reference=f"by queries {spearman(queries, fidelity) or 0:.3f}",
     )
@@ -119,7 +121,7 @@ def told(report: Report, prey: Prey, courses: dict[str, list[Course]]) -> None:
         report.add(
             f"R2 of the curve, {family}",
             fit.r2 or 0,
-            "",
+            "of 1",
             reference=f"{fit.above:.0%} of copies above the line; {last:.3f} with {covered:.0f} buckets at the end",
         )
 

@@ -49,6 +49,7 @@ def test_all_decimals_are_the_array_itself() -> None:
     assert to_decimals(values, 17) is values
 
 
+@example(1.5e308, 1)
 @given(ANY, st.integers(1, 3))
 def test_digits_are_as_many_as_were_asked_for(value: float, digits: int) -> None:
     (shown,) = to_digits(np.array([value]), digits).tolist()

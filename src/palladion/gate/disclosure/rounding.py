@@ -5,7 +5,7 @@ decision seen from the disclosed number is that of the true one.
 """
 
 import math
-from decimal import ROUND_CEILING, Context, Decimal
+from decimal import ROUND_CEILING, ROUND_DOWN, Context, Decimal
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -61,8 +61,15 @@ def to_decimals(values: NDArray[Any], decimals: int) -> NDArray[Any]:
 def to_digits(values: NDArray[Any], digits: int) -> Numbers:
     """`values` to some significant digits, as doubles."""
     form = f".{digits}g"
-    flat = [float(format(value, form)) for value in values.reshape(-1).tolist()]
+    flat = [_or_below(float(format(value, form)), value, digits) for value in values.reshape(-1).tolist()]
     return finite_or(np.array(flat, np.float64).reshape(values.shape), values)
+
+
+def _or_below(shown: float, value: float, digits: int) -> float:
+    """`shown`, or the next number of so many digits towards 0 where that left the range of doubles."""
+    if math.isinf(shown) and math.isfinite(value):
+        return float(Context(prec=digits, rounding=ROUND_DOWN).plus(Decimal(value)))
+    return shown
 
 
 def to_bands(values: Numbers, width: float) -> Numbers:
