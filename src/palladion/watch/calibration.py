@@ -5,7 +5,7 @@ support. How it is written to a file is in `calibration_file`.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import islice
@@ -195,16 +195,19 @@ def group_suprema(instruments: Instruments, members: Sequence[Rows]) -> dict[int
     That of all scores pooled, and that of atypical shares. Its members are given by the scores (distinct, scores) of
     their distinct queries.
     """
+    return {size: _group_suprema(instruments, scores, who, size) for size, scores, who in in_turns(members)}
+
+
+def in_turns(members: Sequence[Rows]) -> Iterator[tuple[int, Rows, NDArray[np.int64]]]:
+    """For each size that an organisation can form, its scores (queries, scores) in turns, and whose they are."""
     scores = np.concatenate(members)
     turns = np.concatenate([np.arange(len(found)) for found in members])
     who = np.repeat(np.arange(len(members)), [len(found) for found in members])
     order = np.lexsort((who, turns))
     scores, who = scores[order], who[order]
-    return {
-        size: _group_suprema(instruments, scores[who < size], who[who < size], size)
-        for size in MEMBER_SIZES
-        if size <= len(members) and (who < size).sum() >= max(QUERIES_MIN, size)
-    }
+    for size in MEMBER_SIZES:
+        if size <= len(members) and (who < size).sum() >= max(QUERIES_MIN, size):
+            yield size, scores[who < size], who[who < size]
 
 
 def group_p_values(
@@ -235,12 +238,12 @@ def group_p_values(
     weights = shares[:, 1].astype(np.float64)
     weighing = np.where(enough, np.rint(np.square(weights) / np.maximum(shares[:, 2] * float(STEPS), 1)), 1)
     pooled = instruments.pooled.statistic(sums[:, :-1], counts, concentration)
-    found = _against(
+    found = against(
         {size: group.pooled for size, group in calibration.groups.items()},
         pooled,
         np.where(members > largest, 1, members),
     )
-    odd = _against(
+    odd = against(
         {size: group.shares for size, group in calibration.groups.items()},
         instruments.shares.statistic(shares),
         weighing.astype(np.int64),
@@ -248,7 +251,15 @@ def group_p_values(
     return np.asarray(np.minimum(2 * np.minimum(found, odd), 1.0))
 
 
-def _against(thresholds: Mapping[int, Conformal], statistics: Rows, sizes: NDArray[np.int64]) -> Rows:
+class Thresholds(Protocol):
+    """The largest statistics of honest organisations of one size."""
+
+    def p_values(self, statistics: Rows, /) -> Rows:
+        """The p-value (n,) of each of several statistics."""
+        ...
+
+
+def against(thresholds: Mapping[int, Thresholds], statistics: Rows, sizes: NDArray[np.int64]) -> Rows:
     """The larger p-value (n,) of those against organisations just below and just above each size; 1 below two."""
     p_values = np.ones(len(statistics))
     for size in set(sizes[sizes >= 2].tolist()):

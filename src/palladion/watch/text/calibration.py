@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from palladion.watch.calibration import MEMBER_SIZES, QUERIES_OF_CLIENT_MIN, About
+from palladion.watch.calibration import QUERIES_OF_CLIENT_MIN, About, against, in_turns
 from palladion.watch.client import QUERIES_MIN
 from palladion.watch.conformal import Conformal
 from palladion.watch.rows import Rows
@@ -79,7 +79,6 @@ class TextCalibration:
         Given are the pooled sums of scores (n, scores), how many queries they are of, and the sum of squares of how
         many each member has asked.
         """
-        p_values = np.ones(len(counts))
         concentration = squares / np.square(counts)
         sizes = np.rint(1 / concentration).astype(np.int64)
         weighed = (sizes >= 2) & (counts >= QUERIES_MIN)
@@ -87,14 +86,8 @@ class TextCalibration:
             # the statistic grows with the number of queries: honest groups of forty would stand out among those of ten
             weighed &= sizes <= max(self.groups)
         if not self.groups or not weighed.any():
-            return p_values
-        found = self.statistics(sums, counts, concentration)
-        for size in set(sizes[weighed].tolist()):
-            below = max((known for known in self.groups if known <= size), default=min(self.groups))
-            above = min((known for known in self.groups if known >= size), default=max(self.groups))
-            these = weighed & (sizes == size)
-            p_values[these] = np.maximum(*(self.groups[known].p_values(found[these]) for known in (below, above)))
-        return p_values
+            return np.ones(len(counts))
+        return against(self.groups, self.statistics(sums, counts, concentration), np.where(weighed, sizes, 1))
 
 
 def calibrate_texts(
@@ -140,16 +133,7 @@ def client_statistics(effects: Panels, scores: Rows) -> Rows:
 
 def group_suprema(effects: Panels, members: Sequence[Rows]) -> dict[int, Rows]:
     """The largest pooled statistics of an organisation whose members ask in turns, for each size that it can form."""
-    scores = np.concatenate(members)
-    turns = np.concatenate([np.arange(len(found)) for found in members])
-    who = np.repeat(np.arange(len(members)), [len(found) for found in members])
-    order = np.lexsort((who, turns))
-    scores, who = scores[order], who[order]
-    return {
-        size: _group_suprema(effects, scores[who < size], who[who < size], size)
-        for size in MEMBER_SIZES
-        if size <= len(members) and (who < size).sum() >= max(QUERIES_MIN, size)
-    }
+    return {size: _group_suprema(effects, scores, who, size) for size, scores, who in in_turns(members)}
 
 
 def _group_suprema(effects: Panels, scores: Rows, who: NDArray[np.int64], size: int) -> Rows:
