@@ -142,16 +142,22 @@ def test_what_was_left_out_is_told(log: tuple[logging.Logger, io.StringIO, loggi
     assert stream.getvalue().splitlines()[-1] == "flood (and 90 more like it)"
 
 
-def test_what_a_gate_says_is_json_where_its_log_is(capsys: pytest.CaptureFixture[str]) -> None:
-    root, said = logging.getLogger(), list[str]()
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A process in which nobody else has been logging: some libraries do from their import on."""
+    root = logging.getLogger()
     level = root.level
-    handler = start_logs("json", show=str)
-    try:
-        for number in range(LINES_A_MINUTE + 1):
-            announcer("json", say=said.append)(f"route {number}: 100 % of it")
-    finally:
-        root.removeHandler(handler)
-        root.setLevel(level)
+    monkeypatch.setattr(root, "handlers", [])
+    yield
+    root.setLevel(level)
+
+
+@pytest.mark.usefixtures("alone")
+def test_what_a_gate_says_is_json_where_its_log_is(capsys: pytest.CaptureFixture[str]) -> None:
+    said = list[str]()
+    start_logs("json", show=str)
+    for number in range(LINES_A_MINUTE + 1):
+        announcer("json", say=said.append)(f"route {number}: 100 % of it")
     lines = [msgspec.json.decode(line) for line in capsys.readouterr().err.splitlines()]
     # none is left out: there may be more routes than lines in a minute
     assert [line["message"] for line in lines] == [f"route {n}: 100 % of it" for n in range(LINES_A_MINUTE + 1)]
@@ -160,16 +166,11 @@ def test_what_a_gate_says_is_json_where_its_log_is(capsys: pytest.CaptureFixture
     assert said == ["as it is"]
 
 
+@pytest.mark.usefixtures("alone")
 def test_starting_writes_warnings_and_sampled_requests_and_nothing_less(capsys: pytest.CaptureFixture[str]) -> None:
-    root = logging.getLogger()
-    level = root.level
-    handler = start_logs("json", show=str)
-    try:
-        logging.getLogger("palladion.gate").info("nothing")
-        logging.getLogger("palladion.gate").warning("something")
-        log_requests([SAMPLE])
-    finally:
-        root.removeHandler(handler)
-        root.setLevel(level)
+    start_logs("json", show=str)
+    logging.getLogger("palladion.gate").info("nothing")
+    logging.getLogger("palladion.gate").warning("something")
+    log_requests([SAMPLE])
     lines = [msgspec.json.decode(line) for line in capsys.readouterr().err.splitlines()]
     assert [line["message"] for line in lines] == ["something", "request"]
