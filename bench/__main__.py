@@ -21,6 +21,7 @@ SCRIPTS = (
     "ledger",
     "limits",
     "loading",
+    "loading_gpu",
     "marks",
     "model",
     "rivals",

@@ -40,14 +40,14 @@ def measure(report: Report) -> None:
         return
     repeats = 3 if report.quick else 5
     with tempfile.TemporaryDirectory() as folder:
-        plain, sealed = _prepare(Path(folder), "model", 2 if report.quick else 16)
+        plain, sealed = write_plain_and_sealed(Path(folder), "model", 2 if report.quick else 16)
         size = plain.stat().st_size
         _whole(report, plain, sealed, size, repeats)
         _parts(report, plain, sealed, repeats)
         _space(report, Path(folder), plain, sealed, size)
 
 
-def _prepare(folder: Path, name: str, layers: int, layer_bytes: int = LAYER_BYTES) -> tuple[Path, Path]:
+def write_plain_and_sealed(folder: Path, name: str, layers: int, layer_bytes: int = LAYER_BYTES) -> tuple[Path, Path]:
     """A plain and a sealed file of large tensors, and of one that has 1 % of the bytes, to be asked for."""
     generator = np.random.default_rng(SEED)
     rows = layer_bytes // COLUMNS // 4
@@ -62,12 +62,12 @@ def _prepare(folder: Path, name: str, layers: int, layer_bytes: int = LAYER_BYTE
 
 
 def _whole(report: Report, plain: Path, sealed: Path, size: int, repeats: int) -> None:
-    module = _module(plain)
+    module = module_of(plain)
     runs: dict[str, Callable[[], object]] = {
         "load_file, load_state_dict": lambda: _plain_into(module, plain),
         "load_into": lambda: _sealed_into(module, sealed),
         "load_file, clone": lambda: _plain_clone(plain),
-        "load": lambda: palladion.torch.load(sealed, host=_host(sealed)),
+        "load": lambda: palladion.torch.load(sealed, host=ready_host(sealed)),
     }
     cpu = interleaved(runs, repeats=repeats)
     wall = interleaved(runs, repeats=repeats, wall=True)
@@ -87,7 +87,7 @@ def _whole(report: Report, plain: Path, sealed: Path, size: int, repeats: int) -
 
 def _parts(report: Report, plain: Path, sealed: Path, repeats: int) -> None:
     runs: dict[str, Callable[[], object]] = {
-        "load": lambda: palladion.torch.load(sealed, host=_host(sealed)),
+        "load": lambda: palladion.torch.load(sealed, host=ready_host(sealed)),
         "one": lambda: _one(sealed),
         "half": lambda: _halves(sealed),
         "each": lambda: _each(sealed),
@@ -104,7 +104,7 @@ def _parts(report: Report, plain: Path, sealed: Path, repeats: int) -> None:
 
 
 def _space(report: Report, folder: Path, plain: Path, sealed: Path, size: int) -> None:
-    small_plain, small_sealed = _prepare(folder, "small", 1, 64 * 1024)
+    small_plain, small_sealed = write_plain_and_sealed(folder, "small", 1, 64 * 1024)
     for name, run, reference in (
         ("load", _load, _plain_clone),
         ("load_into a new module", _into_new, _plain_into_new),
@@ -120,12 +120,13 @@ def _throughput(report: Report, name: str, size: int, timing: Timing, reference:
     report.add(name, size / timing.median / 1e9, "GB/s CPU", reference=timing.beside(reference, what))
 
 
-def _host(sealed: Path) -> Host:
+def ready_host(sealed: Path) -> Host:
+    """A host that opens what `write_plain_and_sealed` sealed."""
     folder = sealed.with_name("host")
     return Host(folder, ManualClock(NOW), identities=[IDENTITY], publishers=[SIGNER.public_key])
 
 
-def _module(plain: Path) -> "torch.nn.Module":
+def module_of(plain: Path) -> "torch.nn.Module":
     """A module with the tensors of a file, on pages that are there."""
     import torch
     from safetensors import safe_open
@@ -149,7 +150,7 @@ def _plain_into(module: "torch.nn.Module", plain: Path) -> None:
 
 
 def _sealed_into(module: "torch.nn.Module", sealed: Path) -> None:
-    palladion.torch.load_into(module, sealed, host=_host(sealed))
+    palladion.torch.load_into(module, sealed, host=ready_host(sealed))
 
 
 def _plain_clone(plain: Path) -> "dict[str, torch.Tensor]":
@@ -159,35 +160,35 @@ def _plain_clone(plain: Path) -> "dict[str, torch.Tensor]":
 
 
 def _load(sealed: Path) -> "dict[str, torch.Tensor]":
-    return palladion.torch.load(sealed, host=_host(sealed))
+    return palladion.torch.load(sealed, host=ready_host(sealed))
 
 
 def _into_new(sealed: Path) -> "torch.nn.Module":
-    module = _module(sealed.with_suffix(".safetensors"))
+    module = module_of(sealed.with_suffix(".safetensors"))
     _sealed_into(module, sealed)
     return module
 
 
 def _plain_into_new(plain: Path) -> "torch.nn.Module":
-    module = _module(plain)
+    module = module_of(plain)
     _plain_into(module, plain)
     return module
 
 
 def _one(sealed: Path) -> "torch.Tensor":
-    with palladion.torch.lazy(sealed, host=_host(sealed)) as weights:
+    with palladion.torch.lazy(sealed, host=ready_host(sealed)) as weights:
         return weights["asked.weight"]
 
 
 def _each(sealed: Path) -> None:
-    with palladion.torch.lazy(sealed, host=_host(sealed)) as weights:
+    with palladion.torch.lazy(sealed, host=ready_host(sealed)) as weights:
         for name in weights:
             weights[name]
 
 
 def _halves(sealed: Path) -> None:
     """What one of two tensor parallel ranks reads."""
-    with palladion.torch.lazy(sealed, host=_host(sealed)) as weights:
+    with palladion.torch.lazy(sealed, host=ready_host(sealed)) as weights:
         for name in weights:
             weights.rows(name, 0, weights.shape(name)[0] // 2)
 

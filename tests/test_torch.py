@@ -28,7 +28,8 @@ PARTY = Party()
 SEGMENT = PARAMETERS.capacity
 
 
-def _host(folder: Path) -> Host:
+def host_in(folder: Path) -> Host:
+    """A host that opens what `sealed_tensors` seals."""
     return Host(folder / "host", ManualClock(CREATED), identities=[PARTY.identity], publishers=PARTY.publishers)
 
 
@@ -37,12 +38,14 @@ def _save(tensors: "Mapping[str, torch.Tensor]") -> bytes:
     return saved
 
 
-def _sealed(folder: Path, tensors: "Mapping[str, torch.Tensor]", *, version: int = 3) -> Path:
+def sealed_tensors(folder: Path, tensors: "Mapping[str, torch.Tensor]", *, version: int = 3) -> Path:
+    """A sealed file of these tensors."""
     files = [("model.safetensors", _save(tensors))]
     return PARTY.seal(folder / f"{version}.sealed", files, kind="safetensors", version=version)
 
 
-def _seeded(*shape: int, seed: int = 0) -> "torch.Tensor":
+def seeded(*shape: int, seed: int = 0) -> "torch.Tensor":
+    """Normal numbers of this shape, the same each time."""
     tensor: torch.Tensor = torch_.randn(*shape, generator=torch_.Generator().manual_seed(seed))
     return tensor
 
@@ -84,7 +87,7 @@ class _Net(torch_.nn.Module):  # type: ignore[name-defined, misc]
 def _net(seed: int, width: int = 700) -> _Net:
     torch_.manual_seed(seed)
     net: _Net = _Net(width).eval()
-    net.norm.running_mean.copy_(_seeded(width, seed=seed))
+    net.norm.running_mean.copy_(seeded(width, seed=seed))
     return net
 
 
@@ -123,11 +126,11 @@ def test_without_pytorch_the_install_line_is_named(tmp_path: Path, monkeypatch: 
 
 def test_tensors_of_every_type_come_bit_for_bit(tmp_path: Path) -> None:
     expected = _every_type()
-    path = _sealed(tmp_path, expected)
+    path = sealed_tensors(tmp_path, expected)
     (tmp_path / "plain").write_bytes(_save(expected))
     plain = safetensors_.load_file(tmp_path / "plain")
-    _assert_same(palladion.torch.load(path, host=_host(tmp_path)), plain)
-    with palladion.torch.lazy(path, host=_host(tmp_path)) as lazy:
+    _assert_same(palladion.torch.load(path, host=host_in(tmp_path)), plain)
+    with palladion.torch.lazy(path, host=host_in(tmp_path)) as lazy:
         _assert_same(lazy, plain)
         assert {name: (lazy.dtype(name), lazy.shape(name)) for name in lazy} == {
             name: (tensor.dtype, tensor.shape) for name, tensor in plain.items()
@@ -139,13 +142,13 @@ def test_a_type_that_pytorch_lacks_is_named(tmp_path: Path) -> None:
     data = len(header).to_bytes(8, "little") + header + bytes(3)
     path = PARTY.seal(tmp_path / "x", [("m.safetensors", data)], kind="safetensors")
     with pytest.raises(FormatError, match=r"'odd' is of the type float6_e2m3fn"):
-        palladion.torch.load(path, host=_host(tmp_path))
+        palladion.torch.load(path, host=host_in(tmp_path))
 
 
 def test_large_tensors_come_whole_over_the_borders_of_segments(tmp_path: Path) -> None:
-    expected = {"large": _seeded(3 * SEGMENT // 4 + 5), "small": _seeded(3, seed=1), "next": _seeded(SEGMENT, seed=2)}
-    path = _sealed(tmp_path, expected)
-    _assert_same(palladion.torch.load(path, host=_host(tmp_path)), expected)
+    expected = {"large": seeded(3 * SEGMENT // 4 + 5), "small": seeded(3, seed=1), "next": seeded(SEGMENT, seed=2)}
+    path = sealed_tensors(tmp_path, expected)
+    _assert_same(palladion.torch.load(path, host=host_in(tmp_path)), expected)
 
 
 def test_tensors_can_be_written_to_and_lie_where_processors_like_them(tmp_path: Path) -> None:
@@ -155,7 +158,7 @@ def test_tensors_can_be_written_to_and_lie_where_processors_like_them(tmp_path: 
     )
     data = len(header).to_bytes(8, "little") + header + bytes(3) + torch_.tensor([1.0, 2.0]).numpy().tobytes()
     weights = palladion.torch.load(
-        PARTY.seal(tmp_path / "x", [("m.safetensors", data)], kind="safetensors"), host=_host(tmp_path)
+        PARTY.seal(tmp_path / "x", [("m.safetensors", data)], kind="safetensors"), host=host_in(tmp_path)
     )
     assert weights["b"].data_ptr() % 64 == 0
     weights["b"].add_(1)
@@ -163,13 +166,15 @@ def test_tensors_can_be_written_to_and_lie_where_processors_like_them(tmp_path: 
 
 
 def test_memory_stays_as_long_as_a_tensor_does(tmp_path: Path) -> None:
-    expected = _seeded(1000)
-    held = palladion.torch.load(_sealed(tmp_path, {"a": expected, "b": _seeded(1000)}), host=_host(tmp_path))["a"]
+    expected = seeded(1000)
+    held = palladion.torch.load(sealed_tensors(tmp_path, {"a": expected, "b": seeded(1000)}), host=host_in(tmp_path))[
+        "a"
+    ]
     assert torch_.equal(held, expected)
 
 
 def test_closing_wipes_tensors_that_are_still_held(tmp_path: Path) -> None:
-    with palladion.torch.load(_sealed(tmp_path, {"a": _seeded(9)}), host=_host(tmp_path)) as weights:
+    with palladion.torch.load(sealed_tensors(tmp_path, {"a": seeded(9)}), host=host_in(tmp_path)) as weights:
         held = weights["a"]
         assert held.any()
         assert weights.info.header.version == 3
@@ -180,8 +185,8 @@ def test_closing_wipes_tensors_that_are_still_held(tmp_path: Path) -> None:
 
 
 def test_memory_goes_with_what_is_taken_out_and_let_go(tmp_path: Path) -> None:
-    large = _seeded(100_000)
-    weights = palladion.torch.load(_sealed(tmp_path, {"a": large, "b": large}), host=_host(tmp_path))
+    large = seeded(100_000)
+    weights = palladion.torch.load(sealed_tensors(tmp_path, {"a": large, "b": large}), host=host_in(tmp_path))
     gone = weakref.ref(weights.pop("a"))
     assert gone() is None
     kept = weights.pop("b")
@@ -191,7 +196,7 @@ def test_memory_goes_with_what_is_taken_out_and_let_go(tmp_path: Path) -> None:
 
 def test_tensors_on_the_meta_device_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="hold no numbers"):
-        palladion.torch.load(_sealed(tmp_path, {"a": _seeded(2)}), device="meta", host=_host(tmp_path))
+        palladion.torch.load(sealed_tensors(tmp_path, {"a": seeded(2)}), device="meta", host=host_in(tmp_path))
 
 
 def test_a_truth_value_of_two_is_refused(tmp_path: Path) -> None:
@@ -199,14 +204,14 @@ def test_a_truth_value_of_two_is_refused(tmp_path: Path) -> None:
     data = len(header).to_bytes(8, "little") + header + b"\1\2"
     path = PARTY.seal(tmp_path / "x", [("m.safetensors", data)], kind="safetensors")
     with pytest.raises(FormatError, match="'mask' is bool and holds"):
-        palladion.torch.load(path, host=_host(tmp_path))
-    with palladion.torch.lazy(path, host=_host(tmp_path)) as lazy, pytest.raises(FormatError, match="'mask' is bool"):
+        palladion.torch.load(path, host=host_in(tmp_path))
+    with palladion.torch.lazy(path, host=host_in(tmp_path)) as lazy, pytest.raises(FormatError, match="'mask' is bool"):
         lazy["mask"]
 
 
 def test_the_order_of_the_checks_is_kept(tmp_path: Path) -> None:
-    old, new = (_sealed(tmp_path, {"a": _seeded(2)}, version=version) for version in (3, 4))
-    host, stranger = _host(tmp_path), Party()
+    old, new = (sealed_tensors(tmp_path, {"a": seeded(2)}, version=version) for version in (3, 4))
+    host, stranger = host_in(tmp_path), Party()
     for open_it in (palladion.torch.load, palladion.torch.lazy):
         # the publisher before the host's wishes and the key
         with pytest.raises(TamperError):
@@ -239,11 +244,11 @@ def test_the_order_of_the_checks_is_kept(tmp_path: Path) -> None:
 
 
 def test_a_tensor_is_read_when_it_is_asked_for_and_damage_elsewhere_is_not_noticed(tmp_path: Path) -> None:
-    tensors = {f"t{number}": _seeded(SEGMENT // 4, seed=number) for number in range(4)}
-    parts = Parts.of(_sealed(tmp_path, tensors))
+    tensors = {f"t{number}": seeded(SEGMENT // 4, seed=number) for number in range(4)}
+    parts = Parts.of(sealed_tensors(tmp_path, tensors))
     parts.segments[3] = bytes(len(parts.segments[3]))
     path = parts.write(tmp_path / "damaged")
-    with palladion.torch.lazy(path, host=_host(tmp_path)) as lazy:
+    with palladion.torch.lazy(path, host=host_in(tmp_path)) as lazy:
         assert torch_.equal(lazy["t0"], tensors["t0"])
         assert repr(lazy) == "<LazyWeights 4 of fraud>"
         with pytest.raises(TamperError, match="segment 3"):
@@ -253,11 +258,11 @@ def test_a_tensor_is_read_when_it_is_asked_for_and_damage_elsewhere_is_not_notic
 
 
 def test_rows_are_read_without_the_others(tmp_path: Path) -> None:
-    tensor = _seeded(2100, 1000)
-    parts = Parts.of(_sealed(tmp_path, {"a": tensor}))
+    tensor = seeded(2100, 1000)
+    parts = Parts.of(sealed_tensors(tmp_path, {"a": tensor}))
     middle = len(parts.segments) // 2
     parts.segments[middle] = bytes(len(parts.segments[middle]))
-    with palladion.torch.lazy(parts.write(tmp_path / "damaged"), host=_host(tmp_path)) as lazy:
+    with palladion.torch.lazy(parts.write(tmp_path / "damaged"), host=host_in(tmp_path)) as lazy:
         assert torch_.equal(lazy.rows("a", 0, 700), tensor[:700])
         assert torch_.equal(lazy.rows("a", 1500, 2100), tensor[1500:])
         assert lazy.rows("a", 5, 5).shape == (0, 1000)
@@ -269,7 +274,9 @@ def test_rows_are_read_without_the_others(tmp_path: Path) -> None:
 
 def test_a_tensor_that_several_threads_read_comes_whole(tmp_path: Path) -> None:
     tensor = torch_.arange(5 * 2**20, dtype=torch_.int32)  # 20 MiB
-    with palladion.torch.lazy(_sealed(tmp_path, {"b": torch_.ones(3), "a": tensor}), host=_host(tmp_path)) as lazy:
+    with palladion.torch.lazy(
+        sealed_tensors(tmp_path, {"b": torch_.ones(3), "a": tensor}), host=host_in(tmp_path)
+    ) as lazy:
         assert torch_.equal(lazy["a"], tensor)
 
 
@@ -279,7 +286,7 @@ def test_a_tensor_that_several_threads_read_comes_whole(tmp_path: Path) -> None:
 def test_a_module_computes_what_the_plain_one_computes(tmp_path: Path) -> None:
     plain, net = _net(1), _net(2)
     before = net.deep.weight.data_ptr()
-    loaded = palladion.torch.load_into(net, _sealed(tmp_path, _state(plain)), host=_host(tmp_path))
+    loaded = palladion.torch.load_into(net, sealed_tensors(tmp_path, _state(plain)), host=host_in(tmp_path))
     assert (loaded.missing, loaded.unexpected) == ((), ())
     assert loaded.info.header.model == "fraud"
     assert torch_.equal(net(TOKENS), plain(TOKENS))
@@ -289,11 +296,11 @@ def test_a_module_computes_what_the_plain_one_computes(tmp_path: Path) -> None:
 
 def test_a_module_on_the_meta_device_gets_its_memory_here(tmp_path: Path) -> None:
     plain = _net(1)
-    path = _sealed(tmp_path, _state(plain))
+    path = sealed_tensors(tmp_path, _state(plain))
     with torch_.device("meta"):
         net = _Net().eval()
     net.deep.weight.requires_grad_(False)
-    palladion.torch.load_into(net, path, host=_host(tmp_path))
+    palladion.torch.load_into(net, path, host=host_in(tmp_path))
     assert torch_.equal(net(TOKENS), plain(TOKENS))
     assert net.head.weight is net.embed.weight
     assert (net.deep.weight.requires_grad, net.deep.bias.requires_grad) == (False, True)
@@ -301,22 +308,22 @@ def test_a_module_on_the_meta_device_gets_its_memory_here(tmp_path: Path) -> Non
 
 
 def test_floats_are_rounded_to_those_of_the_module_as_load_state_dict_does(tmp_path: Path) -> None:
-    path = _sealed(tmp_path, _state(_net(1)))
+    path = sealed_tensors(tmp_path, _state(_net(1)))
     ours, reference = _net(2).to(torch_.bfloat16), _net(3).to(torch_.bfloat16)
-    palladion.torch.load_into(ours, path, host=_host(tmp_path))
+    palladion.torch.load_into(ours, path, host=host_in(tmp_path))
     reference.load_state_dict(_net(1).state_dict())
     _assert_same(ours.state_dict(), reference.state_dict())
     with torch_.device("meta"):
         fresh = _Net().eval()
-    palladion.torch.load_into(fresh, path, dtype=torch_.bfloat16, host=_host(tmp_path))
+    palladion.torch.load_into(fresh, path, dtype=torch_.bfloat16, host=host_in(tmp_path))
     _assert_same(fresh.state_dict(), reference.state_dict())
 
 
 def test_parameters_that_are_not_in_one_piece_are_filled_all_the_same(tmp_path: Path) -> None:
-    expected = _seeded(4, 6)
+    expected = seeded(4, 6)
     net = torch_.nn.Module()
     net.a = torch_.nn.Parameter(torch_.zeros(6, 4).t())
-    palladion.torch.load_into(net, _sealed(tmp_path, {"a": expected}), host=_host(tmp_path))
+    palladion.torch.load_into(net, sealed_tensors(tmp_path, {"a": expected}), host=host_in(tmp_path))
     assert torch_.equal(net.a, expected)
 
 
@@ -325,15 +332,15 @@ def test_packed_integers_and_their_scales_come_as_they_are(tmp_path: Path) -> No
     packed = {
         "qweight": torch_.randint(-(2**31), 2**31 - 1, (64, 8), dtype=torch_.int32, generator=generator),
         "qzeros": torch_.randint(-(2**31), 2**31 - 1, (4, 8), dtype=torch_.int32, generator=generator),
-        "scales": _seeded(4, 64).to(torch_.float16),
+        "scales": seeded(4, 64).to(torch_.float16),
         "g_idx": torch_.arange(64, dtype=torch_.int32),
-        "weight_scale_inv": _seeded(2, 2),
-        "weight": _seeded(64, 64).to(torch_.float8_e4m3fn),
+        "weight_scale_inv": seeded(2, 2),
+        "weight": seeded(64, 64).to(torch_.float8_e4m3fn),
     }
     net = torch_.nn.Module()
     for name, tensor in packed.items():
         net.register_buffer(name, torch_.zeros_like(tensor))
-    palladion.torch.load_into(net, _sealed(tmp_path, packed), host=_host(tmp_path))
+    palladion.torch.load_into(net, sealed_tensors(tmp_path, packed), host=host_in(tmp_path))
     _assert_same(net.state_dict(), packed)
 
 
@@ -341,19 +348,19 @@ def test_packed_integers_and_their_scales_come_as_they_are(tmp_path: Path) -> No
 def test_numbers_of_another_kind_are_refused(tmp_path: Path, stored: str, wanted: str) -> None:
     net = torch_.nn.Module()
     net.register_buffer("a", torch_.zeros(4, dtype=getattr(torch_, wanted)))
-    path = _sealed(tmp_path, {"a": torch_.ones(4).to(getattr(torch_, stored))})
+    path = sealed_tensors(tmp_path, {"a": torch_.ones(4).to(getattr(torch_, stored))})
     with pytest.raises(ConflictError, match=rf"'a': torch\.{stored} in the file, torch\.{wanted} in the module"):
-        palladion.torch.load_into(net, path, strict=False, host=_host(tmp_path))
+        palladion.torch.load_into(net, path, strict=False, host=host_in(tmp_path))
 
 
 def test_names_and_shapes_that_do_not_fit_are_listed_before_anything_is_written(tmp_path: Path) -> None:
     net = _net(2)
     before = copy.deepcopy(net.state_dict())
-    odd = _state(_net(1)) | {"extra": _seeded(2), "deep.bias": _seeded(3)}
+    odd = _state(_net(1)) | {"extra": seeded(2), "deep.bias": seeded(3)}
     del odd["norm.weight"]
-    path = _sealed(tmp_path, odd)
+    path = sealed_tensors(tmp_path, odd)
     with pytest.raises(ConflictError) as refused:
-        palladion.torch.load_into(net, path, host=_host(tmp_path))
+        palladion.torch.load_into(net, path, host=host_in(tmp_path))
     for told in ("'deep.bias': [3] in the file, [700] in the module", "missing in the file: 'norm.weight'"):
         assert told in refused.value.message
     assert "not in the module: 'extra'" in refused.value.message
@@ -365,9 +372,9 @@ def test_names_and_shapes_that_do_not_fit_are_listed_before_anything_is_written(
 def test_what_is_left_out_is_told_if_that_is_allowed(tmp_path: Path) -> None:
     net, plain = _net(2), _net(1)
     kept = net.norm.weight.clone()
-    part = _state(plain) | {"extra": _seeded(2)}
+    part = _state(plain) | {"extra": seeded(2)}
     del part["norm.weight"]
-    loaded = palladion.torch.load_into(net, _sealed(tmp_path, part), strict=False, host=_host(tmp_path))
+    loaded = palladion.torch.load_into(net, sealed_tensors(tmp_path, part), strict=False, host=host_in(tmp_path))
     assert (loaded.missing, loaded.unexpected) == (("norm.weight",), ("extra",))
     assert torch_.equal(net.norm.weight, kept)
     assert torch_.equal(net.deep.weight, plain.deep.weight)
@@ -378,14 +385,14 @@ def test_a_prefix_picks_a_part(tmp_path: Path) -> None:
         f"{part}.{name}": tensor for part, seed in (("a", 1), ("b", 2)) for name, tensor in _state(_net(seed)).items()
     }
     net = _net(3)
-    palladion.torch.load_into(net, _sealed(tmp_path, whole), prefix="b.", host=_host(tmp_path))
+    palladion.torch.load_into(net, sealed_tensors(tmp_path, whole), prefix="b.", host=host_in(tmp_path))
     _assert_same(net.state_dict(), _net(2).state_dict())
 
 
 def test_of_two_names_for_one_parameter_the_last_counts_as_in_load_state_dict(tmp_path: Path) -> None:
-    both = _net(1).state_dict() | {"head.weight": _seeded(50, 700, seed=9)}
+    both = _net(1).state_dict() | {"head.weight": seeded(50, 700, seed=9)}
     ours, reference = _net(2), _net(3)
-    palladion.torch.load_into(ours, _sealed(tmp_path, both), host=_host(tmp_path))
+    palladion.torch.load_into(ours, sealed_tensors(tmp_path, both), host=host_in(tmp_path))
     reference.load_state_dict(both)
     _assert_same(ours.state_dict(), reference.state_dict())
 
@@ -394,37 +401,37 @@ def test_a_module_that_gives_out_copies_is_refused(tmp_path: Path) -> None:
     net = _net(1)
     net._register_state_dict_hook(lambda _module, state, _prefix, _local: {k: v.clone() for k, v in state.items()})
     with pytest.raises(ConflictError, match="gives out a copy"):
-        palladion.torch.load_into(net, _sealed(tmp_path, _state(_net(2))), host=_host(tmp_path))
+        palladion.torch.load_into(net, sealed_tensors(tmp_path, _state(_net(2))), host=host_in(tmp_path))
 
 
 def test_a_module_that_has_not_made_its_parameters_is_refused(tmp_path: Path) -> None:
-    path = _sealed(tmp_path, {"weight": _seeded(2, 3), "bias": _seeded(2)})
+    path = sealed_tensors(tmp_path, {"weight": seeded(2, 3), "bias": seeded(2)})
     with pytest.raises(ConflictError, match="'weight': the module has not made it yet"):
-        palladion.torch.load_into(torch_.nn.LazyLinear(2), path, host=_host(tmp_path))
+        palladion.torch.load_into(torch_.nn.LazyLinear(2), path, host=host_in(tmp_path))
 
 
 def test_damage_in_the_middle_leaves_zeros_and_no_half_of_a_model(tmp_path: Path) -> None:
-    parts = Parts.of(_sealed(tmp_path, _state(_net(1))))
+    parts = Parts.of(sealed_tensors(tmp_path, _state(_net(1))))
     last = len(parts.segments) - 1
     parts.segments[last] = bytes([parts.segments[last][0]]) + bytes(len(parts.segments[last]) - 1)
     path = parts.write(tmp_path / "damaged")
     net = _net(2)
     with pytest.raises(TamperError, match=f"segment {last} of"):
-        palladion.torch.load_into(net, path, host=_host(tmp_path))
+        palladion.torch.load_into(net, path, host=host_in(tmp_path))
     assert not any(tensor.any() for tensor in net.state_dict().values())
     with torch_.device("meta"):
         fresh = _Net()
     with pytest.raises(TamperError):
-        palladion.torch.load_into(fresh, path, host=_host(tmp_path))
+        palladion.torch.load_into(fresh, path, host=host_in(tmp_path))
     assert all(parameter.is_meta for parameter in fresh.parameters())
     with pytest.raises(TamperError):
-        palladion.torch.load(path, host=_host(tmp_path))
+        palladion.torch.load(path, host=host_in(tmp_path))
     assert not (tmp_path / "host" / "seen.json").exists()
 
 
 def test_a_gradient_computed_before_a_load_is_not_mixed_with_weights_after_it(tmp_path: Path) -> None:
     net = _net(2)
     loss = net(TOKENS).sum()
-    palladion.torch.load_into(net, _sealed(tmp_path, _state(_net(1))), host=_host(tmp_path))
+    palladion.torch.load_into(net, sealed_tensors(tmp_path, _state(_net(1))), host=host_in(tmp_path))
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         loss.backward()

@@ -4,7 +4,6 @@ Knows no framework: `palladion.torch` does. A tensor is verified before it is ha
 the list that the publisher signed.
 """
 
-import os
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,14 +25,13 @@ from palladion.seal.manifest import check_padding
 from palladion.seal.memory import private_buffer
 from palladion.seal.opening import Accept, Opening, begin
 from palladion.seal.source import Source
-from palladion.seal.structure import SealedInfo, SegmentPass, read_segment
+from palladion.seal.structure import SealedInfo, SegmentPass, read_segment, threads_here
 
 INDEX_SUFFIX = ".safetensors.index.json"
 MAIN_INDEX = "model" + INDEX_SUFFIX
 INDEX_BYTES_MAX = safetensors.HEADER_BYTES_MAX  # one line for each tensor, as in a header
 NAMES_SHOWN = 8  # in a message; a model has thousands
 SHARED_SEGMENTS_MIN = 16  # a tensor of fewer is read before a second thread has begun
-READERS_MAX = 4  # of one tensor, as in a pass over the whole file
 
 
 class Target(Protocol):
@@ -131,7 +129,7 @@ class SealedWeights:
                     begin = (index - indices.start) * PARAMETERS.capacity
                     self._opening.decrypt(index, segment, buffer[begin : begin + PARAMETERS.capacity])
 
-        readers = min(READERS_MAX, len(os.sched_getaffinity(0)))
+        readers = threads_here()
         if len(indices) < SHARED_SEGMENTS_MIN or readers == 1:
             read(indices)
             return

@@ -25,7 +25,8 @@ from palladion.seal.trailer import Trailer, decode_trailer, signed_message
 
 Progress = Callable[[int, int], None]  # bytes done, bytes in all; may be called from any thread, one call at a time
 
-THREADS_MAX = 4  # two reach the memory's own speed here; more only take cores from others
+# of 16 cores, eight brought 4 GiB onto a GPU 1.6 times as fast as four (1.1 times into memory), sixteen no faster
+THREADS_MAX = 8
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,7 @@ class SegmentPass:
 
     def run(self, threads: int | None = None) -> None:
         """Raises TamperError at a segment that is not the signed one, and whatever `use` raises."""
-        count = min(threads or _threads(), self._structure.layout.segments)
+        count = min(threads or threads_here(), self._structure.layout.segments)
         if count == 1:
             self._work()
             return
@@ -191,5 +192,6 @@ class SegmentPass:
                 self._progress(self._bytes_done, self._structure.layout.body_bytes)
 
 
-def _threads() -> int:
+def threads_here() -> int:
+    """How many threads share a pass: as many as this process has cores, and no more than help."""
     return min(THREADS_MAX, len(os.sched_getaffinity(0)))
