@@ -31,7 +31,7 @@ def copy(original: Path, tmp_path: Path) -> Path:
     return tmp_path / "ledger"
 
 
-def _verify(directory: Path, **options: bytes) -> LedgerReport:
+def _verify(directory: Path, **options: list[bytes]) -> LedgerReport:
     return verify_ledger(directory, KEY, **options)  # type: ignore[arg-type]
 
 
@@ -121,8 +121,8 @@ def test_a_cut_tail_is_told_against_a_saved_checkpoint(copy: Path) -> None:
     saved = (copy / "checkpoint").read_bytes()
     _cut(copy, SIZE - 10)
     assert _verify(copy).size == SIZE - 10  # by itself it cannot be told
-    with pytest.raises(TamperError, match="tail was cut: it has 590 entries, the saved checkpoint covers 600"):
-        _verify(copy, against=saved)
+    with pytest.raises(TamperError, match="tail was cut: it has 590 entries, a saved checkpoint covers 600"):
+        _verify(copy, against=[saved])
 
 
 def test_a_complete_rewrite_is_told_against_a_saved_checkpoint(copy: Path) -> None:
@@ -131,17 +131,16 @@ def test_a_complete_rewrite_is_told_against_a_saved_checkpoint(copy: Path) -> No
     with Ledger.create(copy, ORIGIN, SIGNER, JOURNAL_KEY) as ledger:
         ledger.append([record(n + 1) for n in range(700)])
     assert _verify(copy).size == 700
-    with pytest.raises(TamperError, match="its first 600 entries are not those of the saved checkpoint"):
-        _verify(copy, against=saved)
+    with pytest.raises(TamperError, match="its first 600 entries are not those of a saved checkpoint"):
+        _verify(copy, against=[saved])
 
 
 def test_a_ledger_that_only_grew_fits_its_saved_checkpoint(copy: Path) -> None:
     saved = (copy / "checkpoint").read_bytes()
     with Ledger(copy, ORIGIN, SIGNER, JOURNAL_KEY) as ledger:
         ledger.append([record(SIZE)])
-    report = _verify(copy, against=saved)
-    assert report.against is not None
-    assert (report.size, report.against.size) == (SIZE + 1, SIZE)
+    report = _verify(copy, against=[saved])
+    assert (report.size, [saved.size for saved in report.against]) == (SIZE + 1, [SIZE])
 
 
 def test_a_saved_checkpoint_must_be_signed_by_the_log(copy: Path) -> None:
@@ -149,7 +148,7 @@ def test_a_saved_checkpoint_must_be_signed_by_the_log(copy: Path) -> None:
 
     forged = sign_checkpoint(Checkpoint(ORIGIN, 1, bytes(32)), Ed25519Signer(b"\x05" * 32))
     with pytest.raises(TamperError, match="no signature by the key"):
-        _verify(copy, against=forged)
+        _verify(copy, against=[forged])
 
 
 def test_any_flipped_byte_in_any_file_is_caught(copy: Path) -> None:

@@ -179,6 +179,8 @@ def test_what_a_killed_backup_left_is_removed_by_the_next(tmp_path: Path, made: 
     ("name", "known"),
     [
         ("checkpoint", True),
+        ("checkpoint.witnessed", True),
+        ("checkpoint.witnessed2", False),
         ("journal", True),
         ("tile/0/000", True),
         ("tile/7/x001/x234/067.p/255", True),

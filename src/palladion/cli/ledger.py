@@ -1,5 +1,6 @@
 """`palladion ledger …`: verify the log, prove an entry, check a proof."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -7,8 +8,10 @@ import click
 import msgspec
 
 from palladion import files
+from palladion.cli.ledger_witness import witness
 from palladion.cli.output import (
     VERIFIER_KEY,
+    WITNESS_KEY,
     echo,
     find_installation,
     finding_as_json,
@@ -19,7 +22,8 @@ from palladion.cli.output import (
     progress,
 )
 from palladion.clock import timestamp
-from palladion.ledger.checkpoint import NOTE_BYTES_MAX, VerifierKey
+from palladion.ledger.checkpoint import NOTE_BYTES_MAX, Checkpoint, VerifierKey
+from palladion.ledger.cosignature import WitnessKey
 from palladion.ledger.record import decode_record
 from palladion.ledger.tiles import ENTRY_BYTES_MAX
 
@@ -64,8 +68,11 @@ def verify(
     from palladion.ledger.audit import verify_ledger
 
     with finding_as_json(as_json), progress("verify") as bar:
+        log_key = _key(ctx, key)
         saved = files.read_limited(against, size_max=NOTE_BYTES_MAX, what="the checkpoint") if against else None
-        report = verify_ledger(_directory(ctx, directory), _key(ctx, key), against=saved, progress=bar)
+        witnessed = _witnessed(ctx, log_key) if directory is None else None
+        notes = [note for note in (saved, witnessed[0] if witnessed else None) if note is not None]
+        report = verify_ledger(_directory(ctx, directory), log_key, against=notes, progress=bar)
     if as_json:
         print_json(
             {
@@ -76,18 +83,21 @@ def verify(
                 "first": timestamp(report.first) if report.first else None,
                 "last": timestamp(report.last) if report.last else None,
                 "kinds": report.kinds,
-                "against": report.against.size if report.against else None,
+                "against": report.against[0].size if saved else None,
+                "witnessed": {"size": witnessed[1].size, "witnesses": witnessed[2]} if witnessed else None,
             }
         )
         return
     echo(f"the ledger is whole: {report.size} entries of {report.origin}")
-    against_text = f"the checkpoint of {report.against.size} entries fits" if report.against else None
+    against_text = f"the checkpoint of {report.against[0].size} entries fits" if saved else None
+    witnessed_text = f"{witnessed[1].size} entries, by {', '.join(witnessed[2])}" if witnessed else None
     print_fields(
         [
             ("root", report.root.hex()),
             ("from", timestamp(report.first) if report.first else None),
             ("to", timestamp(report.last) if report.last else None),
             ("against", against_text),
+            ("witnessed", witnessed_text),
             ("entries", ", ".join(f"{count} {kind}" for kind, count in report.kinds.items())),
         ]
     )
@@ -143,9 +153,14 @@ def prove(
     The proof is a c2sp.org/tlog-proof: whoever has the log's verifier key checks it without us.
     """
     from palladion.ledger.proof import encode_proof, verify_proof
+    from palladion.ledger.reader import LedgerReader
 
     log_key = _key(ctx, key)
-    reader = _reader(ctx, directory, log_key)
+    reader, witnessed_by = _reader(ctx, directory, log_key), list[str]()
+    if directory is None:
+        witnessed = _witnessed(ctx, log_key)
+        if witnessed is not None and index < witnessed[1].size:
+            reader, witnessed_by = LedgerReader(reader.directory, log_key, note=witnessed[0]), witnessed[2]
     entry = reader.entry(index)
     proof = encode_proof(index, reader.inclusion_proof(index), reader.note)
     # as the stranger will: what is written convinces
@@ -156,29 +171,61 @@ def prove(
     files.write_atomically(entry_path, entry, mode=0o644)
     files.write_atomically(proof_path, proof, mode=0o644)
     if as_json:
-        print_json({"entry": str(entry_path), "proof": str(proof_path), "size": reader.size})
+        document = {"entry": str(entry_path), "proof": str(proof_path), "size": reader.size}
+        print_json({**document, "witnesses": witnessed_by})
     else:
-        echo(f"wrote {entry_path} and {proof_path}, proved in a log of {reader.size} entries")
+        echo(f"wrote {entry_path} and {proof_path}, proved in a log of {reader.size} entries{_seen_by(witnessed_by)}")
 
 
 @ledger.command(epilog="Example: palladion ledger check entry-12.tlog-proof entry-12.json --key ledger.example+…")
 @click.argument("proof", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("entry", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @key_option
+@click.option(
+    "--witness",
+    "witnesses",
+    type=WITNESS_KEY,
+    multiple=True,
+    metavar="KEY",
+    help="The key of a witness that has to have cosigned. May be repeated.",
+)
+@click.option(
+    "--quorum", type=click.IntRange(min=1), metavar="N", help="How many of these are enough. Default: all of them."
+)
 @json_option
 @click.pass_context
-def check(ctx: click.Context, proof: Path, entry: Path, key: VerifierKey | None, as_json: bool) -> None:
-    """Check that PROOF shows ENTRY to be in the log. Exit code 1 if it does not. Needs no log and no network."""
+def check(
+    ctx: click.Context,
+    proof: Path,
+    entry: Path,
+    key: VerifierKey | None,
+    witnesses: tuple[WitnessKey, ...],
+    quorum: int | None,
+    as_json: bool,
+) -> None:
+    """Check that PROOF shows ENTRY to be in the log. Exit code 1 if it does not. Needs no log and no network.
+
+    Without witnesses the log's own word is believed that it tells everybody the same.
+    """
+    from palladion.ledger.cosignature import verify_witnessed
     from palladion.ledger.proof import PROOF_BYTES_MAX, verify_proof
 
     with finding_as_json(as_json):
         proof_bytes = files.read_limited(proof, size_max=PROOF_BYTES_MAX, what="the proof")
         entry_bytes = files.read_limited(entry, size_max=ENTRY_BYTES_MAX, what="the entry")
-        parsed, checkpoint = verify_proof(proof_bytes, entry_bytes, _key(ctx, key))
+        log_key = _key(ctx, key)
+        parsed, checkpoint = verify_proof(proof_bytes, entry_bytes, log_key)
+        needed = len(witnesses) if quorum is None else quorum
+        _, cosigned = verify_witnessed(parsed.note, log_key, witnesses, needed)
+    times = {witness.name: timestamp(time) for witness, time in cosigned.items()}
     if as_json:
-        print_json({"ok": True, "origin": checkpoint.origin, "index": parsed.index, "size": checkpoint.size})
+        document = {"ok": True, "origin": checkpoint.origin, "index": parsed.index, "size": checkpoint.size}
+        print_json({**document, "witnesses": times})
     else:
-        echo(f"{entry} is entry {parsed.index} of {checkpoint.origin}, as signed at {checkpoint.size} entries")
+        echo(
+            f"{entry} is entry {parsed.index} of {checkpoint.origin}, as signed at {checkpoint.size} entries"
+            f"{_seen_by(list(times))}"
+        )
 
 
 @ledger.command(epilog="Example: palladion ledger checkpoint > another-machine/checkpoint.txt")
@@ -191,11 +238,29 @@ def checkpoint(ctx: click.Context, directory: Path | None, key: VerifierKey | No
         echo(line)
 
 
+ledger.add_command(witness)
+
+
 def _document(index: int, data: bytes) -> dict[str, Any]:
     """The record of an entry as JSON. Raises FormatError, naming the entry, if it is none."""
     decode_record(data, what=f"entry {index}")
     document: dict[str, Any] = msgspec.json.decode(data)
     return document
+
+
+def _witnessed(ctx: click.Context, key: VerifierKey) -> tuple[bytes, Checkpoint, list[str]] | None:
+    """This installation's last witnessed note, its checkpoint, and who cosigned it; None without witnesses."""
+    from palladion.lifecycle.witnesses import read_witnessed, witnesses_of
+
+    installation = find_installation(ctx)
+    policy = installation.policy.ledger
+    known = [witness.key for witness in witnesses_of(policy)]
+    found = read_witnessed(installation.paths.ledger, key, known, policy.witness_quorum) if known else None
+    return None if found is None else (found[0], found[1], [witness.name for witness in found[2]])
+
+
+def _seen_by(witnesses: Sequence[str]) -> str:
+    return f" and cosigned by {', '.join(witnesses)}" if witnesses else ""
 
 
 def _directory(ctx: click.Context, directory: Path | None) -> Path:

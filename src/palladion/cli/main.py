@@ -52,6 +52,7 @@ COMMANDS = {
     "deliver": "palladion.cli.deliver:deliver",
     "prove": "palladion.cli.prove:prove",
     "ledger": "palladion.cli.ledger:ledger",
+    "witness": "palladion.cli.witness:witness",
     "doctor": "palladion.cli.doctor:doctor",
     "backup": "palladion.cli.backup:backup",
     "restore": "palladion.cli.backup:restore",

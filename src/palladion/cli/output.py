@@ -28,6 +28,7 @@ from palladion.policy import PassphrasePolicy
 
 if TYPE_CHECKING:
     from palladion.host.host import Host
+    from palladion.ledger.cosignature import WitnessKey
     from palladion.lifecycle.installation import Installation
     from palladion.lifecycle.reading import Progress as Stages
 
@@ -76,9 +77,16 @@ def _parse_publisher(text: str) -> bytes:
     return parse_publisher(text)
 
 
+def _parse_witness(text: str) -> "WitnessKey":
+    from palladion.ledger.cosignature import parse_witness_key
+
+    return parse_witness_key(text)
+
+
 RECIPIENT = KeyType("recipient", _parse_recipient)  # a Recipient; its str() is the text again
 PUBLISHER = KeyType("publisher", _parse_publisher)  # the raw key; publisher_text() is the text again
 VERIFIER_KEY = KeyType("verifier key", parse_verifier_key)  # a VerifierKey; its str() is the text again
+WITNESS_KEY = KeyType("witness's key", _parse_witness)  # a WitnessKey; its str() is the text again
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
 passphrase_option = click.option(

@@ -5,7 +5,7 @@ one, and the history with a checkpoint that was saved elsewhere, if there is one
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from hmac import compare_digest
@@ -34,25 +34,26 @@ class LedgerReport:
     first: datetime | None = None
     last: datetime | None = None
     kinds: dict[str, int] = field(default_factory=dict)
-    against: Checkpoint | None = None
+    against: tuple[Checkpoint, ...] = ()
 
 
 def verify_ledger(
-    directory: Path, key: VerifierKey, *, against: bytes | None = None, progress: Progress | None = None
+    directory: Path, key: VerifierKey, *, against: Sequence[bytes] = (), progress: Progress | None = None
 ) -> LedgerReport:
-    """Verify everything that the ledger's checkpoint covers; `against` is a note of it that was saved earlier.
+    """Verify everything that the ledger's checkpoint covers; `against` are notes of it that were saved earlier.
 
     Raises TamperError naming the entry or tile that was changed. Reads all entries: about a second for 300,000.
     """
     # 1. the signature of the checkpoint
     reader = LedgerReader(directory, key)
-    # 2. the saved checkpoint: signed by the same key, and not of a longer log
-    saved = verify_checkpoint(against, key) if against is not None else None
-    if saved is not None and saved.size > reader.size:
-        raise TamperError(
-            f"the ledger's tail was cut: it has {reader.size} entries, the saved checkpoint covers {saved.size}",
-            f"entries {reader.size} to {saved.size - 1} are missing",
-        )
+    # 2. the saved checkpoints: signed by the same key, and not of a longer log
+    saved = tuple(verify_checkpoint(note, key) for note in against)
+    for checkpoint in saved:
+        if checkpoint.size > reader.size:
+            raise TamperError(
+                f"the ledger's tail was cut: it has {reader.size} entries, a saved checkpoint covers {checkpoint.size}",
+                f"entries {reader.size} to {checkpoint.size - 1} are missing",
+            )
     # 3. every entry against its leaf hash, and every tile against the one below
     leaves, summary = _verify_entries(reader, progress)
     root = _verify_tiles(reader, leaves)
@@ -61,11 +62,12 @@ def verify_ledger(
         raise TamperError(
             f"the ledger was rewritten: its {reader.size} entries lead to another root than the signed checkpoint's"
         )
-    # 5. the history against the saved checkpoint
-    if saved is not None and not compare_digest(reader.root_at(saved.size), saved.root):
-        raise TamperError(
-            f"the ledger was rewritten: its first {saved.size} entries are not those of the saved checkpoint"
-        )
+    # 5. the history against the saved checkpoints
+    for checkpoint in saved:
+        if not compare_digest(reader.root_at(checkpoint.size), checkpoint.root):
+            raise TamperError(
+                f"the ledger was rewritten: its first {checkpoint.size} entries are not those of a saved checkpoint"
+            )
     return LedgerReport(reader.checkpoint.origin, reader.size, root, *summary, against=saved)
 
 

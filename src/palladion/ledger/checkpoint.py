@@ -75,7 +75,7 @@ def verify_checkpoint(note: bytes, key: VerifierKey) -> Checkpoint:
 
     Raises FormatError if the note is not one, TamperError if the key's signature is missing or does not hold.
     """
-    checkpoint = _parse_text(verify_note(note, key))
+    checkpoint = parse_text(verify_note(note, key))
     if checkpoint.origin != key.name:
         raise TamperError(f"the checkpoint is of the log {checkpoint.origin!r}, expected {key.name!r}")
     return checkpoint
@@ -83,7 +83,7 @@ def verify_checkpoint(note: bytes, key: VerifierKey) -> Checkpoint:
 
 def verify_note(note: bytes, key: VerifierKey) -> bytes:
     """The text of a signed note, if `key` signed it. Raises as `verify_checkpoint` does."""
-    text, signatures = _parse_note(note)
+    text, signatures = parse_note(note)
     ours = [blob[4:] for name, blob in signatures if name == key.name and blob[:4] == key.key_id]
     if not ours:
         raise TamperError(f"the checkpoint carries no signature by the key of {key.name}")
@@ -100,7 +100,11 @@ def valid_origin(origin: str) -> bool:
     return _NAME.fullmatch(origin) is not None and origin.isprintable()
 
 
-def _parse_note(note: bytes) -> tuple[bytes, list[tuple[str, bytes]]]:
+def parse_note(note: bytes) -> tuple[bytes, list[tuple[str, bytes]]]:
+    """Text of a signed note, and of each signature the name of its key, and key id with signature; nothing is verified.
+
+    Raises FormatError.
+    """
     if len(note) > NOTE_BYTES_MAX:
         raise FormatError(f"the checkpoint has {len(note)} bytes, more than the {NOTE_BYTES_MAX} allowed")
     text, separator, block = note.rpartition(b"\n\n")
@@ -125,7 +129,8 @@ def _parse_note(note: bytes) -> tuple[bytes, list[tuple[str, bytes]]]:
     return text + b"\n", signatures
 
 
-def _parse_text(text: bytes) -> Checkpoint:
+def parse_text(text: bytes) -> Checkpoint:
+    """The checkpoint that the text of a note states, not verified. Raises FormatError."""
     lines = text.decode("utf-8").split("\n")
     # origin, size, root, perhaps extension lines, and the empty string after the last newline
     if len(lines) < 4 or "" in lines[:-1]:

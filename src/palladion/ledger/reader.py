@@ -32,9 +32,10 @@ TILES_CACHED_MAX = 512  # 4 MiB of hashes; a proof touches a handful of tiles
 class LedgerReader:
     """A ledger at the state of its last checkpoint, whose signature was verified."""
 
-    def __init__(self, directory: Path, key: VerifierKey) -> None:
+    def __init__(self, directory: Path, key: VerifierKey, *, note: bytes | None = None) -> None:
+        """At the last checkpoint, or at that of an earlier `note`. Raises TamperError, FormatError."""
         self.directory = directory
-        self.note = read_note(directory)
+        self.note = read_note(directory) if note is None else note
         self.checkpoint: Checkpoint = verify_checkpoint(self.note, key)
         self._tiles: OrderedDict[tuple[int, int], list[bytes]] = OrderedDict()
 

@@ -27,6 +27,7 @@ from palladion.ledger.tiles import BUNDLE_BYTES_MAX, TILE_BYTES_MAX
 from palladion.ledger.writer import JOURNAL_FILE
 from palladion.lifecycle.installation import TEXT_CALIBRATION, Installation
 from palladion.lifecycle.open import verify_version
+from palladion.lifecycle.witnesses import WITNESSED_FILE
 from palladion.policy import POLICY_FILE
 from palladion.registry import Registry, SealedFile, Version, names
 from palladion.registry.rows import SealedKind
@@ -55,6 +56,7 @@ STATE_FILES = (POLICY_FILE, HOST_IDENTITY, OWNER, GATE, REGISTRY, LEDGER)
 _TILE = r"(x[0-9]{3}/){0,6}[0-9]{3}(\.p/[1-9][0-9]{0,2})?"
 _LEDGER_FILES = (
     (re.compile(CHECKPOINT_FILE), NOTE_BYTES_MAX),
+    (re.compile(re.escape(WITNESSED_FILE)), NOTE_BYTES_MAX),
     (re.compile(JOURNAL_FILE), JOURNAL_BYTES_MAX),
     (re.compile(rf"tile/[0-7]/{_TILE}"), TILE_BYTES_MAX),
     (re.compile(rf"tile/entries/{_TILE}"), BUNDLE_BYTES_MAX),

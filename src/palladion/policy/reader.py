@@ -24,6 +24,7 @@ FORMS: Mapping[str, str] = {
     "issuer.url": "an address such as https://login.example.com/acme",
     "ledger.key": "the key that palladion init wrote, such as ledger.example.com/fraud+1a2b3c4d+A…",
     "ledger.origin": "a name without spaces and + such as ledger.example.com/fraud",
+    "ledger.witnesses": "a witness's key and its address, such as w.example/w1+1a2b3c4d+B… https://w.example",
     "operations.listen": "an address and a port such as 127.0.0.1:8711",
     "operations.otlp": "an address such as http://127.0.0.1:4318",
     "operators.client_id": "a name without spaces such as palladion",

@@ -105,6 +105,23 @@ class LedgerPolicy(Section, frozen=True):
             "replace together with the ledger.",
         ),
     ] = ""
+    witnesses: Annotated[
+        tuple[Annotated[str, Meta(pattern=r"^[^\s+]+\+[0-9a-f]{8}\+[A-Za-z0-9+/]{44} https?://[!-~]+$")], ...],
+        Meta(
+            max_length=16,
+            description="Who is asked to cosign checkpoints (c2sp.org/tlog-witness), each as its key and the address "
+            "before /add-checkpoint. They are what shows that a log was cut or rewritten by somebody who has its key, "
+            "so let others run them.",
+        ),
+    ] = ()
+    witness_quorum: Annotated[
+        int,
+        Meta(ge=1, le=16, description="How many witnesses have to cosign before a checkpoint counts as witnessed."),
+    ] = 1
+    witness_seconds: Annotated[
+        int,
+        Meta(ge=5, le=86_400, description="How often a gate that serves asks them, in seconds."),
+    ] = 60
 
 
 class ScanPolicy(Section, frozen=True):
