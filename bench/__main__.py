@@ -19,6 +19,7 @@ SCRIPTS = (
     "information",
     "install",
     "ledger",
+    "ledger_query",
     "limits",
     "loading",
     "loading_gpu",

@@ -8,6 +8,7 @@ import click
 import msgspec
 
 from palladion import files
+from palladion.cli.ledger_query import query
 from palladion.cli.ledger_witness import witness
 from palladion.cli.output import (
     VERIFIER_KEY,
@@ -238,6 +239,7 @@ def checkpoint(ctx: click.Context, directory: Path | None, key: VerifierKey | No
         echo(line)
 
 
+ledger.add_command(query)
 ledger.add_command(witness)
 
 
