@@ -179,7 +179,22 @@ def test_a_correctly_hashed_entry_that_is_no_record_is_named(tmp_path: Path, mon
             _verify(directory)
 
 
-def test_progress_reaches_the_end(original: Path) -> None:
+def test_progress_reaches_the_end(original: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("palladion.ledger.audit.STRETCH", 1)
     seen: list[tuple[int, int]] = []
     verify_ledger(original, KEY, progress=lambda done, total: seen.append((done, total)))
     assert seen == [(256, SIZE), (512, SIZE), (SIZE, SIZE)]
+
+
+@pytest.mark.slow
+def test_several_processes_find_what_one_finds(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = _verify(copy)
+    monkeypatch.setattr("palladion.ledger.audit.STRETCH", 1)
+    monkeypatch.setattr("palladion.ledger.audit.SHARED_MIN", 1)
+    monkeypatch.setattr("palladion.ledger.audit.os.sched_getaffinity", lambda _: {0, 1})
+    assert _verify(copy) == alone
+    # of two changes the first is named, whichever process is ready first
+    for index in (1, 0):
+        _edit_bundle(copy, index, lambda entries: [entries[0] + b" ", *entries[1:]])
+    with pytest.raises(TamperError, match="entry 0 was changed"):
+        _verify(copy)
