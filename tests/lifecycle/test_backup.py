@@ -185,6 +185,8 @@ def test_what_a_killed_backup_left_is_removed_by_the_next(tmp_path: Path, made: 
         ("tile/0/000", True),
         ("tile/7/x001/x234/067.p/255", True),
         ("tile/entries/x001/000", True),
+        ("tile/kept/x001/000", True),
+        ("pruned", True),
         ("lock", False),
         (".checkpoint.12.ab.tmp", False),
         ("tile/8/000", False),

@@ -8,6 +8,7 @@ import click
 import msgspec
 
 from palladion import files
+from palladion.cli.ledger_prune import prune
 from palladion.cli.ledger_query import query
 from palladion.cli.ledger_witness import witness
 from palladion.cli.output import (
@@ -84,6 +85,7 @@ def verify(
                 "first": timestamp(report.first) if report.first else None,
                 "last": timestamp(report.last) if report.last else None,
                 "kinds": report.kinds,
+                "pruned": {"until": report.pruned.until, "entry": report.pruned.record} if report.pruned else None,
                 "against": report.against[0].size if saved else None,
                 "witnessed": {"size": witnessed[1].size, "witnesses": witnessed[2]} if witnessed else None,
             }
@@ -91,6 +93,10 @@ def verify(
         return
     echo(f"the ledger is whole: {report.size} entries of {report.origin}")
     against_text = f"the checkpoint of {report.against[0].size} entries fits" if saved else None
+    pruned_text = None
+    if report.pruned is not None:
+        found = report.pruned
+        pruned_text = f"answers before entry {found.until}, as entry {found.record} says: {found.reason}"
     witnessed_text = f"{witnessed[1].size} entries, by {', '.join(witnessed[2])}" if witnessed else None
     print_fields(
         [
@@ -99,6 +105,7 @@ def verify(
             ("to", timestamp(report.last) if report.last else None),
             ("against", against_text),
             ("witnessed", witnessed_text),
+            ("pruned", pruned_text),
             ("entries", ", ".join(f"{count} {kind}" for kind, count in report.kinds.items())),
         ]
     )
@@ -240,6 +247,7 @@ def checkpoint(ctx: click.Context, directory: Path | None, key: VerifierKey | No
 
 
 ledger.add_command(query)
+ledger.add_command(prune)
 ledger.add_command(witness)
 
 

@@ -44,7 +44,7 @@ class MomentType(click.ParamType):  # type: ignore[type-arg]  # generic in newer
         return _DURATION.convert(value, param, ctx)
 
 
-_MOMENT = MomentType()
+MOMENT = MomentType()  # a datetime in UTC, or a timedelta of how long ago
 
 
 @click.command(epilog="Example: palladion ledger query --client acme/web --kind answer.given --since 7d --limit 20")
@@ -52,8 +52,8 @@ _MOMENT = MomentType()
 @click.option("--client", metavar="NAME", help="By this client of the API, whose name in the ledger is keyed.")
 @click.option("--actor", metavar="TEXT", help="By this actor, as the ledger has it.")
 @click.option("--subject", metavar="TEXT", help="About this subject, such as fraud@3 or incident:ab12….")
-@click.option("--since", type=_MOMENT, metavar="TIME", help="From then on: 2026-11-24, 2026-11-24T09:30, or 7d ago.")
-@click.option("--until", type=_MOMENT, metavar="TIME", help="Before then.")
+@click.option("--since", type=MOMENT, metavar="TIME", help="From then on: 2026-11-24, 2026-11-24T09:30, or 7d ago.")
+@click.option("--until", type=MOMENT, metavar="TIME", help="Before then.")
 @click.option(
     "--detail",
     "details",

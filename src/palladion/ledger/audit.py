@@ -21,6 +21,7 @@ from palladion.clock import parse_timestamp, timestamp
 from palladion.errors import FormatError, StorageError, TamperError
 from palladion.ledger import merkle
 from palladion.ledger.checkpoint import Checkpoint, VerifierKey, verify_checkpoint
+from palladion.ledger.pruning import Pruned, check_kept
 from palladion.ledger.reader import LedgerReader
 from palladion.ledger.record import RECORD_FIELDS, decode_record
 from palladion.ledger.tiles import TILE_LEVELS, TILE_WIDTH, tile_path, tiles_of
@@ -43,6 +44,7 @@ class LedgerReport:
     last: datetime | None = None
     kinds: dict[str, int] = field(default_factory=dict)
     against: tuple[Checkpoint, ...] = ()
+    pruned: Pruned | None = None
 
 
 def verify_ledger(
@@ -71,13 +73,15 @@ def verify_ledger(
         raise TamperError(
             f"the ledger was rewritten: its {reader.size} entries lead to another root than the signed checkpoint's"
         )
-    # 5. the history against the saved checkpoints
+    # 5. what was kept of what was pruned
+    check_kept(reader)
+    # 6. the history against the saved checkpoints
     for checkpoint in saved:
         if not compare_digest(reader.root_at(checkpoint.size), checkpoint.root):
             raise TamperError(
                 f"the ledger was rewritten: its first {checkpoint.size} entries are not those of a saved checkpoint"
             )
-    return LedgerReport(reader.checkpoint.origin, reader.size, root, *summary, against=saved)
+    return LedgerReport(reader.checkpoint.origin, reader.size, root, *summary, against=saved, pruned=reader.pruned)
 
 
 @dataclass
@@ -136,8 +140,8 @@ def _verify_stretch(directory: Path, key: VerifierKey, note: bytes, stretch: Seq
 def _verify_bundles(reader: LedgerReader, bundles: Sequence[tuple[int, int]]) -> _Part:
     found = _Part()
     for index, _ in bundles:
-        entries, leaves = reader.checked_bundle(index)
-        for offset, entry in enumerate(entries):
+        entries, leaves = reader.remaining(index)
+        for offset, entry in entries.items():
             kind, time = _header(entry, index * TILE_WIDTH + offset)
             found.kinds[kind] += 1
             found.times = [found.times[0] if found.times else time, time]

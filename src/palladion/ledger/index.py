@@ -17,6 +17,7 @@ import msgspec
 from palladion import files
 from palladion.clock import timestamp
 from palladion.errors import FormatError, StorageError
+from palladion.ledger.pruning import PRUNABLE
 from palladion.ledger.reader import LedgerReader
 from palladion.ledger.record import Record, decode_record
 from palladion.ledger.tiles import TILE_WIDTH
@@ -109,6 +110,23 @@ class Index:
         except sqlite3.DatabaseError as error:
             raise self._unwritable(error) from None
 
+    def forget(self, reader: LedgerReader) -> None:
+        """Leave out what was pruned, and the names that nothing has any more. Raises StorageError."""
+        if reader.pruned is None:
+            return
+        marks = ", ".join("?" for _ in PRUNABLE)
+        kinds = f"SELECT id FROM word WHERE text IN ({marks})"  # noqa: S608  # question marks
+        try:
+            self.update(reader)
+            with self._database:
+                statement = f"DELETE FROM entry WHERE number < ? AND kind IN ({kinds})"  # noqa: S608  # the same
+                self._database.execute(statement, (reader.pruned.until, *sorted(PRUNABLE)))
+                used = "SELECT kind FROM entry UNION SELECT actor FROM entry UNION SELECT subject FROM entry"
+                self._database.execute(f"DELETE FROM word WHERE id NOT IN ({used})")  # noqa: S608  # a constant
+            self._database.execute("VACUUM")
+        except sqlite3.DatabaseError as error:
+            raise self._unwritable(error) from None
+
     def find(
         self, reader: LedgerReader, question: Question, *, newest_first: bool = False
     ) -> Iterator[tuple[int, Record]]:
@@ -116,18 +134,20 @@ class Index:
         where, values = _conditions(question)
         order = "DESC" if newest_first else "ASC"
         statement = f"SELECT number FROM entry {where} ORDER BY number {order}"  # noqa: S608  # made of constants alone
-        held, entries = -1, list[bytes]()
+        held, entries = -1, dict[int, bytes]()
         for (number,) in self._database.execute(statement, values):
             if not isinstance(number, int) or not 0 <= number < reader.size:
                 continue
-            bundle, place = divmod(number, TILE_WIDTH)
+            bundle = number // TILE_WIDTH
             if bundle != held:
                 # neighbours are often asked for together, and proving one proves all
                 found = reader.entries(bundle * TILE_WIDTH, (bundle + 1) * TILE_WIDTH)
-                held, entries = bundle, [data for _, data in found]
-            record = decode_record(entries[place], what=f"entry {number}")
+                held, entries = bundle, dict(found)
+            # what is not there was pruned
+            data = entries.get(number)
+            record = decode_record(data, what=f"entry {number}") if data is not None else None
             # the entry decides, not what the index says of it
-            if question.fits(record):
+            if record is not None and question.fits(record):
                 yield number, record
 
     def _unwritable(self, error: sqlite3.DatabaseError) -> StorageError:

@@ -7,12 +7,14 @@ unproved, to `audit`, which recomputes everything.
 
 from collections import OrderedDict
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 
 from palladion import files
 from palladion.errors import FormatError, NotFoundError, StorageError, TamperError
 from palladion.ledger import merkle
 from palladion.ledger.checkpoint import NOTE_BYTES_MAX, Checkpoint, VerifierKey, verify_checkpoint
+from palladion.ledger.pruning import KEPT, Pruned, kept_entries, read_pruned
 from palladion.ledger.tiles import (
     BUNDLE_BYTES_MAX,
     TILE_BYTES_MAX,
@@ -35,6 +37,7 @@ class LedgerReader:
     def __init__(self, directory: Path, key: VerifierKey, *, note: bytes | None = None) -> None:
         """At the last checkpoint, or at that of an earlier `note`. Raises TamperError, FormatError."""
         self.directory = directory
+        self._key = key
         self.note = read_note(directory) if note is None else note
         self.checkpoint: Checkpoint = verify_checkpoint(self.note, key)
         self._tiles: OrderedDict[tuple[int, int], list[bytes]] = OrderedDict()
@@ -44,25 +47,51 @@ class LedgerReader:
         """How many entries the checkpoint covers."""
         return self.checkpoint.size
 
+    @cached_property
+    def pruned(self) -> Pruned | None:
+        """Until where this ledger was pruned, if it was. Raises TamperError where nothing in it says so."""
+        # what was pruned since an earlier checkpoint is said after that
+        return read_pruned(LedgerReader(self.directory, self._key))
+
     def entry(self, index: int) -> bytes:
-        """The bytes of entry `index`, proved. Raises NotFoundError if the checkpoint does not cover it, TamperError."""
+        """The bytes of entry `index`, proved.
+
+        Raises NotFoundError if the checkpoint does not cover it, or if it was pruned; TamperError.
+        """
         self._require(index)
-        return self._proved_bundle(index // TILE_WIDTH)[index % TILE_WIDTH]
+        entry = self._proved_bundle(index // TILE_WIDTH).get(index % TILE_WIDTH)
+        if entry is None:
+            found = self.pruned
+            said = f": entry {found.record} says so" if found is not None else ""
+            raise NotFoundError(f"entry {index} was pruned{said}", "its hash is still in the tree")
+        return entry
 
     def entries(self, start: int = 0, end: int | None = None) -> Iterator[tuple[int, bytes]]:
         """Index and bytes of the entries from `start` to `end` (exclusive; without it, all), proved.
 
-        Raises TamperError at the first that cannot be.
+        Those that were pruned are left out. Raises TamperError at the first that cannot be proved.
         """
         end = self.size if end is None else min(end, self.size)
-        index = start
-        while index < end:
-            bundle = self._proved_bundle(index // TILE_WIDTH)
-            for entry in bundle[index % TILE_WIDTH : TILE_WIDTH]:
-                if index == end:
-                    return
-                yield index, entry
-                index += 1
+        for bundle in range(start // TILE_WIDTH, -(-end // TILE_WIDTH)):
+            for place, entry in self._proved_bundle(bundle).items():
+                index = bundle * TILE_WIDTH + place
+                if start <= index < end:
+                    yield index, entry
+
+    def lasting_entry(self, index: int) -> bytes:
+        """As `entry`, of one that is never pruned; so this needs not know what was."""
+        self._require(index)
+        bundle, place = divmod(index, TILE_WIDTH)
+        if (self.directory / tile_path(KEPT, bundle)).exists() and not self._has(bundle):
+            kept = kept_entries(self.directory, bundle)
+            leaves = self.hashes(0, bundle)
+            if place not in kept or merkle.leaf_hash(kept[place]) != leaves[place]:
+                raise NotFoundError(f"entry {index} was not kept")
+            self._prove(bundle, leaves)
+            return kept[place]
+        entries, leaves = self.checked_bundle(bundle)
+        self._prove(bundle, leaves)
+        return entries[place]
 
     def tail(self, count: int) -> list[tuple[int, bytes]]:
         """The last `count` entries, oldest first, proved. Raises TamperError."""
@@ -129,9 +158,34 @@ class LedgerReader:
             problem += f": entry {entry} was removed, cut, or another was put in before it"
         raise TamperError(problem)
 
-    def _proved_bundle(self, index: int) -> list[bytes]:
-        entries, leaves = self.checked_bundle(index)
-        first, last = index * TILE_WIDTH, index * TILE_WIDTH + len(entries) - 1
+    def remaining(self, index: int) -> tuple[dict[int, bytes], list[bytes]]:
+        """As `checked_bundle`, by place; of a bundle that was pruned, what was kept of it."""
+        if not self._is_pruned(index):
+            entries, leaves = self.checked_bundle(index)
+            return dict(enumerate(entries)), leaves
+        stored, kept = self.hashes(0, index), kept_entries(self.directory, index)
+        for place, entry in kept.items():
+            if merkle.leaf_hash(entry) != stored[place]:
+                raise TamperError(
+                    f"entry {index * TILE_WIDTH + place} was changed: it does not fit its hash in the tree"
+                )
+        return kept, stored
+
+    def _has(self, index: int) -> bool:
+        return (self.directory / tile_path("entries", index)).exists()
+
+    def _is_pruned(self, index: int) -> bool:
+        if width_of(index, self.size) < TILE_WIDTH or self._has(index):
+            return False
+        return self.pruned is not None and (index + 1) * TILE_WIDTH <= self.pruned.until
+
+    def _proved_bundle(self, index: int) -> dict[int, bytes]:
+        entries, leaves = self.remaining(index)
+        self._prove(index, leaves)
+        return entries
+
+    def _prove(self, index: int, leaves: list[bytes]) -> None:
+        first, last = index * TILE_WIDTH, index * TILE_WIDTH + len(leaves) - 1
         # the path of one leaf is made of all others of its tile, so it proves them too
         path = self.inclusion_proof(first)
         try:
@@ -142,7 +196,6 @@ class LedgerReader:
                 "together with its hash, or a tile above them was",
                 "palladion ledger verify says which",
             ) from None
-        return entries
 
     def _read(self, level: int | str, index: int, width: int, bytes_max: int) -> tuple[bytes, int]:
         """A tile's bytes and width: the partial one, or the full one if the log has grown since our checkpoint."""

@@ -14,6 +14,7 @@ from palladion.ledger.tiles import ENTRY_BYTES_MAX
 KINDS = MappingProxyType(
     {
         "ledger.created": "The ledger begins; its first entry.",
+        "ledger.pruned": "Old answers were let go; states before which entry, how many, and why.",
         "keys.created": "A root was made; states its public keys.",
         "keys.rewrapped": "A root was wrapped again: a passphrase or a host identity was changed.",
         "model.protected": "A version was scanned, sealed, signed and registered; states every digest.",
@@ -68,6 +69,7 @@ KINDS = MappingProxyType(
         "proposal.made": "An operator proposed a change that needs a second person; states which, and why.",
         "proposal.decided": "A proposal was approved, rejected or withdrawn; states whose it was, and why.",
         "gate.started": "The gate opened; states its routes, with version, mode and calibration of each.",
+        "clock.set": "The machine's clock jumped, or is behind the ledger; states by how many seconds.",
         "gate.stopped": "The gate closed in good order.",
         "policy.changed": "A running gate took over another policy; states the digests of both, and what differs.",
         "answer.given": "A request was answered; states the version, what was disclosed, salted digests of both sides.",

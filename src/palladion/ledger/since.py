@@ -27,7 +27,8 @@ def records_since(reader: LedgerReader, moment: datetime, kinds: frozenset[str])
 
 def _first(reader: LedgerReader, moment: datetime) -> int:
     """An entry before which everything happened before `moment`."""
-    low, high = 0, (reader.size + TILE_WIDTH - 1) // TILE_WIDTH  # the first piece that begins at `moment` or later
+    begin = reader.pruned.until // TILE_WIDTH if reader.pruned is not None else 0  # before, not all can be asked
+    low, high = begin, (reader.size + TILE_WIDTH - 1) // TILE_WIDTH  # the first piece that begins at `moment` or later
     while low < high:
         middle = (low + high) // 2
         index = middle * TILE_WIDTH
@@ -35,4 +36,5 @@ def _first(reader: LedgerReader, moment: datetime) -> int:
             low = middle + 1
         else:
             high = middle
-    return max(0, low - 1) * TILE_WIDTH
+    # where nothing is left to compare with, what was kept is read from its beginning
+    return (low - 1) * TILE_WIDTH if low > begin else 0
