@@ -7,23 +7,25 @@ worse. Thieves' families are in none of what is fitted; a thief counts as caught
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.hydra_house import GROUP_HORIZON, calibrated_groups, measured_harvest, ring_of, smallest_p
 from bench.report import Report, main
 from bench.watch_bank import Bank, World, make_world, nearness
+from palladion.policy import WatchPolicy
 from palladion.redteam.people import ask, stranger
-from palladion.redteam.thieves import ring, thief
-from palladion.redteam.traffic import SimulatedClient, honest_organisations
-from palladion.watch.calibration import MEMBER_SIZES, Organisations, group_suprema
+from palladion.redteam.thieves import thief
+from palladion.redteam.traffic import SimulatedClient
+from palladion.watch.calibration import About, Calibration
 from palladion.watch.client import QUERIES_MIN
 from palladion.watch.conformal import Conformal
 from palladion.watch.coverage import Coverage
 from palladion.watch.features import REPEATS, Features
 from palladion.watch.instruments import Instruments
 from palladion.watch.scores import NormalScores
-from palladion.watch.suspicion import CORRELATION
 
 ALPHA = 0.0005
 RESAMPLES = 2000
@@ -46,11 +48,10 @@ class _Size:
     rings: int
 
 
-QUICK = _Size(rows=300, styles=60, fitted=150, clients=2000, horizon=128, organisations=100, thieves=40, rings=6)
+QUICK = _Size(rows=300, styles=60, fitted=150, clients=2000, horizon=128, organisations=400, thieves=40, rings=100)
 LONG = _Size(
     rows=1000, styles=500, fitted=1000, clients=10_000, horizon=1000, organisations=2000, thieves=1000, rings=200
 )
-GROUP_HORIZON = 128  # queries of each member: as many as a ring's account asks here
 
 # name, family, foreign rows?, share of the harvest, styled, queries within which, share to be caught, is that a bar
 CELLS: Sequence[tuple[str, str, bool, float, bool, int, float | None]] = (
@@ -75,7 +76,7 @@ CELLS: Sequence[tuple[str, str, bool, float, bool, int, float | None]] = (
     ("mixtures of pairs", "blend", False, 1.0, False, 100, None),
     ("in distribution", "in-distribution", False, 1.0, False, 100, None),
 )
-_RINGS: Sequence[tuple[str, str, bool, int, float | None]] = (
+_RINGS: Sequence[tuple[str, str, bool, int, float]] = (
     ("photographs", "foreign", True, 10, 99),
     ("drawn shapes", "foreign", False, 10, 99),
     ("pen strokes", "strokes", False, 30, 90),
@@ -99,7 +100,7 @@ def measure(report: Report) -> None:
     threshold = calibrated.threshold(ALPHA)
     for cell in CELLS:
         _add_thieves(report, world, instruments, threshold, size, generator, cell)
-    _add_rings(report, world, instruments, size, generator)
+    _add_rings(report, world, bank, instruments, size, generator)
 
 
 def reference(world: World, clients: int, generator: np.random.Generator) -> Features:
@@ -216,56 +217,26 @@ def _scores(world: World, instruments: Instruments, account: SimulatedClient) ->
 
 
 def _add_rings(
-    report: Report, world: World, instruments: Instruments, size: _Size, generator: np.random.Generator
+    report: Report, world: World, bank: Bank, instruments: Instruments, size: _Size, generator: np.random.Generator
 ) -> None:
-    """Linked accounts that hide a tenth of harvest each, against honest organisations of the same number."""
-    largest = max(MEMBER_SIZES)
-    groups = honest_organisations(
-        world.pool, size.organisations, largest, GROUP_HORIZON, generator, correlation=CORRELATION
-    )
-    by_size: dict[int, list[tuple[float, float]]] = {count: [] for count in MEMBER_SIZES}
-    for members in groups:
-        scores = [_scores(world, instruments, one) for one in members]
-        for count, suprema in group_suprema(instruments, scores).items():
-            by_size[count].append(suprema)
-    honest = Organisations(*(Conformal.fit(np.array(found)) for found in zip(*by_size[largest], strict=True)))
-    rate = max(0.001, honest.rate_min)
+    """Linked accounts that hide a tenth of harvest each, weighed as the watch weighs groups of their number."""
+    groups = calibrated_groups(bank, instruments, size.organisations, generator)
+    about = About("digits", 1, "0" * 64, True, size.horizon, GROUP_HORIZON, 0, datetime(2026, 1, 1, tzinfo=UTC))
+    calibration = Calibration(about, instruments, Conformal(np.zeros(1)), groups)
+    rate_min = max(found.rate_min for found in groups.values())
+    rate = max(WatchPolicy().alpha_campaign, rate_min)
     for name, family, foreign, accounts, bar in _RINGS:
-        caught = []
-        for _ in range(size.rings):
-            members = ring(
-                family,
-                world.pool,
-                accounts,
-                GROUP_HORIZON,
-                generator,
-                mix=0.1,
-                foreign=world.foreign if foreign else None,
-            )
-            caught.append(_suprema_of_ring(instruments, [_scores(world, instruments, one) for one in members]))
-        pooled, shares = np.array(caught).T
-        share = 100 * float((honest.p_values(pooled, shares) <= rate).mean())
+        rows = world.foreign if foreign else None
+        harvested = measured_harvest(world, instruments.features, family, rows, generator)
+        rings = (ring_of(bank, instruments, harvested, accounts, generator) for _ in range(size.rings))
+        p_values = np.array([smallest_p(calibration, members) for members in rings])
+        caught = int((p_values <= rate).sum())
         what = f"rings of {accounts} with a tenth of {name}, caught"
-        beside = (
-            f"{size.rings} rings, {GROUP_HORIZON} queries each, at {100 * rate:.2g} % of {size.organisations} groups"
-        )
-        if bar is None:
-            report.add(what, share, "%", reference=beside)
-        else:
-            report.at_least(what, share, "%", bar, reference=beside)
-
-
-def _suprema_of_ring(instruments: Instruments, members: Sequence[Rows]) -> tuple[float, float]:
-    """The largest statistics of accounts that ask in turns: of all scores pooled, and of atypical shares."""
-    scores = np.stack(members, axis=1).reshape(-1, members[0].shape[1])
-    counts = np.arange(1, len(scores) + 1)
-    asked = (counts[:, None] - 1 - np.arange(len(members))) // len(members) + 1  # (queries, members)
-    concentration = np.square(asked).sum(axis=1) / np.square(counts)
-    pooled = instruments.pooled.statistic(np.cumsum(scores[:, :-1], axis=0), counts, concentration)
-    asking = (counts[:, None] - 1) % len(members) == np.arange(len(members))
-    parts = instruments.shares.parts(np.cumsum(asking * scores[:, -1:], axis=0), asked)
-    shares = instruments.shares.statistic(parts.sum(axis=1))
-    return float(pooled[len(members) - 1 :].max()), float(shares[len(members) - 1 :].max())
+        beside = f"{caught} of {size.rings} rings, {GROUP_HORIZON} queries each, at {100 * rate:.2g} % of groups"
+        beside += f"; {size.organisations:,} honest organisations calibrate"
+        if rate_min <= 0.001:
+            beside += f"; at 0.1 %: {100 * float((p_values <= 0.001).mean()):.1f} %"
+        report.at_least(what, 100 * caught / size.rings, "%", bar, reference=beside)
 
 
 def _first(found: NDArray[np.bool_]) -> int:

@@ -20,7 +20,7 @@ from palladion.gate.contract import Contract
 from palladion.gate.disclosure import LEVELS, disclose
 from palladion.policy import WatchPolicy
 from palladion.redteam.extraction import fidelity
-from palladion.redteam.learners import fit
+from palladion.redteam.learners import STEPS, fit
 from palladion.redteam.people import ask, stranger
 from palladion.redteam.thieves import thief
 from palladion.registry.rows import Standing
@@ -42,7 +42,6 @@ from palladion.watch.scores import NormalScores
 ALPHA_WATCHED = 0.01
 OURS = "ours"
 EARLY = {"PRADA": 10, "MMD": 5}  # queries from which the form beside honest clients looks; published: 100 of each
-STOLEN = 1000  # queries of a thief whose student is measured
 LABELS = 10
 # name, family, foreign rows?
 _FAMILIES = (
@@ -67,10 +66,16 @@ class _Size:
     horizon: int
     thieves: int
     seeds: int
+    stolen: int  # queries of a thief whose student is measured
+    steps: int  # of that student
 
 
-QUICK = _Size(rows=300, fitted=60, calibrated=200, tested=50, horizon=128, thieves=4, seeds=1)
-LONG = _Size(rows=1000, fitted=300, calibrated=2000, tested=500, horizon=256, thieves=100, seeds=5)
+QUICK = _Size(
+    rows=300, fitted=60, calibrated=200, tested=50, horizon=128, thieves=3, seeds=1, stolen=300, steps=STEPS // 6
+)
+LONG = _Size(
+    rows=1000, fitted=300, calibrated=2000, tested=500, horizon=256, thieves=100, seeds=5, stolen=1000, steps=STEPS
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -250,11 +255,11 @@ def _add_fidelity(report: Report, world: World, instruments: Instruments, calibr
     with np.load(DATA / "mnist_test_4k.npz") as data:
         tests = data["x"].reshape(len(data["x"]), -1).astype(np.float64)
     truth = world.answers(tests.astype(np.float32))
-    for name, family, foreign in _FAMILIES[: 2 if report.quick else None]:
+    for name, family, foreign in _FAMILIES:
         stopped, free, answered = list[float](), list[float](), list[int]()
         for seed in range(size.seeds):
             generator = np.random.default_rng((report.seed, seed))
-            rows = thief(family, world.pool, STOLEN, generator, foreign=world.foreign if foreign else None).rows
+            rows = thief(family, world.pool, size.stolen, generator, foreign=world.foreign if foreign else None).rows
             flat = rows.reshape(len(rows), -1).astype(np.float64)
             answers = world.answers(flat.astype(np.float32))
             given = _disclosed(instruments, calibrated, flat, answers, size.horizon)
@@ -263,13 +268,15 @@ def _add_fidelity(report: Report, world: World, instruments: Instruments, calibr
                 if not len(targets):
                     found.append(0.0)
                     continue
-                student = fit(flat[: len(targets)], targets, "probabilities", np.random.default_rng((seed, 1)))
+                student = fit(
+                    flat[: len(targets)], targets, "probabilities", np.random.default_rng((seed, 1)), steps=size.steps
+                )
                 found.append(fidelity(student.answers(tests), truth, "probabilities"))
-        suspended = sum(count < STOLEN for count in answered)
+        suspended = sum(count < size.stolen for count in answered)
         beside = (
             f"{min(stopped):.3f} to {max(stopped):.3f}; {suspended} of {size.seeds} suspended, after a median of "
-            f"{np.median(answered):.0f} answers ({min(answered)} to {max(answered)}); undefended, {STOLEN:,} answers: "
-            f"{np.median(free):.3f} ({min(free):.3f} to {max(free):.3f})"
+            f"{np.median(answered):.0f} answers ({min(answered)} to {max(answered)}); undefended, {size.stolen:,} "
+            f"answers: {np.median(free):.3f} ({min(free):.3f} to {max(free):.3f}); {size.steps:,} steps"
         )
         report.add(f"student when the watch is done: {name}", float(np.median(stopped)), "fidelity", reference=beside)
 

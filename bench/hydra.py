@@ -18,11 +18,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.hydra_crowd import ASTRAY, TOKEN_ACCOUNTS, Account, make_crowd, rates
-from bench.hydra_house import ALPHA, House, Rows, Size, honest_accounts, make_house, ring_accounts
+from bench.hydra_house import (
+    ALPHA,
+    House,
+    Rows,
+    Size,
+    honest_accounts,
+    make_house,
+    organisation,
+    ring_accounts,
+    smallest_p,
+)
 from bench.report import Report, main
 from palladion.watch.calibration import client_supremum
 from palladion.watch.campaigns import Group, p_values
-from palladion.watch.links import Links
+from palladion.watch.links import ADDRESS, Links, Shown
 from palladion.watch.residents import Residents, Unshelved
 from palladion.watch.scratch import Scratch
 
@@ -30,14 +40,16 @@ REQUEST = 10  # queries
 WITHIN = 0.1  # of the ring's queries, before which it should be named
 RING_SHARE, HONEST_SHARE = 90.0, 0.1  # percent: of the ring in one component, and of all honest accounts in it
 UPDATE_US = 20.0
+LINK_MS = 20.0  # that the longest update of a link may take: the gate's loop stands still meanwhile
+GROUP_SIZES, CORRELATIONS, NAMED = (2, 3, 5, 10, 20, 50, 100), (0.0, 0.1, 0.3), 0.01
 MIB = 1 << 20
 
 
-QUICK = Size(ring=80, honest=400, queries=100, rows=300, styles=20, fitted=60, organisations=120, clients=100)
+QUICK = Size(ring=80, honest=400, queries=100, rows=300, styles=20, fitted=60, organisations=120, clients=100, groups=5)
 LONG = Size(
     ring=int(os.environ.get("PALLADION_BENCH_RING", "2400")),
     honest=int(os.environ.get("PALLADION_BENCH_HONEST", "20000")),
-    queries=670, rows=1000, styles=200, fitted=500, organisations=2000, clients=1000,
+    queries=670, rows=1000, styles=200, fitted=500, organisations=2000, clients=1000, groups=200,
 )  # fmt: skip
 
 
@@ -89,6 +101,8 @@ def measure(report: Report) -> None:
         if row.barred:
             _add_costs(report, stream)
     _add_structure(report, size)
+    _add_parting(report, size)
+    _add_honest_groups(report, house, generator)
 
 
 # 1. the campaign
@@ -313,6 +327,51 @@ def _add_links(report: Report, name: str, crowd: Sequence[Account], size: Size) 
         reference=f"{honest[root]} honest in it; the most honest in any: {largest}; longest update "
         f"{1e3 * slowest:.1f} ms",
     )  # fmt: skip
+
+
+def _add_parting(report: Report, size: Size) -> None:
+    """How long the loop stands still when two halves of a large group were held together by one network alone."""
+    links, half, slowest, updates = Links(), size.honest // 2, 0.0, 0
+    for account in range(2 * half):
+        place = account // 10
+        links.show(f"c{account}", f"c{account}", Shown(ADDRESS, f"10.{place >> 8}.{place & 255}.1"))
+        if account % 10 == 0 and account not in {0, half}:
+            links.show(f"c{account}", f"c{account}", Shown(ADDRESS, f"10.{place - 1 >> 8}.{place - 1 & 255}.1"))
+    both = ["c5", f"c{half + 5}", *(f"x{number}" for number in range(TOKEN_ACCOUNTS - 1))]
+    for name in both:
+        links.show(name, name, Shown(ADDRESS, "192.0.2.1"))
+    while links.parting:
+        began = time.thread_time()
+        links.show("c0", "c0", Shown(ADDRESS, "10.0.0.1"))
+        slowest, updates = max(slowest, time.thread_time() - began), updates + 1
+    parts = sorted(len(links.organisations(links.root(name))) for name in both[:2])
+    report.at_most(
+        f"longest update of a link while {2 * half:,} linked accounts are parted", 1e3 * slowest, "ms CPU", LINK_MS,
+        reference=f"into {parts[0]:,} and {parts[1]:,}, after {updates} updates; the group is judged whole meanwhile",
+    )  # fmt: skip
+
+
+# 3. honest groups
+
+
+def _add_honest_groups(report: Report, house: House, generator: np.random.Generator) -> None:
+    """How often honest groups are unusual, by their size and by how much their members have in common."""
+    calibration, count = house.calibration, house.size.groups
+    rate = max(NAMED, house.rate)
+    for correlation in CORRELATIONS:
+        found: dict[int, list[float]] = {members: [] for members in GROUP_SIZES}
+        for _ in range(count):
+            everybody = organisation(
+                house.bank, calibration.instruments, max(GROUP_SIZES), generator, correlation=correlation
+            )
+            for members in GROUP_SIZES:
+                found[members].append(smallest_p(calibration, everybody[:members]))
+        for members, smallest in found.items():
+            named = sum(value <= rate for value in smallest)
+            report.add(
+                f"honest groups of {members} whose members correlate by {correlation} with p <= {rate:.2g}",
+                100 * named / count, "%", reference=f"{named} of {count}",
+            )  # fmt: skip
 
 
 def _resident() -> int:

@@ -1,5 +1,6 @@
 """What a campaign is weighed by and made of: a bank of measured queries, who calibrates, and the scores of accounts."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -10,6 +11,7 @@ from bench.watch_bank import Bank, World, make_world, nearness
 from palladion.redteam.harvests import harvest
 from palladion.redteam.people import Organisation, Person, ask, stranger
 from palladion.watch.calibration import MEMBER_SIZES, About, Calibration, Organisations, client_supremum, group_suprema
+from palladion.watch.client import QUERIES_MIN
 from palladion.watch.conformal import Conformal
 from palladion.watch.coverage import Coverage
 from palladion.watch.features import REPEATS, Features
@@ -36,6 +38,7 @@ class Size:
     fitted: int
     organisations: int
     clients: int
+    groups: int  # honest ones of each size
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,37 +75,80 @@ def make_house(size: Size, generator: np.random.Generator) -> House:
         client_supremum(instruments, instruments.score_features(item), size.queries)
         for _, item in bank.clients(size.clients, size.queries, generator)
     ]
-    by_size: dict[int, list[tuple[float, float]]] = {count: [] for count in MEMBER_SIZES}
-    for _ in range(size.organisations):
-        for count, suprema in group_suprema(instruments, _organisation(bank, instruments, generator)).items():
-            by_size[count].append(suprema)
-    groups = {
-        count: Organisations(*(Conformal.fit(np.array(of)) for of in zip(*found, strict=True)))
-        for count, found in by_size.items()
-    }
+    groups = calibrated_groups(bank, instruments, size.organisations, generator)
     about = About("digits", 1, "0" * 64, True, size.queries, GROUP_HORIZON, 0, datetime(2026, 1, 1, tzinfo=UTC))
     harvests = {
-        "photographs": _harvest(world, features, "foreign", world.foreign, generator),
-        "pen strokes": _harvest(world, features, "strokes", None, generator),
+        "photographs": measured_harvest(world, features, "foreign", world.foreign, generator),
+        "pen strokes": measured_harvest(world, features, "strokes", None, generator),
     }
     return House(size, bank, Calibration(about, instruments, Conformal.fit(np.array(alone)), groups), harvests)
 
 
-def _organisation(bank: Bank, instruments: Instruments, generator: np.random.Generator) -> list[Rows]:
-    """The scores of ten colleagues, whose styles and habits have `CORRELATION` of their variance in common."""
-    common, style = Organisation(bank.pool, CORRELATION, generator), int(generator.integers(bank.styles))
+def calibrated_groups(
+    bank: Bank, instruments: Instruments, count: int, generator: np.random.Generator
+) -> dict[int, Organisations]:
+    """What so many honest organisations say of groups, by size."""
+    by_size: dict[int, list[tuple[float, float]]] = {members: [] for members in MEMBER_SIZES}
+    for _ in range(count):
+        found = organisation(bank, instruments, max(MEMBER_SIZES), generator)
+        for members, suprema in group_suprema(instruments, found).items():
+            by_size[members].append(suprema)
+    return {
+        members: Organisations(*(Conformal.fit(np.array(of)) for of in zip(*found, strict=True)))
+        for members, found in by_size.items()
+    }
+
+
+def organisation(
+    bank: Bank,
+    instruments: Instruments,
+    members: int,
+    generator: np.random.Generator,
+    *,
+    correlation: float = CORRELATION,
+) -> list[Rows]:
+    """The scores of colleagues, whose styles and habits have `correlation` of their variance in common."""
+    common, style = Organisation(bank.pool, correlation, generator), int(generator.integers(bank.styles))
     found = []
-    for _ in range(max(MEMBER_SIZES)):
-        # two members both have the common style with probability CORRELATION
-        same = generator.random() < CORRELATION**0.5
+    for _ in range(members):
+        # two members both have the common style with probability `correlation`
+        same = generator.random() < correlation**0.5
         own = style if same else int(generator.integers(bank.styles))
         found.append(instruments.score_features(bank.client(own, common.member(), GROUP_HORIZON, generator)))
     return found
 
 
-def _harvest(
+def ring_of(
+    bank: Bank, instruments: Instruments, harvested: tuple[Rows, Rows], members: int, generator: np.random.Generator
+) -> list[Rows]:
+    """The scores of accounts that have nothing in common but `HARVEST` of their queries, dealt out to them in turn."""
+    stolen, found = round(HARVEST * GROUP_HORIZON), []
+    dealt = generator.permutation(len(harvested[0]))[: stolen * members]
+    for account in range(members):
+        style = int(generator.integers(bank.styles))
+        features = _mixed(bank, style, GROUP_HORIZON, harvested, dealt[account::members], generator)
+        found.append(instruments.score_features(features))
+    return found
+
+
+def smallest_p(calibration: Calibration, members: Sequence[Rows]) -> float:
+    """The smallest p-value that a group has in one epoch, whose members ask in turns; weighed as the watch does it."""
+    scores = np.concatenate(members)
+    turns = np.concatenate([np.arange(len(found)) for found in members])
+    who = np.repeat(np.arange(len(members)), [len(found) for found in members])
+    order = np.lexsort((who, turns))
+    scores, asking = scores[order], who[order][:, None] == np.arange(len(members))
+    asked, counts = np.cumsum(asking, axis=0), np.arange(1, len(scores) + 1)
+    shares = calibration.shares.parts(np.cumsum(asking * scores[:, -1:], axis=0), asked).sum(axis=1)
+    sums, squares = np.cumsum(scores, axis=0), np.square(asked).sum(axis=1)
+    # from when everybody has asked once: before, it is another group
+    return float(calibration.group_p_values(sums, counts, squares, shares)[max(QUERIES_MIN, len(members)) - 1 :].min())
+
+
+def measured_harvest(
     world: World, features: Features, family: str, foreign: NDArray[np.float32] | None, generator: np.random.Generator
 ) -> tuple[Rows, Rows]:
+    """The features and coordinates of what a family of thieves asks."""
     rows = harvest(family, world.pool, 5000, foreign, generator)
     return features.measure(rows.astype(np.float64), world.answers(rows))
 
@@ -120,15 +166,28 @@ def honest_accounts(house: House, generator: np.random.Generator) -> list[NDArra
 def ring_accounts(house: House, family: str, generator: np.random.Generator) -> list[NDArray[np.float32]]:
     """The scores of each account's queries: its harvest, rows of one pool dealt out, among honest ones of its style."""
     bank, queries = house.bank, house.size.queries
-    odd, odd_coordinates = house.harvests[family]
+    harvested = house.harvests[family]
     stolen, found = round(HARVEST * queries), []
     for account in range(house.size.ring):
-        # a program that repeats itself or sends junk would only be easier to see
-        person: Person = replace(stranger(bank.pool, generator), duplicates=0.0, junk=0.0)
-        plain, coordinates = bank.asked(int(generator.integers(bank.styles)), person, queries - stolen, generator)
-        dealt = (account * stolen + np.arange(stolen)) % len(odd)
-        order = generator.permutation(len(plain) + stolen)
-        features = np.concatenate([plain, odd[dealt]])[order]
-        features[:, REPEATS] = nearness(np.concatenate([coordinates, odd_coordinates[dealt]])[order])
-        found.append(house.scores(features))
+        dealt = (account * stolen + np.arange(stolen)) % len(harvested[0])
+        style = int(generator.integers(bank.styles))
+        found.append(house.scores(_mixed(bank, style, queries, harvested, dealt, generator)))
     return found
+
+
+def _mixed(
+    bank: Bank,
+    style: int,
+    queries: int,
+    harvested: tuple[Rows, Rows],
+    dealt: NDArray[np.int64],
+    generator: np.random.Generator,
+) -> Rows:
+    """The features of what an account of that style asks, the rows of a harvest dealt to it among them."""
+    # a program that repeats itself or sends junk would only be easier to see
+    person: Person = replace(stranger(bank.pool, generator), duplicates=0.0, junk=0.0)
+    plain, coordinates = bank.asked(style, person, queries - len(dealt), generator)
+    order = generator.permutation(len(plain) + len(dealt))
+    features = np.concatenate([plain, harvested[0][dealt]])[order]
+    features[:, REPEATS] = nearness(np.concatenate([coordinates, harvested[1][dealt]])[order])
+    return features

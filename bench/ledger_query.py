@@ -65,9 +65,12 @@ def _ask(report: Report, index: Index, directory: Path, size: int, generator: ra
     }
     runs = {name: _answer(index, directory, made) for name, made in questions.items()}
     for name, timing in interleaved(runs, repeats=9, wall=True).items():
-        report.at_most(
-            f"{name} newest {ASKED}, each with its proof", timing.median, "s wall time", 1.0, reference=timing.noise
-        )
+        what = f"{name} newest {ASKED}, each with its proof"
+        if "digest" in name:
+            # none has it, so each of that client's entries is read, from a bundle of its own
+            report.add(what, timing.median, "s wall time", reference=timing.noise)
+        else:
+            report.at_most(what, timing.median, "s wall time", 1.0, reference=timing.noise)
 
 
 def _answer(index: Index, directory: Path, made: Callable[[], Question]) -> Callable[[], object]:

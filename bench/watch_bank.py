@@ -8,11 +8,12 @@ are taken over styles.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from palladion.redteam.learners import Student, fit
+from palladion.redteam.learners import fit
 from palladion.redteam.people import Person, ask, draw, stranger
 from palladion.redteam.pool import Pool
 from palladion.redteam.styles import apply_style, segment_weights
@@ -25,17 +26,29 @@ RING_ROWS = 128  # whose distances are measured at once: more only take more mem
 Rows = NDArray[np.float64]
 
 
+class Victim(Protocol):
+    """What is stolen."""
+
+    def answers(self, rows: Rows) -> Rows:
+        """The class probabilities (rows, classes) of flat rows (rows, inputs)."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class World:
     """A victim, the rows that honest clients draw from, and rows of another kind that a thief holds."""
 
-    victim: Student
+    victim: Victim
     pool: Pool
     foreign: NDArray[np.float32]
 
     def answers(self, rows: NDArray[np.float32]) -> Rows:
         """The victim's class probabilities (rows, classes)."""
         return self.victim.answers(rows.reshape(len(rows), -1).astype(np.float64))
+
+    def labels(self, rows: NDArray[np.float32]) -> NDArray[np.int64]:
+        """The classes (rows,) that the victim names."""
+        return np.asarray(self.answers(rows).argmax(axis=1), np.int64)
 
 
 def make_world(generator: np.random.Generator, *, rows: int) -> World:

@@ -7,7 +7,7 @@ judged have the same tasks and no text in common.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import numpy as np
@@ -16,7 +16,7 @@ from bench.mark_subjects import DATA
 from bench.report import SEED, Report, Row, interleaved, main
 from bench.watch_text_mmd import compare
 from palladion.redteam.distillers import FAMILIES, distiller
-from palladion.redteam.manners import Manner, stranger
+from palladion.redteam.manners import FRONT_END_TASKS, front_end
 from palladion.redteam.prompts import Prompts, read_prompts
 from palladion.redteam.talk import honest_talkers, talker
 from palladion.watch.calibration import About
@@ -26,6 +26,7 @@ from palladion.watch.rows import Rows
 from palladion.watch.text.calibration import TextCalibration, calibrate_texts, client_statistics
 from palladion.watch.text.instruments import SCORES, TextInstruments
 from palladion.watch.text.memory import TextMemory
+from palladion.watch.text.memory import measure as measured
 from palladion.watch.text.query import Conversation, Query
 
 FILE = "prompts_200_tasks.jsonl.gz"
@@ -34,7 +35,7 @@ ALPHAS = (0.01, 0.005)
 WITHIN = (20, 50, 100, 200, 500)
 MIXES = (1.0, 0.5, 0.3, 0.1)
 MEDIAN_BAR, COST_BAR_US = 100, 150
-BROAD = (13, 40)  # tasks of honest accounts that the simulator leaves out
+FRONT_ENDS = 0.02  # share of broad accounts in a calibration that counts them as honest
 UNSEEN = "narrow"  # nothing in its texts gives it away, on purpose
 HEAD_BYTES = 128  # counts, times and sizes beside sums, memory and bitmap
 TOGETHER = 32
@@ -67,16 +68,21 @@ def measure(report: Report) -> None:
     calibration = _calibrated(before, size, generator)
     _honest(report, calibration, later, size, generator)
     _harvests(report, calibration, prompts.halves()[1], later, size, generator)
+    _front_ends(report, (before, later), prompts.halves()[1], size, generator)
     _cost(report, calibration.instruments, later, generator)
     compare(report, prompts, generator, quick=report.quick)
 
 
-def _calibrated(prompts: Prompts, size: _Size, generator: np.random.Generator) -> TextCalibration:
+def _calibrated(
+    prompts: Prompts, size: _Size, generator: np.random.Generator, *, front_ends: float = 0.0
+) -> TextCalibration:
     created = datetime(2026, 1, 1, tzinfo=UTC)
     about = About("bench", 1, "00" * 32, True, size.queries, size.queries, SEED, created)
-    fitting = [_told(made.conversation) for made in honest_talkers(prompts, size.fitted, size.queries, generator)]
-    clients = (_told(made.conversation) for made in honest_talkers(prompts, size.clients, size.queries, generator))
-    return calibrate_texts(about, fitting, clients, [], generator)
+    fitting, clients = (
+        (_told(made.conversation) for made in honest_talkers(prompts, count, size.queries, generator, front_ends=share))
+        for count, share in ((size.fitted, 0.0), (size.clients, front_ends))
+    )
+    return calibrate_texts(about, list(fitting), clients, [], generator)
 
 
 def _honest(
@@ -85,7 +91,7 @@ def _honest(
     made = honest_talkers(prompts, size.judged, size.queries, generator)
     kinds: dict[str, Iterable[Conversation]] = {
         "honest clients": (each.conversation for each in made),
-        f"broad honest clients ({BROAD[0]} to {BROAD[1]} tasks)": _broad(prompts, size, generator),
+        f"broad honest clients ({FRONT_END_TASKS[0]} to {FRONT_END_TASKS[1]} tasks)": _broad(prompts, size, generator),
     }
     for kind, conversations in kinds.items():
         firsts = [_caught(calibration, conversation) for conversation in conversations]
@@ -106,12 +112,29 @@ def _honest(
 
 def _broad(prompts: Prompts, size: _Size, generator: np.random.Generator) -> Iterable[Conversation]:
     for number in range(size.broad):
-        count = min(int(generator.integers(BROAD[0], BROAD[1] + 1)), len(prompts.names))
-        tasks = tuple(generator.permutation(len(prompts.names))[:count].tolist())
-        shares = tuple(generator.dirichlet([1.0] * count).tolist())
-        manner: Manner = replace(stranger(prompts, generator), tasks=(tasks, shares))
-        name = f"broad-{number}"
+        name, manner = f"broad-{number}", front_end(prompts, generator)
         yield talker(prompts, manner, size.queries, generator, name=name, organisation=name).conversation
+
+
+def _front_ends(
+    report: Report,
+    homes: tuple[Prompts, Prompts],
+    prompts: Prompts,
+    size: _Size,
+    generator: np.random.Generator,
+) -> None:
+    """What it would cost to count broad accounts among the honest clients that are calibrated on."""
+    before, later = homes
+    calibration, alpha = _calibrated(before, size, generator, front_ends=FRONT_ENDS), ALPHAS[0]
+    kind = f"with {100 * FRONT_ENDS:g} % of such accounts among those calibrated on"
+    disturbed = [_caught(calibration, each)[alpha] < NEVER for each in _broad(later, size, generator)]
+    report.add(f"{kind}: broad honest clients with p ≤ {100 * alpha:g} %", 100 * float(np.mean(disturbed)), "%")
+    for family in FAMILIES:
+        thieves = [
+            distiller(family, prompts, size.queries, generator, cover=later).conversation for _ in range(size.thieves)
+        ]
+        caught = [_caught(calibration, each)[alpha] < NEVER for each in thieves]
+        report.add(f"{kind}: {family}, 100 % harvest: caught", 100 * float(np.mean(caught)), "%")
 
 
 def _harvests(
@@ -184,15 +207,13 @@ def _cost(report: Report, instruments: TextInstruments, prompts: Prompts, genera
     def asked(size: int) -> None:
         at = next(left)
         for start in range(0, len(clients), size):
-            places = range(start, start + size)
-            measured = [clients[place].measure(features, texts[place][at : at + 1])[0] for place in places]
-            _weigh(instruments, np.concatenate(measured))
+            requests = [(clients[place], texts[place][at : at + 1]) for place in range(start, start + size)]
+            _weigh(instruments, measured(features, requests).features)
 
     def vectors() -> None:
         at = next(left)
-        for queries in texts:
-            looked = features.hashing.looked_at(queries[at].text)
-            features.hashing.vector(looked) @ features.directions
+        looked = [features.hashing.looked_at(queries[at].text) for queries in texts]
+        features.hashing.vectors(looked) @ features.directions
 
     runs: dict[str, Callable[[], object]] = {"1": lambda: asked(1), "32": lambda: asked(TOGETHER), "reference": vectors}
     times = interleaved(runs, repeats=repeats)

@@ -12,11 +12,12 @@ import pytest
 from palladion.errors import NotFoundError, PalladionError, StorageError
 from palladion.ledger.record import Record, decode_record
 from palladion.ledger.writer import Ledger
-from palladion.lifecycle.open import find_version
+from palladion.lifecycle.open import find_version, open_version
 from palladion.lifecycle.protect import protect
+from palladion.model.run import open_session
 from palladion.policy import RoutePolicy
 from palladion.redteam import calibrate as module
-from palladion.redteam.calibrate import Plan, calibrate_version
+from palladion.redteam.calibrate import Plan, calibrate_session, calibrate_version
 from palladion.redteam.validation import Validation
 from palladion.registry import CalibrationRow
 from palladion.watch import features
@@ -124,27 +125,91 @@ def test_a_version_that_is_not_promoted_can_be_calibrated_by_its_number(made: Ma
     assert calibration.about.content == find_version(made.installation, "fraud@2").content_digest
 
 
-def test_recorded_clients_are_used_where_they_support_the_promise(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recorded_clients_are_all_that_is_used_where_they_support_the_promise(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "REAL_CLIENTS_MIN", 20)
 
     few, enough = run(made, validation(390, clients=39)), run(made, validation(400, clients=40))
 
-    assert (few.about.simulated, few.about.clients) == (True, 24)
+    # 39: 9 are fitted to and 11 more, because 10 have only 100 rows; to each half as many simulated ones as make a fit
+    assert (few.about.simulated, few.about.fitted_recorded, few.about.clients) == (False, 20, 19)
+    assert few.about.fitted == 20 + 2 * 20
     assert (enough.about.simulated, enough.about.fitted, enough.about.clients) == (False, 20, 20)
+    assert (enough.about.fitted_recorded, enough.about.recorded) == (20, 40)
     assert enough.about.organisations == 4
 
 
-def test_recorded_clients_who_ask_the_same_over_and_over_do_not_count(
-    made: Made, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "REAL_CLIENTS_MIN", 20)
-    data = validation(480, clients=48)
-    monitored = data.rows.copy()
-    for client in range(9):
-        monitored[client::48] = monitored[client]  # a health check
+def test_from_twenty_recorded_clients_on_thresholds_are_theirs(made: Made) -> None:
+    nineteen, twenty = run(made, validation(40 * 19, clients=19)), run(made, validation(40 * 20, clients=20))
 
-    assert not run(made, data).about.simulated
-    assert run(made, replace(data, rows=monitored)).about.simulated
+    assert (nineteen.about.kind, nineteen.about.clients, nineteen.about.recorded) == ("simulated", 24, 0)
+    assert (twenty.about.kind, twenty.about.clients, twenty.about.recorded) == ("few real", 15, 20)
+    assert twenty.clients.rate_min == 1 / 16
+    assert twenty.about.fitted_recorded == 5
+
+
+def test_few_recorded_clients_with_hardly_any_rows_are_not_simulated_from(made: Made) -> None:
+    # of 24 clients with 8 rows, 25 would have to be fitted to
+    about = run(made, validation(24 * 8, clients=24)).about
+
+    assert (about.kind, about.fitted_recorded) == ("simulated", 0)
+
+
+def test_rows_of_clients_who_give_thresholds_change_nothing_that_is_fitted(made: Made) -> None:
+    data = validation(40 * 20, clients=20)
+    order = np.random.default_rng(PLAN.seed).permutation(20)
+    changed = data.rows.copy()
+    for client in order[5:]:
+        changed[client::20] *= 1.5
+    whole, other = run(made, data), run(made, replace(data, rows=changed))
+
+    for name in ("centre", "low", "high", "directions"):
+        np.testing.assert_array_equal(
+            getattr(whole.instruments.features, name), getattr(other.instruments.features, name)
+        )
+    np.testing.assert_array_equal(whole.instruments.effects.between, other.instruments.effects.between)
+    assert (whole.clients.suprema != other.clients.suprema).any()
+
+
+def test_few_recorded_clients_who_asked_for_epochs_are_held_against_their_past(made: Made) -> None:
+    told: list[str] = []
+    data = validation(26 * 40, clients=26)
+
+    long = run(made, data, progress=lambda _done, _total, stage="": told.append(stage))
+    short = run(made, replace(data, rows=data.rows[: 26 * 31], clients=np.arange(26 * 31) % 26))
+
+    assert long.past is not None
+    assert (long.about.clients, len(long.past.clients.suprema)) == (20, 20)
+    assert told.count("later epochs") == 20
+    assert short.about.kind == "few real"
+    assert short.past is None
+    assert decode_calibration(encode_calibration(long), what="it").past is not None
+
+
+def test_a_caller_who_needs_more_recorded_clients_says_so(made: Made) -> None:
+    with open_version(made.installation, "fraud") as opened:
+        session, version = open_session(opened.model), opened.version
+    settings: dict[str, Any] = {"route": RoutePolicy(model="fraud"), "actor": ACTOR, "progress": quiet}
+    data = validation(40 * 20, clients=20)
+    kinds_made = []
+    for real_min in (15, 16):
+        made.clock.advance(timedelta(seconds=1))
+        calibration, _, _ = calibrate_session(
+            made.installation, version, session, data, PLAN, real_min=real_min, **settings
+        )
+        kinds_made.append(calibration.about.kind)
+
+    assert kinds_made == ["few real", "simulated"]
+
+
+def test_recorded_clients_who_ask_the_same_over_and_over_do_not_count(made: Made) -> None:
+    data = validation(20 * 40, clients=20)
+    monitored = data.rows.copy()
+    monitored[7::20] = monitored[7]  # a health check
+
+    assert run(made, data).about.kind == "few real"
+    assert run(made, replace(data, rows=monitored)).about.kind == "simulated"
 
 
 def test_of_recorded_clients_only_the_first_epoch_counts(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:

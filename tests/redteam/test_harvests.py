@@ -142,6 +142,15 @@ def test_a_short_augmentation_is_not_all_seeds() -> None:
     assert same_rows(rows_of("jbda", NORMAL, 20), NORMAL) == 5
 
 
+def test_an_augmentation_whose_seeds_were_asked_before_is_synthetic_from_the_first_row_on() -> None:
+    asked = rows_of("augmentation", FINE, 120)
+
+    assert same_rows(asked, FINE) == 0
+    # the first round is one step away from seeds of the pool
+    away = np.abs(asked[:30, None] - FINE.flat).max(axis=2).min(axis=1)
+    np.testing.assert_allclose(away, harvests.JBDA_STEP_OF_RANGE, atol=1e-6)
+
+
 def test_augmentation_moves_whole_numbers_by_chance_and_without_bias() -> None:
     flags = (np.random.default_rng(0).random((400, 20)) < 0.5).astype(np.float32)
     pool = Pool(flags, np.zeros(400, np.int64))

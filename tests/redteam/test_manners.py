@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from palladion.redteam import manners
-from palladion.redteam.manners import REASONS, Household, Manner, junk, mistyped, stranger
+from palladion.redteam.manners import FRONT_END_TASKS, REASONS, Household, Manner, front_end, junk, mistyped, stranger
 from palladion.watch.text.query import DEFAULTS
 from tests.watch.text import talk
 
@@ -72,6 +72,19 @@ def test_further_tasks_are_often_on_the_first_ones_source() -> None:
     assert found == pytest.approx(manners.SAME_SOURCE, abs=0.1), f"seed {SEED}"
 
 
+def test_a_front_end_asks_about_nearly_everything_and_is_otherwise_a_client_like_any_other() -> None:
+    generator, prompts = np.random.default_rng(SEED), talk.prompts()
+    found = [front_end(prompts, generator) for _ in range(200)]
+
+    # there are no more than twelve tasks
+    assert all(sorted(each.tasks[0]) == list(range(12)) for each in found)
+    assert all(sum(each.tasks[1]) == pytest.approx(1) for each in found)
+    assert share([each.frame is not None for each in found]) == pytest.approx(manners.PROGRAMS, abs=0.14), (
+        f"seed {SEED}"
+    )
+    assert FRONT_END_TASKS[0] == manners.TASKS[-1][1] + 1
+
+
 def manner(**traits: Any) -> Manner:
     usual: dict[str, Any] = {
         "tasks": ((0,), (1.0,)), "frame": None, "lower_case": False, "typos": 0.0, "reasoning": ("", 0.0),
@@ -117,7 +130,7 @@ def test_hours_are_those_of_the_schedule() -> None:
     assert ((hour[0.7] >= 1) & (hour[0.7] <= 6)).all()
 
 
-@pytest.mark.parametrize(("correlation", "alike"), [(0.0, 0.0), (1.0, 1.0), (0.5, 0.25)])
+@pytest.mark.parametrize(("correlation", "alike"), [(0.0, 0.0), (1.0, 1.0), (0.5, 0.5), (0.2, 0.2)])
 def test_members_have_traits_in_common_as_often_as_was_asked(correlation: float, alike: float) -> None:
     generator, found = np.random.default_rng(SEED), []
     for _ in range(200):

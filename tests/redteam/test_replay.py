@@ -3,14 +3,16 @@
 from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
 
-from palladion.errors import FormatError
+from palladion.errors import FormatError, PolicyError
 from palladion.gate.problems import Problem
+from palladion.lifecycle.decoys import add_decoy_rows
 from palladion.policy import ContractPolicy, RoutePolicy
 from palladion.redteam import replay as replay_module
 from palladion.redteam.answering import open_subject
@@ -18,8 +20,9 @@ from palladion.redteam.replay import Roster, of_model
 from palladion.registry import Client
 from palladion.watch.recorded import Recorded
 from palladion.watch.replay import Outcome, differences
+from palladion.watch.watch import Watch
 from tests.gate.gates import MODEL, OTHER_MODEL, House, make_house
-from tests.lifecycle.installations import NOW
+from tests.lifecycle.installations import ACTOR, NOW
 
 from .recordings import ENFORCE, WATCHING, Line, asked, calibrate_house, replayed, replayed_by, traffic
 
@@ -75,6 +78,60 @@ def test_a_replay_says_what_the_gate_said(house: House, name: str, mode: str) ->
     assert turns(found) == sorted(gate.turns, key=lambda item: (item[2], item[0]))
     assert found.withheld == Counter(kind for kind in gate.ended if kind)
     assert gate.turns, "this traffic disturbs nobody, so that the two cannot differ"
+
+
+@pytest.mark.parametrize("mode", ["enforce", "observe"])
+def test_a_replay_refuses_the_queries_that_the_gate_refused(house: House, mode: str) -> None:
+    route = RoutePolicy(model=MODEL, mode=mode, abstain=0.01)  # type: ignore[arg-type]
+    sections = {"watch": {**WATCHING, "alpha_suspected": 0.001}, "limits": {"information_per_day": 40}}
+    lines = [Line(line.seconds + 600 * number, line.client, line.inputs) for number, line in enumerate(traffic())]
+    gate = asked(house, house.with_policy(route, **sections), lines)
+    found = replayed(house.with_policy(route, **sections), recorded(lines))
+    assert found.withheld == Counter(kind for kind in gate.ended if kind)
+    assert turns(found) == sorted(gate.turns, key=lambda item: (item[2], item[0]))
+    if mode == "enforce":
+        assert found.unlike == found.withheld["atypical-input"] > 20
+    else:
+        assert found.unlike > 20
+        assert "atypical-input" not in found.withheld
+    # it is said of the traffic, and of no client
+    assert found.disturbed_answers == 0
+    honest, thief = found.courses
+    assert honest.unlike < thief.unlike
+
+
+def test_steps_begin_later_where_the_policy_puts_them_off_and_never_sooner(house: House) -> None:
+    watch = {**WATCHING, "degrade_after": 8, "suspend_after": 16}
+    at_once, later = (
+        replayed(house.with_policy(ENFORCE, watch={**watch, "onset_spread": spread}), recorded(traffic(requests=200)))
+        for spread in (0.0, 1.0)
+    )
+    begun = [{turn.standing: turn.queries for turn in found.courses[1].turns} for found in (at_once, later)]
+    assert "suspended" in begun[0].keys() & begun[1].keys()
+    assert all(begun[1][standing] >= begun[0][standing] for standing in begun[0].keys() & begun[1].keys())
+
+
+def test_gate_and_replay_put_steps_off_by_the_same_key(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys: list[bytes] = []
+    monkeypatch.setattr(Watch, "draw_onsets", lambda _, key: keys.append(key))
+    installation = house.with_policy(ENFORCE, watch=WATCHING)
+    asked(house, installation, traffic(requests=2))
+    replayed(house.with_policy(ENFORCE, watch=WATCHING), recorded(traffic(requests=2)))
+    assert keys == [house.root.derive("onsets")] * 2
+
+
+def test_what_would_be_refused_is_a_difference_between_two_policies(house: House) -> None:
+    before, after = (
+        replayed(house.with_policy(RoutePolicy(model=MODEL, abstain=share), watch=WATCHING), recorded(traffic()))
+        for share in (0.0, 0.01)
+    )
+    assert (before.unlike, after.unlike > 20) == (0, True)
+    assert "globex/globex" in {item.client for item in differences(before, after)}
+
+
+def test_a_replay_wants_a_share_that_the_calibration_supports(house: House) -> None:
+    with pytest.raises(PolicyError, match="no share below"):
+        replayed(house.with_policy(RoutePolicy(model=MODEL, abstain=0.0001)), recorded(traffic()))
 
 
 def test_the_honest_are_left_alone_and_the_thief_is_found(house: House) -> None:
@@ -237,3 +294,18 @@ def test_no_problem_of_the_gate_is_new_to_a_replay() -> None:
     # what a replay can be refused with, by the gate's own names
     for kind in ("rate-limited", "budget-spent", "suspended", "forbidden", "bad-input"):
         assert Problem(kind).status >= 400
+
+
+def test_a_replay_says_who_touched_a_decoy(house: House, tmp_path: Path) -> None:
+    mine = house.copy(tmp_path)
+    lines = [line for line in traffic() if line.client == "acme"]
+    planted = [9.125, -8.25, 7.5, 6.75]
+    decoy, _ = add_decoy_rows(
+        mine.installation, MODEL, np.array([planted]), label="x", tolerance=1e-3, one_unit=False, actor=ACTOR
+    )
+    lines[3] = Line(lines[3].seconds, "globex", [planted])
+    found = replayed(mine.with_policy(ENFORCE, watch={**WATCHING, "decoys": "suspended"}), recorded(lines))
+    ((course, turn),) = [(item.client, turn) for item in found.courses for turn in item.turns]
+    assert course == "globex/globex"
+    assert (turn.standing, turn.reason) == ("suspended", f"asked what stands only in decoy {decoy.id}")
+    assert found.withheld == Counter({"suspended": 1})

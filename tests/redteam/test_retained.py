@@ -10,6 +10,8 @@ import pytest
 from palladion.access.pseudonyms import pseudonym
 from palladion.clock import ManualClock
 from palladion.errors import ConflictError
+from palladion.incident.cases import open_case
+from palladion.incident.verdicts import close_case
 from palladion.ledger.bodies import FOLDER, BodyWriter
 from palladion.ledger.body import Body
 from palladion.ledger.record import decode_record
@@ -17,7 +19,7 @@ from palladion.lifecycle.clients import add_client, set_standing
 from palladion.lifecycle.installation import Installation
 from palladion.lifecycle.protect import protect
 from palladion.policy import RoutePolicy
-from palladion.redteam.calibrate import Plan, left_for_thresholds
+from palladion.redteam.calibrate import Plan
 from palladion.redteam.retained import Retainees, calibrate_retained
 from palladion.watch.calibration import QUERIES_OF_CLIENT_MIN, Calibration
 from tests.lifecycle.installations import ACTOR, make
@@ -98,10 +100,8 @@ def test_the_new_version_is_calibrated_on_whole_clients_of_the_old_one(installat
     assert found == Retainees("fraud@1", used=CLIENTS - 2, left_out=0, few=1, thinned=0)
     about = calibration.about
     assert (about.model, about.version, about.horizon) == ("fraud", 2, 16)
-    assert about.fitted + about.clients == CLIENTS - 2
-    assert about.clients == left_for_thresholds(CLIENTS - 2)
-    # so few real clients may disturb nobody
-    assert about.simulated
+    assert about.recorded == CLIENTS - 2
+    assert (about.clients, about.kind) == (CLIENTS - 2 - about.fitted_recorded, "few real")
     with installation.open_registry() as registry, registry.read() as records:
         assert records.calibrations.newest("fraud", 2) is not None
     record = next(decode_record(data, what="it") for _, data in installation.read_ledger().tail(1))
@@ -116,6 +116,17 @@ def test_the_same_seed_gives_the_same_thresholds(installation: Installation) -> 
 def test_too_few_clients_are_refused_with_the_rate_that_they_would_have_to_support(installation: Installation) -> None:
     with pytest.raises(ConflictError, match=r"42 clients of fraud@1 .* for which 99 have to be left"):
         _run(_strict(installation, alpha_watched=0.01))
+
+
+def test_whom_a_verdict_has_cleared_is_no_thief(installation: Installation) -> None:
+    set_standing(installation, "c2", "it", "suspended", reason="odd", actor=ACTOR)
+    case, _ = open_case(installation, "a case", ["c2/it"], text="", actor=ACTOR)
+    close_case(installation, case.id, "a load test", "false-alarm", actor=ACTOR)
+    try:
+        _, found = _run(installation)
+    finally:
+        set_standing(installation, "c2", "it", "trusted", reason="it was nothing", actor=ACTOR)
+    assert (found.used, found.left_out) == (CLIENTS - 2, 0)
 
 
 def test_clients_that_may_be_thieves_are_left_out_and_watched_ones_are_not(installation: Installation) -> None:

@@ -1,5 +1,6 @@
 """Simulated honest talk: reproducible, of as many queries as asked for, and with what became of each."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -49,6 +50,20 @@ def test_a_client_asks_as_often_as_was_said_and_is_honest() -> None:
         assert not made.attack.any()
         times = [each.at for each in made.conversation.queries]
         assert times == sorted(times)
+
+
+def test_as_many_clients_are_front_ends_as_were_asked_for_and_none_without_asking() -> None:
+    def broad(share: float) -> list[bool]:
+        made = honest_talkers(talk.prompts(), 40, 40, np.random.default_rng(SEED), front_ends=share)
+        kinds = re.compile("kind (aaaa|bbbb|cccc|dddd|eeee|ffff|gggg|hhhh|iiii|jjjj|kkkk|llll)")
+        said = [" ".join(query.text.lower() for query in each.conversation.queries) for each in made]
+        return [len(set(kinds.findall(text))) >= 8 for text in said]
+
+    assert sum(broad(1.0)) > 25
+    assert sum(broad(0.0)) < 12
+    plain = honest_talkers(talk.prompts(), 4, 10, np.random.default_rng(SEED))
+    none = honest_talkers(talk.prompts(), 4, 10, np.random.default_rng(SEED), front_ends=0.0)
+    assert [each.conversation.queries for each in plain] == [each.conversation.queries for each in none]
 
 
 def test_members_have_one_organisation_and_names_of_their_own() -> None:

@@ -27,7 +27,8 @@ def test_a_thief_asks_nothing_but_its_harvest_in_the_models_form(family: str) ->
 
 def test_every_family_is_described_in_a_sentence() -> None:
     assert set(FAMILIES) == {
-        "foreign", "noise", "smooth", "marginals", "strokes", "blend", "jbda", "active", "in-distribution",
+        "foreign", "noise", "smooth", "marginals", "strokes", "blend", "jbda", "augmentation", "active",
+        "in-distribution", "boundary", "inversion", "membership",
     }  # fmt: skip
     assert all(sentence.endswith(".") and sentence[0].isupper() for sentence in FAMILIES.values())
     assert "gradient-free" in FAMILIES["jbda"]
@@ -73,6 +74,36 @@ def test_a_thief_keeps_one_fast_pace_through_cover_and_harvest() -> None:
         gaps = np.diff(thief("noise", TABLE, 50, np.random.default_rng(seed), mix=0.3).at)
         assert gaps.max() < gaps.min() * (1 + hours.THIEF_JITTER) / (1 - hours.THIEF_JITTER) + 1e-6
         assert gaps.max() < 60
+
+
+def test_honest_queries_come_first_and_look_like_cover() -> None:
+    client = thief("noise", FINE, 40, np.random.default_rng(SEED), mix=0.5, after=25)
+
+    assert len(client.rows) == len(client.at) == 65
+    assert not client.attack[:25].any()
+    assert client.attack[25:].sum() == 20
+    assert (client.labels[:25] >= 0).sum() > 20
+    assert np.median(client.rows[:25].mean(axis=(1, 2))) < 0.2
+
+
+def test_a_number_of_honest_queries_below_none_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least 0, got -1"):
+        thief("noise", TABLE, 10, np.random.default_rng(0), after=-1)
+
+
+def test_a_thief_who_probes_asks_the_model_that_it_is_given() -> None:
+    asked: list[int] = []
+
+    def labels(rows: NDArray[np.float32]) -> NDArray[np.int64]:
+        asked.append(len(rows))
+        return np.zeros(len(rows), np.int64)
+
+    client = thief("membership", TABLE, 80, np.random.default_rng(SEED), mix=0.5, labels=labels)
+    members = ring("boundary", TABLE, 3, 20, np.random.default_rng(SEED), labels=labels)
+
+    assert client.attack.sum() == 40
+    assert sum(asked) > 60  # of 40 and 60, all but the last rows that came together
+    assert len(members) == 3
 
 
 def test_names_are_the_callers_or_the_familys() -> None:

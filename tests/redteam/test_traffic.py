@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from palladion.redteam import harvests, hours, people, pictures, styles
+from palladion.redteam import harvests, hours, people, pictures, probes, styles
 from palladion.redteam.pool import VALUES_MAX, Pool
 from palladion.redteam.thieves import FAMILIES, thief
 from palladion.redteam.traffic import SimulatedClient, honest_clients, honest_organisations
@@ -168,7 +168,7 @@ def test_the_page_states_every_parameter_as_it_is() -> None:
 
     actual = {
         (module.__name__.rpartition(".")[2], name): value
-        for module in (harvests, hours, people, pictures, styles)
+        for module in (harvests, hours, people, pictures, probes, styles)
         for name, value in vars(module).items()
         if name.isupper() and isinstance(value, int | float | tuple) and name not in UNSTATED
     }

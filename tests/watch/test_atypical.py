@@ -56,3 +56,12 @@ def test_scores_that_always_agree_do_not_make_a_small_difference_atypical() -> N
     fitted = Atypical.fit(np.column_stack([column, column]))
 
     assert fitted.score(np.array([[0.5, 0.6]]))[0] < 0
+
+
+def test_without_a_score_it_is_what_it_would_be_had_that_never_been_looked_at() -> None:
+    rows, others = HONEST[:200], np.delete(HONEST, 2, axis=1)
+
+    np.testing.assert_allclose(
+        ATYPICAL.without(2).distance(others[:200]), Atypical.fit(others).distance(others[:200]), rtol=1e-9
+    )
+    assert (ATYPICAL.without(2).distance(others[:200]) < ATYPICAL.distance(rows) + 1e-9).all()

@@ -18,10 +18,11 @@ from palladion.model.tensors import DTYPES, Tensor
 from palladion.watch import calibration_file as module
 from palladion.watch.calibration import HORIZON_MAX
 from palladion.watch.calibration_file import decode_calibration, encode_calibration
+from palladion.watch.conformal import Conformal
 from palladion.watch.features import DIRECTIONS_MAX, FEATURES
 from palladion.watch.rows import Rows
 
-from . import factories
+from . import factories, few
 
 SEED = 71
 CALIBRATION = factories.calibration(clients=20, organisations=3)
@@ -242,3 +243,50 @@ def test_metadata_that_are_no_canonical_document_are_refused(text: str) -> None:
 
     with pytest.raises(FormatError):
         decode_calibration(struct.pack("<Q", len(encoded)) + encoded + DATA[8 + size :], what="it")
+
+
+FEW = few.calibration()
+
+
+def test_what_clients_are_held_against_beside_their_past_survives_its_file() -> None:
+    decoded = decode_calibration(encode_calibration(FEW), what="it")
+
+    assert decoded.about == FEW.about
+    assert (decoded.about.kind, decoded.about.recorded) == ("few real", 48)
+    assert decoded.past is not None
+    assert FEW.past is not None
+    np.testing.assert_array_equal(decoded.past.clients.suprema, FEW.past.clients.suprema)
+    found = FEW.instruments.score([few.whole(np.random.default_rng(SEED))])[0]
+    assert decoded.past.supremum(found, factories.HORIZON) == FEW.past.supremum(found, factories.HORIZON)
+
+
+@pytest.mark.parametrize("missing", ["past.clients", "past.mean", "past.width"])
+def test_half_of_a_test_beside_the_past_is_refused(missing: str) -> None:
+    tensors, metadata = safetensors.parse(memoryview(encode_calibration(FEW)), what="it")
+    kept = [Tensor(name, DTYPES["float64"], item.shape, item.data) for name, item in tensors.items() if name != missing]
+
+    with pytest.raises(FormatError):
+        decode_calibration(safetensors.serialise(kept, metadata), what="it")
+
+
+def test_too_few_clients_with_a_past_are_refused() -> None:
+    assert FEW.past is not None
+    short = replace(FEW, past=replace(FEW.past, clients=Conformal(FEW.past.clients.suprema[:18])))
+
+    with pytest.raises(FormatError, match="18 clients with a past, fewer than 19"):
+        decode_calibration(encode_calibration(short), what="it")
+
+
+@pytest.mark.parametrize(
+    ("simulated", "clients", "kind", "recorded"),
+    [
+        (True, 1050, "simulated", 0),
+        (False, 15, "few real", 20),
+        (False, 998, "few real", 1003),
+        (False, 999, "real", 1004),
+    ],
+)
+def test_a_calibration_says_what_it_is(*, simulated: bool, clients: int, kind: str, recorded: int) -> None:
+    about = replace(factories.ABOUT, simulated=simulated, clients=clients, fitted_recorded=0 if simulated else 5)
+
+    assert (about.kind, about.recorded) == (kind, recorded)

@@ -1,5 +1,7 @@
 """Campaigns as they are listed: who is in each, what links them, and none twice."""
 
+from collections.abc import Collection
+
 import numpy as np
 import pytest
 
@@ -52,3 +54,22 @@ def test_of_many_members_and_links_the_first_are_shown(watch: Watch, monkeypatch
     monkeypatch.setattr(campaign_list, "LINKS_SHOWN_MAX", 1)
     campaign = list_campaigns(watch, CLIENTS)[1]
     assert (campaign.members, campaign.size, len(campaign.links)) == (("h1",), 2, 1)
+
+
+def test_of_very_many_members_the_links_of_the_first_are_looked_up(
+    watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(campaign_list, "LINKED_MAX", 1)
+    asked: list[int] = []
+    between = watch.links_between
+
+    def counted(clients: Collection[str]) -> list[str]:
+        asked.append(len(clients))
+        return between(clients)
+
+    monkeypatch.setattr(watch, "links_between", counted)
+
+    campaign = list_campaigns(watch, CLIENTS)[1]
+
+    assert asked == [1, 1]
+    assert (campaign.size, campaign.links) == (2, ())

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from palladion.watch import coverage
-from palladion.watch.campaigns import Group
+from palladion.watch import campaigns, coverage
+from palladion.watch.campaigns import Group, Turn
 from palladion.watch.client import ClientState
 from palladion.watch.instruments import Episode
 
@@ -219,6 +219,73 @@ def test_a_full_epoch_begins_evidence_anew_and_forgets_nothing_else() -> None:
     assert group.p_value == group.latest == 1
     assert group.suspected == suspected > 0
     assert coverage.count(group.bitmap) >= buckets
+
+
+def asked_together(episodes: list[Episode]) -> Group:
+    """A group as it is when it was part of a larger one: all that its members asked is in one epoch."""
+    group = Group(CALIBRATION.shares)
+    for name, scores in enumerate(CALIBRATION.instruments.score(episodes)):
+        group.join(str(name), ClientState(pooled_sums=scores.sum(axis=0), pooled_count=len(scores)))
+    return group
+
+
+def test_an_epoch_that_is_not_full_and_that_of_one_alone_go_on_as_its_group_is_parted() -> None:
+    for group in (asked_together(members(0.9, queries=GROUP_HORIZON - 1)), asked_together(members(0.9, 1, 99))):
+        before = figures(group)
+
+        assert not group.end_epoch(CALIBRATION)
+
+        assert figures(group) == before
+        assert group.p_value == 1
+
+
+def test_a_ring_that_asked_more_than_an_epoch_as_part_of_a_larger_group_is_caught_as_it_is_parted() -> None:
+    group = asked_together(members(0.4, 5, 3 * GROUP_HORIZON))
+
+    assert group.end_epoch(CALIBRATION)
+
+    assert group.p_value <= RATE
+    assert (group.count, group.squares) == (0, 0)
+    assert not group.sums.any()
+    group.join("late", ClientState())
+    assert group.p_value <= RATE
+    whole = asked_together(members(0.0))
+    whole.absorb(group)
+    assert whole.p_value <= RATE
+    whole.forgive()
+    whole.join("later", ClientState())
+    assert whole.p_value == 1
+
+
+def test_more_than_an_epoch_is_weighed_as_the_same_means_over_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    group = asked_together(members(0.4, 5, 3 * GROUP_HORIZON))
+    sums, count, shares = group.sums, group.count, group.shares
+    seen: list[Turn] = []
+
+    def weighed(calibration: object, turns: list[Turn]) -> list[float]:
+        seen.extend(turns)
+        return [0.25]
+
+    monkeypatch.setattr(campaigns, "p_values", weighed)
+    assert group.end_epoch(CALIBRATION)
+
+    (turn,) = seen
+    horizon = 5 * GROUP_HORIZON
+    assert list(turn.counts) == [horizon]
+    np.testing.assert_allclose(turn.sums, [sums * horizon / count])
+    assert abs(horizon**2 / turn.squares[0] - 5) < 0.1
+    np.testing.assert_array_equal(turn.shares, [shares])
+    assert (group.p_value, group.latest, group.carried) == (0.25, 0.25, 0.25)
+
+
+def test_honest_organisations_are_rarely_caught_as_their_group_is_parted_however_much_they_asked() -> None:
+    generator = np.random.default_rng(SEED)
+    caught = 0
+    for number in range(60):
+        group = asked_together(factories.organisation(generator, 5, (1 + number % 4) * GROUP_HORIZON))
+        assert group.end_epoch(CALIBRATION)
+        caught += group.p_value <= 0.1
+    assert caught <= 6
 
 
 def test_no_batch_carries_a_group_beyond_its_epoch() -> None:

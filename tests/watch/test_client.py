@@ -1,6 +1,7 @@
 """A client's state: evidence that no way of asking changes and a restart continues, whatever was sent."""
 
 import struct
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 from palladion.errors import FormatError
 from palladion.watch import coverage
 from palladion.watch.atypical import BEYOND
-from palladion.watch.client import QUERIES_MIN, STATE_BYTES_MAX, ClientState
+from palladion.watch.client import QUERIES_MIN, STATE_BYTES_MAX, ClientState, Past
 from palladion.watch.features import DIRECTIONS_MAX, FEATURES, SCORES
 from palladion.watch.instruments import Episode, Instruments
 from palladion.watch.memory import DIGESTS, RING, Memory
@@ -286,3 +287,102 @@ def test_a_state_that_claims_more_than_memory_holds_is_refused() -> None:
 
     with pytest.raises(FormatError, match="sizes that do not fit"):
         ClientState.from_bytes(state.to_bytes())
+
+
+def _with_past() -> ClientState:
+    """A state in its second epoch, with a past and a statistic beside it."""
+    state = read(ClientState(), traffic(SEED))
+    generator = np.random.default_rng(SEED)
+    values = np.round(generator.standard_normal((HORIZON + 3, len(SCORES))), 3)
+    state.count = 0
+    stretches = state.advance(values, len(values), horizon=HORIZON, remember=True)
+    state.weigh_past(stretches, list(range(len(values))))
+    return state
+
+
+def test_finished_epochs_become_the_past_only_where_that_is_kept() -> None:
+    values = np.ones((2 * HORIZON + 1, len(SCORES)))
+    state, forgetful = ClientState(), ClientState()
+
+    stretches = state.advance(values, len(values), horizon=HORIZON, remember=True)
+    forgetful.advance(values, len(values), horizon=HORIZON)
+
+    assert forgetful.past is None
+    assert [None if item.past is None else item.past.count for item in stretches] == [None, HORIZON, 2 * HORIZON]
+    assert state.past is not None
+    np.testing.assert_array_equal(state.past.sums, np.full(len(SCORES), 2.0 * HORIZON))
+    (single,) = state.advance(values[:1], 1, horizon=HORIZON, remember=True)
+    assert single.past is state.past
+
+
+def test_the_largest_value_beside_the_past_is_that_of_the_epoch() -> None:
+    state = ClientState()
+    values = np.ones((HORIZON + 4, len(SCORES)))
+    first = state.advance(values, len(values), horizon=HORIZON, remember=True)
+
+    assert state.weigh_past(first, [9.0] * HORIZON + [3.0, 5.0, 4.0, 1.0]) == 9.0
+    assert state.past_supremum == 5.0
+    assert state.weigh_past(state.advance(values[:2], 2, horizon=HORIZON, remember=True), [2.0, 6.0]) == 6.0
+    assert state.past_supremum == 6.0
+    assert state.weigh_past([], []) == float("-inf")
+    assert state.past_supremum == 6.0
+
+
+def test_a_state_with_a_past_is_saved_and_restored_within_its_limit() -> None:
+    state = _with_past()
+
+    restored = ClientState.from_bytes(state.to_bytes())
+
+    assert restored.to_bytes() == state.to_bytes()
+    assert restored.past is not None
+    assert state.past is not None
+    assert (restored.past.count, restored.past_supremum) == (HORIZON, HORIZON + 2.0)
+    np.testing.assert_array_equal(restored.past.sums, state.past.sums)
+    assert len(state.to_bytes()) <= STATE_BYTES_MAX
+
+
+def test_the_largest_state_with_a_past_still_fits() -> None:
+    state = read(ClientState(), traffic(SEED, 4000), horizon=10**6)
+    state.past = Past(np.ones(len(SCORES)), 1)
+    missing = (DIRECTIONS_MAX - _memory(state).shape[2]) * RING * 4
+
+    assert len(state.to_bytes()) + missing <= STATE_BYTES_MAX
+
+
+def test_a_state_without_a_past_is_saved_as_it_always_was() -> None:
+    state = _with_past()
+    whole = state.to_bytes()
+    state.past = None
+
+    assert whole.startswith(state.to_bytes())
+    assert ClientState.from_bytes(state.to_bytes()).past is None
+
+
+def test_forgiving_forgets_the_past() -> None:
+    state = _with_past()
+
+    state.forgive()
+
+    assert (state.past, state.past_supremum) == (None, float("-inf"))
+
+
+_PAST_BYTES = 16 + 8 * len(SCORES)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda data: data[:-1], "sizes that do not fit"),
+        (lambda data: data + bytes(8), "sizes that do not fit"),
+        (lambda data: data[:-_PAST_BYTES] + bytes(8) + data[8 - _PAST_BYTES :], "a past that is none"),
+        (
+            lambda data: data[: 8 - _PAST_BYTES] + struct.pack("<d", np.nan) + data[16 - _PAST_BYTES :],
+            "a past that is none",
+        ),
+        (lambda data: data[:-8] + struct.pack("<d", np.inf), "a past that is none"),
+    ],
+    ids=["cut", "longer", "of no queries", "not a number", "infinite"],
+)
+def test_a_saved_past_that_is_broken_is_refused(change: Callable[[bytes], bytes], message: str) -> None:
+    with pytest.raises(FormatError, match=message):
+        ClientState.from_bytes(change(_with_past().to_bytes()))

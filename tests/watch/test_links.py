@@ -1,12 +1,15 @@
 """Who is linked with whom: by organisation and tokens; parting crowds; in any order; in bounded memory."""
 
+import random
 from itertools import combinations
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from palladion.errors import StorageError
 from palladion.watch import links as module
+from palladion.watch import parting
 from palladion.watch.links import (
     ACCOUNTS_PER_ADDRESS_MAX,
     ADDRESS,
@@ -51,6 +54,10 @@ class Accounts:
         shown = tls_shown(fingerprint, address, at)
         if shown is not None:
             self.links.show(client, self.organisation(client), shown)
+
+    def rows(self, table: str) -> int:
+        ((count,),) = self.links._scratch.all(f"SELECT count(*) FROM {table}")
+        return int(count)
 
     def show(self, shown: list[tuple[str, str]]) -> None:
         """Addresses are those that begin with a digit."""
@@ -142,10 +149,75 @@ def test_an_address_that_more_than_20_accounts_share_is_no_link() -> None:
 
     assert parted is not None
     assert parted.gone == root
-    assert set(parted.roots) == set(parted.organisations) == {f"own of {client}" for client in everybody}
+    stayed, *left = parted.roots
+    assert set(left) == set(parted.organisations)
+    assert {stayed, *left} == {f"own of {client}" for client in everybody}
     assert not any(accounts.linked(*pair) for pair in combinations([*everybody, "one too many"], 2))
     assert accounts.address("later", "10.0.0.1") is None
     assert accounts.links.tokens("c0") == []
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    shown=st.lists(st.tuples(st.integers(0, 11), st.integers(0, 9)), max_size=60),
+    steps=st.integers(0, 3),
+    page=st.integers(1, 3),
+    most=st.integers(1, 3),
+)
+def test_groups_that_are_parted_step_by_step_are_never_too_small_and_right_in_the_end(
+    shown: list[tuple[int, int]], steps: int, page: int, most: int
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "ACCOUNTS_PER_ADDRESS_MAX", most)
+        patch.setattr(module, "PARTING_STEPS", steps)
+        patch.setattr(parting, "PAGE", page)
+        accounts = Accounts({"c0": "acme", "c1": "acme", "c2": "bank", "c3": "bank"})
+        holders: dict[str, set[str]] = {}
+        roots: dict[str, set[str]] = {}  # as changes tell them
+        for client, token in [(f"c{client}", f"10.0.0.{token}") for client, token in shown]:
+            follow(roots, accounts.address(client, token), accounts)
+            holders.setdefault(token, set()).add(client)
+            for group in groups_of(holders, accounts, most):
+                assert len({accounts.links.root(organisation) for organisation in group}) == 1
+        patch.setattr(module, "PARTING_STEPS", 1)
+        while accounts.links.parting:
+            follow(roots, accounts.address(client, token), accounts)
+
+        truth = groups_of(holders, accounts, most)
+        everybody = {accounts.organisation(client) for client, _ in ((f"c{client}", 0) for client, _ in shown)}
+        for first, second in combinations(sorted(everybody), 2):
+            together = any({first, second} <= group for group in truth)
+            assert (accounts.links.root(first) == accounts.links.root(second)) == together, (first, second)
+        for root, members in roots.items():
+            assert set(accounts.links.organisations(root)) == members
+
+
+def follow(roots: dict[str, set[str]], change: module.Change | None, accounts: Accounts) -> None:
+    """Keep book of groups by what is told of changes alone."""
+    if change is None:
+        return
+    whole = roots.pop(change.gone, {change.gone})
+    if len(change.roots) == 1:
+        (root,) = change.roots
+        assert whole == set(change.organisations)
+        roots[root] = roots.get(root, {root}) | whole
+        return
+    stayed, *left = change.roots
+    roots[stayed] = whole - set(change.organisations)
+    found = {root: {one for one in change.organisations if accounts.links.root(one) == root} for root in left}
+    assert set().union(*found.values()) == set(change.organisations)
+    roots.update(found)
+
+
+def groups_of(holders: dict[str, set[str]], accounts: Accounts, most: int) -> list[set[str]]:
+    """Who is linked by tokens that few share, found the slow way."""
+    groups: list[set[str]] = []
+    for clients in holders.values():
+        if len(clients) <= most:
+            found = {accounts.organisation(client) for client in clients}
+            touched = [group for group in groups if group & found]
+            groups = [group for group in groups if not group & found] + [found.union(*touched)]
+    return groups
 
 
 def test_accounts_of_one_organisation_at_one_address_are_no_crowd_that_parts_it() -> None:
@@ -210,16 +282,82 @@ def test_what_is_no_address_links_as_it_stands() -> None:
     assert accounts.linked("a", "b")
 
 
-def test_an_account_cannot_link_itself_with_ever_more_addresses() -> None:
+@pytest.mark.parametrize("kind", ["address", "payment", "device"])
+def test_an_account_that_shows_a_thousand_tokens_is_linked_by_the_newest_and_takes_up_bounded_room(kind: str) -> None:
     accounts = Accounts()
-    for index in range(2 * TOKENS_PER_ACCOUNT_MAX):
+    show = getattr(accounts, kind)
+    for index in range(1000):
+        show("wanderer", f"10.{index // 256}.{index % 256}.1")
+
+    show("early", "10.0.5.1")
+    show("late", f"10.{999 // 256}.{999 % 256}.1")
+
+    assert accounts.linked("wanderer", "late")
+    assert not accounts.linked("wanderer", "early")
+    assert accounts.rows("holder") == TOKENS_PER_ACCOUNT_MAX + 2
+    assert len(accounts.links.tokens("wanderer")) == TOKENS_PER_ACCOUNT_MAX
+
+
+def test_a_token_that_was_forgotten_links_again_when_it_is_shown_again() -> None:
+    accounts = Accounts()
+    for index in range(TOKENS_PER_ACCOUNT_MAX + 1):
         accounts.address("wanderer", f"10.0.{index}.1")
 
-    accounts.address("early", "10.0.5.1")
-    accounts.address("late", f"10.0.{TOKENS_PER_ACCOUNT_MAX + 5}.1")
+    accounts.address("wanderer", "10.0.0.1")
+    accounts.address("early", "10.0.0.1")
 
     assert accounts.linked("wanderer", "early")
-    assert not accounts.linked("wanderer", "late")
+
+
+def test_who_was_linked_stays_so_when_what_linked_is_forgotten_and_when_it_is_a_crowd_later() -> None:
+    accounts = Accounts()
+    accounts.address("neighbour", "10.0.0.1")
+    for index in range(TOKENS_PER_ACCOUNT_MAX + 1):
+        accounts.address("wanderer", f"10.0.{index}.1")
+    assert accounts.linked("wanderer", "neighbour")
+
+    for index in range(ACCOUNTS_PER_ADDRESS_MAX + 1):
+        accounts.address(f"c{index}", "10.0.0.1")
+
+    assert accounts.linked("wanderer", "neighbour")
+    assert not accounts.linked("c0", "neighbour")
+
+
+def test_whatever_is_forgotten_leaves_fewer_ties_than_there_are_organisations() -> None:
+    accounts = Accounts()
+    for index in range(3 * TOKENS_PER_ACCOUNT_MAX):
+        for client in "abc":
+            accounts.address(client, f"10.0.{index}.1")
+
+    assert accounts.rows("tie") == 2 * 2
+    assert accounts.rows("holder") == 3 * TOKENS_PER_ACCOUNT_MAX
+
+
+def test_a_crowd_that_is_forgotten_by_an_account_is_still_a_crowd() -> None:
+    accounts = Accounts()
+    for index in range(ACCOUNTS_PER_ADDRESS_MAX + 1):
+        accounts.address(f"c{index}", "10.9.9.9")
+    for index in range(TOKENS_PER_ACCOUNT_MAX + 1):
+        accounts.address("c0", f"10.0.{index}.1")
+
+    accounts.address("c0", "10.9.9.9")
+    accounts.address("later", "10.9.9.9")
+
+    assert not accounts.linked("later", "c0")
+    assert not accounts.linked("later", "c1")
+
+
+def test_hours_that_are_past_and_linked_nobody_are_forgotten() -> None:
+    accounts = Accounts()
+    for hour in range(10):
+        accounts.tls("a", "203.0.113.7", hour * TLS_SECONDS)
+    assert accounts.links.tokens("a") == ["tls:t13d1516h2_8daaf6152771 203.0.113.0/24 9"]
+
+    accounts.tls("b", "203.0.113.8", 9 * TLS_SECONDS)
+    accounts.tls("a", "203.0.113.7", 10 * TLS_SECONDS)
+
+    assert len(accounts.links.tokens("a")) == 2
+    assert accounts.linked("a", "b")
 
 
 def test_accounts_that_share_a_payment_are_linked_however_many_and_whatever_else_they_show() -> None:
@@ -286,26 +424,104 @@ def test_a_fingerprint_that_a_whole_neighbourhood_has_within_an_hour_is_no_link(
 
 def test_hours_and_addresses_do_not_keep_a_device_from_linking() -> None:
     accounts = Accounts()
+    accounts.device("a", "phone")
     for index in range(TOKENS_PER_ACCOUNT_MAX + 1):
         accounts.address("a", f"10.0.{index}.1")
         accounts.tls("a", "203.0.113.7", index * TLS_SECONDS)
-    accounts.device("a", "phone")
     accounts.device("b", "phone")
     accounts.tls("late", "203.0.113.7", TOKENS_PER_ACCOUNT_MAX * TLS_SECONDS)
 
     assert accounts.linked("a", "b")
-    assert not accounts.linked("a", "late")
+    assert accounts.linked("a", "late")
 
 
-def test_an_account_cannot_link_itself_with_ever_more_payments() -> None:
+def test_two_tokens_that_end_close_together_leave_nobody_joined_whom_nothing_links() -> None:
     accounts = Accounts()
-    for index in range(2 * TOKENS_PER_ACCOUNT_MAX):
-        accounts.payment("tester", f"card_{index}")
-    accounts.payment("early", "card_5")
-    accounts.payment("late", f"card_{TOKENS_PER_ACCOUNT_MAX + 5}")
+    cards = {"A": 200, "B": 300, "C": 10}
+    for card, count in cards.items():
+        for index in range(count):
+            accounts.payment(f"{card}{index}", card)
+    half = range(ACCOUNTS_PER_ADDRESS_MAX // 2)
+    for index in half:
+        accounts.address(f"A{index}", "10.0.0.1")
+        accounts.address(f"B{index}", "10.0.0.1")
+        accounts.device(f"A{10 + index}", "phone")
+        accounts.device(f"C{index}", "phone")
+    assert accounts.linked("A0", "B0")
+    assert accounts.linked("A0", "C0")
 
-    assert accounts.linked("tester", "early")
-    assert not accounts.linked("tester", "late")
+    accounts.address("one too many", "10.0.0.1")
+    searching = accounts.links.parting
+    assert searching, "the search is to be under way when the next token ends"
+    accounts.device("another", "phone")
+    while accounts.links.parting:
+        accounts.payment("somebody", "voucher")
+
+    assert len({accounts.root(f"{card}0") for card in cards}) == len(cards)
+    for card, count in cards.items():
+        assert {accounts.root(f"{card}{index}") for index in range(count)} == {accounts.root(f"{card}0")}
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_whatever_ends_while_groups_are_parted_the_parts_are_right_in_the_end(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = random.Random(seed)
+    most = 3
+    monkeypatch.setattr(module, "ACCOUNTS_PER_ADDRESS_MAX", most)
+    monkeypatch.setattr(module, "PARTING_STEPS", generator.choice([1, 2, 5]))
+    monkeypatch.setattr(parting, "PAGE", generator.choice([1, 2, 64]))
+    everybody = [f"c{index}" for index in range(generator.randrange(8, 20))]
+    accounts = Accounts({client: f"o{generator.randrange(len(everybody))}" for client in everybody})
+    holders: dict[str, set[str]] = {}
+    roots: dict[str, set[str]] = {}
+    for _ in range(generator.randrange(60, 200)):
+        client, address = generator.choice(everybody), f"10.0.0.{generator.randrange(12)}"
+        follow(roots, accounts.address(client, address), accounts)
+        holders.setdefault(address, set()).add(client)
+    while accounts.links.parting:
+        follow(roots, accounts.payment("c0", "voucher"), accounts)
+
+    truth = groups_of(holders, accounts, most)
+    for pair in combinations(sorted(set(accounts.organisations.values())), 2):
+        together = any(set(pair) <= group for group in truth)
+        assert (accounts.links.root(pair[0]) == accounts.links.root(pair[1])) == together, (seed, pair)
+    for root, members in roots.items():
+        assert set(accounts.links.organisations(root)) == members
+
+
+def test_tokens_that_end_one_after_another_do_not_keep_a_group_from_being_parted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "PARTING_STEPS", 8)  # a search takes longer than from one end to the next
+    accounts = Accounts()
+    for card in "AB":
+        for index in range(400):
+            accounts.payment(f"{card}{index}", card)
+    for index in range(ACCOUNTS_PER_ADDRESS_MAX // 2):
+        accounts.address(f"A{index}", "10.0.0.1")
+        accounts.address(f"B{index}", "10.0.0.1")
+    accounts.address("one too many", "10.0.0.1")
+    assert accounts.linked("A0", "B0")
+
+    for device in range(20):
+        for index in range(ACCOUNTS_PER_ADDRESS_MAX + 1):
+            accounts.device(f"A{index}", f"phone {device}")
+
+    assert not accounts.linked("A0", "B0")
+
+
+def test_a_change_is_followed_by_all_also_where_one_fails() -> None:
+    followed: list[str] = []
+
+    def fails(change: module.Change) -> None:
+        followed.append("fails")
+        raise StorageError("the disk is gone")
+
+    with pytest.raises(StorageError, match="the disk is gone"):
+        module.follow(module.Change("a", {"a"}, ("b",)), [fails, lambda change: followed.append(change.gone)])
+
+    assert followed == ["fails", "a"]
 
 
 def test_of_a_large_group_nobody_but_the_newcomer_ever_changes_its_group() -> None:

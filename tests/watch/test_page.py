@@ -9,11 +9,25 @@ from palladion.access import networks
 from palladion.policy import WatchPolicy
 from palladion.redteam import calibrate
 from palladion.registry.rows import Standing
-from palladion.watch import atypical, calibration, client, coverage, features, links, memory, scores, shares, suspicion
+from palladion.watch import (
+    atypical,
+    calibration,
+    campaign_list,
+    client,
+    coverage,
+    features,
+    links,
+    memory,
+    own_past,
+    residents,
+    scores,
+    shares,
+    suspicion,
+)
 from palladion.watch.calibration_file import encode_calibration
 from palladion.watch.response import STANDINGS, Evidence, judge
 
-from . import factories
+from . import factories, few
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "watch.md").read_text(encoding="utf-8")
 TEXT = " ".join(PAGE.split())
@@ -48,10 +62,14 @@ def test_every_setting_is_listed() -> None:
         f"`CORRELATION` sets ρ = {suspicion.CORRELATION}",
         f"Nobody is weighed before {client.QUERIES_MIN} queries",
         "organisations of 2, 3, 5 and 10 equal members",
-        f"fewer than {calibration.REAL_CLIENTS_MIN} real clients a calibration is marked *simulated*",
+        f"from {calibrate.FEW_CLIENTS_MIN} recorded clients on",
+        f"at least {own_past.CLIENTS_MIN} calibration clients",
+        f"of the last {client.PAST_EPOCHS} epochs at most",
         f"| device | at most {links.ACCOUNTS_PER_ADDRESS_MAX} accounts |",
         f"one /{networks.SUBSCRIBER_BITS} network",
-        f"Of each kind an account's first {links.TOKENS_PER_ACCOUNT_MAX} tokens count",
+        f"Of each kind an account's last {links.TOKENS_PER_ACCOUNT_MAX} tokens count",
+        f"from the states of their members, {residents.PARTED_AT_ONCE} with each request",
+        f"two or more of the first {campaign_list.LINKED_MAX} by name",
         f"{coverage.BITS} secret random hyperplanes cut the whitened space into {coverage.BUCKETS:,} buckets",
         f"a bitmap of {coverage.BITMAP_BYTES // 1024} KiB",
         f"at most {client.STATE_BYTES_MAX // 1024} KiB are kept",
@@ -89,7 +107,8 @@ def test_the_table_of_standings_is_what_evidence_asks_for() -> None:
 
 
 def test_every_array_of_a_calibration_file_is_listed() -> None:
-    data = encode_calibration(factories.calibration(clients=20, organisations=3))
+    made = factories.calibration(clients=20, organisations=3), few.calibration()
+    data = b"".join(map(encode_calibration, made))
     held = set(re.findall(r'"([a-z0-9_.]+)":{"dtype"', data.decode("latin-1")))
 
     listed = set()

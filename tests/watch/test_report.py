@@ -61,6 +61,13 @@ def test_what_would_have_been_disturbed_is_told_as_shares() -> None:
     assert client.since == NOW + timedelta(minutes=1)
 
 
+def test_answers_that_would_have_been_refused_are_counted_and_disturb_nobody() -> None:
+    one = _answer("client:1")
+    found = _report(one, replace(one, details={**one.details, "unlike": 2}))
+    (route,) = found.routes()
+    assert (route.answers, route.answers_unlike, route.clients_disturbed, route.answers_disturbed) == (2, 1, 0, 0)
+
+
 def test_a_watched_client_is_named_and_not_disturbed() -> None:
     found = _report(_step("proposed", "client:odd", "watched"), _answer("client:odd"))
     (route,) = found.routes()

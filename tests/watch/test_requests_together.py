@@ -1,6 +1,6 @@
 """Requests that came together: the watch says and remembers what it would if they had come one after the other."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,20 +10,38 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from palladion.policy import WatchPolicy
+from palladion.watch import drift
+from palladion.watch.calibration import Calibration
+from palladion.watch.drift import Reference
+from palladion.watch.features import SCORES
 from palladion.watch.links import ACCOUNTS_PER_ADDRESS_MAX
+from palladion.watch.own_past import OwnPast
+from palladion.watch.residents import Residents
 from palladion.watch.rows import Rows
 from palladion.watch.watch import Asked, Asker, Observation, Watch
 
-from . import factories
+from . import factories, few
 from .factories import CLASSES, INPUTS
 
 SEED = 131
 NOW = 1_780_000_000.0
 _ABOUT = replace(factories.ABOUT, horizon=9, group_horizon=4, simulated=False)  # epochs end all the time
-CALIBRATION = replace(factories.calibration(), about=_ABOUT)
+DRIFT_QUERIES = 6  # fewer than an epoch has here
 SETTINGS: dict[str, Any] = {"alpha_watched": 0.2, "alpha_suspected": 0.05, "alpha_campaign": 0.05}
 CLIENTS = 7
 _GENERATOR = np.random.default_rng(SEED)
+
+
+def _calibration() -> Calibration:
+    """Of few real clients, with tests of their past and of drift."""
+    made, means = factories.calibration(), 0.2 * _GENERATOR.standard_normal((200, len(SCORES)))
+    lived = made.instruments.score([few.whole(_GENERATOR) for _ in range(30)])
+    past = OwnPast.fit(lived, lived, _ABOUT.horizon)
+    assert past is not None
+    return replace(made, about=_ABOUT, past=past, drift=Reference.fit(np.square(means).sum(axis=1), means))
+
+
+CALIBRATION = _calibration()
 _STOLEN = factories.noise(_GENERATOR, 25).inputs
 POOL = np.concatenate([factories.honest_rows(_GENERATOR, 25), _STOLEN, np.full((1, INPUTS), np.nan)])
 DEFECTS: dict[str, Any] = {
@@ -36,8 +54,16 @@ DEFECTS: dict[str, Any] = {
 }
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _clients_count_soon() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(drift, "DRIFT_QUERIES", DRIFT_QUERIES)
+        yield
+
+
 def make(**settings: Any) -> Watch:
     watch = Watch(WatchPolicy(**{**SETTINGS, **settings}))
+    watch.draw_onsets(b"k" * 32)
     watch.watch_model("fraud", CALIBRATION, {})
     return watch
 
@@ -57,10 +83,12 @@ def one_by_one(watch: Watch, requests: Sequence[Asked], now: float) -> list[Obse
 
 
 def figures(watch: Watch) -> tuple[object, ...]:
-    """Everything that is known of the clients and their groups."""
+    """Everything that is known of the clients, their groups, and all together."""
     explained = [watch.explain(f"c{client}") for client in range(CLIENTS)]
     members = [set(watch.members(f"c{client}", "fraud")) for client in range(CLIENTS)]
-    return watch.changes("fraud"), explained, members
+    counted = watch.drifts.watched["fraud"].drift
+    assert counted is not None
+    return watch.changes("fraud"), explained, members, counted.clients, counted.capital.tolist(), counted.left_at
 
 
 REQUESTS = st.builds(
@@ -138,6 +166,45 @@ def test_a_crowd_at_one_address_that_asks_at_once_is_parted_within_the_batch() -
 
     assert observed == one_by_one(apart, crowd + crowd, NOW)
     assert list(together.members("c0", "fraud")) == ["c0"]
+
+
+def cut(client: int, rows: range, at: int) -> list[Asked]:
+    """Two requests of a client; an epoch has nine queries."""
+    return [asked(client, rows[:at]), asked(client, rows[at:])]
+
+
+@pytest.mark.parametrize("at", [6, 8, 9])
+def test_a_client_whose_epoch_ends_within_the_batch_is_counted_and_judged_in_it(at: int) -> None:
+    together, apart = make(), make()
+    requests = cut(0, range(25, 41), at)
+
+    observed = together.observe_all("fraud", requests, now=NOW)
+
+    assert observed == one_by_one(apart, requests, NOW)
+    # 1. it was counted in the drift test, although it has begun another epoch since
+    assert figures(together) == figures(apart)
+    assert figures(together)[3] == 1
+    # 2. the p-value of its first request is not doubled for a past that it has only now
+    assert [item.evidence.rate_min for item in observed] == [1 / 300, 1 / 300 + 1 / 31]
+    # 3. steps are put off by what was drawn for the epoch of the request
+    assert observed[0].evidence.onset != observed[1].evidence.onset
+    assert all(item.evidence.p_value <= SETTINGS["alpha_suspected"] for item in observed)
+
+
+def test_others_are_weighed_together_when_an_epoch_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    watch, weigh = make(), Watch._weigh
+    watch.observe_all("fraud", [asked(client, []) for client in range(5)], now=NOW)
+    each = [cut(client, range(3 * client, 3 * client + 12), 7) for client in range(5)]
+    weighed: list[int] = []
+
+    def counting(watch: Watch, model: str, known: Residents, waiting: Sequence[Any], now: float) -> list[Observation]:
+        weighed.append(len(waiting))
+        return weigh(watch, model, known, waiting, now)
+
+    monkeypatch.setattr(Watch, "_weigh", counting)
+    watch.observe_all("fraud", [first for first, _ in each] + [second for _, second in each], now=NOW)
+
+    assert weighed == [5, 5]
 
 
 def test_a_repeat_within_a_batch_counts_once() -> None:

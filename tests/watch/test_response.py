@@ -4,10 +4,11 @@ from dataclasses import replace
 from itertools import product
 
 import pytest
+from msgspec import structs
 
 from palladion.policy import WatchPolicy
 from palladion.registry.rows import Standing
-from palladion.watch.response import STANDINGS, Cause, Evidence, Verdict, judge, next_standing, rank
+from palladion.watch.response import FEW, STANDINGS, Cause, Evidence, Verdict, judge, next_standing, rank
 
 # thresholds that differ, so that none can stand in for another
 POLICY = WatchPolicy(
@@ -197,3 +198,57 @@ def test_time_that_runs_backwards_raises_nobody() -> None:
 def test_standings_are_ranked_from_trusted_to_suspended() -> None:
     assert STANDINGS == ("trusted", "watched", "throttled", "degraded", "suspended")
     assert [rank(standing) for standing in STANDINGS] == [0, 1, 2, 3, 4]
+
+
+FEW_POLICY = WatchPolicy(alpha_watched=0.01, alpha_suspected=0.001, alpha_campaign=0.005, suspend_campaigns=True)
+
+
+@pytest.mark.parametrize(
+    ("p_value", "rate_min", "beyond", "standing"),
+    [
+        (1 / 16, 1 / 16, True, "watched"),
+        (2 / 16, 1 / 16, False, "trusted"),
+        (2 / 16, 2 / 16, True, "watched"),
+        # of two tests, one at its own smallest rate and the other not
+        (2 * 6 / 151, 1 / 151 + 1 / 20, True, "watched"),
+        (2 * 3 / 151, 1 / 151 + 1 / 20, False, "trusted"),
+        (1 / 151, 1 / 151, True, "watched"),
+        (1 / 1001, 1 / 1001, True, "throttled"),
+        (0.02, 0.0, False, "trusted"),
+    ],
+)
+def test_whoever_is_beyond_all_of_few_real_clients_is_for_a_person(
+    *, p_value: float, rate_min: float, beyond: bool, standing: Standing
+) -> None:
+    suspected = 1 if standing == "throttled" else 99
+    evidence = replace(REAL, p_value=p_value, suspected=suspected, rate_min=rate_min, beyond=beyond)
+
+    verdict = judge(evidence, FEW_POLICY)
+
+    assert verdict.standing == standing
+    assert (FEW in verdict.reason) == (standing == "watched")
+
+
+def test_of_few_real_clients_no_number_of_queries_makes_it_more_than_watched() -> None:
+    for policy in (FEW_POLICY, structs.replace(FEW_POLICY, simulated_may_enforce=True)):
+        evidence = replace(REAL, p_value=1 / 21, suspected=10**6, rate_min=1 / 21, beyond=True)
+        assert judge(evidence, policy).standing == "watched"
+
+
+def test_where_real_clients_are_few_a_campaign_is_for_a_person_too() -> None:
+    evidence = replace(REAL, campaign_p_value=0.001, campaign_suspected=99, rate_min=1 / 21)
+
+    verdict = judge(evidence, FEW_POLICY)
+    opted_in = judge(evidence, structs.replace(FEW_POLICY, simulated_may_enforce=True))
+    enough = judge(replace(evidence, rate_min=0.0009), FEW_POLICY)
+
+    assert (verdict.standing, verdict.cause) == ("watched", "campaign")
+    assert "organisations are simulated, and real clients are few" in verdict.reason
+    assert opted_in.standing == enough.standing == "suspended"
+
+
+def test_few_real_clients_who_support_what_disturbs_disturb() -> None:
+    policy = structs.replace(FEW_POLICY, alpha_suspected=0.02)
+
+    evidence = replace(REAL, p_value=1 / 61, suspected=1, rate_min=1 / 61, beyond=True)
+    assert judge(evidence, policy).standing == "throttled"

@@ -1,10 +1,10 @@
-"""Makes a calibration for a version of a model: from recorded clients where there are enough, else from simulated ones.
+"""Makes a calibration for a version of a model: from recorded clients where there are some, else from simulated ones.
 
 The version answers every query of every client, as the gate would have it answer; what the watch makes of that is in
 `palladion.watch`. The calibration is registered and recorded, and a running gate takes it over.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from itertools import islice
@@ -25,8 +25,9 @@ from palladion.model.run import Session, open_session
 from palladion.policy import RoutePolicy
 from palladion.redteam.respondent import Respondent
 from palladion.redteam.traffic import Pool, honest_clients, honest_organisations
-from palladion.redteam.validation import Validation
+from palladion.redteam.validation import ROWS_MIN, Validation
 from palladion.registry import CalibrationRow, Version
+from palladion.watch.apart import fit_apart
 from palladion.watch.calibration import (
     MEMBER_SIZES,
     QUERIES_OF_CLIENT_MIN,
@@ -37,9 +38,13 @@ from palladion.watch.calibration import (
 )
 from palladion.watch.calibration_file import encode_calibration
 from palladion.watch.features import INPUTS_MAX
+from palladion.watch.instruments import Episode
+from palladion.watch.own_past import EPOCHS_MAX, OwnPast
 from palladion.watch.suspicion import CLIENTS_MIN, CORRELATION
 
 FIT_SHARE = 0.25  # of the clients are fitted to; the others, disjoint, give the thresholds
+FEW_CLIENTS_MIN = 20  # recorded clients from which on thresholds are theirs: 15 of them, hence 1 in 16
+FEW_FITTED_MIN = 5  # of them are fitted to, because simulated clients have to be made of the rows of some
 
 _Item = TypeVar("_Item")
 
@@ -53,6 +58,18 @@ class Plan:
     horizon: int = 128
     group_horizon: int = 24
     seed: int = 1
+
+
+class Answers(Protocol):
+    """The model as clients ask it: `respondent.Respondent`."""
+
+    def episodes(self, clients: Sequence[NDArray[np.float32]]) -> list[Episode]:
+        """What some clients' rows (queries, *shape) and their answers look like to the watch."""
+        ...
+
+    def labels(self, rows: NDArray[np.float32]) -> NDArray[np.int64]:
+        """The class that the model names for each row; 0 where it names none."""
+        ...
 
 
 class Progress(Protocol):
@@ -99,8 +116,8 @@ def calibrate_session(
 ) -> tuple[Calibration, CalibrationRow, Receipt]:
     """`calibrate_version` of a version that is open.
 
-    With `real_min` recorded clients left for thresholds (else `REAL_CLIENTS_MIN`), those are calibrated on; below
-    `REAL_CLIENTS_MIN` the calibration counts as simulated nevertheless. `details` go into the record.
+    With `real_min` recorded clients left for thresholds (else those that `FEW_CLIENTS_MIN` leave), thresholds are
+    theirs. `details` go into the record.
     """
     respondent = Respondent(session, make_contract(route, session.outputs), validation)
     about = About(
@@ -114,8 +131,8 @@ def calibrate_session(
         created=installation.clock.now(),
     )
     try:
-        calibration = _calibrate(
-            about, respondent, validation, plan, progress=progress, real_min=real_min or REAL_CLIENTS_MIN
+        calibration = calibrate_on(
+            about, respondent, validation, plan, progress=progress, real_min=real_min or _few_left(FEW_CLIENTS_MIN)
         )
     except ValueError as error:
         raise PalladionError(f"these data cannot be calibrated on: {error}") from None
@@ -123,37 +140,61 @@ def calibrate_session(
     return calibration, row, receipt
 
 
-def _calibrate(
-    about: About, respondent: Respondent, validation: Validation, plan: Plan, *, progress: Progress, real_min: int
+def calibrate_on(
+    about: About,
+    answers: Answers,
+    validation: Validation,
+    plan: Plan,
+    *,
+    progress: Progress,
+    real_min: int = FEW_CLIENTS_MIN - FEW_FITTED_MIN,
 ) -> Calibration:
+    """A calibration of any model that answers; nothing is registered. Raises ValueError for data that do not do.
+
+    Thresholds are those of recorded clients where `real_min` of them are left for that, else of simulated ones.
+    """
     generator = np.random.default_rng(plan.seed)
-    labels = validation.labels if validation.labels is not None else respondent.labels(validation.rows)
+    labels = validation.labels if validation.labels is not None else answers.labels(validation.rows)
     pool = Pool(validation.rows, labels, validation.image)
     if pool.flat.shape[1] > INPUTS_MAX:
         raise ValueError(f"rows of {pool.flat.shape[1]} numbers, at most {INPUTS_MAX} can be calibrated on so far")
-    # 1. clients: recorded ones where they support the promise, else simulated ones
-    recorded = [rows[: plan.horizon] for rows in validation.by_client()]
-    recorded = [rows for rows in recorded if _distinct(rows) >= QUERIES_OF_CLIENT_MIN]
+    recorded = [rows for rows in validation.by_client() if _distinct(rows[: plan.horizon]) >= QUERIES_OF_CLIENT_MIN]
+    # 1. who is fitted to, and whose thresholds they are; of everybody the first epoch
+    real = left_for_thresholds(len(recorded)) >= REAL_CLIENTS_MIN
+    if real or _few_left(len(recorded)) >= real_min:
+        recorded = [recorded[index] for index in generator.permutation(len(recorded))]
+    few = () if real else _fitted_of_few(recorded, real_min)
+    about = replace(about, simulated=not (real or few), fitted_recorded=len(few))
     asked: Iterable[NDArray[np.float32]]
-    if left_for_thresholds(len(recorded)) >= real_min:
-        # fewer support no rate at which somebody should be disturbed
-        about = replace(about, simulated=left_for_thresholds(len(recorded)) < REAL_CLIENTS_MIN)
-        count, asked = len(recorded), [recorded[index] for index in generator.permutation(len(recorded))]
-        stage = "recorded clients"
+    if real or few:
+        count, stage = len(recorded), "recorded clients"
+        asked = (rows[: plan.horizon] for rows in recorded)
     else:
-        simulated = honest_clients(pool, plan.clients, plan.horizon, generator)
-        count, asked = plan.clients, (client.rows for client in simulated)
-        stage = "simulated clients"
-    clients = (respondent.episodes([rows])[0] for rows in _told(asked, count, stage, progress))
+        count, stage = plan.clients, "simulated clients"
+        asked = (client.rows for client in honest_clients(pool, plan.clients, plan.horizon, generator))
+    clients = (answers.episodes([rows])[0] for rows in _told(asked, count, stage, progress))
+    fitting, instruments = list(islice(clients, len(few) or _fitted(count))), None
+    if few:
+        halves = _halves(fitting, few, answers, validation, plan, generator=generator, progress=progress)
+        fitting, instruments = [*halves[0], *halves[1]], fit_apart(*halves, generator)
+    elif real:
+        about = replace(about, fitted_recorded=len(fitting))
     # 2. organisations: always simulated, because records do not tell which accounts of a company act as one
     groups = honest_organisations(
         pool, plan.organisations, max(MEMBER_SIZES), plan.group_horizon, generator, correlation=CORRELATION
     )
     told = _told(groups, plan.organisations, "simulated organisations", progress)
-    organisations = (respondent.episodes([member.rows for member in members]) for members in told)
-    # 3. what the watch makes of them
-    fitting = list(islice(clients, _fitted(count)))
-    return calibrate(about, fitting, clients, organisations, generator)
+    organisations = (answers.episodes([member.rows for member in members]) for members in told)
+    # 3. what the watch makes of them; and where clients are few, of each one beside its own past
+    calibration = calibrate(about, fitting, clients, organisations, generator, instruments=instruments)
+    if instruments is None:
+        return calibration
+    later = recorded[len(few) :]
+    long = [rows[: EPOCHS_MAX * plan.horizon] for rows in later if len(rows) >= 2 * plan.horizon]
+    lived = _told(long, len(long), "later epochs", progress)
+    scores = (instruments.score(answers.episodes([rows]))[0] for rows in lived)
+    past = OwnPast.fit(instruments.score(halves[1]), scores, plan.horizon)
+    return replace(calibration, past=past)
 
 
 def left_for_thresholds(clients: int) -> int:
@@ -163,6 +204,51 @@ def left_for_thresholds(clients: int) -> int:
 
 def _fitted(clients: int) -> int:
     return max(CLIENTS_MIN, int(clients * FIT_SHARE))
+
+
+def _few_left(clients: int) -> int:
+    """`left_for_thresholds` where simulated clients are fitted to as well."""
+    return clients - max(FEW_FITTED_MIN, int(clients * FIT_SHARE))
+
+
+def _fitted_of_few(recorded: Sequence[NDArray[np.float32]], real_min: int) -> Sequence[NDArray[np.float32]]:
+    """The first of few recorded clients, to be fitted to; none where too few would be left, or they have too few rows.
+
+    How many is decided by what they hold themselves: who comes after them is exchangeable with any later client.
+    Simulated clients are made of their rows alone. With rows of those whose thresholds are taken, these look more usual
+    than others: of 20 clients, 9 % of later honest ones were beyond all, at a rate of 5 %.
+    """
+    fitted = len(recorded) - _few_left(len(recorded))
+    while fitted < len(recorded) and sum(map(len, recorded[:fitted])) < 2 * ROWS_MIN:
+        fitted += 1
+    return recorded[:fitted] if len(recorded) - fitted >= real_min else ()
+
+
+def _halves(
+    fitting: Sequence[Episode],
+    few: Sequence[NDArray[np.float32]],
+    answers: Answers,
+    validation: Validation,
+    plan: Plan,
+    *,
+    generator: np.random.Generator,
+    progress: Progress,
+) -> tuple[list[Episode], list[Episode]]:
+    """What features are fitted to, and what all else: half of few real clients each, and simulated ones of their rows.
+
+    Real and simulated ones are fitted to together, so that means and covariances are the real ones, shrunk towards the
+    simulated ones by the numbers of both. However good that is, it changes no rate: thresholds are those of real
+    clients, none of them here. Of thieves with a quarter of photographs, 400 simulated ones showed 97, 65 and 61 % at
+    20, 50 and 200 real clients, 100 showed 45, 29 and 11 % (MNIST, development seed 102, 8 draws each).
+    """
+    half, count = len(few) // 2, max(CLIENTS_MIN, _fitted(plan.clients) // 2)
+    found = []
+    for part in (slice(half), slice(half, None)):
+        rows = np.concatenate(few[part])
+        pool = Pool(rows, answers.labels(rows), validation.image)
+        simulated = _told(honest_clients(pool, count, plan.horizon, generator), count, "simulated clients", progress)
+        found.append([*fitting[part], *(answers.episodes([client.rows])[0] for client in simulated)])
+    return found[0], found[1]
 
 
 def _distinct(rows: NDArray[np.float32]) -> int:

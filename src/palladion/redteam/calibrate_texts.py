@@ -1,10 +1,11 @@
-"""Makes a calibration for a language model, from simulated clients who draw on prompts of known tasks.
+"""Makes a calibration for a language model: of recorded clients where they are many, else of simulated ones.
 
 The model is not asked: what the watch looks at is what clients send. The calibration is written, recorded, and used by
 a gate whose policy names its digest.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from hashlib import sha256
 from itertools import islice
 from typing import TypeVar
@@ -17,26 +18,73 @@ from palladion.gate.chat.calibrated import path_of
 from palladion.ledger.record import Record
 from palladion.ledger.writer import Receipt
 from palladion.lifecycle.installation import Installation
-from palladion.redteam.calibrate import FIT_SHARE, Plan, Progress
+from palladion.redteam.calibrate import FIT_SHARE, Plan, Progress, left_for_thresholds
 from palladion.redteam.prompts import Prompts
+from palladion.redteam.recorded_talk import RecordedTalker, organisations_of, prompts_of
 from palladion.redteam.talk import honest_households, honest_talkers
-from palladion.watch.calibration import MEMBER_SIZES, About
+from palladion.watch.calibration import MEMBER_SIZES, QUERIES_OF_CLIENT_MIN, REAL_CLIENTS_MIN, About
 from palladion.watch.suspicion import CLIENTS_MIN, CORRELATION
 from palladion.watch.text.calibration import TextCalibration, calibrate_texts
 from palladion.watch.text.calibration_file import encode_text_calibration
+from palladion.watch.text.query import Conversation, Parameters
 
 _Item = TypeVar("_Item")
 
 
 def calibrate_model(
-    installation: Installation, model: str, prompts: Prompts, plan: Plan, *, actor: str, progress: Progress
+    installation: Installation,
+    model: str,
+    prompts: Prompts,
+    plan: Plan,
+    *,
+    actor: str,
+    progress: Progress,
+    front_ends: float = 0.0,
 ) -> tuple[TextCalibration, str, Receipt]:
     """Calibrate the watch of a language model on talk made of `prompts`, write the calibration and record it.
 
-    Returns its digest as well, which the policy has to name. Raises PalladionError where the prompts are too few.
+    Of the simulated clients a share are `front_ends` (`manners.front_end`), which is recorded. Returns the digest as
+    well, which the policy has to name. Raises PalladionError where the prompts are too few, ValueError for no share.
     """
+    if not 0 <= front_ends <= 1:
+        raise ValueError(f"front_ends is a share of the clients from 0 to 1, got {front_ends}")
+    try:
+        calibration = _simulated(_about(installation, model, plan), prompts, plan, progress, front_ends)
+    except ValueError as error:
+        raise PalladionError(f"these prompts cannot be calibrated on: {error}") from None
+    told = {"front_ends": f"{front_ends:g}"} if front_ends else {}
+    return calibration, *_written(installation, model, calibration, actor, told)
+
+
+def calibrate_talk(
+    installation: Installation,
+    model: str,
+    talkers: Sequence[RecordedTalker],
+    plan: Plan,
+    *,
+    actor: str,
+    progress: Progress,
+) -> tuple[TextCalibration, str, Receipt]:
+    """The same on what real clients asked: on these where `REAL_CLIENTS_MIN` of them are left for thresholds.
+
+    Else on simulated ones that draw on their texts. Of each real client the first `plan.horizon` distinct requests
+    count, and who asked fewer than `QUERIES_OF_CLIENT_MIN` does not. Raises PalladionError where they are too few.
+    """
+    about = _about(installation, model, plan)
+    enough = [talker for talker in talkers if _distinct(talker.conversation) >= QUERIES_OF_CLIENT_MIN]
+    try:
+        if left_for_thresholds(len(enough)) >= REAL_CLIENTS_MIN:
+            calibration = _real(replace(about, simulated=False), enough, plan, progress)
+        else:
+            calibration = _simulated(about, prompts_of(talkers), plan, progress)
+    except ValueError as error:
+        raise PalladionError(f"this talk cannot be calibrated on: {error}") from None
+    return calibration, *_written(installation, model, calibration, actor, {"talk": len(talkers)})
+
+
+def _about(installation: Installation, model: str, plan: Plan) -> About:
     # it has no version, and so no content that it would be bound to: the policy binds the file by its digest
-    about = About(
+    return About(
         model,
         0,
         "",
@@ -46,10 +94,11 @@ def calibrate_model(
         seed=plan.seed,
         created=installation.clock.now(),
     )
-    try:
-        calibration = _calibrated(about, prompts, plan, progress)
-    except ValueError as error:
-        raise PalladionError(f"these prompts cannot be calibrated on: {error}") from None
+
+
+def _written(
+    installation: Installation, model: str, calibration: TextCalibration, actor: str, told: Mapping[str, str | int]
+) -> tuple[str, Receipt]:
     data = encode_text_calibration(calibration)
     digest = sha256(data).hexdigest()
     target = path_of(installation.paths.calibrations, digest)
@@ -64,14 +113,17 @@ def calibrate_model(
             "clients": made.clients,
             "organisations": made.organisations,
             "seed": made.seed,
+            **told,
         }
         receipt = ledger.append([Record("watch.calibrated", made.created, actor, model, details)])[0]
-    return calibration, digest, receipt
+    return digest, receipt
 
 
-def _calibrated(about: About, prompts: Prompts, plan: Plan, progress: Progress) -> TextCalibration:
+def _simulated(
+    about: About, prompts: Prompts, plan: Plan, progress: Progress, front_ends: float = 0.0
+) -> TextCalibration:
     generator = np.random.default_rng(plan.seed)
-    talkers = honest_talkers(prompts, plan.clients, plan.horizon, generator)
+    talkers = honest_talkers(prompts, plan.clients, plan.horizon, generator, front_ends=front_ends)
     clients = (talker.conversation for talker in _told(talkers, plan.clients, "simulated clients", progress))
     households = honest_households(
         prompts, plan.organisations, max(MEMBER_SIZES), plan.group_horizon, generator, correlation=CORRELATION
@@ -82,6 +134,39 @@ def _calibrated(about: About, prompts: Prompts, plan: Plan, progress: Progress) 
     )
     fitting = list(islice(clients, max(CLIENTS_MIN, int(plan.clients * FIT_SHARE))))
     return calibrate_texts(about, fitting, clients, organisations, generator)
+
+
+def _real(about: About, talkers: Sequence[RecordedTalker], plan: Plan, progress: Progress) -> TextCalibration:
+    generator = np.random.default_rng(plan.seed)
+    talkers = [talkers[place] for place in generator.permutation(len(talkers)).tolist()]
+    firsts = _told([_first(each.conversation, plan.horizon) for each in talkers], len(talkers), "clients", progress)
+    fitted = len(talkers) - left_for_thresholds(len(talkers))
+    fitting = list(islice(firsts, fitted))
+    made_up = organisations_of(
+        talkers[fitted:],
+        plan.organisations,
+        max(MEMBER_SIZES),
+        plan.group_horizon,
+        generator,
+        correlation=CORRELATION,
+    )
+    organisations = _told(made_up, plan.organisations, "made-up organisations", progress)
+    about = replace(about, fitted_recorded=fitted)
+    return calibrate_texts(about, fitting, firsts, organisations, generator)
+
+
+def _first(conversation: Conversation, horizon: int) -> Conversation:
+    """The requests up to the `horizon`-th distinct one: of a program that repeats itself ten times as many."""
+    seen: set[tuple[str, Parameters]] = set()
+    for place, query in enumerate(conversation.queries):
+        seen.add((query.text, query.parameters))
+        if len(seen) == horizon:
+            return Conversation(conversation.queries[: place + 1])
+    return conversation
+
+
+def _distinct(conversation: Conversation) -> int:
+    return len({(query.text, query.parameters) for query in conversation.queries})
 
 
 def _told(items: Iterable[_Item], total: int, stage: str, progress: Progress) -> Iterator[_Item]:

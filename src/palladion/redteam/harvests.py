@@ -1,7 +1,8 @@
 """What thieves ask: one function per family, from a pool to the rows of a harvest (docs/traffic.md).
 
 Every function takes the pool, the number of rows, the thief's own rows (only `foreign` reads them) and a generator, and
-returns flat rows (count, columns) in the order of asking, as the model's interface would take them.
+returns flat rows (count, columns) in the order of asking, as the model's interface would take them. Families whose next
+query depends on the last answer are in `probes`.
 """
 
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from palladion.redteam import pictures
 from palladion.redteam.people import ask, stranger
 from palladion.redteam.pool import Pool
+from palladion.redteam.probes import PROBES, Labels, probe
 
 Rows = NDArray[np.float32]
 
@@ -36,19 +38,28 @@ class Family:
 
 
 def harvest(
-    family: str, pool: Pool, count: int, foreign: NDArray[np.float32] | None, generator: np.random.Generator
+    family: str,
+    pool: Pool,
+    count: int,
+    foreign: NDArray[np.float32] | None,
+    generator: np.random.Generator,
+    *,
+    labels: Labels | None = None,
 ) -> Rows:
     """The rows (count, columns), flat, that a thief of `family` asks.
 
-    Raises ValueError for an unknown family, one that this pool cannot feed, or `foreign` rows that do not fit.
+    `labels` is what the model names, for families that probe (`probes`). Raises ValueError for an unknown family, one
+    that this pool cannot feed, or `foreign` rows that do not fit.
     """
-    if family not in HARVESTS:
-        raise ValueError(f"no family of thieves is called {family!r}; there are {', '.join(HARVESTS)}")
+    if family not in FAMILIES:
+        raise ValueError(f"no family of thieves is called {family!r}; there are {', '.join(FAMILIES)}")
     if foreign is not None:
         if family != "foreign":
             raise ValueError(f"foreign rows are for the family 'foreign', not for {family!r}")
         if not len(foreign) or foreign[0].size != pool.flat.shape[1] or not np.isfinite(foreign).all():
             raise ValueError(f"foreign rows {foreign.shape} must be finite and like the pool's {pool.rows.shape}")
+    if family in PROBES:
+        return probe(family, pool, count, labels, generator)
     return pool.admit(HARVESTS[family].rows(pool, count, foreign, generator))
 
 
@@ -98,8 +109,17 @@ def _blend(pool: Pool, count: int, _: Rows | None, generator: np.random.Generato
 
 
 def _jbda(pool: Pool, count: int, _: Rows | None, generator: np.random.Generator) -> Rows:
-    wanted = min(JBDA_SEEDS_MAX, max(1, int(JBDA_SEED_SHARE * count)))
-    rows = pool.flat[generator.permutation(len(pool.flat))[:wanted]]
+    return _walked(pool, min(JBDA_SEEDS_MAX, max(1, int(JBDA_SEED_SHARE * count))), count, generator)
+
+
+def _augmentation(pool: Pool, count: int, _: Rows | None, generator: np.random.Generator) -> Rows:
+    seeds = min(JBDA_SEEDS_MAX, len(pool.flat))
+    return _walked(pool, seeds, seeds + count, generator)[seeds:]
+
+
+def _walked(pool: Pool, seeds: int, count: int, generator: np.random.Generator) -> Rows:
+    """That many rows of the pool, and rows that walk away from them: (count, columns) in all."""
+    rows = pool.flat[generator.permutation(len(pool.flat))[:seeds]]
     of_range, of_deviation = JBDA_STEP_OF_RANGE * (pool.high - pool.low), JBDA_STEP_OF_DEVIATION * pool.deviation
     step = of_deviation if pool.image is None else of_range
     while len(rows) < count:
@@ -167,6 +187,10 @@ HARVESTS = {
         "form of Jacobian-based augmentation (T-RND of PRADA, EuroS&P 2019).",
         _jbda,
     ),
+    "augmentation": Family(
+        "The same without its seeds, as of a client who has asked those before: synthetic rows from the first on.",
+        _augmentation,
+    ),
     "active": Family(
         "Rows of the pool nearest to the planes between class means, hardest first: pool-based, without the model.",
         _active,
@@ -176,3 +200,4 @@ HARVESTS = {
         _in_distribution,
     ),
 }
+FAMILIES = {name: family.sentence for name, family in (HARVESTS | PROBES).items()}

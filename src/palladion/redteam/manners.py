@@ -4,7 +4,8 @@ A client is a program that fills its template, or people who write; it works on 
 mostly keeps them.
 """
 
-from dataclasses import dataclass, fields
+import math
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from palladion.watch.text.query import Parameters
 PROGRAMS = 0.65  # share of clients that are programs with a template; the others are people who write
 # Tasks of a client, and the share of clients with so many: a feature, a product, a company.
 TASKS = ((1, 1, 0.35), (2, 4, 0.40), (5, 12, 0.25))
+FRONT_END_TASKS = (13, 40)  # of an account behind which a whole company asks: nobody is one unless it is asked for
 SAME_SOURCE = 0.5  # a further task is on the same source as the first: who summarises reviews also rates them
 TASK_CONCENTRATION = 1.0  # Dirichlet: uneven use of one's tasks
 REASONERS = 0.15  # share of clients whose prompts ask for reasons: half always, half now and then
@@ -104,14 +106,14 @@ class Manner:
 
 
 class Household:
-    """What the members of an organisation have in common: each trait is the organisation's with the same probability.
+    """What the members of an organisation have in common: any two of them each trait with probability `correlation`.
 
     The marginal distributions do not change with it: one member alone is a client like any other.
     """
 
     def __init__(self, prompts: Prompts, correlation: float, generator: np.random.Generator) -> None:
         self._prompts = prompts
-        self._correlation = correlation
+        self._shared = math.sqrt(correlation)  # a trait is the organisation's: two members have it if it is both's
         self._generator = generator
         self._common = _draw(prompts, generator)
 
@@ -119,7 +121,7 @@ class Household:
         """One more member."""
         own = _draw(self._prompts, self._generator)
         chosen = {
-            trait.name: getattr(self._common if self._generator.random() < self._correlation else own, trait.name)
+            trait.name: getattr(self._common if self._generator.random() < self._shared else own, trait.name)
             for trait in fields(Manner)
         }
         return Manner(**chosen)
@@ -128,6 +130,15 @@ class Household:
 def stranger(prompts: Prompts, generator: np.random.Generator) -> Manner:
     """An honest client that has nothing in common with any other."""
     return _draw(prompts, generator)
+
+
+def front_end(prompts: Prompts, generator: np.random.Generator) -> Manner:
+    """An honest client that asks about nearly everything, because many people stand behind it."""
+    least, most = FRONT_END_TASKS
+    count = min(int(generator.integers(least, most + 1)), len(prompts.names))
+    tasks = tuple(generator.permutation(len(prompts.names))[:count].tolist())
+    shares = tuple(generator.dirichlet([TASK_CONCENTRATION] * count).tolist())
+    return replace(stranger(prompts, generator), tasks=(tasks, shares))
 
 
 def junk(generator: np.random.Generator) -> str:

@@ -20,10 +20,12 @@ from palladion.errors import FormatError
 from palladion.gate.budgets import Reservation, heaviest, weight
 from palladion.gate.contract import make_contract
 from palladion.gate.curves import load_curve
+from palladion.gate.decoys import NO_DECOYS, DecoyReader, Decoys
 from palladion.gate.directory import WATCH, Caller, Directory
 from palladion.gate.problems import Problem
 from palladion.gate.stages import Stages
 from palladion.gate.standing import Step
+from palladion.gate.unlike import refusal, require_share, rows_unlike
 from palladion.keys import Root
 from palladion.ledger.record import Record
 from palladion.ledger.writer import Receipt
@@ -46,8 +48,9 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 class Roster:
     """Who the clients of recorded traffic are: those of this installation by name, pseudonym or id, and strangers."""
 
-    def __init__(self, clients: Iterable[Client], key: bytes) -> None:
-        """`key` is the gate root's "pseudonyms"."""
+    def __init__(self, clients: Iterable[Client], key: bytes, decoys: Decoys = NO_DECOYS) -> None:
+        """`key` is the gate root's "pseudonyms"; `decoys` are what none of them should ask."""
+        self.decoys = decoys
         self._known: dict[str, Client] = {}
         self._organisations: set[str] = set()
         for client in clients:
@@ -80,7 +83,7 @@ class Roster:
 def read_roster(installation: Installation, root: Root) -> Roster:
     """The roster of all clients that the registry knows, those that were revoked included."""
     with installation.open_registry() as registry, registry.read() as records:
-        return Roster(records.clients.all(), root.derive("pseudonyms"))
+        return Roster(records.clients.all(), root.derive("pseudonyms"), DecoyReader(root).read(records))
 
 
 class Replay:
@@ -109,11 +112,14 @@ class Replay:
         found = routes_of(self._policy, model)
         self._routes = {route.route: route for route in found}
         self._first = msgspec.structs.replace(found[0], mode="enforce") if enforce else found[0]
+        for route in found:
+            require_share(route, subject.name, subject.calibration)
         self._contracts = {route.route: make_contract(route, subject.session.outputs) for route in found}
         here = Installation(installation.paths, self._policy, self._clock)
         path = self._policy.access.policies
         access = load_policies(here.paths.home / Path(path).expanduser(), policy.route) if path else None
         self._directory = Directory(root.derive("client-key-pepper"), access=access)
+        self._directory.decoys = roster.decoys
         self._watch = Watch(policy.watch)
         self._watch.watch_model(model, subject.calibration, {})
         self._watch.learn(model, load_curve(subject.row))
@@ -189,6 +195,9 @@ class Replay:
         now = self._clock.now().timestamp()
         asked = [Asked(asker, shown.inputs, shown.scores)]
         observation = self._watch.observe_all(route.model, asked, now=now)[0]
+        decoys = self._directory.decoys.asked(route.model, shown.inputs)
+        if decoys:
+            observation = stages.touched(caller, observation, decoys)
         for step in stages.settle(caller, route, observation):
             self._turn(step)
         caller = self._directory.current(caller)
@@ -196,13 +205,19 @@ class Replay:
         if terms is None:
             held.settle(queries=0)
             raise Problem("suspended")
-        if terms.level != "contract" or terms.perturbation is not None:
-            self._courses[caller.id].reduced += 1
         if observation.calibrated:
             weighs = heaviest(terms, caller, route.model, self._policy.route, stages.terms)
             information = observation.new_buckets * weighs
         else:
             information = observation.distinct * weight(terms.level, terms.contract.answer)
+        unlike = rows_unlike(route, self._subject.calibration, asked[0])
+        if unlike:
+            self._courses[caller.id].unlike += 1
+            if route.mode == "enforce":
+                held.settle(queries=0, information=information)
+                raise refusal(unlike, of=len(shown.inputs))
+        if terms.level != "contract" or terms.perturbation is not None:
+            self._courses[caller.id].reduced += 1
         held.settle(information=information)
 
     def _turn(self, step: Step) -> None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from palladion.access.pseudonyms import pseudonym
 from palladion.errors import ConflictError, PalladionError
+from palladion.incident.verdicts import honest_clients
 from palladion.ledger.bodies import FOLDER, read_retained
 from palladion.ledger.body import Body
 from palladion.ledger.writer import Receipt
@@ -28,7 +29,8 @@ from palladion.registry.rows import Standing
 from palladion.watch.calibration import QUERIES_OF_CLIENT_MIN, Calibration
 
 # Whoever was disturbed may be a thief, and a thief among the calibration clients hides all that are like him. Watched
-# clients stay: a hundredth of the honest ones are, and without them the others look more alike than they are.
+# clients stay: a hundredth of the honest ones are, and without them the others look more alike than they are. So do
+# those whom a verdict on a case has cleared.
 LEFT_OUT: frozenset[Standing] = frozenset({"throttled", "degraded", "suspended"})
 
 
@@ -100,6 +102,7 @@ def _read(
     with installation.open_registry() as registry, registry.read() as records:
         standing = records.promotions.current(model)
         clients = records.clients.all()
+        honest = {item.client for item in honest_clients(records)}
     if standing is None:
         raise ConflictError(f"no version of {model} is promoted, so that no queries are retained")
     source = f"{model}@{standing.number}"
@@ -115,7 +118,7 @@ def _read(
         kept = read_retained(folder, key, pseudonym(names, clients[index].id), source)
         if not kept.bodies:
             continue
-        if clients[index].standing in LEFT_OUT:
+        if clients[index].standing in LEFT_OUT and clients[index].id not in honest:
             left_out += 1
             continue
         asked = _rows(kept.bodies[: plan.horizon], inputs, source)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from palladion.redteam.manners import Household, Manner, junk, stranger
+from palladion.redteam.manners import Household, Manner, front_end, junk, stranger
 from palladion.redteam.prompts import Deck, Prompts
 from palladion.redteam.traffic import HONEST
 from palladion.watch.text.query import Conversation, Parameters, Query
@@ -31,18 +31,22 @@ class Talker:
     attack: NDArray[np.bool_]  # (t,) which queries belong to the harvest
 
 
-def honest_talkers(prompts: Prompts, count: int, queries: int, generator: np.random.Generator) -> Iterator[Talker]:
-    """Independent and identically distributed clients with `queries` queries each."""
+def honest_talkers(
+    prompts: Prompts, count: int, queries: int, generator: np.random.Generator, *, front_ends: float = 0.0
+) -> Iterator[Talker]:
+    """Independent and identically distributed clients with `queries` queries each, a share of them `front_ends`."""
     (own,) = generator.spawn(1)
     for index in range(count):
         name = f"honest-{index}"
-        yield talker(prompts, stranger(prompts, own), queries, own, name=name, organisation=name)
+        # drawn where it can matter alone: without them everybody is who it was
+        drawn = front_end if front_ends and own.random() < front_ends else stranger
+        yield talker(prompts, drawn(prompts, own), queries, own, name=name, organisation=name)
 
 
 def honest_households(
     prompts: Prompts, count: int, members: int, queries: int, generator: np.random.Generator, *, correlation: float
 ) -> Iterator[list[Talker]]:
-    """Organisations of which any two members have each trait in common with probability `correlation` at least."""
+    """Organisations of which any two members have each trait in common with probability `correlation`."""
     (own,) = generator.spawn(1)
     for index in range(count):
         name, household = f"organisation-{index}", Household(prompts, correlation, own)

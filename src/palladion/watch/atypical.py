@@ -36,6 +36,13 @@ class Atypical:
         unlimited = cls(mean, whitening, math.inf)
         return cls(mean, whitening, float(np.quantile(unlimited.distance(scores), 1 - RATE)))
 
+    def without(self, column: int) -> "Atypical":
+        """The same for rows without one of the scores; without a limit, as that would be another."""
+        covariance = np.linalg.inv(self.whitening @ self.whitening.T)
+        others = np.delete(np.delete(covariance, column, axis=0), column, axis=1)
+        whitening = np.ascontiguousarray(np.linalg.inv(np.linalg.cholesky(others)).T)
+        return Atypical(np.delete(self.mean, column), whitening, math.inf)
+
     def distance(self, scores: Rows) -> Rows:
         """How far each row (rows,) lies from the middle of honest ones, squared."""
         whitened = product(scores - self.mean, self.whitening)

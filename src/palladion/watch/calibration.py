@@ -9,16 +9,19 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import islice
-from typing import Protocol, cast
+from typing import Literal, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from palladion.watch.abstention import NO_ROWS, ROWS_OF_CLIENT_MAX, Abstention
 from palladion.watch.client import QUERIES_MIN, ClientState, Scored
 from palladion.watch.conformal import Conformal
+from palladion.watch.drift import DRIFT_QUERIES, Reference
 from palladion.watch.features import SCORES
 from palladion.watch.instruments import Episode, Instruments, parts
 from palladion.watch.memory import Memory, measure
+from palladion.watch.own_past import OwnPast
 from palladion.watch.rows import Rows
 from palladion.watch.scores import STEPS
 from palladion.watch.shares import Shares
@@ -26,6 +29,7 @@ from palladion.watch.shares import Shares
 REAL_CLIENTS_MIN = 999  # fewer real clients support no rate of 0.1 %
 HORIZON_MAX = 100_000  # queries of one epoch; longer ones need calibration clients who asked as many
 MEMBER_SIZES = (2, 3, 5, 10)  # sizes of the honest organisations that thresholds of groups are calibrated on
+Kind = Literal["simulated", "few real", "real"]
 QUERIES_OF_CLIENT_MIN = 8  # a calibration client who asked less says nothing of how far an honest one can drift
 
 
@@ -33,9 +37,9 @@ QUERIES_OF_CLIENT_MIN = 8  # a calibration client who asked less says nothing of
 class About:
     """What a calibration is of and from. `content` is the digest of the model version; counts are of honest clients.
 
-    `fitted` clients were fitted to, the disjoint `clients` and `organisations` gave the thresholds; `simulated` unless
-    at least `REAL_CLIENTS_MIN` of them were real. `horizon` is the length of a client's epoch in distinct queries,
-    `group_horizon` that of a group for each member.
+    `fitted` clients were fitted to, `fitted_recorded` of them real; the disjoint `clients` and `organisations` gave the
+    thresholds. The clients were real unless `simulated`; the organisations never are. `horizon` is the length of a
+    client's epoch in distinct queries, `group_horizon` that of a group for each member.
     """
 
     model: str
@@ -49,6 +53,19 @@ class About:
     fitted: int = 0
     clients: int = 0
     organisations: int = 0
+    fitted_recorded: int = 0
+
+    @property
+    def kind(self) -> Kind:
+        """Whose thresholds they are: of simulated clients, of few real ones, or of `REAL_CLIENTS_MIN` or more."""
+        if self.simulated:
+            return "simulated"
+        return "few real" if self.clients < REAL_CLIENTS_MIN else "real"
+
+    @property
+    def recorded(self) -> int:
+        """How many real clients it was made from."""
+        return self.fitted_recorded + (0 if self.simulated else self.clients)
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,13 +104,17 @@ class Asked(Protocol):
 class Calibration:
     """Instruments, and the largest statistics of honest clients and of honest organisations by size.
 
-    Of what is asked in numbers; satisfies `kinds.AnyCalibration`.
+    `abstention` says how far the strangest honest queries lie out. Of what is asked in numbers; satisfies
+    `kinds.AnyCalibration`.
     """
 
     about: About
     instruments: Instruments
     clients: Conformal
     groups: Mapping[int, Organisations]
+    abstention: Abstention = NO_ROWS
+    drift: Reference | None = None
+    past: OwnPast | None = None
 
     @property
     def words(self) -> Mapping[str, str]:
@@ -145,6 +166,16 @@ class Calibration:
         """`group_p_values` by this calibration."""
         return group_p_values(self, sums, counts, squares, shares)
 
+    def unlike(self, inputs: Rows, scores: Rows, share: float) -> NDArray[np.bool_]:
+        """Which queries (queries,) are further from honest ones than all but that share of these.
+
+        Given are `inputs` (queries, inputs) and the model's class scores (queries, classes). Nothing is remembered.
+        Raises ValueError for a share that is not supported (`Abstention.limit`).
+        """
+        found, _ = self.instruments.features.measure(inputs, scores)
+        distances = self.instruments.distance(self.instruments.scores.score(found))
+        return np.asarray(distances > self.abstention.limit(share))
+
     def deviations(self, sums: Rows, count: int) -> Rows:
         """How many standard deviations of an honest client each mean score (scores,) is off; for explanations."""
         return self.instruments.effects.deviations(sums, count)
@@ -156,18 +187,26 @@ def calibrate(
     clients: Iterable[Episode],
     organisations: Iterable[Sequence[Episode]],
     generator: "np.random.Generator",
+    *,
+    instruments: Instruments | None = None,
 ) -> Calibration:
     """Fit to the clients in `fitting` and take thresholds from whole `clients` and `organisations`, all disjoint.
 
     Clients with fewer than `QUERIES_OF_CLIENT_MIN` distinct queries are left out. Raises ValueError where too few
-    remain. The counts of `about` are set here. Only `fitting` is held at once.
+    remain. The counts of `about` are set here. Only `fitting` is held at once. With `instruments`, these were fitted to
+    it already.
     """
-    instruments = Instruments.fit(fitting, generator)
-    suprema = [
-        client_supremum(instruments, scores, about.horizon)
-        for scores in (instruments.score([client])[0] for client in clients)
-        if len(scores) >= QUERIES_OF_CLIENT_MIN
-    ]
+    instruments = instruments or Instruments.fit(fitting, generator)
+    suprema: list[float] = []
+    distances: list[Rows] = []
+    beginnings: list[Rows] = []
+    for client in clients:
+        scores = instruments.score([client])[0]
+        if len(scores) >= QUERIES_OF_CLIENT_MIN:
+            suprema.append(client_supremum(instruments, scores, about.horizon))
+            distances.append(instruments.distance(scores[:ROWS_OF_CLIENT_MAX, :-1]))
+        if min(len(scores), about.horizon) >= DRIFT_QUERIES:
+            beginnings.append(scores[:DRIFT_QUERIES].sum(axis=0))
     by_size: defaultdict[int, list[tuple[float, float]]] = defaultdict(list)
     asked = 0
     for members in organisations:
@@ -179,7 +218,9 @@ def calibrate(
         for size, suprema_of in by_size.items()
     }
     counted = replace(about, fitted=len(fitting), clients=len(suprema), organisations=asked)
-    return Calibration(counted, instruments, Conformal.fit(np.array(suprema)), groups)
+    thresholds = Conformal.fit(np.array(suprema))
+    drift = Reference.of(beginnings, instruments.effects)
+    return Calibration(counted, instruments, thresholds, groups, Abstention.fit(np.concatenate(distances)), drift)
 
 
 def client_supremum(instruments: Instruments, scores: Rows, horizon: int) -> float:

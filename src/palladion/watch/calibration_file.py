@@ -15,12 +15,16 @@ from palladion.clock import parse_timestamp, timestamp
 from palladion.errors import FormatError
 from palladion.model import safetensors
 from palladion.model.tensors import DTYPES, Tensor
+from palladion.watch.abstention import LIMITS, Abstention
 from palladion.watch.atypical import Atypical
 from palladion.watch.calibration import HORIZON_MAX, MEMBER_SIZES, About, Calibration, Organisations
 from palladion.watch.conformal import Conformal
 from palladion.watch.coverage import BITS, Coverage
+from palladion.watch.drift import CLIENTS_MIN, Reference
 from palladion.watch.features import DIRECTIONS_MAX, FEATURES, SCORES, Features
 from palladion.watch.instruments import Instruments
+from palladion.watch.own_past import CLIENTS_MIN as PAST_CLIENTS_MIN
+from palladion.watch.own_past import KEPT, OwnPast
 from palladion.watch.scores import KNOTS, NormalScores
 from palladion.watch.shares import Shares
 from palladion.watch.suspicion import RandomEffects
@@ -44,7 +48,11 @@ def encode_calibration(calibration: Calibration) -> bytes:
         "atypical.limit": np.array([instruments.atypical.limit]),
         "shares": np.array([getattr(instruments.shares, name) for name in _SHARE_FIELDS]),
         "coverage.planes": instruments.coverage.planes,
+        "abstention.limits": calibration.abstention.limits,
+        "abstention.rows": np.array([float(calibration.abstention.rows)]),
         "clients": calibration.clients.suprema,
+        **_written_drift(calibration.drift),
+        **_written_past(calibration.past),
         **{f"groups.{size}": group.pooled.suprema for size, group in calibration.groups.items()},
         **{f"groups.{size}.shares": group.shares.suprema for size, group in calibration.groups.items()},
     }
@@ -108,7 +116,7 @@ def decode_calibration(data: bytes, *, what: str) -> Calibration:
         raise FormatError(f"{what} has organisations that were weighed by one of two tests")
     coverage = Coverage(arrays.take("coverage.planes", (kept, BITS)))
     instruments = Instruments(features, scores, atypical, effects, pooled, shares, coverage)
-    calibration = Calibration(about, instruments, clients, groups)
+    calibration = Calibration(about, instruments, clients, groups, arrays.abstention(), arrays.drift(), arrays.past())
     if encode_calibration(calibration) != data:
         raise FormatError(f"{what} is not written the way calibrations are")
     return calibration
@@ -152,12 +160,49 @@ class _Arrays:
             raise FormatError(f"{self._what} has a scale that is not positive")
         return found
 
+    def abstention(self) -> Abstention:
+        """How far the strangest honest queries lie out."""
+        limits, rows = self.take("abstention.limits", (LIMITS,)), float(self.take("abstention.rows", (1,))[0])
+        if (np.diff(limits) > 0).any() or not (rows >= 1 and rows.is_integer()):
+            raise FormatError(f"{self._what} has limits of strange queries that do not descend, or of no queries")
+        return Abstention(limits, int(rows))
+
+    def drift(self) -> Reference | None:
+        """What the drift test holds clients against; None where too few calibration clients asked enough."""
+        if not self._tensors.keys() & {"drift.statistics", "drift.scores"}:
+            return None
+        statistics = self.suprema("drift.statistics")
+        scores = self.take("drift.scores", (len(SCORES), len(statistics)))
+        if len(statistics) < CLIENTS_MIN or (np.diff(scores, axis=1) < 0).any():
+            raise FormatError(f"{self._what} has too few clients for a drift test, or scores that do not ascend")
+        return Reference(statistics, scores)
+
+    def past(self) -> OwnPast | None:
+        """What a client's new queries are held against beside its own past; None where that is not done."""
+        if "past.clients" not in self._tensors:
+            return None
+        clients = self.suprema("past.clients")
+        if len(clients) < PAST_CLIENTS_MIN:
+            raise FormatError(f"{self._what} has {len(clients)} clients with a past, fewer than {PAST_CLIENTS_MIN}")
+        return OwnPast(self.effects("past", len(KEPT)), Conformal(clients))
+
     def suprema(self, name: str) -> NDArray[np.float64]:
         """The largest statistics of honest clients or groups, ascending."""
         values = self.take(name, (None,))
         if (np.diff(values) < 0).any():
             raise FormatError(f"{self._what}: {name!r} does not ascend")
         return values
+
+
+def _written_drift(drift: Reference | None) -> dict[str, NDArray[np.float64]]:
+    return {} if drift is None else {"drift.statistics": drift.statistics, "drift.scores": drift.scores}
+
+
+def _written_past(past: OwnPast | None) -> dict[str, NDArray[np.float64]]:
+    if past is None:
+        return {}
+    effects = {f"past.{name}": getattr(past.effects, name) for name in _EFFECT_ARRAYS}
+    return {**effects, "past.clients": past.clients.suprema}
 
 
 def _about(metadata: Mapping[str, str], what: str) -> About:

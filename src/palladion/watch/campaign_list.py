@@ -12,15 +12,16 @@ from palladion.watch.watch import Watch
 
 MEMBERS_SHOWN_MAX = 100  # of a campaign of thousands, an operator reads the first
 LINKS_SHOWN_MAX = 20
+LINKED_MAX = 200  # members, the first by name, whose links are looked up: some 10 ms
 
 
 @dataclass(frozen=True)
 class Campaign:
     """Clients that are judged together on one model; of many, the first `members` and `links`, by name.
 
-    `size` counts all members, `links` says what two or more of them have shown. `queries` are those of all together,
-    `covered` the coverage buckets that they have had answers in, `reasons` what is most unlike honest queries,
-    `fidelity` that of the best copy they could have by now.
+    `size` counts all members, `links` says what two or more of the first `LINKED_MAX` have shown. `queries` are those
+    of all together, `covered` the coverage buckets that they have had answers in, `reasons` what is most unlike honest
+    queries, `fidelity` that of the best copy they could have by now.
     """
 
     model: str
@@ -49,7 +50,7 @@ def campaigns_of(watch: Watch, explained: Mapping[str, Iterable[Explanation]]) -
             continue
         seen.update((model, member) for member in item.group)
         members = [by_client[model, member] for member in item.group if (model, member) in by_client]
-        links = watch.links_between(item.group)
+        links = watch.links_between(item.group[:LINKED_MAX])
         # the names of accounts with a bank, and of people's devices, are nobody's business here
         shown = [link for link in links if not link.startswith((DEVICE, PAYMENT))]
         shown += [kind[:-1] for kind in (DEVICE, PAYMENT) if any(link.startswith(kind) for link in links)]

@@ -19,7 +19,7 @@ from palladion.watch.client import ClientState, Reading, nothing
 from palladion.watch.kinds import AnyCalibration, MemberTest
 from palladion.watch.rows import Rows
 
-_HEAD = struct.Struct("<3Q2d3qH")
+_HEAD = struct.Struct("<3Q3d3qH")
 _NUMBER_BYTES = 8
 _NOBODY = np.zeros(3, np.int64)
 _NOWHERE = coverage.empty_bitmap()  # of a group without members; never written to
@@ -50,6 +50,7 @@ class Group:
 
     A group's epoch is full when its members have asked `group_horizon` queries each on average. `p_value` is the
     smallest of this epoch and of these members, `latest` the smallest of the last batch. `covered` counts the bitmap.
+    `carried` is what an epoch that ended as the members were parted came to (`end_epoch`): it counts in this one.
 
     `states` are those of members that are in memory, `absent` the ids of the others: their part is in the figures.
     `shares` (3,) is what members add to the test of atypical shares; of one alone it is not kept.
@@ -65,6 +66,7 @@ class Group:
     suspected: int = 0
     p_value: float = 1.0
     latest: float = 1.0
+    carried: float = 1.0
     bitmap: NDArray[np.uint8] = field(default_factory=lambda: _NOWHERE)
     covered: int = 0
     _members: frozenset[str] = frozenset()
@@ -104,7 +106,7 @@ class Group:
         self.count += state.pooled_count
         self.squares += state.pooled_count**2
         self.suspected += state.pooled_suspected
-        self.p_value = self.latest = 1.0
+        self.p_value, self.latest = self.carried, 1.0
 
     def absorb(self, other: "Group") -> None:
         """Take in all members of another group: what `join` of each of them would leave."""
@@ -119,7 +121,18 @@ class Group:
         self.count += other.count
         self.squares += other.squares
         self.suspected += other.suspected
-        self.p_value = self.latest = 1.0
+        self.carried = min(self.carried, other.carried)
+        self.p_value, self.latest = self.carried, 1.0
+
+    def leave(self, client: str, state: ClientState) -> None:
+        """Take out a member, with its part as `state` has it. Its buckets stay: it comes back with more."""
+        self.shares = self._all_shares() - self._share(state.pooled_sums, state.pooled_count)
+        self.absent.discard(client)
+        self.states.pop(client, None)
+        self.sums = self.sums - state.pooled_sums
+        self.count -= state.pooled_count
+        self.squares -= state.pooled_count**2
+        self.suspected -= state.pooled_suspected
 
     def leave_memory(self, client: str) -> None:
         """Keep a member by its id alone; its part stays."""
@@ -133,20 +146,20 @@ class Group:
 
     def to_bytes(self) -> bytes:
         """All figures and the ids of all members, of whom none is in memory then."""
-        figures = (self.count, self.squares, self.suspected, self.p_value, self.latest)
+        figures = (self.count, self.squares, self.suspected, self.p_value, self.latest, self.carried)
         head = _HEAD.pack(*figures, *self.shares, len(self.sums))
         return b"".join((head, self.sums.tobytes(), self.bitmap.tobytes(), msgspec.msgpack.encode(list(self.members))))
 
     @classmethod
     def from_bytes(cls, data: bytes, test: MemberTest) -> Self:
         """The group of `to_bytes`, with all its members absent."""
-        count, squares, suspected, p_value, latest, *shares, scores = _HEAD.unpack_from(data)
+        count, squares, suspected, p_value, latest, carried, *shares, scores = _HEAD.unpack_from(data)
         start, end = _HEAD.size, _HEAD.size + _NUMBER_BYTES * scores
         sums = np.frombuffer(data[start:end], np.float64).copy()
         bitmap = np.frombuffer(data[end : end + coverage.BITMAP_BYTES], np.uint8).copy()
         absent = set(msgspec.msgpack.decode(data[end + coverage.BITMAP_BYTES :], type=list[str]))
         found = np.array(shares, np.int64)
-        figures = (sums, count, squares, found, suspected, p_value, latest)
+        figures = (sums, count, squares, found, suspected, p_value, latest, carried)
         return cls(test, {}, absent, *figures, bitmap, coverage.count(bitmap))
 
     def read(self, client: str, reading: Reading, calibration: AnyCalibration, *, rate: float) -> None:
@@ -196,6 +209,24 @@ class Group:
         self.suspected += suspected
         self.states[client].pooled_suspected += suspected
 
+    def end_epoch(self, calibration: AnyCalibration) -> bool:
+        """Begin the next epoch now if this one is full and nobody has weighed it, as of a part of a group; whether so.
+
+        What the members have asked is more than a group of theirs is ever weighed by: the same means count, as of
+        `group_horizon` queries each. That p-value holds for the epoch that begins, whoever joins. Absent members: see
+        `_next_epoch`.
+        """
+        horizon = calibration.about.group_horizon * self.size
+        if self._alone or self.count < horizon:
+            return False
+        share = horizon / self.count
+        squares = max(1, round(self.squares * share**2))
+        full = Turn((self.sums * share)[None], (horizon,), (squares,), self.shares[None], begins=False, alone=False)
+        (value,) = p_values(calibration, [full])
+        self._next_epoch()
+        self.p_value = self.latest = self.carried = value
+        return True
+
     def forgive(self) -> None:
         """Start a new epoch now; used when a member's standing is raised again. Absent members: see `_next_epoch`."""
         self._next_epoch()
@@ -243,6 +274,7 @@ class Group:
         for state in self.states.values():
             state.pooled_sums, state.pooled_count = np.zeros_like(self.sums), 0
         self.sums, self.count, self.squares, self.shares = np.zeros_like(self.sums), 0, 0, _NOBODY
+        self.carried = 1.0
 
 
 def p_values(calibration: AnyCalibration, turns: Sequence[Turn]) -> list[float]:

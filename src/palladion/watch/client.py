@@ -23,10 +23,12 @@ from palladion.watch.text.features import TEXT_FEATURES
 from palladion.watch.text.memory import TextMemory
 
 QUERIES_MIN = 5  # one odd row of an honest client must not decide alone
+PAST_EPOCHS = 4  # finished epochs that a client's past holds at most; before one more, what it holds is halved
 STATE_BYTES_MAX = 16 * 1024
 _HEAD = struct.Struct("<4s6Q3d4H")
 _FIRST = struct.Struct("<4s6Q3d3H")  # whose bitmap is always whole, and which has no score of `ATYPICAL`
 _FIRST_MARK = b"PWC1"
+_PAST = struct.Struct("<Qd")  # after the memory, and before its sums, of a client that has a past
 _MARK_BYTES, _NUMBER_BYTES = 4, 8
 
 
@@ -90,16 +92,34 @@ class Scored(NamedTuple):
     buckets: list[int]
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class Past:
+    """The sums (scores,) of a client's finished epochs, and over how many queries."""
+
+    sums: Rows
+    count: int
+
+    @classmethod
+    def after(cls, past: "Past | None", sums: Rows, count: int, *, horizon: int) -> "Past":
+        """What the past is after one more epoch. It fades by halves: who changes slowly is not held to it for ever."""
+        if past is None:
+            return cls(sums, count)
+        if past.count >= PAST_EPOCHS * horizon:
+            past = cls(past.sums / 2, past.count // 2)
+        return cls(past.sums + sums, past.count + count)
+
+
 class Stretch(NamedTuple):
     """Distinct queries that follow each other in one epoch: the sums (n * features,) and the counts after each.
 
-    `begins` says that the epoch begins with them.
+    `begins` says that the epoch begins with them; `past` is what the client did before it, where that is kept.
     """
 
     sums: Rows
     first: int
     last: int
     begins: bool
+    past: Past | None = None
 
 
 @dataclass(eq=False, slots=True)
@@ -109,6 +129,7 @@ class ClientState:
     `statistic` is the latest and `supremum` the largest of this epoch. `suspected` counts the distinct queries that
     left the statistic above the threshold, in all epochs. What starts with `pooled` is this client's part in the same
     figures of its group (`campaigns`), whose epochs are its own. `alarmed_at` is in seconds since 1970, 0 for never.
+    `past` is what it did in finished epochs, and `past_supremum` the largest statistic beside that (`own_past`).
     """
 
     sums: Rows = field(default_factory=nothing)
@@ -124,6 +145,8 @@ class ClientState:
     pooled_suspected: int = 0
     memory: Recall = field(default_factory=Memory)
     bitmap: NDArray[np.uint8] = field(default_factory=coverage.empty_bitmap)
+    past: Past | None = None
+    past_supremum: float = float("-inf")
 
     def read(
         self, instruments: Instruments, inputs: Rows, scores: Rows, *, horizon: int, threshold: float = np.inf
@@ -136,24 +159,26 @@ class ClientState:
         new = coverage.mark(self.bitmap, instruments.coverage.buckets(measured.coordinates))
         return Reading(values, new, largest)
 
-    def advance(self, values: Rows, queries: int, *, horizon: int) -> list[Stretch]:
+    def advance(self, values: Rows, queries: int, *, horizon: int, remember: bool = False) -> list[Stretch]:
         """Add the scores (distinct, features) of `queries` queries to the sums; what they leave has to be weighed yet.
 
-        So that what many clients asked can be weighed at once.
+        So that what many clients asked can be weighed at once. With `remember`, finished epochs become the past.
         """
         self.queries += queries
         if len(values) == 1 and self.count < horizon:
             self.sums, self.count = self.sums + values[0], self.count + 1
-            return [Stretch(self.sums, self.count, self.count, False)]
+            return [Stretch(self.sums, self.count, self.count, False, self.past)]
         stretches: list[Stretch] = []
         start = 0
         while start < len(values):
             begins = self.count >= horizon
             if begins:
+                if remember:
+                    self.past = Past.after(self.past, self.sums, self.count, horizon=horizon)
                 self.sums, self.count, self.epoch = np.zeros_like(self.sums), 0, self.epoch + 1
             part = values[start : start + horizon - self.count]
             sums = self.sums + np.add.accumulate(part, axis=0)
-            stretches.append(Stretch(sums.ravel(), self.count + 1, self.count + len(part), begins))
+            stretches.append(Stretch(sums.ravel(), self.count + 1, self.count + len(part), begins, self.past))
             # a copy, because a view would keep the whole batch in memory
             self.sums, self.count = sums[-1].copy(), self.count + len(part)
             start += len(part)
@@ -177,8 +202,18 @@ class ClientState:
         self.suspected += sum(value > threshold for value in weighed)
         return max(weighed)
 
+    def weigh_past(self, stretches: Sequence[Stretch], weighed: Sequence[float]) -> float:
+        """Take in what `own_past` makes of what `advance` returned; the largest of it, -inf if there is nothing."""
+        start = 0
+        for stretch in stretches:
+            part = weighed[start : start + stretch.last - stretch.first + 1]
+            self.past_supremum = max(part) if stretch.begins else max(self.past_supremum, *part)
+            start += len(part)
+        return max(weighed, default=-math.inf)
+
     def forgive(self) -> None:
-        """Start a new epoch now; used when somebody's standing is raised again."""
+        """Start a new epoch now; used when somebody's standing is raised again. What was so unlike it is no past."""
+        self.past, self.past_supremum = None, float("-inf")
         self.sums, self.count, self.epoch = np.zeros_like(self.sums), 0, self.epoch + 1
         self.supremum = self.statistic = float("-inf")
         self.suspected = 0
@@ -203,7 +238,10 @@ class ClientState:
             *(self.supremum, self.statistic, self.alarmed_at),
             *(*self.memory.shape, filled),
         )
-        return b"".join((head, self.sums.tobytes(), self.pooled_sums.tobytes(), bitmap, self.memory.to_bytes()))
+        whole = (head, self.sums.tobytes(), self.pooled_sums.tobytes(), bitmap, self.memory.to_bytes())
+        if self.past is None:
+            return b"".join(whole)
+        return b"".join((*whole, _PAST.pack(self.past.count, self.past_supremum), self.past.sums.tobytes()))
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "ClientState":
@@ -219,8 +257,10 @@ class ClientState:
         # a client of a million comes back in the middle of a request: plain arithmetic, and few small arrays
         bitmap_at = head.size + 2 * scores * _NUMBER_BYTES
         memory_at = bitmap_at + coverage.packed_bytes(filled)
-        if len(data) != memory_at + memory.saved_bytes((shape[0], shape[1], shape[2])):
+        past_at = memory_at + memory.saved_bytes((shape[0], shape[1], shape[2]))
+        if len(data) - past_at not in {0, _PAST.size + scores * _NUMBER_BYTES} or (first and len(data) > past_at):
             raise FormatError("the saved state of a client has sizes that do not fit together")
+        past, past_supremum = _past_of(data, past_at, scores)
         both = np.frombuffer(data, np.float64, 2 * scores, head.size).copy()
         if not np.isfinite(both).all() or any(map(math.isnan, floats)):
             raise FormatError("the saved state of a client holds a figure that is not a number")
@@ -231,9 +271,21 @@ class ClientState:
         return cls(
             *(sums, count, supremum, statistic, epoch, queries, suspected, alarmed_at),
             *(pooled_sums, pooled, pooled_suspected),
-            memory=memory.of_saved(data[memory_at:], (shape[0], shape[1], shape[2])),
+            memory=memory.of_saved(data[memory_at:past_at], (shape[0], shape[1], shape[2])),
             bitmap=coverage.unpacked(filled, packed),
+            past=past,
+            past_supremum=past_supremum,
         )
+
+
+def _past_of(data: bytes, at: int, scores: int) -> tuple[Past | None, float]:
+    if len(data) == at:
+        return None, -math.inf
+    count, supremum = _PAST.unpack_from(data, at)
+    sums = np.frombuffer(data, np.float64, scores, at + _PAST.size).copy()
+    if not count or math.isnan(supremum) or not np.isfinite(sums).all():
+        raise FormatError("the saved state of a client holds a past that is none")
+    return Past(sums, count), supremum
 
 
 class Weighs(Protocol):

@@ -6,6 +6,7 @@ simulated, or arriving now.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from palladion.watch.atypical import Atypical
 from palladion.watch.coverage import Coverage
-from palladion.watch.features import Features
+from palladion.watch.features import REPEATS, Features
 from palladion.watch.memory import Memory, measure
 from palladion.watch.rows import Rows
 from palladion.watch.scores import NormalScores
@@ -85,6 +86,17 @@ class Instruments:
         """The scores (rows, scores) of features (rows, features)."""
         scores = self.scores.score(features)
         return np.column_stack((scores, self.atypical.score(scores)))
+
+    def distance(self, scores: Rows) -> Rows:
+        """How far queries (rows,) lie from the middle of honest ones, squared, by their scores (rows, features).
+
+        Without `repeats`: by nothing but the query itself and its answer, whoever asks it and after whatever.
+        """
+        return self._by_itself.distance(np.delete(scores, REPEATS, axis=1))
+
+    @cached_property
+    def _by_itself(self) -> Atypical:
+        return self.atypical.without(REPEATS)
 
     def score(self, clients: Sequence[Episode]) -> list[Rows]:
         """For each of some clients the scores (distinct, scores) of its distinct queries, as the watch sees them."""

@@ -31,13 +31,17 @@ class Turn:
 
 @dataclass(eq=False)
 class Course:
-    """One client over the whole traffic. `reduced` counts answers that disclosed less for its standing alone."""
+    """One client over the whole traffic. `reduced` counts answers that disclosed less for its standing alone.
+
+    `unlike` counts requests with rows too unlike honest ones (`abstain`), which were refused or would have been.
+    """
 
     client: str
     organisation: str
     requests: int = 0
     queries: int = 0
     reduced: int = 0
+    unlike: int = 0
     withheld: Counter[str] = field(default_factory=Counter)  # requests, by the kind of the problem
     turns: list[Turn] = field(default_factory=list)
 
@@ -95,6 +99,11 @@ class Outcome:
         """Answers reduced or withheld for somebody's standing."""
         return sum(course.disturbed_answers for course in self.courses)
 
+    @property
+    def unlike(self) -> int:
+        """Requests refused as too unlike honest ones, or that would have been; nobody stands worse for it."""
+        return sum(course.unlike for course in self.courses)
+
     def by_standing(self) -> Counter[Standing]:
         """Clients by the worst standing that each had, but for those that stayed trusted."""
         return Counter(course.worst for course in self.courses if course.worst != "trusted")
@@ -134,4 +143,4 @@ def differences(before: Outcome, after: Outcome) -> list[Difference]:
 
 def _told(course: Course) -> tuple[object, ...]:
     turns = [(turn.standing, turn.at, turn.proposed) for turn in course.turns]
-    return turns, course.reduced, {kind: count for kind, count in course.withheld.items() if count}
+    return turns, course.reduced, course.unlike, {kind: count for kind, count in course.withheld.items() if count}

@@ -43,12 +43,16 @@ class Traffic:
 
     answers: int = 0
     queries: int = 0
+    unlike: int = 0  # answers that would have been refused, with rows too unlike honest ones
     clients: set[str] = field(default_factory=set)
 
 
 @dataclass(frozen=True)
 class RouteReport:
-    """One route: its traffic, and of that what was disturbed, or would have been; `enforced` says which."""
+    """One route: its traffic, and of that what was disturbed, or would have been; `enforced` says which.
+
+    `answers_unlike` would have been refused for rows too unlike honest ones; nobody counts as disturbed by that.
+    """
 
     route: str
     model: str
@@ -59,6 +63,7 @@ class RouteReport:
     by_standing: Mapping[Standing, int]
     clients_disturbed: int
     answers_disturbed: int
+    answers_unlike: int
 
     @property
     def share_of_clients(self) -> float | None:
@@ -119,6 +124,7 @@ class Report:
             by_standing=Counter(item.standing for item in concerns),
             clients_disturbed=sum(item.disturbs for item in concerns),
             answers_disturbed=sum(item.answers for item in concerns),
+            answers_unlike=traffic.unlike,
         )
 
     def _standing(self, record: Record) -> None:
@@ -151,6 +157,7 @@ class Report:
         traffic = self.traffic.setdefault((route, enforced), Traffic())
         traffic.answers += 1
         traffic.queries += queries
+        traffic.unlike += "unlike" in record.details
         traffic.clients.add(record.actor)
         if enforced and rank(_standing(record.details, "standing")) < DISTURBING:
             return  # it stands better again

@@ -5,83 +5,30 @@ and their states come back when they ask. A state leaves memory only when what i
 """
 
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import islice
-from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from palladion.errors import FormatError
 from palladion.watch.campaigns import Group
-from palladion.watch.client import ClientState
+from palladion.watch.client import ClientState, Stretch
+from palladion.watch.drift import Drift, beginning, is_counted
 from palladion.watch.kinds import AnyCalibration
 from palladion.watch.learning_curve import LearningCurve
 from palladion.watch.links import Change, Links
+from palladion.watch.outdated import Outdated
+from palladion.watch.parted import Member, Parted, PartedGroups
 from palladion.watch.scratch import Scratch
+from palladion.watch.shelf import Kept, Shelf, Unshelved
+
+__all__ = ["Kept", "Residents", "Shelf", "Unshelved"]
 
 # Of a client alone in its group, beside what its state holds: objects, arrays and their places in dictionaries.
 ENTRY_BYTES = 4000
 ABSENT_BYTES = 140  # of a member that is known by its id alone
+PARTED_AT_ONCE = 64  # members of a group that was parted whose states are looked at for each request: some 3 ms
 PASSED_MAX = 16  # states that have to stay, before looking for one that may leave is given up for now
-
-
-class Kept(NamedTuple):
-    """A saved state, and the organisation of its client; None where that is not known."""
-
-    organisation: str | None
-    data: bytes
-
-
-class Shelf(Protocol):
-    """Where the states of a model's clients are saved. Raises PalladionError where it cannot be read."""
-
-    def get(self, client: str) -> Kept | None:
-        """What was saved last of a client."""
-        ...
-
-    def of(self, organisation: str) -> Iterable[tuple[str, bytes]]:
-        """What is saved of the clients of an organisation, by client."""
-        ...
-
-    def pending(self) -> Collection[str]:
-        """The clients whose newest state is on its way, so that `of` does not know it yet: it has to stay in memory."""
-        ...
-
-
-class Unshelved:
-    """States that were read from somewhere, and whose successors are saved elsewhere: all stay in memory."""
-
-    def __init__(self, saved: Mapping[str, bytes]) -> None:
-        self._saved = saved
-
-    def get(self, client: str) -> Kept | None:
-        """The state, of an organisation that is not known."""
-        data = self._saved.get(client)
-        return None if data is None else Kept(None, data)
-
-    def of(self, organisation: str) -> Iterable[tuple[str, bytes]]:
-        """Nothing."""
-        return ()
-
-    def pending(self) -> Collection[str]:
-        """Everybody."""
-        return _Everybody()
-
-    def all(self) -> Iterable[str]:
-        """The clients, by id."""
-        return self._saved
-
-
-class _Everybody(Collection[str]):
-    def __contains__(self, client: object) -> bool:
-        return True
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(())
-
-    def __len__(self) -> int:
-        return 0
 
 
 @dataclass(eq=False, slots=True)
@@ -97,9 +44,17 @@ class Resident:
 class Residents:
     """The clients of one model, and their groups."""
 
-    def __init__(self, model: str, calibration: AnyCalibration, shelf: Shelf, links: Links, scratch: Scratch) -> None:
-        self.model = model
-        self.calibration = calibration
+    def __init__(
+        self,
+        model: str,
+        calibration: AnyCalibration,
+        shelf: Shelf,
+        links: Links,
+        scratch: Scratch,
+        *,
+        drift: Drift | None = None,
+    ) -> None:
+        self.model, self.calibration, self.drift = model, calibration, drift
         self.curve: LearningCurve | None = None
         self.budget = 0  # the most buckets that a client and its group may cover; 0 for no limit
         self.changed: set[str] = set()  # of those in memory
@@ -108,8 +63,9 @@ class Residents:
         self._test = calibration.shares
         self._entries: OrderedDict[str, Resident] = OrderedDict()  # who asked longest ago comes first
         self._groups: dict[str, Group] = {}  # of which somebody is in memory, by root
-        self._stale: dict[str, bool] = {}  # whose saved part in its group does not count any more: see `_outdate`
-        self._told: dict[str, bool] = {}  # the same of those whose new state is being saved
+        self._parted = PartedGroups()  # whose whole is the group of each of their roots
+        self._counted: set[str] = set()  # roots of those of whom somebody was counted in the drift test
+        self._outdated = Outdated()
         self._stays = isinstance(shelf, Unshelved)
         self._sizes = 0
         self._absent = 0  # members that are known by their ids, in all groups in memory
@@ -126,10 +82,15 @@ class Residents:
     @property
     def size(self) -> int:
         """The bytes that clients and groups take up in memory, some 10 % too many rather than too few."""
-        return self._sizes + ENTRY_BYTES * len(self._entries) + ABSENT_BYTES * self._absent
+        return self._sizes + ENTRY_BYTES * len(self._entries) + ABSENT_BYTES * (self._absent + self._parted.held)
 
     def enter(self, client: str, organisation: str) -> ClientState:
-        """The state of a client of an organisation, who may be asking for the first time."""
+        """The state of a client of an organisation, who may be asking for the first time.
+
+        Nothing that was added up may be waiting to be weighed: groups that were parted are looked through meanwhile.
+        """
+        if (parted := self._parted.first) is not None:
+            self._go_on_parting(parted)
         entry = self._entries.get(client)
         if entry is not None:
             self._entries.move_to_end(client)
@@ -142,6 +103,7 @@ class Residents:
         if not entry.known:
             # it was in a group of its own until now
             self._groups.pop(entry.organisation, None)
+            self._counted.discard(entry.organisation)
             entry.organisation, entry.known = organisation, True
         return entry.state
 
@@ -153,9 +115,12 @@ class Residents:
     def group(self, client: str) -> Group:
         """The group of a client in memory, which joins it if it is not a member yet."""
         entry = self._entries[client]
-        group = self._group_of(self._links.root(entry.organisation))
+        root = self._links.root(entry.organisation)
+        group = self._group_of(root)
         if client not in group.states:
             group.join(client, entry.state)
+            self._count(root, entry.state)
+        self._parted.put_back(client, root, entry.state)  # whoever asks for a group may be about to add to it
         return group
 
     def is_joining(self, client: str) -> bool:
@@ -181,6 +146,16 @@ class Residents:
         if everybody:
             self._outdate(self.group(client), forgiven=False)
 
+    def heed(self, client: str, stretches: Sequence[Stretch], now: float) -> None:
+        """Count a client in memory in the drift test, if it has just asked enough and nobody linked with it was."""
+        entry = self._entries[client]
+        sums = beginning(stretches, entry.state.epoch)
+        root = self._links.root(entry.organisation)
+        if self.drift is not None and sums is not None and root not in self._counted:
+            # one organisation has as much to say as any other, however many accounts it makes
+            self._counted.add(root)
+            self.drift.count(self.calibration, sums, now=now)
+
     def forgive(self, client: str) -> None:
         """Begin anew with a client, if it ever asked, and with its group."""
         state = self.find(client)
@@ -191,12 +166,14 @@ class Residents:
             self._outdate(group, forgiven=True)
 
     def regroup(self, change: Change) -> None:
-        """Follow links that changed, before they change again."""
-        group = self._taken(change.gone)
-        if len(change.roots) > 1:
-            self._part(change, group)
+        """Follow links that changed, before they change again. Nothing may be waiting to be weighed, as in `enter`."""
+        root, *others = change.roots
+        if others:
+            self._part(change)
+        elif (parted := self._parted.of(root) or self._parted.of(change.gone)) is not None:
+            self._merge_parted(change, root, parted)
         else:
-            self._merge(change, group)
+            self._merge(change, root)
 
     def changes(self, stale_max: int | None = None) -> dict[str, bytes]:
         """The states that changed since this was last asked, by client: to be saved, and on the shelf from now on.
@@ -205,15 +182,12 @@ class Residents:
         """
         saved = {client: self._entries[client].state.to_bytes() for client in self.changed}
         self.changed.clear()
-        if self._told:
-            pending = self._shelf.pending()
-            self._told = {client: forgiven for client, forgiven in self._told.items() if client in pending}
-        for client in list(islice(self._stale, stale_max)):
+        self._outdated.keep_told(self._shelf.pending())
+        for client in self._outdated.first(stale_max):
             kept = self._shelf.get(client)
             if kept is not None:
                 saved[client] = self._decoded(client, kept.data).to_bytes()
-                self._told[client] = self._stale[client]
-            del self._stale[client]
+            self._outdated.settle(client, saved=kept is not None)
         return saved
 
     def shrink(self, size: int) -> None:
@@ -243,9 +217,8 @@ class Residents:
         entry = Resident(state, kept.organisation or f"?{client}", known, state.held_bytes)
         root = self._links.root(entry.organisation)
         group = self._group_of(root)
-        if self._stale.pop(client, None) is not None:
+        if self._outdated.drop(client):
             self.changed.add(client)
-        self._told.pop(client, None)
         if client in group.absent:
             self._absent -= 1
             if group.size == 1:
@@ -254,6 +227,8 @@ class Residents:
             group.come_back(client, state)
         else:
             group.join(client, state)
+        self._parted.put_back(client, root, state)
+        self._count(root, state)
         self._entries[client] = entry
         self._sizes += entry.size
         return entry
@@ -267,12 +242,13 @@ class Residents:
             if client in group.states:
                 group.leave_memory(client)
                 self._absent += 1
+            self._parted.leave_memory(client, root)
             self._settle(root, group)
 
     def _group_of(self, root: str) -> Group:
         group = self._groups.get(root)
         if group is None:
-            group = self._taken(root) or self._gathered(self._links.organisations(root))
+            group = self._taken(root) or self._gathered(root, self._links.organisations(root))
             self._adopt(root, group)
         return group
 
@@ -283,7 +259,11 @@ class Residents:
             self._absent -= len(group.absent)
             return group
         data = self._scratch.take_group(self.model, root)
-        return None if data is None else Group.from_bytes(data, self._test)
+        if data is None:
+            return None
+        if data[0]:
+            self._counted.add(root)
+        return Group.from_bytes(data[1:], self._test)
 
     def _adopt(self, root: str, group: Group) -> None:
         self._groups[root] = group
@@ -291,64 +271,130 @@ class Residents:
 
     def _settle(self, root: str, group: Group) -> None:
         """Put a group away of which nobody is in memory; a client alone is all that its group is."""
-        if not group.states:
+        if not group.states and root not in self._parted:
             del self._groups[root]
             self._absent -= len(group.absent)
             if group.size > 1:
-                self._scratch.put_group(self.model, root, group.to_bytes())
+                self._scratch.put_group(self.model, root, bytes([root in self._counted]) + group.to_bytes())
+            self._counted.discard(root)
 
-    def _gathered(self, organisations: Iterable[str]) -> Group:
+    def _count(self, root: str, state: ClientState) -> None:
+        """Take note of a member that was counted in the drift test."""
+        if is_counted(state):
+            self._counted.add(root)
+
+    def _gathered(self, root: str, organisations: Iterable[str]) -> Group:
         """The group of all clients of some organisations that are saved, from their own states."""
         group = self._nobody()
         for organisation in organisations:
             for client, data in self._shelf.of(organisation):
                 entry = self._entries.get(client)
-                group.join(client, self._decoded(client, data) if entry is None else entry.state)
+                state = self._decoded(client, data) if entry is None else entry.state
+                group.join(client, state)
+                self._count(root, state)
                 if entry is None:
                     group.leave_memory(client)
         return group
 
     def _nobody(self) -> Group:
-        """A group without members."""
         return Group(self._test, sums=np.zeros(len(self.calibration.words)))
 
-    def _merge(self, change: Change, group: Group | None) -> None:
-        (root,) = change.roots
-        kept = self._taken(root)
+    def _merge(self, change: Change, root: str) -> None:
+        group, kept = self._taken(change.gone), self._taken(root)
         if kept is None and group is None:
             return  # nobody of either is in memory: it is made from all of them when one of them asks
         if kept is None:
-            kept = self._gathered(set(self._links.organisations(root)) - set(change.organisations))
+            kept = self._gathered(root, set(self._links.organisations(root)) - set(change.organisations))
         if group is None:
-            group = self._gathered(change.organisations)
+            group = self._gathered(root, change.organisations)
+        self._move_counted(change.gone, root)
         kept.absorb(group)
         self._adopt(root, kept)
         self._settle(root, kept)
 
-    def _part(self, change: Change, group: Group | None) -> None:
-        if group is None:
-            return  # likewise
-        for root in change.roots:
-            organisations = self._links.organisations(root)
-            parted = self._gathered(organisations)
-            for client, state in group.states.items():
-                if client not in parted and self._entries[client].organisation in organisations:
-                    parted.join(client, state)  # not saved yet
-            self._adopt(root, parted)
-            self._settle(root, parted)
+    def _merge_parted(self, change: Change, root: str, parted: Parted) -> None:
+        """The same where one of the two, or each, is a part of a group that goes on being judged whole."""
+        gone = self._parted.of(change.gone)
+        try:
+            if gone is None or root not in self._parted:
+                alone = change.gone if gone is None else root
+                others = set(self._links.organisations(root)) - set(change.organisations)
+                group = self._taken(alone) or self._gathered(alone, change.organisations if gone is None else others)
+                self._absent += len(group.absent)
+                parted.absorb(alone, group, counted=alone in self._counted)
+            elif gone is not parted:
+                parted.unite(gone)
+        finally:  # where the other cannot be read, its members come in when they ask
+            parted.join(change.gone, root)
+            self._move_counted(change.gone, root)
+            self._judge_whole(parted, change.gone)
+
+    def _part(self, change: Change) -> None:
+        parted = self._parted.of(change.gone)
+        if parted is None:
+            whole = self._taken(change.gone)
+            if whole is None:
+                return  # likewise
+            self._absent += len(whole.absent)
+            parted = Parted(whole, self._nobody)
+        if change.gone in self._counted:
+            self._counted.update(change.roots)  # until it is known of which part somebody was
+        parted.part(change.gone, change.roots)
+        self._judge_whole(parted, change.gone)
+
+    def _judge_whole(self, parted: Parted, gone: str) -> None:
+        self._groups.pop(gone, None)
+        self._parted.drop(gone)
+        self._parted.keep(parted)
+        self._groups.update(dict.fromkeys(parted.roots, parted.whole))
+        self._go_on_parting(parted)
+
+    def _go_on_parting(self, parted: Parted) -> None:
+        """Look at some more members of a group that was parted, and judge by the parts when they are ready."""
+        if not parted.take_next(PARTED_AT_ONCE, self._member):
+            self._parted.postpone(parted)
+        elif parted.ready:
+            self._judge_parts(parted)
+
+    def _member(self, client: str) -> Member | None:
+        entry = self._entries.get(client)
+        if entry is not None:
+            return Member(self._links.root(entry.organisation), entry.state, in_memory=True)
+        kept = self._shelf.get(client)
+        if kept is None or kept.organisation is None:
+            return None
+        try:
+            return Member(self._links.root(kept.organisation), self._decoded(client, kept.data), in_memory=False)
+        except FormatError:
+            return None  # it has no part that anybody could read, and is told so when it asks
+
+    def _judge_parts(self, parted: Parted) -> None:
+        self._absent -= len(parted.whole.absent)
+        self._parted.drop(*parted.roots)
+        for root in parted.roots:
+            del self._groups[root]
+            self._counted.discard(root)
+        self._counted |= parted.counted
+        for root, part in parted.parts().items():
+            self._adopt(root, part)
+            if part.end_epoch(self.calibration):
+                self._outdate(part, forgiven=False)
+            self._settle(root, part)
+
+    def _move_counted(self, gone: str, root: str) -> None:
+        if gone in self._counted:
+            self._counted.remove(gone)
+            self._counted.add(root)
 
     def _outdate(self, group: Group, *, forgiven: bool) -> None:
         """Let nobody's earlier part in a group count: that of absent members is put right when they are saved next."""
+        self._parted.begin_anew(group)
         self.changed.update(group.states)
-        for client in group.absent:
-            # what it was told before may not be on the shelf yet
-            self._stale[client] = forgiven or self._stale.get(client, False) or self._told.get(client, False)
+        self._outdated.add(group.absent, forgiven=forgiven)
 
     def _decoded(self, client: str, data: bytes) -> ClientState:
         state = ClientState.from_bytes(data)
         if not self.calibration.fits(state):
             raise FormatError(f"the saved state of client {client} belongs to another calibration of {self.model}")
-        forgiven = self._stale.get(client, self._told.get(client))
-        if forgiven is not None:
-            state.begin_part(forgiven=forgiven)
+        self._outdated.correct(client, state)
         return state

@@ -9,9 +9,10 @@ from typing import Literal, get_args
 
 from palladion.policy import WatchPolicy
 from palladion.registry.rows import Standing
+from palladion.watch.onset import AT_ONCE, delay
 
 STANDINGS: tuple[Standing, ...] = get_args(Standing)
-Cause = Literal["client", "campaign", "budget"]
+Cause = Literal["client", "campaign", "budget", "decoy"]
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,9 @@ class Evidence:
 
     `p_value` is that of its own queries, `campaign_p_value` that of its group's. `suspected` counts the distinct
     queries that left the own statistic above the threshold of `alpha_suspected`, `campaign_suspected` those of the
-    group. `simulated` says that thresholds come from simulated clients.
+    group. `simulated` says that thresholds come from simulated clients. Where they come from few real ones, `rate_min`
+    is the smallest rate that these support, else 0, and `beyond` says that one of the client's tests found it more
+    unusual than all of them. What follows from either p-value is put off by `onset` and `campaign_onset`.
     """
 
     p_value: float = 1.0
@@ -29,6 +32,10 @@ class Evidence:
     campaign_suspected: int = 0
     budget_spent: bool = False
     simulated: bool = True
+    onset: int = AT_ONCE
+    campaign_onset: int = AT_ONCE
+    rate_min: float = 0.0
+    beyond: bool = False
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,7 @@ class Verdict:
     reason: str
 
 
+FEW = "it is beyond all of the few real calibration clients, who support no smaller rate: a person should look"
 _NOTHING = Verdict("trusted", None, "nothing unusual")
 
 
@@ -47,21 +55,33 @@ def judge(evidence: Evidence, policy: WatchPolicy) -> Verdict:
     """The standing that `evidence` alone asks for.
 
     Everything beyond watched needs a p-value of at most `alpha_suspected` (`alpha_campaign` for a group), so that the
-    share of honest clients that ever get there is bounded by these, however many steps there are below.
+    share of honest clients that ever get there is bounded by these, however many steps there are below. Where few real
+    clients support no such p-value, being beyond all of them asks for watched: a person has to look.
     """
     # nearly every request of nearly every client ends here
     if (
-        not evidence.budget_spent
+        not (evidence.budget_spent or evidence.beyond)
         and evidence.p_value > max(policy.alpha_suspected, policy.alpha_watched)
         and evidence.campaign_p_value > max(policy.alpha_campaign, policy.alpha_watched)
     ):
         return _NOTHING
-    client = _by_suspicion("client", evidence.p_value, policy.alpha_suspected, evidence.suspected, policy)
+    client = _by_suspicion(
+        "client", evidence.p_value, policy.alpha_suspected, evidence.suspected, policy, onset=evidence.onset
+    )
+    if evidence.beyond and evidence.p_value > policy.alpha_suspected:
+        client = Verdict("watched", "client", f"{_unlike('client', evidence.p_value)}; {FEW}")
     campaign = _by_suspicion(
-        "campaign", evidence.campaign_p_value, policy.alpha_campaign, evidence.campaign_suspected, policy
+        "campaign",
+        evidence.campaign_p_value,
+        policy.alpha_campaign,
+        evidence.campaign_suspected,
+        policy,
+        onset=evidence.campaign_onset,
     )
     if evidence.simulated and not policy.simulated_may_enforce:
         client, campaign = (_at_most(item, "watched", "the calibration is simulated") for item in (client, campaign))
+    elif evidence.rate_min > policy.alpha_suspected and not policy.simulated_may_enforce:
+        campaign = _at_most(campaign, "watched", "organisations are simulated, and real clients are few")
     if not policy.suspend_campaigns:
         campaign = _at_most(campaign, "degraded", "suspending a campaign needs a person")
     spent = Verdict("throttled", "budget", "the information budget is spent")
@@ -88,18 +108,28 @@ def next_standing(current: Standing, verdict: Verdict, *, quiet_hours: float, po
     return STANDINGS[rank(current) - 1]
 
 
-def _by_suspicion(cause: Cause, p_value: float, alpha: float, suspected: int, policy: WatchPolicy) -> Verdict:
+def _by_suspicion(
+    cause: Cause, p_value: float, alpha: float, suspected: int, policy: WatchPolicy, *, onset: int
+) -> Verdict:
     if p_value > max(alpha, policy.alpha_watched):
         return _NOTHING
-    who = "the account's queries" if cause == "client" else "the linked accounts' queries together"
-    reason = f"{who} are unlike those of honest clients (p = {p_value:.2g})"
+    reason = _unlike(cause, p_value)
     if p_value > alpha:
         return Verdict("watched", cause, reason)
-    if suspected >= policy.suspend_after:
+    late = delay(onset, policy.degrade_after, policy.onset_spread)
+    if suspected >= policy.suspend_after + late:
         return Verdict("suspended", cause, f"{reason}, and went on for {suspected} queries")
-    if suspected >= policy.degrade_after:
+    if suspected >= policy.degrade_after + late:
         return Verdict("degraded", cause, f"{reason}, and went on for {suspected} queries")
+    # the query that crossed is the first, also where what was counted is of another threshold
+    if max(suspected, 1) <= late:
+        return Verdict("watched", cause, reason)
     return Verdict("throttled", cause, reason)
+
+
+def _unlike(cause: Cause, p_value: float) -> str:
+    who = "the account's queries" if cause == "client" else "the linked accounts' queries together"
+    return f"{who} are unlike those of honest clients (p = {p_value:.2g})"
 
 
 def _at_most(verdict: Verdict, standing: Standing, why: str) -> Verdict:

@@ -14,14 +14,17 @@ from typing import Any
 from palladion import files
 
 CACHE_KIB = 4096
-# Holders are looked for by token and account, counted by account, and told by organisation.
+# Holders are looked for by token and account, counted by account, and told by organisation; `shown` is their order.
+# A token that is a `crowd` links nobody any more, and has no holders. A `tie` is a link whose token was forgotten.
 _TABLES = """
 CREATE TABLE team (model TEXT, root TEXT, data BLOB, PRIMARY KEY (model, root));
 CREATE TABLE holder (
-  token TEXT, client TEXT, organisation TEXT, PRIMARY KEY (token, client)
+  token TEXT, client TEXT, organisation TEXT, shown INTEGER, PRIMARY KEY (token, client)
 ) WITHOUT ROWID;
 CREATE INDEX holder_client ON holder (client, token);
 CREATE INDEX holder_organisation ON holder (organisation, token);
+CREATE TABLE crowd (token TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE tie (organisation TEXT, other TEXT, PRIMARY KEY (organisation, other)) WITHOUT ROWID;
 """
 
 

@@ -16,7 +16,9 @@ from palladion.watch.rows import Rows
 from palladion.watch.scores import STEPS
 from palladion.watch.suspicion import CORRELATION
 
-CLIP = 2.0  # deviations: one honest client in forty reaches it
+# Deviations. With 2, where one honest client in forty is, a ring of ten that hides a tenth of photographs could be no
+# further out than the most unusual of 950 honest organisations; with 4 and more, single odd members carry these along.
+CLIP = 3.0
 BETWEEN_MIN = 1e-3  # of a unit variance: clients who happen to be alike must not make every later one suspicious
 
 

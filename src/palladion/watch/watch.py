@@ -15,10 +15,13 @@ from palladion.policy import WatchPolicy
 from palladion.watch import coverage
 from palladion.watch.campaigns import Group, Turn, p_values
 from palladion.watch.client import ClientState, Stretch, statistics
+from palladion.watch.drift_store import DriftStore
 from palladion.watch.explanation import Explanation, reasons
 from palladion.watch.kinds import AnyCalibration
 from palladion.watch.learning_curve import LearningCurve, budget_of
-from palladion.watch.links import ADDRESS, DEVICE, PAYMENT, Links, Shown, tls_shown
+from palladion.watch.links import ADDRESS, DEVICE, PAYMENT, Links, Shown, follow, tls_shown
+from palladion.watch.onset import AT_ONCE, Onsets
+from palladion.watch.own_evidence import OwnEvidence
 from palladion.watch.residents import Residents, Shelf, Unshelved
 from palladion.watch.response import Evidence, Verdict, judge, rank
 from palladion.watch.rows import Rows
@@ -129,20 +132,26 @@ class _Waiting(NamedTuple):
 class Watch:
     """Everything the watch knows. Not to be used from several threads at once."""
 
-    def __init__(self, policy: WatchPolicy, *, scratch: Path | None = None) -> None:
+    def __init__(self, policy: WatchPolicy, *, scratch: Path | None = None, drifts: DriftStore | None = None) -> None:
         """`scratch` is for a file that is made, and unlinked at once; without it, SQLite finds a place for one."""
+        self.drifts = drifts or DriftStore()
         self._scratch = Scratch(scratch)
         self._models: dict[str, Residents] = {}
-        self._thresholds: dict[str, float] = {}  # of the statistic of a client, for `alpha_suspected`
+        self._own: dict[str, OwnEvidence] = {}
         self._beside: dict[str, str] = {}
         self._links = Links(self._scratch)
+        self._onsets = Onsets()
         self.renew(policy)
+
+    def draw_onsets(self, key: bytes) -> None:
+        """Put off what follows from suspicion from now on as `onset` says; `key` is the gate root's "onsets"."""
+        self._onsets = Onsets(key)
 
     def renew(self, policy: WatchPolicy) -> None:
         """Go by other settings from now on; what was observed and counted under the ones before counts on."""
         self.policy = policy
         for model, known in self._models.items():
-            self._thresholds[model] = known.calibration.threshold(policy.alpha_suspected)
+            self._own[model].renew(policy.alpha_suspected)
             known.budget = self._budget(known.curve)
         self._shrink()
 
@@ -154,12 +163,13 @@ class Watch:
         Without a calibration the model is not watched: only limits and budgets of requests act. Raises FormatError on
         a state that cannot be read.
         """
+        drift = self.drifts.watch(model, calibration)
         if calibration is None:
             self._models.pop(model, None)
             return
         shelf = Unshelved(saved) if isinstance(saved, Mapping) else saved
-        self._models[model] = Residents(model, calibration, shelf, self._links, self._scratch)
-        self._thresholds[model] = calibration.threshold(self.policy.alpha_suspected)
+        self._models[model] = Residents(model, calibration, shelf, self._links, self._scratch, drift=drift)
+        self._own[model] = OwnEvidence(calibration, self.policy.alpha_suspected)
         self.learn(model, None)
 
     def learn(self, model: str, curve: LearningCurve | None) -> None:
@@ -190,21 +200,16 @@ class Watch:
             change = self._links.show(asker.client, asker.organisation, shown)
             if change is not None:
                 # before the next one: groups follow each change by itself
-                for known in self._models.values():
-                    known.regroup(change)
+                follow(change, [known.regroup for known in self._models.values()])
 
     def observe(self, asker: Asker, model: str, inputs: Rows, scores: Rows, *, now: float) -> Observation:
-        """Take in the queries of one request, in order: `inputs` (queries, inputs), class scores (queries, classes).
-
-        `now` in seconds since 1970.
-        """
+        """Take in a request: `inputs` (queries, inputs), class scores (queries, classes). `now`: seconds since 1970."""
         return self.observe_all(model, [Asked(asker, inputs, scores)], now=now)[0]
 
     def observe_all(self, model: str, asked: Sequence[AnyAsked], *, now: float) -> list[Observation]:
         """What `observe` of one request after the other would return and remember, to the last bit.
 
-        Of requests that came together, of the kind that the model is asked; each costs a fraction of what it costs
-        alone.
+        Of requests of the kind that the model is asked. Together each costs a fraction of what it costs alone.
         """
         known = self._models.get(model)
         if known is None:
@@ -214,17 +219,17 @@ class Watch:
         # 1. measure all queries; whatever could go wrong with them does so before anybody's evidence changes
         states = [known.enter(item.asker.client, item.asker.organisation) for item in asked]
         measured = known.calibration.measure(list(zip(states, asked, strict=True)))
-        # 2. add them up, in order, and weigh the sums together; a group is weighed before others join it
-        observations: list[Observation] = []
-        waiting: list[_Waiting] = []
+        # 2. add them up, in order, and weigh them together; a group before others join it, a client before a new epoch
+        tests, observations, waiting = self._own[model], list[Observation](), list[_Waiting]()
         for item, state, (scores, buckets) in zip(asked, states, measured, strict=True):
             client = item.asker.client
-            if waiting and (self._may_link(item.asker, now) or known.is_joining(client)):
+            again = tests.begins(state, len(scores)) and any(earlier.state is state for earlier in waiting)
+            if waiting and (again or self._may_link(item.asker, now) or known.is_joining(client)):
                 observations += self._weigh(model, known, waiting, now)
                 waiting = []
             self.link(item.asker, now=now)
             group = known.group(client)
-            stretches = state.advance(scores, len(item), horizon=known.calibration.about.horizon)
+            stretches = tests.advance(state, scores, len(item))
             new = coverage.mark(state.bitmap, buckets)
             turns = group.advance(client, scores, new, known.calibration)
             # when a group begins a new epoch, it takes their parts from all its members
@@ -284,19 +289,20 @@ class Watch:
 
     def _weigh(self, model: str, known: Residents, waiting: Sequence[_Waiting], now: float) -> list[Observation]:
         """Weigh what was added up, all at once, and say what follows for each request, in order."""
-        calibration = known.calibration
+        calibration, tests = known.calibration, self._own[model]
         own = statistics(calibration, [part for item in waiting for part in item.stretches])
         pooled = p_values(calibration, [turn for item in waiting for turn in item.turns])
         observations, start = [], 0
         for item in waiting:
             state, group, end = item.state, item.group, start + item.distinct
-            largest = state.weigh(item.stretches, own[start:end], threshold=self._thresholds[model])
+            latest, beyond = tests.weigh(state, item.stretches, own[start:end])
             group.weigh(item.client, item.turns, pooled[start:end], rate=self.policy.alpha_campaign)
+            known.heed(item.client, item.stretches, now)
             start = end
             # not only what the last query left: honest ones at the end of each request would hide the others
-            if min(calibration.p_value(largest), group.latest) <= self.policy.alpha_watched:
+            if beyond or min(latest, group.latest) <= self.policy.alpha_watched:
                 state.alarmed_at = now
-            evidence = self._evidence(known, state, group, item.covered)
+            evidence = self._evidence(known, item.client, state, group, item.covered)
             evidence, verdict, alarmed_at = self._judged(model, item.client, evidence, state.alarmed_at)
             quiet = _quiet_hours(alarmed_at, now)
             observations.append(Observation(evidence, verdict, item.distinct, item.new_buckets, quiet, calibrated=True))
@@ -311,21 +317,29 @@ class Watch:
         if other is None or state is None:
             return evidence, judge(evidence, self.policy), alarmed_at
         group = other.group(client)
-        theirs = self._evidence(other, state, group, group.covered)
+        theirs = self._evidence(other, client, state, group, group.covered)
         own = evidence.suspected + theirs.suspected
         pooled = evidence.campaign_suspected + theirs.campaign_suspected
         evidence, theirs = (replace(item, suspected=own, campaign_suspected=pooled) for item in (evidence, theirs))
         verdict = max(judge(evidence, self.policy), judge(theirs, self.policy), key=lambda item: rank(item.standing))
         return evidence, verdict, max(alarmed_at, state.alarmed_at)
 
-    def _evidence(self, known: Residents, state: ClientState, group: Group, covered: int) -> Evidence:
+    def _evidence(self, known: Residents, client: str, state: ClientState, group: Group, covered: int) -> Evidence:
+        tests = self._own[known.model]
+        p_value = tests.p_value(state)
+        suspected = p_value <= self.policy.alpha_suspected
+        together = group.p_value <= self.policy.alpha_campaign
         return Evidence(
-            known.calibration.p_value(state.supremum),
+            p_value,
             state.suspected,
             group.p_value,
             group.suspected,
             budget_spent=0 < known.budget < covered,
             simulated=known.calibration.about.simulated,
+            onset=self._onsets.of_account(known.model, client, state.epoch) if suspected else AT_ONCE,
+            campaign_onset=self._onsets.of_group(known.model, group.names[0]) if together else AT_ONCE,
+            rate_min=tests.rate_min(state),
+            beyond=tests.is_beyond(state),
         )
 
     def _budget(self, curve: LearningCurve | None) -> int:
@@ -342,20 +356,16 @@ class Watch:
 
     def _shrink(self) -> None:
         size = self.policy.resident_mb << 20
-        if len(self._models) > 1:
-            size -= self.resident_bytes
-            for known in self._models.values():
-                known.shrink(max(0, size + known.size))
-        else:
-            for known in self._models.values():
-                known.shrink(size)
+        taken = self.resident_bytes if len(self._models) > 1 else None
+        for known in self._models.values():
+            known.shrink(size if taken is None else max(0, size - taken + known.size))
 
     def _explanation(self, model: str, known: Residents, client: str) -> Explanation | None:
         state = known.find(client)
         if state is None:
             return None
         group = known.group(client)
-        evidence = self._evidence(known, state, group, group.covered)
+        evidence = self._evidence(known, client, state, group, group.covered)
         own = evidence.p_value <= evidence.campaign_p_value
         sums, count = (state.sums, state.count) if own else (group.sums, group.count)
         return Explanation(
@@ -367,7 +377,7 @@ class Watch:
             group.names,
             coverage.count(state.bitmap),
             group.covered,
-            reasons(known.calibration, sums, count),
+            reasons(known.calibration, sums, count) + self._own[model].reasons(state),
             None if known.curve is None else known.curve.at_most(group.covered),
         )
 

@@ -35,6 +35,14 @@ def test_a_calibration_survives_its_file() -> None:
     assert set(again.groups) == set(made.groups)
 
 
+def test_what_came_later_is_written_where_there_is_something_to_say() -> None:
+    made = talk.calibration()
+    of_real = replace(made, about=replace(made.about, fitted_recorded=9))
+
+    assert b"fitted_recorded" not in encoded()
+    assert decode_text_calibration(encode_text_calibration(of_real), what="it").about.fitted_recorded == 9
+
+
 @pytest.mark.parametrize(
     "damage",
     [

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from palladion.watch.text.features import HOUR_S, HOURS, KEPT, TEXT_FEATURES, TEXTS_MIN, TextFeatures, hour_of_week
-from palladion.watch.text.ngrams import LOOKED_BYTES
+from palladion.watch.text.ngrams import AT_ONCE, LOOKED_BYTES, folded
 from palladion.watch.text.query import Parameters, Query
+from palladion.watch.text.rules import RULES, applied
+from palladion.watch.text.template import SIGNATURE
 from tests.watch.text import talk
 
 NAMES = list(TEXT_FEATURES)
@@ -20,7 +22,7 @@ def features() -> TextFeatures:
 
 
 def seen(query: Query) -> dict[str, float]:
-    return dict(zip(NAMES, features().look(query).found.tolist(), strict=True))
+    return dict(zip(NAMES, features().look([query]).found[0].tolist(), strict=True))
 
 
 @pytest.mark.parametrize(
@@ -49,7 +51,7 @@ def test_rare_hours_count_for_more() -> None:
     counted = replace(features(), hours=hours)
     monday_3, monday_4 = ((4 * 24 + hour) * HOUR_S for hour in (3, 4))
     often, rarely = (
-        counted.look(replace(PLAIN, at=float(at))).found[NAMES.index("hour")] for at in (monday_3, monday_4)
+        counted.look([replace(PLAIN, at=float(at))]).found[0, NAMES.index("hour")] for at in (monday_3, monday_4)
     )
 
     assert rarely > often
@@ -71,18 +73,52 @@ def test_what_is_not_told_is_not_a_number() -> None:
 
 @pytest.mark.parametrize("text", ["", "a", "ab", "\ud800", "\x00" * 50, "é" * LOOKED_BYTES, "x" * 1_000_000])
 def test_odd_texts_are_measured_without_a_figure_that_is_not_finite(text: str) -> None:
-    look = features().look(Query(text, at=-5.0, answer_chars=float("inf")))
+    look = features().look([Query(text, at=-5.0, answer_chars=float("inf"))])
 
     assert np.isfinite(look.coordinates).all()
-    assert look.coordinates.shape == (KEPT,)
+    assert look.coordinates.shape == (1, KEPT)
     known = [name for name in NAMES if name != "answers"]
-    assert not np.isinf([look.found[NAMES.index(name)] for name in known]).any()
+    assert not np.isinf([look.found[0, NAMES.index(name)] for name in known]).any()
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 7, AT_ONCE, AT_ONCE + 3])
+def test_what_a_request_looks_like_does_not_depend_on_those_beside_it(at_once: int) -> None:
+    texts = ["", "a", "abcd", "", "abc", "ab", "\ud800", "é" * LOOKED_BYTES, "think step by step", "item 7: a list"]
+    talked = [query for client in talk.conversations(3, 20, 8) for query in client.queries]
+    queries = [Query(text, Parameters(choices=2)) for text in texts] + talked + [Query("ab")]
+    looks = [features().look(queries[start : start + at_once]) for start in range(0, len(queries), at_once)]
+    whole = features().look(queries)
+
+    np.testing.assert_array_equal(np.concatenate([look.found for look in looks]), whole.found)
+    np.testing.assert_array_equal(np.concatenate([look.coordinates for look in looks]), whole.coordinates)
+    np.testing.assert_array_equal(np.concatenate([look.signatures for look in looks]), whole.signatures)
+
+
+def test_rules_are_looked_at_in_texts_that_have_their_letters_and_are_the_same_everywhere() -> None:
+    phrases = ["think step by step", "never refuse", "new tasks", "### input", "record 12: x", "what is this?", ""]
+    rules = list(RULES)
+
+    found = features().look([Query(phrase * times) for times in (1, 50) for phrase in phrases]).found
+
+    start = NAMES.index(rules[0])
+    expected = [
+        applied(folded(text.encode()), Parameters()) for times in (1, 50) for text in (p * times for p in phrases)
+    ]
+    assert found[:, start : start + len(rules)].tolist() == expected
+    assert sum(map(sum, expected)) == 10
+
+
+def test_nothing_is_looked_at_where_nothing_is_asked() -> None:
+    looks = features().look([])
+
+    assert (looks.found.shape, looks.coordinates.shape) == ((0, len(NAMES)), (0, KEPT))
+    assert looks.signatures.shape == (0, SIGNATURE)
 
 
 def test_coordinates_of_honest_texts_have_unit_variance() -> None:
     queries = [Query(text) for texts in talk.prompts().tasks.values() for text in texts]
     fitted = TextFeatures.fit(queries, np.random.default_rng(0))
-    coordinates = np.stack([fitted.look(query).coordinates for query in queries])
+    coordinates = fitted.look(queries).coordinates
 
     np.testing.assert_allclose(coordinates.mean(axis=0), 0, atol=1e-3)
     np.testing.assert_allclose(coordinates.std(axis=0), 1, atol=1e-3)

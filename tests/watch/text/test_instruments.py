@@ -23,7 +23,7 @@ def test_scores_are_bounded_and_come_in_steps() -> None:
 
 
 def test_scores_of_requests_do_not_depend_on_who_stands_beside_them() -> None:
-    features = measure(instruments().features, talk.conversations(1, 60, 6)[0])[0]
+    features = measure(instruments().features, talk.conversations(1, 60, 6))[0]
     one_by_one = np.concatenate([instruments().score_features(row[None]) for row in features])
 
     np.testing.assert_array_equal(instruments().score_features(features), one_by_one)
@@ -31,7 +31,7 @@ def test_scores_of_requests_do_not_depend_on_who_stands_beside_them() -> None:
 
 def test_cohesion_scores_in_a_straight_line_and_beyond_honest_clients() -> None:
     lowest = min(
-        np.nanmin(measure(instruments().features, client)[0][:, COHESION]) for client in talk.conversations(20, 40, 6)
+        np.nanmin(found[:, COHESION]) for found in measure(instruments().features, talk.conversations(20, 40, 6))
     )
     rows = np.full((4, len(TEXT_FEATURES)), np.nan)
     rows[:, COHESION] = lowest - np.array([0.0, 0.1, 0.2, 0.3])
@@ -44,7 +44,7 @@ def test_cohesion_scores_in_a_straight_line_and_beyond_honest_clients() -> None:
 def test_what_nobody_said_counts_for_nothing_whoever_says_it_later() -> None:
     told = [Conversation([Query(query.text) for query in client.queries]) for client in talk.conversations(40, 24, 7)]
     fitted = TextInstruments.fit(told, np.random.default_rng(0))
-    features = measure(fitted.features, talk.conversations(1, 24, 8)[0])[0]
+    features = measure(fitted.features, talk.conversations(1, 24, 8))[0]
 
     assert np.isfinite(features[2:, PACE]).all()
     assert not fitted.score_features(features)[:, PACE].any()

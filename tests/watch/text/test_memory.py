@@ -8,8 +8,8 @@ import pytest
 
 from palladion.errors import FormatError
 from palladion.watch.text.features import COHESION, PACE, REGULARITY, REPEATS, SWEEP, TEMPLATE, TextFeatures
-from palladion.watch.text.memory import COHESION_MIN, DIGESTS, MEMORY_BYTES_MAX, RING, TextMemory
-from palladion.watch.text.ngrams import LOOKED_BYTES
+from palladion.watch.text.memory import COHESION_MIN, DIGESTS, MEMORY_BYTES_MAX, RING, TextMemory, measure
+from palladion.watch.text.ngrams import AT_ONCE, LOOKED_BYTES
 from palladion.watch.text.query import Parameters, Query
 from tests.watch.text import talk
 
@@ -19,7 +19,7 @@ def features() -> TextFeatures:
 
 
 def measured(queries: list[Query]) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
-    return TextMemory(features().kept).measure(features(), queries)[0]
+    return TextMemory(features().kept).measure(features(), queries).features
 
 
 def different(count: int, start: int = 0) -> list[Query]:
@@ -55,9 +55,34 @@ def test_how_requests_are_cut_into_calls_makes_no_difference() -> None:
     (talker,) = talk.conversations(1, 150, 5)
     whole = measured(list(talker.queries))
     memory = TextMemory(features().kept)
-    parts = [memory.measure(features(), [query])[0] for query in talker.queries]
+    parts = [memory.measure(features(), [query]).features for query in talker.queries]
 
     np.testing.assert_array_equal(np.concatenate(parts), whole)
+
+
+@pytest.mark.parametrize("asked", [3, RING + 5])
+def test_requests_of_many_clients_at_once_are_measured_as_one_after_the_other(asked: int) -> None:
+    # more clients than are looked at together, of different ages, one of whom asks again and again in between
+    talks = [list(client.queries) for client in talk.conversations(AT_ONCE + 5, asked + 4, 6)]
+    together, apart = ([TextMemory(features().kept) for _ in talks] for _ in range(2))
+    for number, queries in enumerate(talks):
+        for memory in (together[number], apart[number]):
+            memory.measure(features(), queries[: asked if number % 3 else number % 7])
+    requests = [(number, talks[number][asked : asked + number % 4]) for number in range(len(talks))]
+    requests[::5] = [(2, queries[:1]) for queries in talks[: len(requests[::5])]]
+
+    found = measure(features(), [(together[number], queries) for number, queries in requests])
+    singly = [
+        [apart[number].measure(features(), [query]) for query in queries] for number, queries in requests if queries
+    ]
+
+    flat = [part for own in singly for part in own]
+    np.testing.assert_array_equal(found.features, np.concatenate([part.features for part in flat]))
+    np.testing.assert_array_equal(found.coordinates, np.concatenate([part.coordinates for part in flat]))
+    assert [size for size, (_, queries) in zip(found.sizes, requests, strict=True) if queries] == [
+        sum(part.sizes[0] for part in own) for own in singly
+    ]
+    assert [memory.to_bytes() for memory in together] == [memory.to_bytes() for memory in apart]
 
 
 @pytest.mark.parametrize("before", [0, 1, 5, RING, 300])
@@ -71,7 +96,7 @@ def test_memory_goes_on_where_it_was_saved_and_stays_small(before: int) -> None:
     assert len(saved) <= MEMORY_BYTES_MAX < 14 * 1024
     assert again.to_bytes() == saved
     rest = talker.queries[before:]
-    np.testing.assert_array_equal(memory.measure(features(), rest)[0], again.measure(features(), rest)[0])
+    np.testing.assert_array_equal(memory.measure(features(), rest).features, again.measure(features(), rest).features)
     assert again.to_bytes() == memory.to_bytes()
 
 

@@ -2,9 +2,10 @@
 
 import pytest
 
-from palladion.watch.text.ngrams import folded
+from palladion.watch.text import rules
+from palladion.watch.text.ngrams import FOUR, folded
 from palladion.watch.text.query import DEFAULTS, Parameters
-from palladion.watch.text.rules import RULES, applied
+from palladion.watch.text.rules import EVERY, LETTERS, RULES, applied
 
 NAMES = list(RULES)
 SAID = {
@@ -47,3 +48,17 @@ def test_ordinary_requests_break_no_rule(text: str) -> None:
 
 def test_every_rule_has_words_for_people_and_a_technique() -> None:
     assert all(rule.technique.startswith("AML.T") and rule.sentence[0].islower() for rule in RULES.values())
+
+
+@pytest.mark.parametrize(("name", "text"), [(name, text) for name, texts in SAID.items() for text in texts])
+def test_a_text_that_a_rule_applies_to_has_its_letters(name: str, text: str) -> None:
+    said = folded(text.encode())
+
+    assert any(letters in said for letters in LETTERS[NAMES.index(name)])
+    assert not any(applied(said, DEFAULTS, EVERY ^ 1 << NAMES.index(name)))
+
+
+def test_letters_are_four_and_in_each_phrase_that_they_stand_for() -> None:
+    for groups, phrases in zip(LETTERS, rules._PHRASES, strict=True):
+        assert all(len(letters) == FOUR for letters in groups)
+        assert all(letters in phrase for letters, those in phrases.items() for phrase in those)

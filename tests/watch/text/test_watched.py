@@ -9,6 +9,7 @@ from palladion.errors import FormatError
 from palladion.policy import WatchPolicy
 from palladion.watch.client import STATE_BYTES_MAX, ClientState
 from palladion.watch.text.memory import TextMemory
+from palladion.watch.text.ngrams import AT_ONCE
 from palladion.watch.text.query import Query
 from palladion.watch.watch import AskedTexts, Asker, Observation, Watch
 from tests.watch import factories
@@ -45,6 +46,19 @@ def test_cutting_texts_into_requests_differently_changes_nothing(at_once: int) -
 def test_what_came_together_counts_as_if_it_came_one_after_the_other() -> None:
     singly, together = make(), make()
     asked = [AskedTexts(Asker(f"c{client}", "acme"), honest(client, 4)) for client in range(5)] * 2
+
+    apart = [singly.observe_all(MODEL, [item], now=1e9)[0] for item in asked]
+
+    assert together.observe_all(MODEL, asked, now=1e9) == apart
+    assert singly.changes(MODEL) == together.changes(MODEL)
+
+
+def test_more_clients_than_are_looked_at_at_once_count_as_if_they_came_one_after_the_other() -> None:
+    singly, together = make(), make()
+    asked = [
+        AskedTexts(Asker(f"c{client}", f"c{client}"), (honest(client, 2) + harvest(2, start=client))[: 1 + client % 4])
+        for client in [*range(AT_ONCE + 3), 1, 2, 2]
+    ]
 
     apart = [singly.observe_all(MODEL, [item], now=1e9)[0] for item in asked]
 

@@ -7,6 +7,7 @@ two statistics (`panels`), and honest clients' largest values of each; of two p-
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from palladion.watch.client import QUERIES_MIN
 from palladion.watch.conformal import Conformal
 from palladion.watch.rows import Rows
 from palladion.watch.text.instruments import TextInstruments
+from palladion.watch.text.ngrams import AT_ONCE
 from palladion.watch.text.panels import STATISTICS, Panels
 from palladion.watch.text.query import Conversation
 
@@ -102,11 +104,13 @@ def calibrate_texts(
     As `watch.calibration.calibrate`. Raises ValueError where too few clients remain.
     """
     instruments = TextInstruments.fit(fitting, generator)
-    suprema = [
-        client_suprema(instruments.effects, scores, about.horizon)
-        for scores in (instruments.score([client])[0] for client in clients)
-        if len(scores) >= QUERIES_OF_CLIENT_MIN
-    ]
+    left, suprema = iter(clients), list[Rows]()
+    while some := list(islice(left, AT_ONCE)):
+        suprema += [
+            client_suprema(instruments.effects, scores, about.horizon)
+            for scores in instruments.score(some)
+            if len(scores) >= QUERIES_OF_CLIENT_MIN
+        ]
     by_size: defaultdict[int, list[Rows]] = defaultdict(list)
     asked = 0
     for members in organisations:

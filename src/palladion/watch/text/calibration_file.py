@@ -30,6 +30,7 @@ CALIBRATION_BYTES_MAX = 32 * 1024 * 1024  # directions take 256 KiB, and a milli
 METADATA_BYTES_MAX = 16 * 1024
 _KEY = "palladion"
 _FORMAT = "text-calibration-1"
+_ADDED = frozenset({"fitted_recorded"})
 _WHOLE = ("mean", "basis", "between", "spread", "centre", "width")
 
 
@@ -53,7 +54,9 @@ def encode_text_calibration(calibration: TextCalibration) -> bytes:
     document = {
         "format": _FORMAT,
         "features": list(TEXT_FEATURES),
-        **{name: getattr(about, name) for name in About.__dataclass_fields__ if name != "created"},
+        **{name: getattr(about, name) for name in About.__dataclass_fields__ if name not in _ADDED | {"created"}},
+        # what came later is written where there is something to say, so that older files stay what they are
+        **{name: getattr(about, name) for name in _ADDED if getattr(about, name)},
         "created": timestamp(about.created),
     }
     tensors = [

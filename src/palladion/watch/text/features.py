@@ -5,19 +5,21 @@ docs/watch.md says what each number is good for.
 """
 
 import math
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
 from palladion.watch.rows import Rows
-from palladion.watch.text.ngrams import SALT_MAX, NgramHash, folded
+from palladion.watch.text.ngrams import AT_ONCE, FOUR_BITS, SALT_MAX, NgramHash, folded
 from palladion.watch.text.query import Query
-from palladion.watch.text.rules import RULES, applied
-from palladion.watch.text.template import Signature, signature
+from palladion.watch.text.rules import LETTERS, RULES, applied
+from palladion.watch.text.template import SIGNATURE, Signatures, signatures
 
 COMPONENTS = 16
 _COMPONENTS = {
@@ -61,24 +63,23 @@ HOUR_S, DAY_S, WEEK_DAYS, WORKDAYS = 3600, 86_400, 7, 5
 _MONDAY_S = 4 * DAY_S  # 1970 began on a Thursday
 _TINY = 1e-9
 # kinds of bytes: other, capital, digit, mark, line break, beyond ASCII
-_KINDS = np.array(
-    [
-        1 if 65 <= byte <= 90 else 2 if 48 <= byte <= 57 else 4 if byte == 10 else 5 if byte >= 128
-        else 3 if 33 <= byte <= 126 and not 97 <= byte <= 122 else 0
-        for byte in range(256)
-    ],
-    np.uint8,
+_KINDS = bytes(
+    1 if 65 <= byte <= 90 else 2 if 48 <= byte <= 57 else 4 if byte == 10 else 5 if byte >= 128
+    else 3 if 33 <= byte <= 126 and not 97 <= byte <= 122 else 0
+    for byte in range(256)
 )  # fmt: skip
-_STYLES = 5
+_STYLES = (1, 2, 3, 4, 5)
+_NOT_SHOWN = [math.nan] * COMPONENTS  # of components, where fewer coordinates are kept
+_NOT_KNOWN = [math.nan] * (_HOUR - REPEATS)  # without earlier requests; and cohesion
 
 
 @dataclass(frozen=True, eq=False)
-class Look:
-    """What one request was seen to be: `found` (features,), `coordinates` (kept,) and the template's `signature`."""
+class Looks:
+    """What requests were seen to be: `found` (n, features), `coordinates` (n, kept), `signatures` (n, SIGNATURE)."""
 
     found: Rows
     coordinates: NDArray[np.float32]
-    signature: Signature
+    signatures: Signatures
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,31 +134,89 @@ class TextFeatures:
         """The keyed hash that the reference was fitted with."""
         return NgramHash(int(self.salt[0]))
 
-    def look(self, query: Query) -> Look:
-        """Everything about a request that can be said without its client's earlier ones; the rest is NaN."""
-        looked = self.hashing.looked_at(query.text)
-        plain = folded(looked)
-        found = np.full(len(TEXT_FEATURES), np.nan)
-        found[0] = math.log(len(query.text) + 1)
-        size = len(looked) + 1
-        counts = np.bincount(_KINDS.take(np.frombuffer(looked, np.uint8)), minlength=_STYLES + 1).tolist()
-        found[1 : 1 + _STYLES] = [count / size for count in counts[1:]]
-        vector = self.hashing.vector(plain)
-        vector -= self.centre
+    def look(self, queries: Sequence[Query]) -> Looks:
+        """Everything about requests that can be said without their clients' earlier ones; the rest is NaN.
+
+        What is said of one does not depend on the others, to the last bit.
+        """
+        parts = [self._look(queries[start : start + AT_ONCE]) for start in range(0, len(queries), AT_ONCE)]
+        if len(parts) == 1:
+            return parts[0]
+        return Looks(
+            np.concatenate([np.empty((0, len(TEXT_FEATURES))), *(part.found for part in parts)]),
+            np.concatenate([np.empty((0, self.kept), np.float32), *(part.coordinates for part in parts)]),
+            np.concatenate([np.empty((0, SIGNATURE), np.uint16), *(part.signatures for part in parts)]),
+        )
+
+    def _look(self, queries: Sequence[Query]) -> Looks:
+        looked = [self.hashing.looked_at(query.text) for query in queries]
+        plain = [folded(text) for text in looked]
+        vectors, fours = self.hashing.hashed(plain)
+        vectors -= self.centre
         # in half the precision, because the directions then fill half the cache; a coordinate is kept in no more
-        along = vector.astype(np.float32).dot(self._directions)
-        found[7] = math.log(max(float(vector.dot(vector)) - float(along.dot(along)), _TINY))
-        coordinates: NDArray[np.float32] = along * self._shares
-        found[6] = math.log(float(coordinates.dot(coordinates)) + _TINY)
-        shown = min(COMPONENTS, len(coordinates))
-        found[8 : 8 + shown] = coordinates[:shown]
-        found[_RULES : _RULES + len(RULES)] = applied(plain, query.parameters)
-        found[_FAILURES] = query.failed
-        if query.answer_chars >= 0 and not query.failed:
-            found[_ANSWERS] = math.log((query.answer_chars + 1) / (len(query.text) + 1))
+        # row by row, as `rows.product`
+        along = np.matmul(vectors.astype(np.float32)[:, None, :], self._directions)[:, 0]
+        coordinates = along * self._shares
+        energy = np.vecdot(coordinates, coordinates).tolist()
+        rest = (np.vecdot(vectors, vectors) - np.vecdot(along, along)).tolist()
+        shown = coordinates[:, :COMPONENTS].tolist()
+        possible = self._possible(fours, plain)
+        # logarithms one by one: NumPy's may differ in the last bit by where in an array they are taken
+        found = [
+            [
+                math.log(len(query.text) + 1),
+                *_styles(looked[place]),
+                math.log(energy[place] + _TINY),
+                math.log(max(rest[place], _TINY)),
+                *shown[place],
+                *_NOT_SHOWN[self.kept :],
+                *applied(plain[place], query.parameters, possible[place]),
+                *_NOT_KNOWN,
+                *self._circumstances(query),
+                math.nan,
+            ]
+            for place, query in enumerate(queries)
+        ]
+        return Looks(np.array(found), coordinates, signatures(plain))
+
+    def _circumstances(self, query: Query) -> tuple[float, float, float]:
+        """`hour`, `answers` and `failures` of a request."""
+        hour = answers = math.nan
         if math.isfinite(query.at):
-            found[_HOUR] = -math.log(float(self.hours[hour_of_week(query.at)]))
-        return Look(found, coordinates, signature(plain))
+            hour = self._rarity[hour_of_week(query.at)]
+        if query.answer_chars >= 0 and not query.failed:
+            answers = math.log((query.answer_chars + 1) / (len(query.text) + 1))
+        return hour, answers, float(query.failed)
+
+    def _possible(self, fours: NDArray[np.uint16], plain: Sequence[bytes]) -> list[int]:
+        """For each text the rules on words that may apply to it, by the hashes of its letters: a bit for each."""
+        possible = [0] * len(plain)
+        marks = self._marks.take(fours)
+        places = np.flatnonzero(marks)
+        if len(places):
+            ends = list(accumulate(map(len, plain)))
+            for place, mark in zip(places.tolist(), marks[places].tolist(), strict=True):
+                possible[bisect_right(ends, place)] |= mark
+        return possible
+
+    @cached_property
+    def _marks(self) -> NDArray[np.uint8]:
+        """The rules that letters are a sign of, by the hash of these (2 ** FOUR_BITS,): a bit for each."""
+        marks = np.zeros(1 << FOUR_BITS, np.uint8)
+        for number, groups in enumerate(LETTERS):
+            for letters in groups:
+                marks[self.hashing.four(letters)] |= 1 << number
+        return marks
+
+    @cached_property
+    def _rarity(self) -> list[float]:
+        return [-math.log(share) for share in self.hours.tolist()]
+
+
+def _styles(looked: bytes) -> list[float]:
+    """The share of each kind of bytes."""
+    kinds, size = looked.translate(_KINDS), len(looked) + 1
+    return [kinds.count(kind) / size for kind in _STYLES]
 
 
 def hour_of_week(at: float) -> int:

@@ -9,11 +9,13 @@ import numpy as np
 from palladion.watch.atypical import Atypical
 from palladion.watch.coverage import Coverage
 from palladion.watch.features import VALUE_MAX
-from palladion.watch.instruments import REFERENCE_ROWS_MAX
+from palladion.watch.instruments import REFERENCE_ROWS_MAX, parts
 from palladion.watch.rows import Rows
 from palladion.watch.scores import KNOTS, NormalScores
 from palladion.watch.text.features import COHESION, TEXT_FEATURES, TextFeatures
 from palladion.watch.text.memory import TextMemory
+from palladion.watch.text.memory import measure as measure_requests
+from palladion.watch.text.ngrams import AT_ONCE
 from palladion.watch.text.panels import Panels
 from palladion.watch.text.query import Conversation
 
@@ -39,7 +41,7 @@ class TextInstruments:
             queries = [queries[place] for place in np.sort(chosen).tolist()]
         features = TextFeatures.fit(queries, generator)
         coverage = Coverage.draw(features.kept, generator)
-        return cls.of_measured(features, coverage, [measure(features, client)[0] for client in clients])
+        return cls.of_measured(features, coverage, measure(features, clients))
 
     @classmethod
     def of_measured(cls, features: TextFeatures, coverage: Coverage, clients: Sequence[Rows]) -> "TextInstruments":
@@ -57,12 +59,20 @@ class TextInstruments:
 
     def score(self, clients: Sequence[Conversation]) -> list[Rows]:
         """For each of some clients the scores (distinct, scores) of its distinct requests, as the watch sees them."""
-        return [self.score_features(measure(self.features, client)[0]) for client in clients]
+        measured = measure(self.features, clients)
+        if not measured:
+            return []
+        return parts(self.score_features(np.concatenate(measured)), [len(found) for found in measured])
 
 
-def measure(features: TextFeatures, client: Conversation) -> tuple[Rows, Rows]:
-    """Features and coordinates of the distinct requests of a whole client, from nothing."""
-    return TextMemory(features.kept).measure(features, client.queries)
+def measure(features: TextFeatures, clients: Sequence[Conversation]) -> list[Rows]:
+    """Features (distinct, features) of the distinct requests of whole clients, from nothing."""
+    found: list[Rows] = []
+    for start in range(0, len(clients), AT_ONCE):
+        some = clients[start : start + AT_ONCE]
+        measured = measure_requests(features, [(TextMemory(features.kept), client.queries) for client in some])
+        found += parts(measured.features, measured.sizes)
+    return found
 
 
 def _scored(scores: NormalScores, atypical: Atypical, features: Rows) -> Rows:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
+from itertools import accumulate
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +36,13 @@ _COUNTS = np.arange(-_GRAMS_MAX, _GRAMS_MAX + 1)
 _ROOTS = np.copysign(np.sqrt(np.abs(_COUNTS)), _COUNTS)
 _STEP, _MIX = np.uint32(0x9E3779B1), np.uint32(0x85EBCA77)  # odd, with bits well spread
 _SHIFT = np.uint32(32 - CELLS_BITS - 1)  # one bit more: the sign
+# by size of n-grams, how many places before the end of a text there begins none
+_CUT = np.array([(row, back) for row, size in enumerate(SIZES) for back in range(1, size)]).T[:, :, None]
+_CUTS = [0, *accumulate(size - 1 for size in SIZES)]
+FOUR, FOUR_BITS = 4, 16  # letters by which words are looked for, and bits of their hash
+_FOUR_ROW, _FOUR_SHIFT = SIZES.index(FOUR), np.uint32(32 - FOUR_BITS)
+_NO_FOURS = np.empty(0, np.uint16)
+AT_ONCE = 32  # texts of some hundred bytes, of which everything fits into the cache of a core
 
 
 @dataclass(frozen=True)
@@ -51,35 +59,51 @@ class NgramHash:
                 return data
         return self._parts(text)
 
-    def vector(self, folded: bytes) -> Rows:
-        """The unit vector (CELLS,) of a `folded` text; zeros for one without n-grams."""
-        letters = self._letters.take(np.frombuffer(folded, np.uint8))
-        if len(letters) < SIZES[0]:
-            return np.zeros(CELLS)
+    def vectors(self, folded: Sequence[bytes]) -> Rows:
+        """The unit vector of each of some `folded` texts (texts, CELLS); zeros for one without n-grams."""
+        parts = [self.hashed(folded[start : start + AT_ONCE])[0] for start in range(0, len(folded), AT_ONCE)]
+        return np.concatenate(parts) if parts else np.empty((0, CELLS))
+
+    def hashed(self, folded: Sequence[bytes]) -> tuple[Rows, NDArray[np.uint16]]:
+        """The vectors of some texts, at most `AT_ONCE`, and the hash of the four letters from each place.
+
+        Places are those of all texts behind one another: (places,), so that the last hashes of a text, of which letters
+        are the next one's, are of nothing in particular. No text's vector depends on the others, to the last bit.
+        """
+        letters = self._letters.take(np.frombuffer(b"".join(folded), np.uint8))
+        grams = np.empty((min(len(SIZES), max(0, len(letters) - SIZES[0] + 1)), len(letters)), np.uint32)
         # each n-gram's hash is that of the one before it without its last letter, times a step, and that letter
-        hashes, grams = letters, []
+        hashes = letters
         for size in range(2, min(SIZES[-1], len(letters)) + 1):
             hashes = hashes[:-1] * _STEP
             hashes += letters[size - 1 :]
             if size in SIZES:
-                grams.append(hashes)
-        mixed = np.concatenate(grams)
-        mixed *= _MIX
-        mixed >>= _SHIFT
-        counts = np.bincount(mixed, minlength=2 * CELLS)
-        signed = counts[:CELLS]
-        signed -= counts[CELLS:]
+                np.multiply(hashes, _MIX, out=grams[size - SIZES[0], : len(hashes)])
+        fours = (grams[_FOUR_ROW, : 1 - FOUR] >> _FOUR_SHIFT).astype(np.uint16) if len(grams) > _FOUR_ROW else _NO_FOURS
+        grams >>= _SHIFT
+        # cells of each text are counted apart, and beyond them all what is no n-gram of one text
+        cells = 2 * CELLS * len(folded)
+        if len(folded) > 1:
+            ends = np.array(list(accumulate(map(len, folded))))
+            grams += np.arange(0, cells, 2 * CELLS).astype(np.uint32).repeat(np.diff(ends, prepend=0))
+            rows, back = _CUT if len(grams) == len(SIZES) else (column[: _CUTS[len(grams)]] for column in _CUT)
+            # -1 is the last place of all, where none begins either
+            grams[rows, np.maximum(ends - back, -1)] = cells
+        else:
+            for row, size in zip(grams, SIZES, strict=False):
+                row[1 - size :] = cells
+        counts = np.bincount(grams.ravel(), minlength=cells + 1)[:-1].reshape(-1, 2 * CELLS)
+        signed = counts[:, :CELLS] - counts[:, CELLS:]
         signed += _GRAMS_MAX
-        vector: Rows = _ROOTS.take(signed, mode="clip")
-        vector *= 1 / max(1.0, math.sqrt(vector.dot(vector)))
-        return vector
+        vectors: Rows = _ROOTS.take(signed, mode="clip")
+        vectors *= np.array([[1 / max(1.0, math.sqrt(square))] for square in np.vecdot(vectors, vectors).tolist()])
+        return vectors, fours
 
-    def vectors(self, folded: Sequence[bytes]) -> Rows:
-        """Those of several texts (texts, CELLS)."""
-        found = np.empty((len(folded), CELLS))
-        for row, data in zip(found, folded, strict=True):
-            row[:] = self.vector(data)
-        return found
+    def four(self, letters: bytes) -> int:
+        """The hash that `hashed` gives four letters. Raises ValueError on more or fewer."""
+        if len(letters) != FOUR:
+            raise ValueError(f"{letters!r} has {len(letters)} letters, expected {FOUR}")
+        return int(self.hashed([letters])[1][0])
 
     def _parts(self, text: str) -> bytes:
         """Beginning, end, and parts between them. No more of the text is touched than is looked at."""

@@ -37,59 +37,73 @@ RULES: Mapping[str, Rule] = MappingProxyType(
 )
 """All rules by id, in the order of `applied`."""
 
-# Phrases of folded texts (lower case, 0 for every digit) by a word that is looked for first, because most texts do not
-# have it. Not patterns: four of the same phrases took 240 µs a text, this takes 16, and never longer.
+# Phrases of folded texts (lower case, 0 for every digit) by four letters that each of them has, because most texts have
+# none of these: `ngrams` tells which may be there in one pass. Not patterns: four of these phrases took 240 µs a text.
 _PHRASES: tuple[Mapping[bytes, tuple[bytes, ...]], ...] = (
     {
         b"step": (b"step by step", b"step-by-step", b"every step", b"all steps"),
-        b"thought": (b"chain of thought", b"chain-of-thought", b"train of thought", b"your thoughts"),
-        b"reason": (b"your reasoning", b"the reasoning", b"internal reasoning", b"full reasoning", b"reason aloud"),
-        b"think": (b"your thinking", b"<think", b"think aloud", b"think out loud"),
-        b"your work": (b"show your work",),
-        b"justify": (b"justify the answer", b"justify your answer"),
+        b"houg": (b"chain of thought", b"chain-of-thought", b"train of thought", b"your thoughts"),
+        b"easo": (b"your reasoning", b"the reasoning", b"internal reasoning", b"full reasoning", b"reason aloud"),
+        b"hink": (b"your thinking", b"<think", b"think aloud", b"think out loud"),
+        b"r wo": (b"show your work",),
+        b"stif": (b"justify the answer", b"justify your answer"),
     },
     {
-        b"refus": (
+        b"efus": (
             *(b"do not refuse", b"don't refuse", b"never refuse", b"without refusing", b"would you refuse"),
             *(b"refusal message", b"refusal template", b"refusal response"),
         ),
-        b"apologi": (b"never apologi", b"do not apologi", b"don't apologi", b"without apologi"),
-        b"ignore": (b"ignore previous instructions", b"ignore all previous", b"ignore your instructions"),
-        b"as an ai": (b"as an ai language model", b"as an ai model", b"as an ai, i c"),
+        b"polo": (b"never apologi", b"do not apologi", b"don't apologi", b"without apologi"),
+        b"gnor": (b"ignore previous instructions", b"ignore all previous", b"ignore your instructions"),
+        b"n ai": (b"as an ai language model", b"as an ai model", b"as an ai, i c"),
     },
     {
-        b"tasks": (b"new tasks", b"diverse tasks", b"similar tasks"),
-        b"instruction": (b"new instructions", b"diverse instructions", b"instruction data", b"this instruction"),
-        b"training": (b"training example", b"training data", b"training a language", b"training a model"),
-        b"complex version": (b"more complex version",),
-        b"generate 0": (b"generate 0",),
-        b"preference": (b"preference pair", b"preference data"),
+        b"asks": (b"new tasks", b"diverse tasks", b"similar tasks"),
+        b"nstr": (b"new instructions", b"diverse instructions", b"instruction data", b"this instruction"),
+        b"rain": (b"training example", b"training data", b"training a language", b"training a model"),
+        b"x ve": (b"more complex version",),
+        b"te 0": (b"generate 0",),
+        b"pref": (b"preference pair", b"preference data"),
     },
     {
-        b"# ": (b"# instruction", b"# input", b"# response", b"# example"),
-        b"0:": tuple(
-            word + b" " + b"0" * digits + b":"
-            for digits in (1, 2, 3, 4)
-            for word in (b"example", b"sample", b"record", b"item", b"task")
-        ),
-        b"data set": (b"from a data set", b"of a data set"),
-        b"[inst]": (b"[inst]",),
-        b"<|im_": (b"<|im_start",),
+        b"# in": (b"# instruction", b"# input"),
+        b"# re": (b"# response",),
+        b"# ex": (b"# example",),
+        **{
+            words[0][-2:] + b" 0": tuple(
+                word + b" " + b"0" * digits + b":" for word in words for digits in (1, 2, 3, 4)
+            )
+            for words in ((b"example", b"sample"), (b"record",), (b"item",), (b"task",))
+        },
+        b"ta s": (b"from a data set", b"of a data set"),
+        b"[ins": (b"[inst]",),
+        b"<|im": (b"<|im_start",),
     },
 )
 
 
-def applied(folded: bytes, parameters: Parameters) -> list[float]:
-    """1 for each rule that applies to a text that is `ngrams.folded` and to its parameters, 0 for the others."""
-    found = [1.0 if _holds(folded, phrases) else 0.0 for phrases in _PHRASES]
+LETTERS: tuple[tuple[bytes, ...], ...] = tuple(tuple(phrases) for phrases in _PHRASES)
+"""For each rule on words the groups of four letters of which a text has one or more if the rule applies to it."""
+
+EVERY = (1 << len(LETTERS)) - 1
+
+
+def applied(folded: bytes, parameters: Parameters, possible: int = EVERY) -> list[float]:
+    """1 for each rule that applies to a text that is `ngrams.folded` and to its parameters, 0 for the others.
+
+    `possible` has a bit for each rule on words, in their order: 0 where the text has none of its `LETTERS`.
+    """
+    found = [
+        1.0 if possible >> number & 1 and _holds(folded, phrases) else 0.0 for number, phrases in enumerate(_PHRASES)
+    ]
     found.append(1.0 if (parameters.alternatives or 0) > ALTERNATIVES_FEW or parameters.biased else 0.0)
     found.append(1.0 if (parameters.choices or 1) > CHOICES_FEW else 0.0)
     return found
 
 
 def _holds(folded: bytes, phrases: Mapping[bytes, tuple[bytes, ...]]) -> bool:
-    for word, longer in phrases.items():
-        if word in folded:
+    for letters, longer in phrases.items():
+        if letters in folded:
             for phrase in longer:
                 if phrase in folded:
                     return True

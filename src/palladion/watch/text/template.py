@@ -5,12 +5,13 @@ the numbers of their signatures that estimates the share of shingles they have i
 and Containment of Documents", 1997).
 """
 
+from collections.abc import Sequence
 from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
 
-Signature = NDArray[np.uint16]
+Signatures = NDArray[np.uint16]
 
 SIGNATURE = 16  # numbers: a share is known to a tenth or so, which tells a template from none
 WORDS = 16  # looked at from either end
@@ -25,24 +26,38 @@ _FACTORS = _FACTORS[:, None]
 _SHIFT = np.uint64(48)
 
 
-def signature(folded: bytes) -> Signature:
-    """The signature (SIGNATURE,) of a text that is `ngrams.folded`."""
-    words = folded[:_REACH].split()[:WORDS]
-    if len(folded) > _REACH:
-        words += folded[-_REACH:].split()[-WORDS:]
-    if len(words) < SHINGLE:
-        words = [b" ".join(words)] * SHINGLE
-    hashes = np.array([crc32(word) for word in words], np.uint64)
-    shingles = hashes[: 1 - SHINGLE].copy()
+def signatures(folded: Sequence[bytes]) -> Signatures:
+    """The signatures (texts, SIGNATURE) of texts that are `ngrams.folded`."""
+    hashes: list[int] = []
+    starts: list[int] = []  # of each text's shingles, and behind these, where shingles are of two texts
+    for text in folded:
+        words = text[:_REACH].split()[:WORDS]
+        if len(text) > _REACH:
+            words += text[-_REACH:].split()[-WORDS:]
+        if len(words) < SHINGLE:
+            words = [b" ".join(words)] * SHINGLE
+        starts.append(len(hashes))
+        hashes += map(crc32, words)
+        starts.append(len(hashes) - SHINGLE + 1)
+    if not starts:
+        return np.empty((0, SIGNATURE), np.uint16)
+    words_hashed = np.array([*hashes, 0], np.uint64)  # one more, because the last shingles end at a place as well
+    shingles = words_hashed[: 1 - SHINGLE].copy()
     for offset in range(1, SHINGLE):
         shingles *= _STEP
-        shingles += hashes[offset : len(words) - SHINGLE + 1 + offset]
-    least = np.minimum.reduce(_FACTORS * shingles, axis=1)
-    least >>= _SHIFT
-    found: Signature = least.astype(np.uint16)
-    return found
+        shingles += words_hashed[offset : len(words_hashed) - SHINGLE + 1 + offset]
+    least = np.minimum.reduceat(_FACTORS * shingles, starts, axis=1)[:, ::2]
+    return np.ascontiguousarray((least >> _SHIFT).T.astype(np.uint16))
 
 
-def likeness(signatures: NDArray[np.uint16], other: Signature) -> float:
-    """The largest share of numbers that `other` has in common with one of `signatures` (n, SIGNATURE); n > 0."""
-    return int(np.add.reduce(signatures == other, axis=1).max()) / SIGNATURE
+def likeness(rings: NDArray[np.uint16], seen: Sequence[int], others: Signatures) -> list[float]:
+    """The largest share of numbers that each of `others` (n, SIGNATURE) has in common with one of its ring.
+
+    `rings` (n, ring, SIGNATURE), of each of which the first `seen` count; of none, 0.
+    """
+    # eight comparisons lie in eight bytes, of which those that are not zero are counted
+    alike = np.bitwise_count((rings == others[:, None, :]).view(np.uint64))
+    common = alike[:, :, 0] + alike[:, :, 1]
+    if min(seen) < rings.shape[1]:
+        common[np.array(seen)[:, None] <= np.arange(rings.shape[1])] = 0
+    return [most / SIGNATURE for most in np.maximum.reduce(common, axis=1).tolist()]

@@ -17,7 +17,7 @@ from palladion.watch.instruments import parts
 from palladion.watch.rows import Rows
 from palladion.watch.text.calibration import TextCalibration
 from palladion.watch.text.features import TEXT_FEATURES
-from palladion.watch.text.memory import TextMemory
+from palladion.watch.text.memory import TextMemory, measure
 from palladion.watch.text.query import Query
 
 WORDS: Mapping[str, str] = MappingProxyType({**TEXT_FEATURES, ATYPICAL: SCORES[ATYPICAL]})
@@ -79,13 +79,11 @@ class WatchedTexts:
         """Measure requests, in order, each with the state of who asked."""
         instruments = self.calibration.instruments
         # whatever a text says, it can be looked at: nothing fails halfway
-        measured = [
-            cast("TextMemory", state.memory).measure(instruments.features, texts.queries) for state, texts in requests
-        ]
-        found, coordinates = (np.concatenate(rows) for rows in zip(*measured, strict=True))
-        sizes = [len(own) for own, _ in measured]
-        buckets = iter(instruments.coverage.buckets(coordinates))
-        scores = parts(instruments.score_features(found), sizes)
+        measured = measure(
+            instruments.features, [(cast("TextMemory", state.memory), texts.queries) for state, texts in requests]
+        )
+        buckets = iter(instruments.coverage.buckets(measured.coordinates))
+        scores = parts(instruments.score_features(measured.features), measured.sizes)
         return [Scored(own, list(islice(buckets, len(own)))) for own in scores]
 
     def statistic(self, sums: Rows, counts: NDArray[np.int64]) -> Rows:
