@@ -187,6 +187,8 @@ def test_what_a_killed_backup_left_is_removed_by_the_next(tmp_path: Path, made: 
         ("tile/entries/x001/000", True),
         ("tile/kept/x001/000", True),
         ("pruned", True),
+        ("pruned.1100", True),
+        ("pruned.x", False),
         ("lock", False),
         (".checkpoint.12.ab.tmp", False),
         ("tile/8/000", False),

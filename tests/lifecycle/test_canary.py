@@ -60,10 +60,11 @@ def test_an_uncalibrated_one_has_to_be_meant(installation: Installation) -> None
     assert current_canary(installation, "fraud") is not None
 
 
-def test_where_answers_are_marked_it_has_to_be_calibrated(installation: Installation) -> None:
-    marking = _routed(installation, msgspec.structs.replace(HERE, flipped=0.01))
-    with pytest.raises(ConflictError, match="answers are marked by a calibration"):
-        _begin(marking)
+@pytest.mark.parametrize("setting", ["flipped", "abstain"])
+def test_where_answers_are_marked_or_refused_it_has_to_be_calibrated(installation: Installation, setting: str) -> None:
+    route = _routed(installation, msgspec.structs.replace(HERE, **{setting: 0.01}))
+    with pytest.raises(ConflictError, match="answers are marked or refused by a calibration"):
+        _begin(route)
 
 
 def test_a_model_behind_an_upstream_has_none(installation: Installation) -> None:

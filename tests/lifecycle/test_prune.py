@@ -1,18 +1,20 @@
 """Letting go is recorded first, needs a reason, works beside a gate, and can be gone on with."""
 
 from contextlib import closing, nullcontext
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from palladion.errors import PalladionError
+from palladion import files
+from palladion.errors import BusyError, ConflictError, PalladionError
 from palladion.ledger.audit import verify_ledger
 from palladion.ledger.index import INDEX_FILE, Index, Question
 from palladion.ledger.pruning import prune
 from palladion.ledger.record import Record, decode_record
 from palladion.ledger.tiles import tile_path
-from palladion.lifecycle.prune import finish_pruning, plan_pruning, prune_ledger
+from palladion.lifecycle.prune import LOCK_FILE, finish_pruning, plan_pruning, prune_ledger
 from tests.lifecycle.installations import ACTOR, NOW, Made, kinds, make, served
 
 ANSWERS = 600
@@ -54,6 +56,21 @@ def test_old_answers_go_and_the_ledger_says_so(tmp_path: Path, serving: bool) ->
     with closing(Index(installation.paths.ledger / INDEX_FILE)) as index:
         assert list(index.find(reader, Question(actor="client:5"))) == []
         assert len(list(index.find(reader, Question(actor="client:580")))) == 1
+
+
+def test_what_was_planned_before_somebody_else_pruned_is_not_done(tmp_path: Path) -> None:
+    made = _answered(tmp_path)
+    late = replace(plan_pruning(made.installation, NOW + timedelta(days=1)), until=256)
+    found = plan_pruning(made.installation, NOW + timedelta(days=1))
+    prune_ledger(made.installation, found, reason="kept for a year", actor=ACTOR)
+    with pytest.raises(ConflictError, match="pruned by somebody else"):
+        prune_ledger(made.installation, late, reason="kept for a year", actor=ACTOR)
+    with (
+        files.exclusive_lock(made.installation.paths.ledger / LOCK_FILE, what="it"),
+        pytest.raises(BusyError),
+    ):
+        finish_pruning(made.installation)
+    assert verify_ledger(made.installation.paths.ledger, made.installation.ledger_key()).pruned is not None
 
 
 def test_without_a_reason_nothing_goes(tmp_path: Path) -> None:

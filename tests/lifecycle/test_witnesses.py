@@ -9,8 +9,9 @@ import pytest
 
 from palladion.clock import ManualClock
 from palladion.errors import PolicyError, StorageError, TamperError
+from palladion.keys import Ed25519Signer
 from palladion.ledger.checkpoint import VerifierKey
-from palladion.ledger.cosignature import WitnessKey, verify_witnessed
+from palladion.ledger.cosignature import WitnessKey, cosign, verify_witnessed
 from palladion.ledger.reader import LedgerReader
 from palladion.ledger.witness import Witness, add_log
 from palladion.ledger.writer import Ledger
@@ -19,7 +20,7 @@ from palladion.policy.sections import LedgerPolicy
 from tests.ledger.ledgers import JOURNAL_KEY, KEY, ORIGIN, SIGNER, make, record
 
 AT = datetime(2026, 11, 26, 9, 30, tzinfo=UTC)
-Send = Callable[[str, bytes], tuple[int, bytes]]
+Send = Callable[[str, bytes], tuple[int, str, bytes]]
 
 
 class _Town:
@@ -42,10 +43,10 @@ class _Town:
     def keys(self) -> list[WitnessKey]:
         return [item.key for item in self.open.values()]
 
-    def send(self, url: str, body: bytes) -> tuple[int, bytes]:
+    def send(self, url: str, body: bytes) -> tuple[int, str, bytes]:
         self.asked.append(url)
         answer = self.open[url].add_checkpoint(body)
-        return answer.status, answer.body
+        return answer.status, answer.content_type, answer.body
 
     def close(self) -> None:
         for item in self.open.values():
@@ -114,7 +115,7 @@ def test_a_cut_tail_is_told_by_who_has_seen_it(town: _Town, log: Path, tmp_path:
 
 
 def test_a_later_checkpoint_of_somebody_else_is_no_cut_tail(town: _Town, log: Path) -> None:
-    def grown_meanwhile(url: str, body: bytes) -> tuple[int, bytes]:
+    def grown_meanwhile(url: str, body: bytes) -> tuple[int, str, bytes]:
         if not town.asked:
             _grow(log, 9)
             Witnesses(town.named, 1, send=town.send).ask(log, KEY)
@@ -136,34 +137,55 @@ def test_a_rewritten_history_is_told(town: _Town, log: Path, size: int) -> None:
     assert "it was rewritten" in found.contradicted.message
 
 
+_SIZE = "text/x.tlog.size"
+_FORGED = cosign(b"another\n", "witness.example/w0", Ed25519Signer(bytes([1]) * 32), AT)
+
+
 @pytest.mark.parametrize(
     "answer",
     [
-        (200, b""),
-        (200, b"hello\n"),
-        (200, "— witness.example/w0 AAAA\n".encode()),
-        (409, b"many\n"),
-        (404, b"\xff"),
-        (500, b""),
+        (200, "text/plain", b""),
+        (200, "text/plain", b"hello\n"),
+        (200, "text/plain", "— witness.example/w0 AAAA\n".encode()),
+        (200, "text/plain", _FORGED),  # its own, of another text
+        (200, "text/plain", _FORGED[:-8] + b"AAAA==\n"),
+        (409, _SIZE, b"many\n"),
+        (409, _SIZE, b"0\n"),
+        (409, _SIZE, b"\xd9\xa9\n"),
+        (409, "text/html", b"999999\n"),
+        (422, "text/html", b"<html>"),
+        (404, "text/plain", b"\xff"),
+        (500, "", b""),
     ],
+    ids=range(12),
 )
 def test_what_a_broken_witness_says_convinces_nobody_and_convicts_nobody(
-    town: _Town, log: Path, answer: tuple[int, bytes]
+    town: _Town, log: Path, answer: tuple[int, str, bytes]
 ) -> None:
     found = Witnesses(town.named[:1], 1, send=lambda url, body: answer).ask(log, KEY)
     assert (found.enough, found.cosigned, found.contradicted) == (False, {}, None)
+    assert len(found.failed) == 1
     assert not (log / WITNESSED_FILE).exists()
+
+
+def test_one_that_has_forgotten_what_it_cosigned_convicts_nobody(town: _Town, log: Path) -> None:
+    witnesses = Witnesses(town.named[:1], 1, send=lambda url, body: answers.pop(0) or town.send(url, body))
+    answers: list[tuple[int, str, bytes] | None] = [None, (409, _SIZE, b"0\n")]
+    assert witnesses.ask(log, KEY).enough
+    found = witnesses.ask(log, KEY)
+    assert found.contradicted is None
+    assert "has forgotten" in found.failed["witness.example/w0"].message
 
 
 def test_one_that_answers_with_another_size_each_time_is_given_up(town: _Town, log: Path) -> None:
     sizes = iter(range(1, 100))
-    found = Witnesses(town.named[:1], 1, send=lambda url, body: (409, b"%d\n" % next(sizes))).ask(log, KEY)
+    found = Witnesses(town.named[:1], 1, send=lambda url, body: (409, _SIZE, b"%d\n" % next(sizes))).ask(log, KEY)
     assert "another size each time" in found.failed["witness.example/w0"].message
     assert next(sizes) == 3
 
 
 def test_too_few_are_not_enough_and_what_was_kept_stays(town: _Town, log: Path) -> None:
-    def half(url: str, body: bytes) -> tuple[int, bytes]:
+    def half(url: str, body: bytes) -> tuple[int, str, bytes]:
         if "w1" in url:
             raise StorageError("w1 is away")
         return town.send(url, body)
@@ -177,9 +199,17 @@ def test_too_few_are_not_enough_and_what_was_kept_stays(town: _Town, log: Path) 
 
 def test_a_kept_note_that_was_changed_is_told(town: _Town, log: Path) -> None:
     Witnesses(town.named, 1, send=town.send).ask(log, KEY)
-    (log / WITNESSED_FILE).write_bytes((log / "checkpoint").read_bytes())
-    with pytest.raises(TamperError, match="1 are asked for"):
+    note = (log / WITNESSED_FILE).read_bytes()
+    (log / WITNESSED_FILE).write_bytes(note.replace(b"\n5\n", b"\n6\n"))
+    with pytest.raises(TamperError, match="does not hold"):
         read_witnessed(log, KEY, town.keys, 1)
+
+
+def test_a_kept_note_is_none_yet_of_witnesses_that_were_named_since(town: _Town, log: Path) -> None:
+    Witnesses(town.named[:1], 1, send=town.send).ask(log, KEY)
+    assert read_witnessed(log, KEY, town.keys[:1], 1) is not None
+    assert read_witnessed(log, KEY, town.keys[1:], 1) is None
+    assert read_witnessed(log, KEY, town.keys, 2) is None
 
 
 def test_the_policy_names_witnesses_by_key_and_address(town: _Town) -> None:
@@ -187,6 +217,9 @@ def test_the_policy_names_witnesses_by_key_and_address(town: _Town) -> None:
     assert witnesses_of(policy) == town.named
     with pytest.raises(PolicyError, match="fewer are named"):
         witnesses_of(LedgerPolicy(witnesses=policy.witnesses[:1], witness_quorum=2))
+    with pytest.raises(PolicyError, match="anybody's word"):
+        witnesses_of(LedgerPolicy(witnesses=(f"{town.keys[0]} http://w0.example",)))
+    assert witnesses_of(LedgerPolicy(witnesses=(f"{town.keys[0]} http://127.0.0.1:8720",)))
     of_a_log = VerifierKey("ledger.example", bytes(32))
     with pytest.raises(PolicyError, match="not a witness's key"):
         witnesses_of(LedgerPolicy(witnesses=(f"{of_a_log} https://w.example",)))

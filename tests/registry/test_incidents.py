@@ -77,6 +77,58 @@ def test_an_unknown_case_or_client_is_refused(registry: Registry) -> None:
         assert records.incidents.all() == []
 
 
+def test_a_case_takes_in_clients_each_once_and_another_title(registry: Registry) -> None:
+    with registry.write() as records:
+        one, two, three = (add_client(records, name).id for name in ("one", "two", "three"))
+        case = records.incidents.open("a case", actor="ada", clients=[one]).id
+        assert records.incidents.add_clients(case, [three, one, two, three]) == (three, two)
+        assert records.incidents.get(case).clients == tuple(sorted([one, two, three]))
+        assert records.incidents.add_clients(case, [two], title="another") == ()
+        assert records.incidents.get(case).title == "another"
+        for wrong in ("", "two\nlines"):
+            with pytest.raises(PalladionError, match="the title"):
+                records.incidents.add_clients(case, [], title=wrong)
+        with pytest.raises(NotFoundError, match="no client with the id 'x'"):
+            records.incidents.add_clients(case, ["x"])
+        records.incidents.close(case, actor="ada", finding="a test")
+        with pytest.raises(ConflictError, match="is closed"):
+            records.incidents.add_clients(case, [two])
+
+
+def test_the_last_event_of_each_case_is_known(registry: Registry) -> None:
+    with registry.write() as records:
+        first, second = (records.incidents.open(title, actor="ada").id for title in ("first", "second"))
+        records.incidents.record(first, "noted", "seen again", actor="grace")
+        found = records.incidents.last_events()
+    assert {case: (event.kind, event.actor) for case, event in found.items()} == {
+        first: ("noted", "grace"),
+        second: ("opened", "ada"),
+    }
+
+
+def test_a_case_is_closed_with_a_verdict_and_with_those_who_were_honest(registry: Registry) -> None:
+    with registry.write() as records:
+        one, two = (add_client(records, name).id for name in ("one", "two"))
+        case = records.incidents.open("a case", actor="ada", clients=[one, two]).id
+        assert (records.incidents.get(case).verdict, records.incidents.get(case).cleared) == (None, ())
+        closed = records.incidents.close(case, actor="ada", finding="one of two", verdict="theft", cleared=[two, two])
+    assert (closed.verdict, closed.cleared) == ("theft", (two,))
+    with registry.read() as records:
+        assert records.incidents.all(state="closed") == [closed]
+        assert records.incidents.of_client(one) == [closed]
+
+
+def test_nobody_is_cleared_whom_a_case_does_not_concern_and_no_verdict_made_up(registry: Registry) -> None:
+    with registry.write() as records:
+        one, other = (add_client(records, name).id for name in ("one", "other"))
+        case = records.incidents.open("a case", actor="ada", clients=[one]).id
+        with pytest.raises(ConflictError, match="does not concern client"):
+            records.incidents.close(case, actor="ada", finding="x", verdict="theft", cleared=[other])
+        with pytest.raises(PalladionError, match="the verdict is 'guilty'"):
+            records.incidents.close(case, actor="ada", finding="x", verdict="guilty")  # type: ignore[arg-type]
+        assert records.incidents.get(case).state == "open"
+
+
 def test_a_case_needs_a_title_and_an_actor(registry: Registry) -> None:
     with pytest.raises(PalladionError, match="the title"), registry.write() as records:
         records.incidents.open("", actor="ada")

@@ -199,7 +199,9 @@ def test_history_cannot_be_changed_even_by_hand(registry: Registry, table: str, 
         sent = SealedFile("p", "0" * 64, "1" * 64)
         records.deliveries.add("digits", 1, "bob", sealed=sent, fingerprinted=True, actor="ada")
         client = records.clients.add("scoring", organisation="acme", actor="ada")
-        records.incidents.open("a case", actor="ada", clients=[client.id])
+        case = records.incidents.open("a case", actor="ada", clients=[client.id])
+        finding = "honest all along"
+        records.incidents.close(case.id, actor="ada", finding=finding, verdict="false-alarm", cleared=[client.id])
         proposal = records.proposals.add({"client": client.id}, reason="a thief", proposer="ada", days=7)
         records.proposals.decide(proposal.id, "approved", actor="bob", reason="seen")
     connection = sqlite3.connect(registry.path)

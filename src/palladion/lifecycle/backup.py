@@ -20,7 +20,7 @@ from palladion.host.host import LICENSE_SUFFIX
 from palladion.keys import Recipient, Root
 from palladion.ledger.checkpoint import NOTE_BYTES_MAX
 from palladion.ledger.journal import JOURNAL_BYTES_MAX
-from palladion.ledger.pruning import KEPT, KEPT_BYTES_MAX, PRUNED_FILE
+from palladion.ledger.pruning import DIGESTS_BYTES_MAX, KEPT, KEPT_BYTES_MAX, PRUNED_FILE
 from palladion.ledger.reader import CHECKPOINT_FILE
 from palladion.ledger.record import Record
 from palladion.ledger.remote import LedgerWriter
@@ -63,6 +63,7 @@ _LEDGER_FILES = (
     (re.compile(rf"tile/entries/{_TILE}"), BUNDLE_BYTES_MAX),
     (re.compile(rf"tile/{KEPT}/{_TILE}"), KEPT_BYTES_MAX),
     (re.compile(re.escape(PRUNED_FILE)), NOTE_BYTES_MAX),
+    (re.compile(rf"{PRUNED_FILE}\.(0|[1-9][0-9]{{0,14}})"), DIGESTS_BYTES_MAX),
 )
 
 

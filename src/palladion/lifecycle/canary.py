@@ -21,7 +21,8 @@ def begin_canary(
     """Serve version `number` of `model` to `percent` of the clients.
 
     Raises NotFoundError; ConflictError where it is served already or was revoked, where no route runs the model here,
-    where routes mark answers and the version has no calibration; and unless `uncalibrated`, wherever it has none.
+    where routes mark answers or refuse queries and the version has no calibration; and unless `uncalibrated`, wherever
+    it has none.
     """
     require_unrevoked(installation, model, number)
     routes = [route for route in installation.policy.route if route.model == model and not route.upstream]
@@ -34,8 +35,8 @@ def begin_canary(
     with installation.recording(gate) as (ledger, records):
         event = records.canaries.begin(model, number, percent=percent, actor=actor)
         calibrated = records.calibrations.newest(model, number) is not None
-        if not calibrated and (not uncalibrated or any(route.flipped > 0 for route in routes)):
-            marking = "" if not uncalibrated else ", and answers are marked by a calibration"
+        if not calibrated and (not uncalibrated or any(route.flipped > 0 or route.abstain > 0 for route in routes)):
+            marking = "" if not uncalibrated else ", and answers are marked or refused by a calibration"
             raise ConflictError(
                 f"version {number} of {model} is not calibrated: clients who are served it would not be watched"
                 + marking,

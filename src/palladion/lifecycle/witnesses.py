@@ -2,12 +2,17 @@
 
 The last checkpoint that enough of them cosigned lies beside the ledger's own, `checkpoint.witnessed`: proofs are made
 under it where they can be, so that a stranger need not believe that this log tells everybody the same.
+
+What a witness cosigned is proved by its signature. That it has seen more, or another history, is its word alone, as it
+comes over TLS: that is why other addresses than https:// are taken of this machine alone.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from palladion import files
 from palladion.errors import FormatError, PalladionError, PolicyError, StorageError, TamperError
@@ -23,13 +28,14 @@ from palladion.ledger.reader import LedgerReader
 from palladion.ledger.witness import SIZE_TYPE, encode_request
 from palladion.policy.sections import LedgerPolicy
 from palladion.seal.http import exchange
+from palladion.transit.url import is_loopback
 
 WITNESSED_FILE = "checkpoint.witnessed"
 ANSWER_BYTES_MAX = 4096  # a line or two
 ASK_SECONDS = 10.0
 ATTEMPTS = 2  # the first may learn how far the witness is
 
-Send = Callable[[str, bytes], tuple[int, bytes]]  # POST a body to an address; status and body of the answer
+Send = Callable[[str, bytes], tuple[int, str, bytes]]  # POST a body to an address; status, type and body of the answer
 
 
 @dataclass(frozen=True)
@@ -56,10 +62,16 @@ class Round:
 
 
 def witnesses_of(policy: LedgerPolicy) -> list[WitnessAt]:
-    """The witnesses that a policy names. Raises PolicyError on a key that is none, and on more asked for than named."""
+    """The witnesses that a policy names.
+
+    Raises PolicyError on a key that is none, on an address that others could answer for, and where fewer are named than
+    are asked for.
+    """
     found = []
     for text in policy.witnesses:
         key, _, url = text.partition(" ")
+        if not url.startswith("https://") and not is_loopback(urlsplit(url).hostname or ""):
+            raise PolicyError(f"ledger.witnesses: {url} is not https, and what it says could be anybody's word")
         try:
             found.append(WitnessAt(parse_witness_key(key), url.rstrip("/")))
         except FormatError as error:
@@ -111,18 +123,21 @@ class Witnesses:
                     "keep a copy of the ledger's folder, and ask the witness for its checkpoint",
                 )
             request = encode_request(known, reader.consistency_proof(known), reader.note)
-            status, body = self._send(f"{witness.url}/add-checkpoint", request)
+            status, content_type, body = self._send(f"{witness.url}/add-checkpoint", request)
             if status == 200:
+                line = _line_of(witness.key, reader.note, body)
                 self._sizes[witness.key] = reader.size
-                return _line_of(witness.key, reader.note, body)
+                return line
             if status != 409:
                 break
-            told = _size(body)
-            if told == known:
+            told = _size(witness.key, content_type, body)
+            if told == known and known > 0:
                 # it has another root for this very size
                 raise _rewritten(witness)
+            if told < self._sizes.get(witness.key, 0):
+                raise StorageError(f"{witness.key.name} has forgotten what it cosigned", "it needs a new key")
             self._sizes[witness.key] = told
-        if status == 422:
+        if status == 422 and content_type.startswith("text/plain") and known > 0:
             raise _rewritten(witness)
         if status == 409:
             raise StorageError(f"{witness.key.name} answers with another size each time", "try again later")
@@ -133,13 +148,17 @@ class Witnesses:
 def read_witnessed(
     directory: Path, log: VerifierKey, witnesses: Sequence[WitnessKey], quorum: int
 ) -> tuple[bytes, Checkpoint, dict[WitnessKey, datetime]] | None:
-    """The last note that enough of `witnesses` cosigned, verified, or None if there is none yet. Raises TamperError."""
+    """The last note that enough of `witnesses` cosigned, verified, or None if there is none yet of these.
+
+    Raises TamperError where a signature does not hold.
+    """
     path = directory / WITNESSED_FILE
     if not path.exists():
         return None
     note = files.read_limited(path, size_max=NOTE_BYTES_MAX, what="the witnessed checkpoint")
-    checkpoint, found = verify_witnessed(note, log, witnesses, quorum)
-    return note, checkpoint, found
+    checkpoint, found = verify_witnessed(note, log, witnesses, 0)
+    # fewer than are asked for today may have been enough when it was made, and its deletion would look the same
+    return (note, checkpoint, found) if len({key.public_key for key in found}) >= quorum else None
 
 
 def _line_of(key: WitnessKey, note: bytes, body: bytes) -> bytes:
@@ -148,15 +167,15 @@ def _line_of(key: WitnessKey, note: bytes, body: bytes) -> bytes:
         try:
             if key in cosignatures(with_cosignatures(note, [line]), [key]):
                 return line
-        except FormatError:
+        except (FormatError, TamperError):
             continue
     raise FormatError(f"{key.name} answers without a cosignature of its key")
 
 
-def _size(body: bytes) -> int:
-    text = body.strip()
-    if not text.isdigit() or len(text) > 15:
-        raise FormatError(f"a witness answers with a size that is none ({SIZE_TYPE} was expected)")
+def _size(key: WitnessKey, content_type: str, body: bytes) -> int:
+    text = body.removesuffix(b"\n")
+    if content_type.partition(";")[0].strip() != SIZE_TYPE or not re.fullmatch(rb"0|[1-9][0-9]{0,14}", text):
+        raise FormatError(f"{key.name} answers with a size that is none ({SIZE_TYPE} was expected)")
     return int(text)
 
 
@@ -167,11 +186,11 @@ def _rewritten(witness: WitnessAt) -> TamperError:
     )
 
 
-def _post(url: str, body: bytes) -> tuple[int, bytes]:
+def _post(url: str, body: bytes) -> tuple[int, str, bytes]:
     with exchange(url, body=body, content_type="text/plain; charset=utf-8", seconds=ASK_SECONDS) as answer:
         found = bytearray()
         for piece in answer.pieces:
             found += piece
             if len(found) > ANSWER_BYTES_MAX:
                 raise StorageError("a witness answers with more than a few lines")
-        return answer.status, bytes(found)
+        return answer.status, answer.content_type, bytes(found)

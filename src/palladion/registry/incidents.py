@@ -2,19 +2,21 @@
 
 import secrets
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import func, insert, select, update
 
 from palladion.errors import ConflictError, NotFoundError
-from palladion.registry import names, tables
+from palladion.registry import case_tables, names, tables
 from palladion.registry.clients import ID_BYTES, Clients
-from palladion.registry.rows import Incident, IncidentEvent, IncidentEventKind, IncidentState
+from palladion.registry.rows import CaseVerdict, Incident, IncidentEvent, IncidentEventKind, IncidentState
 from palladion.registry.transaction import Transaction
 
 _INCIDENT = tables.incident.c
 _EVENT = tables.incident_event.c
 _CONCERNED = tables.incident_client.c
+_VERDICT = case_tables.incident_verdict.c
+_EVENT_COLUMNS = (_EVENT.incident, _EVENT.kind, _EVENT.text, _EVENT.actor, _EVENT.at)
 
 
 class Incidents:
@@ -29,10 +31,7 @@ class Incidents:
         names.label(title, what="the title of an incident")
         incident, now = secrets.token_hex(ID_BYTES), self._transaction.now()
         self._transaction.change(insert(tables.incident).values(id=incident, title=title, state="open", opened_at=now))
-        concerned = sorted({self._clients.get(client).id for client in clients})
-        self._transaction.change(
-            insert(tables.incident_client), [{"incident": incident, "client": client} for client in concerned]
-        )
+        self._concern(incident, sorted({self._clients.get(client).id for client in clients}))
         self._add_event(incident, "opened", text, actor)
         return self.get(incident)
 
@@ -54,9 +53,28 @@ class Incidents:
     def timeline(self, incident: str) -> list[IncidentEvent]:
         """What happened in a case, oldest first. Raises NotFoundError."""
         self.get(incident)
-        columns = (_EVENT.incident, _EVENT.kind, _EVENT.text, _EVENT.actor, _EVENT.at)
-        query = select(*columns).where(_EVENT.incident == incident).order_by(_EVENT.id)
+        query = select(*_EVENT_COLUMNS).where(_EVENT.incident == incident).order_by(_EVENT.id)
         return [IncidentEvent(*row) for row in self._transaction.all(query)]
+
+    def last_events(self) -> dict[str, IncidentEvent]:
+        """The last thing that happened in each case, by its id."""
+        newest = select(func.max(_EVENT.id)).group_by(_EVENT.incident)
+        query = select(*_EVENT_COLUMNS).where(_EVENT.id.in_(newest))
+        return {row.incident: IncidentEvent(*row) for row in self._transaction.all(query)}
+
+    def add_clients(self, incident: str, clients: Sequence[str], *, title: str | None = None) -> tuple[str, ...]:
+        """Let an open case concern these clients as well, by id, and take another `title`; returns those that are new.
+
+        Raises NotFoundError, ConflictError if the case is closed.
+        """
+        self._refuse_closed(incident)
+        known = self.get(incident).clients
+        new = tuple(client for client in dict.fromkeys(clients) if self._clients.get(client).id not in known)
+        self._concern(incident, sorted(new))
+        if title is not None:
+            names.label(title, what="the title of an incident")
+            self._update(incident, title=title)
+        return new
 
     def acknowledge(self, incident: str, *, actor: str, text: str = "") -> Incident:
         """Somebody takes the case on. Raises NotFoundError, ConflictError unless it is open."""
@@ -74,17 +92,46 @@ class Incidents:
         self._add_event(incident, kind, text, actor)
         return self.timeline(incident)[-1]
 
-    def close(self, incident: str, *, actor: str, finding: str) -> Incident:
-        """End a case for good, with what was found. Raises NotFoundError, ConflictError if it is closed."""
+    def close(
+        self,
+        incident: str,
+        *,
+        actor: str,
+        finding: str,
+        verdict: CaseVerdict | None = None,
+        cleared: Sequence[str] = (),
+    ) -> Incident:
+        """End a case for good, with what was found, and which of its clients were found to be honest, by id.
+
+        Raises NotFoundError; ConflictError if it is closed, or does not concern a client that is cleared.
+        """
         self._refuse_closed(incident)
         names.note(finding, what="the finding of an incident")
+        if verdict is not None:
+            names.one_of(verdict, get_args(CaseVerdict), what="the verdict")
+        strangers = sorted(set(cleared) - set(self.get(incident).clients))
+        if strangers:
+            raise ConflictError(f"incident {incident} does not concern client {strangers[0]}")
         self._update(incident, state="closed", closed_at=self._transaction.now(), finding=finding)
+        if verdict is not None:
+            self._transaction.change(
+                insert(case_tables.incident_verdict).values(incident=incident, verdict=verdict),
+            )
+        self._transaction.change(
+            insert(case_tables.incident_cleared),
+            [{"incident": incident, "client": client} for client in sorted(set(cleared))],
+        )
         self._add_event(incident, "closed", finding, actor)
         return self.get(incident)
 
     def _refuse_closed(self, incident: str) -> None:
         if self.get(incident).state == "closed":
             raise ConflictError(f"incident {incident} is closed", "open a new one that names it")
+
+    def _concern(self, incident: str, clients: Sequence[str]) -> None:
+        self._transaction.change(
+            insert(tables.incident_client), [{"incident": incident, "client": client} for client in clients]
+        )
 
     def _update(self, incident: str, **values: Any) -> None:
         self._transaction.change(update(tables.incident).where(_INCIDENT.id == incident).values(**values))
@@ -101,10 +148,11 @@ class Incidents:
     def _select(self, *conditions: Any) -> list[Incident]:
         query = select(tables.incident).where(*conditions).order_by(_INCIDENT.opened_at, _INCIDENT.id)
         found = self._transaction.all(query)
-        pairs = select(tables.incident_client).where(_CONCERNED.incident.in_(select(_INCIDENT.id).where(*conditions)))
-        concerned: dict[str, list[str]] = {}
-        for pair in self._transaction.all(pairs.order_by(_CONCERNED.client)):
-            concerned.setdefault(pair.incident, []).append(pair.client)
+        ids = select(_INCIDENT.id).where(*conditions)
+        concerned = self._clients_of(tables.incident_client, ids)
+        cleared = self._clients_of(case_tables.incident_cleared, ids)
+        given = select(_VERDICT.incident, _VERDICT.verdict).where(_VERDICT.incident.in_(ids))
+        verdicts = {row.incident: row.verdict for row in self._transaction.all(given)}
         return [
             Incident(
                 row.id,
@@ -114,6 +162,16 @@ class Incidents:
                 row.opened_at,
                 row.closed_at,
                 row.finding,
+                verdicts.get(row.id),
+                tuple(cleared.get(row.id, [])),
             )
             for row in found
         ]
+
+    def _clients_of(self, table: Any, incidents: Any) -> dict[str, list[str]]:
+        """The clients that a table names, in order, by case."""
+        found: dict[str, list[str]] = {}
+        query = select(table).where(table.c.incident.in_(incidents)).order_by(table.c.client)
+        for row in self._transaction.all(query):
+            found.setdefault(row.incident, []).append(row.client)
+        return found

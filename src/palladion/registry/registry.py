@@ -17,6 +17,7 @@ from palladion.registry.calibrations import Calibrations
 from palladion.registry.canaries import Canaries
 from palladion.registry.client_copies import ClientCopies
 from palladion.registry.clients import Clients
+from palladion.registry.decoys import Decoys
 from palladion.registry.deliveries import Deliveries
 from palladion.registry.gate_states import GateStates
 from palladion.registry.identities import Identities
@@ -51,6 +52,7 @@ class Records:
         self.operators = Operators(transaction)
         self.proposals = Proposals(transaction)
         self.incidents = Incidents(transaction, self.clients)
+        self.decoys = Decoys(transaction)
 
 
 class Registry:

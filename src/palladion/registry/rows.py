@@ -16,7 +16,9 @@ Standing = Literal["trusted", "watched", "throttled", "degraded", "suspended"]
 IdentityKind = Literal["jwt", "spiffe", "certificate"]
 IncidentState = Literal["open", "acknowledged", "closed"]
 IncidentEventKind = Literal["opened", "acknowledged", "noted", "acted", "closed"]
+CaseVerdict = Literal["theft", "false-alarm", "test", "unclear"]
 Verdict = Literal["approved", "rejected", "withdrawn"]
+DecoyKind = Literal["key", "rows", "texts"]
 
 
 @dataclass(frozen=True)
@@ -249,7 +251,10 @@ class Proposal:
 
 @dataclass(frozen=True)
 class Incident:
-    """A case: what it is called, whom it concerns, how far it is, and what was found when it was closed."""
+    """A case: what it is called, whom it concerns, how far it is, and what was found when it was closed.
+
+    `cleared` are those of its clients that were found to be honest.
+    """
 
     id: str
     title: str
@@ -258,6 +263,8 @@ class Incident:
     opened_at: datetime
     closed_at: datetime | None
     finding: str | None
+    verdict: CaseVerdict | None = None
+    cleared: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -269,3 +276,26 @@ class IncidentEvent:
     text: str
     actor: str
     at: datetime
+
+
+@dataclass(frozen=True)
+class Decoy:
+    """What nobody honest touches, planted where only somebody who took it finds it: an API key, or queries of a model.
+
+    `prefix` is a key's, as of real ones; `count` says how many rows or texts it holds. `incident` is the case that
+    touches by nobody who is known were last added to.
+    """
+
+    id: str
+    kind: DecoyKind
+    label: str
+    organisation: str | None
+    model: str | None
+    prefix: str | None
+    count: int
+    actor: str
+    created: datetime
+    retired_at: datetime | None
+    touches: int
+    touched_at: datetime | None
+    incident: str | None

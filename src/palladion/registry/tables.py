@@ -36,6 +36,7 @@ JSON_BYTES_MAX = 1024 * 1024  # marks, scopes and shapes take a few hundred byte
 APPEND_ONLY = (
     *("version", "version_tensor", "sealed_file", "promotion", "canary", "calibration", "delivery"),
     *("learning_curve", "standing_change", "incident_event", "proposal", "proposal_decision"),
+    *("incident_verdict", "incident_cleared"),
 )
 
 
@@ -374,4 +375,25 @@ incident_event = Table(
     Column("actor", String(200), nullable=False),
     Column("at", Moment, nullable=False),
     _one_of("kind", rows.IncidentEventKind),
+)
+
+decoy = Table(
+    "decoy",
+    metadata,
+    Column("id", String(16), primary_key=True),
+    Column("kind", String(16), nullable=False),
+    Column("label", String(200), nullable=False),
+    Column("organisation", String(64)),
+    Column("model", String(64)),
+    Column("prefix", String(64)),
+    Column("hash", LargeBinary(32), unique=True),
+    Column("data", LargeBinary),
+    Column("count", Integer, nullable=False),
+    Column("actor", String(200), nullable=False),
+    Column("created", Moment, nullable=False),
+    Column("retired_at", Moment),
+    Column("touches", Integer, nullable=False),
+    Column("touched_at", Moment),
+    Column("incident", ForeignKey("incident.id"), index=True),
+    _one_of("kind", rows.DecoyKind),
 )
