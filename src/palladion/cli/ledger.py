@@ -8,6 +8,7 @@ import click
 import msgspec
 
 from palladion import files
+from palladion.cli.ledger_export import export
 from palladion.cli.ledger_prune import prune
 from palladion.cli.ledger_query import query
 from palladion.cli.ledger_witness import witness
@@ -22,6 +23,7 @@ from palladion.cli.output import (
     print_json,
     print_table,
     progress,
+    warn,
 )
 from palladion.clock import timestamp
 from palladion.ledger.checkpoint import NOTE_BYTES_MAX, Checkpoint, VerifierKey
@@ -73,6 +75,8 @@ def verify(
         log_key = _key(ctx, key)
         saved = files.read_limited(against, size_max=NOTE_BYTES_MAX, what="the checkpoint") if against else None
         witnessed = _witnessed(ctx, log_key) if directory is None else None
+        if directory is None and witnessed is None and find_installation(ctx).policy.ledger.witnesses:
+            warn("too few of the witnesses in palladion.toml have cosigned, or what they cosigned was removed")
         notes = [note for note in (saved, witnessed[0] if witnessed else None) if note is not None]
         report = verify_ledger(_directory(ctx, directory), log_key, against=notes, progress=bar)
     if as_json:
@@ -247,6 +251,7 @@ def checkpoint(ctx: click.Context, directory: Path | None, key: VerifierKey | No
 
 
 ledger.add_command(query)
+ledger.add_command(export)
 ledger.add_command(prune)
 ledger.add_command(witness)
 

@@ -1,9 +1,7 @@
 """`palladion ledger query`: entries of a kind, a client, a version or a time, each proved, with proofs on request."""
 
-import re
 from collections.abc import Iterator
 from contextlib import closing
-from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,56 +9,20 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from palladion import files
-from palladion.cli.client_options import DurationType
-from palladion.cli.output import VERIFIER_KEY, echo, find_installation, json_option, print_json, print_table, progress
+from palladion.cli.ledger_options import ledger_options, question_of, question_options
+from palladion.cli.output import echo, find_installation, json_option, print_json, print_table, progress
 from palladion.clock import timestamp
-from palladion.errors import NotFoundError
 
 if TYPE_CHECKING:
     from palladion.ledger.index import Question
     from palladion.ledger.reader import LedgerReader
     from palladion.ledger.record import Record
-    from palladion.lifecycle.installation import Installation
 
 LIMIT_MAX = 1_000_000
-_DURATION = DurationType()
-
-
-class MomentType(click.ParamType):  # type: ignore[type-arg]  # generic in newer clicks alone
-    """A day or a time in UTC such as 2026-11-24 or 2026-11-24T09:30, or how long ago such as 7d."""
-
-    name = "moment"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The moment of a text; a length of time stays one, until it is known what now is."""
-        if not isinstance(value, str):
-            return value
-        if re.fullmatch(r"[0-9]{4}-.+", value):
-            try:
-                found = datetime.fromisoformat(value)
-            except ValueError:
-                self.fail(f"{value!r} is no day and no time such as 2026-11-24 or 2026-11-24T09:30", param, ctx)
-            return found.replace(tzinfo=UTC) if found.tzinfo is None else found
-        return _DURATION.convert(value, param, ctx)
-
-
-MOMENT = MomentType()  # a datetime in UTC, or a timedelta of how long ago
 
 
 @click.command(epilog="Example: palladion ledger query --client acme/web --kind answer.given --since 7d --limit 20")
-@click.option("--kind", "kinds", multiple=True, metavar="KIND", help="Of this kind (docs/ledger.md). May be repeated.")
-@click.option("--client", metavar="NAME", help="By this client of the API, whose name in the ledger is keyed.")
-@click.option("--actor", metavar="TEXT", help="By this actor, as the ledger has it.")
-@click.option("--subject", metavar="TEXT", help="About this subject, such as fraud@3 or incident:ab12….")
-@click.option("--since", type=MOMENT, metavar="TIME", help="From then on: 2026-11-24, 2026-11-24T09:30, or 7d ago.")
-@click.option("--until", type=MOMENT, metavar="TIME", help="Before then.")
-@click.option(
-    "--detail",
-    "details",
-    multiple=True,
-    metavar="NAME=VALUE",
-    help="With this member of its details, such as route=/v1/fraud. May be repeated.",
-)
+@question_options
 @click.option("--limit", type=click.IntRange(1, LIMIT_MAX), default=100, show_default=True, help="How many at most.")
 @click.option("--newest", is_flag=True, help="The newest first.")
 @click.option("--count", "only_count", is_flag=True, help="Say how many there are, and show none.")
@@ -71,14 +33,7 @@ MOMENT = MomentType()  # a datetime in UTC, or a timedelta of how long ago
     help="Write each entry there with its proof, for a stranger (palladion ledger check).",
 )
 @click.option("--scan", is_flag=True, help="Read every entry, and believe no index.")
-@click.option(
-    "--ledger",
-    "directory",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    metavar="FOLDER",
-    help="A ledger's folder, for example a copy, which is scanned; without it, this installation's.",
-)
-@click.option("--key", type=VERIFIER_KEY, metavar="KEY", help="The log's verifier key, for another log.")
+@ledger_options("A ledger's folder, for example a copy, which is scanned; without it, this installation's.")
 @json_option
 @click.pass_context
 def query(ctx: click.Context, /, **asked: Any) -> None:
@@ -92,7 +47,7 @@ def query(ctx: click.Context, /, **asked: Any) -> None:
     directory, key = asked["directory"], asked["key"]
     folder = directory or find_installation(ctx).paths.ledger
     reader = LedgerReader(folder, key or find_installation(ctx).ledger_key())
-    question = _question(ctx, asked)
+    question = question_of(ctx, asked)
     scanned = asked["scan"] or directory is not None
     with closing(_Found(reader, question, scanned=scanned, newest=asked["newest"])) as found:
         if asked["only_count"]:
@@ -137,42 +92,6 @@ class _Found:
     def close(self) -> None:
         if self._index is not None:
             self._index.close()
-
-
-def _question(ctx: click.Context, asked: dict[str, Any]) -> "Question":
-    from palladion.ledger.index import Question
-
-    actor = asked["actor"]
-    if asked["client"] is not None:
-        if actor is not None:
-            raise click.UsageError("--client and --actor both say by whom: name one of them")
-        actor = _pseudonym(find_installation(ctx), asked["client"])
-    details = []
-    for text in asked["details"]:
-        name, sign, value = text.partition("=")
-        if not sign or not name:
-            raise click.BadParameter(f"{text!r} is not NAME=VALUE", param_hint="--detail")
-        details.append((name, value))
-    now = datetime.now(UTC)
-    since, until = (
-        now - moment if isinstance(moment, timedelta) else moment for moment in (asked["since"], asked["until"])
-    )
-    return Question(tuple(asked["kinds"]), actor, asked["subject"], since, until, tuple(details))
-
-
-def _pseudonym(installation: "Installation", name: str) -> str:
-    from palladion.access.pseudonyms import pseudonym
-
-    key = installation.open_gate_root().derive("pseudonyms")
-    with installation.open_registry() as registry, registry.read() as records:
-        clients = records.clients.all()
-    found = [item for item in clients if name in {item.id, item.name, f"{item.organisation}/{item.name}"}]
-    if len(found) != 1:
-        raise NotFoundError(
-            f"no client is called {name!r}" if not found else f"{len(found)} clients are called {name!r}",
-            "palladion client list; name it as organisation/name",
-        )
-    return pseudonym(key, found[0].id)
 
 
 def _write(reader: "LedgerReader", folder: Path, numbers: list[int]) -> None:
