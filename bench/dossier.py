@@ -159,7 +159,7 @@ def _case(installation: Installation, owner: Root, clock: ManualClock, folder: P
         for start in range(0, answers, BATCH):
             ledger.append([_answer(clock, names[n % len(names)], n) for n in range(start, min(start + BATCH, answers))])
     with installation.recording(gate) as (ledger, records):
-        case, _ = suspend_case(records, [client.id for client in clients], reason="campaign", actor="gate")
+        case = suspend_case(records, [client.id for client in clients], reason="campaign", actor="gate").case
         ledger.append([opened_record(case)])
     handling = Handling("acquired", "bench", "here", clock.now())
     record_custody(installation, case.id, [str(path)], handling, keep=None, actor=ACTOR)

@@ -39,12 +39,15 @@ def case(folder: Path) -> str:
 def test_a_case_is_taken_on_added_to_and_closed(folder: Path, case: str) -> None:
     script = f"""
 $ palladion incident list
-id … state … opened … title
-{case}  open   …Z  suspended: acme/scoring, beta/beta
+id … state … age … clients … last step … verdict  title
+{case}  open   0m   acme/scoring, beta/beta  opened by gate 0m ago … suspended: acme/scoring, beta/beta
 $ palladion incident show {case[:5]}
 {case}: suspended: acme/scoring, beta/beta
-  state    open
-  clients  acme/scoring, beta/beta
+  state   open
+  opened  …Z, 0m ago
+client        standing  since … by
+acme/scoring  trusted   …Z  user:…
+beta/beta     trusted   …Z  user:…
 at … what … by … text
 …Z  opened  gate  suspicion 12.1
 $ palladion incident take {case[:5]}
@@ -62,9 +65,12 @@ palladion: hint: open a new one that names it
 $ palladion incident show {case}
 {case}: suspended: acme/scoring, beta/beta
   state    closed
-  clients  acme/scoring, beta/beta
+  opened   …Z, 0m ago
   closed   …Z
   finding  a load test
+client        standing  since … by
+acme/scoring  trusted   …Z  user:…
+beta/beta     trusted   …Z  user:…
 at … what … by … text
 …Z  opened        gate … suspicion 12.1
 …Z  acknowledged  user:…
@@ -87,10 +93,11 @@ def test_the_same_as_json(folder: Path, case: str) -> None:
     with chdir(folder):
         (row,) = _json("incident", "list")["incidents"]
         assert (row["id"], row["state"], row["closed"], row["finding"]) == (case, "open", None, None)
-        assert row["clients"] == ["acme/scoring", "beta/beta"] or row["clients"] == ["beta/beta", "acme/scoring"]
+        assert row["clients"] == ["acme/scoring", "beta/beta"]
+        assert (row["last"]["kind"], row["last"]["by"], row["verdict"]) == ("opened", "gate", None)
         done = _json("incident", "close", case[:6], "a load test")
         assert done.pop("receipt")
-        assert done == {"incident": case, "state": "closed"}
+        assert done == {"incident": case, "state": "closed", "verdict": None}
         shown = _json("incident", "show", case)
         assert [event["kind"] for event in shown["timeline"]] == ["opened", "closed"]
         assert shown["finding"] == "a load test"

@@ -104,6 +104,7 @@ def test_what_a_client_could_have_is_shown_beside_what_it_covered(
         "group_buckets": 8,
         "reasons": [],
         "fidelity": 0.706,
+        "discovery": False,
     }
     client = {"id": "1", "client": "acme/acme", "pseudonym": "client:1", "standing": "trusted", "models": [model]}
     campaign = {"model": "fraud", "members": ["1", "2"], "size": 2, "links": [], "p_value": 0.5, "queries": 9}
@@ -113,6 +114,7 @@ def test_what_a_client_could_have_is_shown_beside_what_it_covered(
         "answered": 9,
         "campaigns": [{**campaign, "covered": 8, "reasons": [], "fidelity": 0.706}],
         "campaigns_total": 1,
+        "drift": {"fraud": {"tested": True, "left_at": None, "clients": 2, "moved": []}},
     }
     monkeypatch.setattr(Installation, "server_status", lambda self: status)
     for command in (["live", "--once"], ["explain", "acme"], ["campaigns"]):

@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 
 from palladion.cli.main import main
+from palladion.cli.watch_calibration import calibrated_document, print_calibrated, print_promise, promised
+from palladion.policy import WatchPolicy
 from tests.lifecycle.installations import Made, make
+from tests.watch import factories, few
 from tests.watch.talkers import MODEL, prompts
 
 SIZES = ("--clients", "100", "--organisations", "20", "--horizon", "20")
@@ -58,7 +61,7 @@ def test_one_source_is_needed_and_no_more(made: Made, tmp_path: Path, capsys: py
     path.write_bytes(_lines())
 
     _run(made, "watch", "calibrate", MODEL, "--prompts", str(path), "--retained", code=2)
-    assert "one of --validation FILE, --prompts FILE and --retained" in capsys.readouterr().err
+    assert "one of --validation FILE, --prompts FILE, --talk FILE and --retained" in capsys.readouterr().err
 
 
 def test_a_file_that_holds_no_prompts_is_refused(
@@ -69,3 +72,56 @@ def test_a_file_that_holds_no_prompts_is_refused(
 
     _run(made, "watch", "calibrate", MODEL, "--prompts", str(path), code=1)
     assert "expected an object with task and prompt" in capsys.readouterr().err
+
+
+FEW = few.calibration()
+WHERE = {"file": "fraud/3.safetensors", "digest": "ab", "receipt": "7"}
+
+
+def test_of_few_real_clients_the_rate_they_support_is_printed_and_no_smaller_one(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    document = calibrated_document(FEW)
+
+    print_calibrated(document | WHERE, WatchPolicy())
+
+    told, warned = capsys.readouterr()
+    assert (document["kind"], document["recorded"], document["rate_min"]) == ("few real", 48, 1 / 40)
+    assert document["rate_min_later"] == 2 / 40
+    assert "calibrated fraud version 3 on 39 real clients" in told
+    assert "9 other real clients and 51 simulated ones" in told
+    assert "48: few, so the promise is a coarse one" in told
+    assert "down to 2.50%, one honest client in 40 by mistake: no smaller one is supported" in told
+    assert "weighed too after 40 queries, then 5.00%" in told
+    assert "39 real clients support no rate of watch.alpha_suspected (0.10%)" in warned
+    assert "a person should look; nobody is throttled by own queries" in warned
+    assert "0.1" not in told
+
+
+def test_few_real_clients_promise_that_nobody_is_disturbed_and_how_many_are_watched(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    promise = promised(FEW, WatchPolicy(alpha_watched=0.01, alpha_campaign=0.005))
+    print_promise(promise)
+
+    told = capsys.readouterr().out
+    assert (promise["kind"], promise["enforces"]) == ("few real", False)
+    assert promise["watched_at_most"] == pytest.approx(0.05 + 0.01)
+    assert "nobody by suspicion, because so few real clients support no smaller rate" in told
+    assert "39 real clients, which support 2.50% or more" in told
+
+
+def test_few_real_clients_who_support_what_disturbs_promise_that() -> None:
+    promise = promised(FEW, WatchPolicy(alpha_watched=0.06, alpha_suspected=0.05, alpha_campaign=0.02))
+
+    assert promise["enforces"]
+    assert promise["watched_at_most"] == pytest.approx(0.12)
+    assert promise["disturbed_at_most"] == pytest.approx(0.07)
+
+
+def test_simulated_clients_promise_as_ever() -> None:
+    made = factories.calibration()
+    document, promise = calibrated_document(made), promised(made, WatchPolicy())
+
+    assert (document["kind"], document["recorded"], document["rate_min_later"]) == ("simulated", 0, 1 / 300)
+    assert (promise["watched_at_most"], promise["enforces"]) == (0.02, False)

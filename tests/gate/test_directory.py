@@ -12,6 +12,7 @@ from palladion.access.certificates import Certificate
 from palladion.access.identity import KEY_CHARACTERS_MAX, SHOWN_CHARACTERS, hash_api_key, new_api_key
 from palladion.access.jwks import parse_jwks
 from palladion.access.tokens import Tokens
+from palladion.gate.decoys import DecoyProblem, Decoys
 from palladion.gate.directory import CERTIFICATE, SPIFFE, TOKEN, WATCH, Caller, Directory, Roll, read_roll
 from palladion.gate.problems import Problem
 from palladion.gate.requests import STRANGER, Peer
@@ -369,3 +370,18 @@ def test_a_policy_can_ask_for_a_standing_and_a_kind_of_credential(house: House) 
     assert not directory.identify(_bearer(house.keys["acme"].encode()), NOW).may("ask", ROUTE)
     directory.change(_change(house, "watched", 1))
     assert not directory.current(caller).may("ask", ROUTE)
+
+
+def test_a_decoy_key_beside_a_certificate_tells_whose_that_is(house: House) -> None:
+    directory = _let_in(house)
+    key = new_api_key("live")
+    directory.decoys = Decoys({hash_api_key(house.root.derive("client-key-pepper"), key): "decoy1"})
+    with pytest.raises(DecoyProblem) as caught:
+        directory.identify({b"x-api-key": key.text.encode()}, TIME, Peer(CERTIFIED))
+    assert caught.value.decoy == "decoy1"
+    assert caught.value.body() == _refusal(directory, {b"x-api-key": KEY.encode()}, TIME, Peer(CERTIFIED))
+    assert directory.certified(Peer(CERTIFIED)) == house.ids["acme"]
+    assert directory.certified(STRANGER) is None
+    # with a typing error it is none
+    wrong = key.text[:-1] + ("0" if key.text[-1] != "0" else "1")
+    assert b"typing error" in _refusal(directory, {b"x-api-key": wrong.encode()}, TIME)

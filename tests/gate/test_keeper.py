@@ -17,8 +17,9 @@ from palladion.gate.directory import WATCH
 from palladion.gate.keeper import LIMITS, Keeper, encode_limits, load_limits, suspicion_purpose, try_suspicion
 from palladion.gate.limits import Saved
 from palladion.gate.served import open_route
+from palladion.incident.cases import News
 from palladion.policy import RoutePolicy
-from palladion.registry import Incident, Registry, StandingChange
+from palladion.registry import Registry, StandingChange
 from palladion.registry.rows import Standing
 from tests.lifecycle.installations import ACTOR
 
@@ -86,7 +87,7 @@ def test_changes_of_standing_are_written_in_order(registry: Registry, mine: Hous
 
 
 def test_a_suspension_opens_one_case_for_all_whom_it_concerns(registry: Registry, mine: House) -> None:
-    async def work(keeper: Keeper) -> list[list[Incident]]:
+    async def work(keeper: Keeper) -> list[list[News]]:
         both = [_change(mine, "suspended"), _change(mine, "suspended", client="globex")]
         await keeper.standings([_change(mine, "throttled"), *both])
         await keeper.standings([_change(mine, "trusted", 2)])
@@ -95,11 +96,11 @@ def test_a_suspension_opens_one_case_for_all_whom_it_concerns(registry: Registry
         return [*opened, keeper.opened()]
 
     first, again, later = _use(registry, work)
-    assert [set(case.clients) for case in first] == [{mine.ids["acme"], mine.ids["globex"]}]
+    assert [set(news.case.clients) for news in first] == [{mine.ids["acme"], mine.ids["globex"]}]
     assert again == []
     assert later == [], "a second suspension adds to the case that is open"
     with registry.read() as records:
-        assert [event.kind for event in records.incidents.timeline(first[0].id)] == ["opened", "acted"]
+        assert [event.kind for event in records.incidents.timeline(first[0].case.id)] == ["opened", "acted"]
 
 
 def test_what_a_busy_registry_did_not_take_is_written_with_the_next(registry: Registry, mine: House) -> None:
@@ -193,7 +194,7 @@ def test_a_case_that_is_opened_while_nobody_waits_any_more_is_told_of(
     written, go_on = threading.Event(), threading.Event()
     real = module._write_standings
 
-    def write(registry: Registry, changes: Sequence[StandingChange]) -> list[Incident]:
+    def write(registry: Registry, changes: Sequence[StandingChange]) -> list[News]:
         cases = real(registry, changes)
         written.set()
         go_on.wait(30)
@@ -201,7 +202,7 @@ def test_a_case_that_is_opened_while_nobody_waits_any_more_is_told_of(
 
     monkeypatch.setattr(module, "_write_standings", write)
 
-    async def work(keeper: Keeper) -> list[Incident]:
+    async def work(keeper: Keeper) -> list[News]:
         waiting = asyncio.create_task(keeper.standings([_change(mine, "suspended")]))
         await asyncio.to_thread(written.wait, 30)
         waiting.cancel()
@@ -210,7 +211,7 @@ def test_a_case_that_is_opened_while_nobody_waits_any_more_is_told_of(
         await keeper.states({})
         return keeper.opened()
 
-    assert [case.clients for case in _use(registry, work)] == [(mine.ids["acme"],)]
+    assert [news.case.clients for news in _use(registry, work)] == [(mine.ids["acme"],)]
 
 
 def test_states_are_saved_by_purpose_and_client(registry: Registry, mine: House) -> None:

@@ -4,30 +4,39 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pytest
 
 from palladion.errors import BusyError, PalladionError, StorageError
 from palladion.gate import reports as module
 from palladion.gate.keeper import Keeper
 from palladion.gate.reports import Reports
+from palladion.incident.cases import News
 from palladion.ledger.record import Record
 from palladion.ledger.writer import Receipt
-from palladion.registry import Incident
+from palladion.registry import Incident, StandingChange
+from palladion.watch.drift import Drift
+from tests.watch import factories
 
-from .gates import Bench, House, at, open_gate
+from .gates import MODEL, Bench, House, at, open_gate
 
 
 class _Keeper:
     """As far as cases go."""
 
     def __init__(self) -> None:
-        self.cases: list[Incident] = []
+        self.cases: list[News] = []
 
-    def opened(self) -> list[Incident]:
+    def opened(self) -> list[News]:
         opened, self.cases = self.cases, []
         return opened
+
+
+def _case(name: str) -> Incident:
+    return Incident(name, f"suspended: {name}", "open", ("a", "b"), at(1), None, None)
 
 
 @dataclass
@@ -52,7 +61,7 @@ class _Scene:
         self.complaints.append(f"{part}: {error.message}")
 
     def open_cases(self, *ids: str) -> None:
-        self.keeper.cases += [Incident(one, f"suspended: {one}", "open", ("a", "b"), at(1), None, None) for one in ids]
+        self.keeper.cases += [News(_case(one), True, ()) for one in ids]
 
     def refuse(self, **reasons: int) -> None:
         self.bench.gate.stages.refusals.update({("acme", reason): count for reason, count in reasons.items()})
@@ -105,6 +114,58 @@ def test_each_case_and_refusal_is_recorded_once(scene: _Scene) -> None:
     cases = [("incident.opened", 2), ("incident.opened", 2)]
     assert scene.recorded() == [*cases, ("answer.refused", 3), ("answer.refused", 1)]
     assert scene.said == ["incident one: suspended: one", "incident two: suspended: two"]
+
+
+def test_clients_that_an_open_case_took_in_are_recorded_by_pseudonym(scene: _Scene) -> None:
+    scene.keeper.cases.append(News(_case("one"), False, ("b",)))
+    asyncio.run(scene.reports.cases())
+    (record,) = scene.bench.journal.records
+    assert (record.kind, record.subject, record.actor) == ("incident.acted", "incident:one", "gate")
+    assert record.details == {"text": "", "change": "join", "clients": [scene.bench.gate.stages.name("b")]}
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_suspension_that_is_for_a_person_opens_a_case(house: House, tmp_path: Path, fails: bool) -> None:
+    mine = house.copy(tmp_path)
+    bench = open_gate(mine)
+    said: list[str] = []
+    complaints: list[str] = []
+    with mine.installation.open_registry() as registry:
+        keeper = Keeper(registry)
+        reports = Reports(
+            bench.journal,
+            bench.gate.stages,
+            keeper,
+            bench.clock,
+            actor="gate",
+            say=said.append,
+            complain=lambda part, _: complaints.append(part),
+        )
+        for client in (mine.ids["globex"], "gone"):
+            bench.gate.stages.asked.append(StandingChange(client, "suspended", "odd", "watch", at(1)))
+
+        async def work() -> None:
+            with pytest.MonkeyPatch.context() as patched:
+                if fails:
+                    patched.setattr(module, "_ask_cases", _refuse)
+                await reports.cases()
+            await reports.cases()
+            await reports.cases()
+
+        asyncio.run(work())
+        keeper.close()
+        with registry.read() as records:
+            (case,) = records.incidents.of_client(mine.ids["globex"])
+    assert case.title.startswith("asked to suspend: ")
+    assert said == [f"incident {case.id}: {case.title}"]
+    assert [(record.kind, record.subject) for record in bench.journal.records] == [
+        ("incident.opened", f"incident:{case.id}")
+    ]
+    assert (complaints, bench.gate.stages.asked) == (["registry"] if fails else [], [])
+
+
+def _refuse(*_: object) -> None:
+    raise StorageError("the registry is full")
 
 
 @pytest.mark.parametrize("error", [BusyError("too many wait"), StorageError("the disk is full")])
@@ -184,3 +245,47 @@ def test_more_refusals_than_one_append_takes_are_recorded_and_those_that_failed_
     asyncio.run(work())
     assert [count for _, count in cast("list[tuple[str, int]]", scene.recorded())] == [1, 2, 3, 4, 5]
     assert journal.sizes == [2, 2, 1]
+
+
+def _left(scene: _Scene) -> Drift:
+    """Traffic has left the calibration of the model that is served."""
+    watch = scene.bench.gate.stages.watch
+    watch.watch_model(MODEL, factories.calibration(), {})
+    drift = watch.drifts.watched[MODEL].drift
+    assert drift is not None
+    for _ in range(40):
+        drift.take(9.0, np.full(len(factories.calibration().words), 9.0), now=at(1).timestamp())
+    assert drift.left
+    return drift
+
+
+def test_traffic_that_left_its_calibration_is_told_once(scene: _Scene, caplog: pytest.LogCaptureFixture) -> None:
+    async def work() -> None:
+        await scene.reports.drifts()
+        drift = _left(scene)
+        for _ in range(2):
+            await scene.reports.drifts()
+        assert drift.told
+
+    asyncio.run(work())
+    (record,) = scene.bench.journal.records
+    assert (record.kind, record.subject, record.actor, record.time) == ("watch.drifted", "fraud@3", "gate", at(1))
+    assert (record.details["clients"], record.details["simulated"]) == (40, True)
+    assert len(record.details["moved"]) == 3
+    assert scene.said == ["warning: traffic has left the calibration of fraud@3: no rate is promised"]
+    (line,) = [item for item in caplog.records if item.name == "palladion.gate"]
+    assert (line.levelname, record.details["moved"][0] in line.getMessage()) == ("WARNING", True)
+
+
+def test_a_drift_that_could_not_be_recorded_is_told_later(scene: _Scene) -> None:
+    async def work() -> None:
+        _left(scene)
+        scene.bench.journal.error = StorageError("the disk is full")
+        await scene.reports.drifts()
+        assert scene.said == []
+        scene.bench.journal.error = None
+        await scene.reports.drifts()
+
+    asyncio.run(work())
+    assert [record.kind for record in scene.bench.journal.records] == ["watch.drifted"]
+    assert scene.complaints == ["ledger: the disk is full"]

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from palladion.access.pseudonyms import pseudonym
-from palladion.errors import BusyError, PalladionError, PolicyError, StorageError
+from palladion.errors import BusyError, FormatError, PalladionError, PolicyError, StorageError
 from palladion.gate import server as module
 from palladion.gate import status as status_page
 from palladion.gate.directory import WATCH
@@ -296,6 +296,20 @@ def test_a_promoted_version_answers_on_all_its_routes_and_nobody_waited_in_vain(
     assert after == [2, 2]
     swapped = [record for record in _records(mine.installation) if record.details.get("reason") == "swap live"]
     assert [record.subject for record in swapped] == [f"{MODEL}@2"] * 2
+
+
+def test_a_decoy_that_cannot_be_read_keeps_nobody_from_being_revoked_and_is_told(
+    mine: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work(running: Running) -> list[int]:
+        with mine.installation.open_registry() as registry, registry.write() as records:
+            records.decoys.add_queries("f" * 16, "rows", "x", model=MODEL, data=b"x", count=1, actor="user:test")
+        before = (await running.ask()).status
+        with pytest.raises(FormatError, match="all else was taken over: what is kept of decoy ffffffffffffffff is no"):
+            await asyncio.to_thread(revoke_client, mine.installation, "acme", "acme", actor=ACTOR)
+        return [before, (await running.ask()).status]
+
+    assert _with_server(mine, work, monkeypatch=monkeypatch) == [200, 401]
 
 
 def test_a_version_that_cannot_be_opened_changes_nothing_and_keeps_no_other_from_changing(

@@ -244,3 +244,62 @@ def test_taking_back_does_not_undo_what_came_later(table: Table) -> None:
     table.standings.revert(steps)
     assert table.standing() == "suspended"
     table.standings.revert([replace(steps[0], change=replace(steps[0].change, client="gone"))])
+
+
+@pytest.fixture
+def bound(table: Table) -> Table:
+    """A table at which acme has a contract."""
+    table.standings.contracts = {("acme", "acme")}
+    return table
+
+
+def test_a_client_with_a_contract_is_degraded_at_most_and_a_person_asked_once(bound: Table) -> None:
+    asked, made = bound.settle("suspended")
+    assert (asked.change.standing, asked.proposed_on, asked.for_a_person) == ("suspended", ENFORCE.route, True)
+    assert (made.change.standing, made.proposed_on, made.for_a_person) == ("degraded", None, False)
+    assert (asked.change.reason, made.change.reason) == ("they are odd", f"they are odd; {module.UNDER_CONTRACT}")
+    assert bound.standing() == "degraded"
+    assert bound.settle("suspended", hours=1) == []
+
+
+def test_a_client_with_a_contract_that_is_degraded_already_is_asked_about(bound: Table) -> None:
+    (first,) = bound.settle("degraded")
+    (asked,) = bound.settle("suspended")
+    assert (first.change.standing, asked.change.standing, asked.for_a_person) == ("degraded", "suspended", True)
+    assert bound.standing() == "degraded"
+
+
+def test_other_steps_of_a_client_with_a_contract_are_the_gates(bound: Table) -> None:
+    (step,) = bound.settle("throttled")
+    assert (step.change.standing, step.change.reason, step.for_a_person) == ("throttled", "they are odd", False)
+
+
+def test_a_contract_of_one_member_keeps_no_other_of_a_campaign_from_being_suspended(bound: Table) -> None:
+    steps = bound.settle("suspended", concerned=ALL, cause="campaign")
+    after = {step.change.client: step.change.standing for step in steps if step.proposed_on is None}
+    assert after == {bound.ids[name]: "degraded" if name == "acme" else "suspended" for name in ALL}
+    assert bound.settle("suspended", concerned=ALL, cause="campaign") == []
+
+
+def test_what_a_person_decided_about_a_client_with_a_contract_stays(bound: Table) -> None:
+    bound.put("suspended", actor="ada")
+    assert bound.settle("suspended") == []
+    assert bound.standing() == "suspended"
+
+
+def test_a_client_with_a_contract_that_rose_is_asked_about_anew(bound: Table) -> None:
+    bound.settle("suspended")
+    (step,) = bound.settle("trusted", cause=None, quiet_hours=1000, hours=1000)
+    assert (step.raised, bound.standing()) == (True, "throttled")
+    assert [step.for_a_person for step in bound.settle("suspended", hours=1001)] == [True, False]
+
+
+def test_a_question_to_a_person_that_could_not_be_recorded_is_asked_again(bound: Table) -> None:
+    bound.standings.revert(bound.settle("suspended"))
+    assert bound.standing() == "trusted"
+    assert [step.for_a_person for step in bound.settle("suspended", hours=1)] == [True, False]
+
+
+def test_a_route_that_observes_asks_no_person(bound: Table) -> None:
+    (step,) = bound.settle("suspended", route=OBSERVE)
+    assert (step.proposed_on, step.for_a_person) == (OBSERVE.route, False)

@@ -11,6 +11,7 @@ from palladion.gate.status import clients_shown, routes_shown
 from palladion.policy import RoutePolicy
 from palladion.watch.campaign_list import Campaign
 from palladion.watch.explanation import Explanation
+from tests.watch import factories
 
 from .gates import MODEL, PATH, House, open_gate
 
@@ -67,3 +68,36 @@ def test_campaigns_name_their_members_and_no_more_are_shown_than_fit(
     (campaign,) = told["campaigns"]
     assert campaign["members"] == ["acme/acme", "globex/globex", "somebody who was revoked"]
     assert (campaign["model"], campaign["p_value"], campaign["links"]) == (MODEL, 0.01, ("payment",))
+
+
+def test_drift_from_a_calibration_is_shown_by_model(house: House) -> None:
+    bench = open_gate(house)
+    watch = bench.gate.stages.watch
+    watch.watch_model(MODEL, factories.calibration(), {})
+    told: dict[str, Any] = asyncio.run(clients_shown(bench.gate))
+    assert told["drift"] == {MODEL: {"tested": True, "left_at": None, "clients": 0, "moved": []}}
+
+
+def test_clients_who_stand_out_of_all_are_discoveries(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = open_gate(house)
+    watch = bench.gate.stages.watch
+    watch.watch_model(MODEL, factories.calibration(), {})
+    thief = house.ids["globex"]
+
+    def explain(client: str) -> list[Explanation]:
+        p_value = 1 / 300 if client == thief else 0.5
+        return [Explanation(name, 1, 0.0, p_value, 1.0, (client,), 1, 1, ()) for name in (MODEL, "uncalibrated")]
+
+    monkeypatch.setattr(watch, "explain", explain)
+    told: dict[str, Any] = asyncio.run(clients_shown(bench.gate))
+    found = {
+        (item["client"], model["model"]) for item in told["clients"] for model in item["models"] if model["discovery"]
+    }
+    assert found == {("globex/globex", MODEL)}
+    assert told["discoveries"] == {MODEL: 1}
+
+    monkeypatch.setattr(module, "EXPLAINED_MAX", 0)
+    monkeypatch.setattr(watch, "in_memory", lambda client: client == thief)
+    monkeypatch.setattr(module, "e_value", lambda p_value, clients: 20.0 * len(house.keys) - 1)
+    told = asyncio.run(clients_shown(bench.gate))
+    assert told["discoveries"] == {MODEL: 0}

@@ -8,9 +8,22 @@ from pathlib import Path
 
 import pytest
 
+from palladion.access.pseudonyms import pseudonym
 from palladion.clock import ManualClock
 from palladion.errors import ConflictError, NotFoundError, PalladionError, StorageError
-from palladion.incident.cases import Action, act, find_case, opened_record, suspend_case
+from palladion.incident.cases import (
+    CLIENTS_MAX,
+    Action,
+    act,
+    ask_case,
+    clients_named,
+    find_case,
+    join_case,
+    joined_record,
+    open_case,
+    opened_record,
+    suspend_case,
+)
 from palladion.ledger.record import Record, decode_record
 from palladion.ledger.writer import Ledger
 from palladion.registry import Incident, Records, Registry
@@ -43,7 +56,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
 
 
 def _suspend(records: Records, *clients: str) -> tuple[Incident, bool]:
-    return suspend_case(records, clients, reason="suspicion 9.3", actor="gate")
+    return suspend_case(records, clients, reason="suspicion 9.3", actor="gate")[:2]
 
 
 def _case(made: Made) -> Incident:
@@ -85,6 +98,34 @@ def test_a_suspension_of_a_client_in_an_open_case_joins_it(records: Records, ack
     assert [case.id for case in records.incidents.all()] == [first.id]
     event = records.incidents.timeline(first.id)[-1]
     assert (event.kind, event.actor, event.text) == ("acted", "gate", "suspended acme/two, acme/one: suspicion 9.3")
+    assert set(again.clients) == {one, two}, "the case takes in whoever is suspended together with a known client"
+    assert again.title == "suspended: acme/one, acme/two"
+
+
+def test_a_case_that_was_joined_keeps_whom_it_concerned(records: Records) -> None:
+    one, two, three = (add_client(records, name).id for name in ("one", "two", "three"))
+    _suspend(records, one, two)
+    joined, _ = _suspend(records, three, two)
+    assert set(joined.clients) == {one, two, three}
+    assert joined.title == "suspended: acme/one, acme/three, acme/two"
+
+
+def test_a_title_that_a_person_gave_stays(records: Records) -> None:
+    one, two = (add_client(records, name).id for name in ("one", "two"))
+    case = records.incidents.open("our model on a forum", actor=ACTOR, clients=[one])
+    joined, _ = _suspend(records, two, one)
+    assert (joined.id, joined.title) == (case.id, "our model on a forum")
+    assert set(joined.clients) == {one, two}
+
+
+def test_a_suspension_for_a_person_to_decide_opens_a_case_or_is_noted_in_an_open_one(records: Records) -> None:
+    one, two = (add_client(records, name).id for name in ("one", "two"))
+    asked = ask_case(records, [one], reason="suspicion 9.3", actor="gate")
+    assert (asked.new, asked.joined, asked.case.title) == (True, (), "asked to suspend: acme/one")
+    again = ask_case(records, [one, two], reason="suspicion 9.9", actor="gate")
+    assert (again.case.id, again.new, again.joined) == (asked.case.id, False, (two,))
+    event = records.incidents.timeline(asked.case.id)[-1]
+    assert (event.kind, event.text) == ("noted", "asked to suspend acme/one, acme/two: suspicion 9.9")
 
 
 def test_a_suspension_of_another_client_opens_another_case(records: Records) -> None:
@@ -115,11 +156,65 @@ def test_a_client_that_is_given_twice_is_named_once(records: Records) -> None:
 
 def test_long_names_and_long_evidence_keep_no_case_from_being_opened_or_joined(records: Records) -> None:
     ids = [add_client(records, name * 64, organisation="o" * 64).id for name in "abc"]
-    case, _ = suspend_case(records, ids, reason="x" * 5000, actor="gate")
+    case = suspend_case(records, ids, reason="x" * 5000, actor="gate")[0]
     assert len(case.title) == 200
     assert case.title.endswith("…")
-    assert suspend_case(records, ids, reason="y" * 5000, actor="gate") == (case, False)
+    assert suspend_case(records, ids, reason="y" * 5000, actor="gate")[:2] == (case, False)
     assert [len(event.text) for event in records.incidents.timeline(case.id)] == [2000, 2000]
+
+
+def test_a_case_is_opened_by_hand_and_recorded_with_pseudonyms(made: Made) -> None:
+    name = f"client-{next(NUMBERS)}"
+    with made.installation.open_registry() as registry, registry.write() as records:
+        add_client(records, name)
+    case, receipt = open_case(made.installation, "a forum", [f"acme/{name}"] * 2, text="seen it", actor=ACTOR)
+    assert (case.title, case.state, len(case.clients)) == ("a forum", "open", 1)
+    assert _timeline(made, case.id) == [("opened", ACTOR, "seen it")]
+    record = _records(made)[receipt.index]
+    account = pseudonym(made.installation.open_gate_root().derive("pseudonyms"), case.clients[0])
+    assert (record.kind, record.actor, record.subject) == ("incident.opened", ACTOR, f"incident:{case.id}")
+    assert record.details == {"clients": 1, "accounts": [account]}
+    assert open_case(made.installation, "nobody known", [], text="", actor=ACTOR)[0].clients == ()
+
+
+def test_a_case_takes_in_clients_by_hand_each_once(made: Made) -> None:
+    case, name = _case(made), f"client-{next(NUMBERS)}"
+    with made.installation.open_registry() as registry, registry.write() as records:
+        other = add_client(records, name)
+    joined, labels, receipt = join_case(made.installation, case.id, [f"acme/{name}"], text="same card", actor=ACTOR)
+    assert labels == [f"acme/{name}"]
+    assert set(joined.clients) == {*case.clients, other.id}
+    assert f"acme/{name}" in joined.title
+    assert _timeline(made, case.id)[-1] == ("acted", ACTOR, f"took in acme/{name}: same card")
+    record = _records(made)[receipt.index]
+    account = pseudonym(made.installation.open_gate_root().derive("pseudonyms"), other.id)
+    assert (record.kind, record.details) == (
+        "incident.acted",
+        {"text": "same card", "change": "join", "clients": [account]},
+    )
+    before = kinds(made.installation)
+    with pytest.raises(ConflictError, match=f"concerns acme/{name} already"):
+        join_case(made.installation, case.id, [f"acme/{name}"], text="again", actor=ACTOR)
+    with pytest.raises(PalladionError, match="a sentence is needed"):
+        join_case(made.installation, case.id, [f"acme/{name}"], text=" ", actor=ACTOR)
+    assert kinds(made.installation) == before
+
+
+def test_so_many_clients_are_named_at_once_and_no_more(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert CLIENTS_MAX >= 1000
+    monkeypatch.setattr("palladion.incident.cases.CLIENTS_MAX", 2)
+    every = [f"acme/{add_client(records, name).name}" for name in ("one", "two", "three")]
+    add_client(records, "alone", organisation="alone")
+    assert [client.name for client in clients_named(records, ["alone", *every[:1], *every[:1]])] == ["alone", "one"]
+    with pytest.raises(PalladionError, match="3 clients were named, at most 2"):
+        clients_named(records, every)
+
+
+def test_the_record_of_clients_that_joined_says_which_by_pseudonym(records: Records) -> None:
+    case, _ = _suspend(records, add_client(records, "one").id)
+    record = joined_record(case, ["b", "a"], name=lambda client: f"client:{client}", actor="gate", now=NOW)
+    assert (record.kind, record.actor, record.subject) == ("incident.acted", "gate", f"incident:{case.id}")
+    assert record.details == {"text": "", "change": "join", "clients": ["client:a", "client:b"]}
 
 
 def test_ledger_records_of_a_case_name_no_client(made: Made) -> None:

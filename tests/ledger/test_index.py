@@ -62,6 +62,7 @@ _questions = st.builds(
     st.lists(st.sampled_from([*KINDS, "model.sealed"]), max_size=3, unique=True).map(tuple),
     st.none() | st.sampled_from([*ACTORS, "nobody"]),
     st.none() | st.sampled_from(SUBJECTS),
+    st.none() | st.sampled_from(["client:a", "m@2"]),
     _moments,
     _moments,
     st.lists(st.sampled_from([("n", "3"), ("route", "/v1"), ("deep.er", "true"), ("n.x", "1")]), max_size=2).map(tuple),
@@ -157,6 +158,15 @@ def test_what_a_forged_index_names_is_not_believed(made: LedgerReader) -> None:
         _forge(made, "INSERT INTO entry VALUES (-7, '2026', (SELECT id FROM word WHERE text = 'answer.given'), 1, 1)")
         found = list(index.find(made, Question(kinds=("answer.given",))))
     assert found == [(n, _record(n)) for n in range(0, 300, 3)]
+
+
+def test_an_index_that_cannot_be_read_is_an_error_with_a_way_out(made: LedgerReader) -> None:
+    with _index(made) as index:
+        index.update(made)
+        _forge(made, "DROP TABLE entry")
+        with pytest.raises(StorageError, match="cannot be read") as raised:
+            list(index.find(made, Question(actor="client:a")))
+    assert "--scan" in raised.value.hints[0]
 
 
 def test_what_a_forged_index_hides_a_scan_finds(made: LedgerReader) -> None:

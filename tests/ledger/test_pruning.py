@@ -29,6 +29,7 @@ from palladion.ledger.writer import Ledger
 from .ledgers import JOURNAL_KEY, KEY, ORIGIN, SIGNER, START
 
 SIZE = 1100
+NOW = START + timedelta(days=3)
 
 
 def _record(number: int) -> Record:
@@ -53,7 +54,7 @@ def directory(original: Path, tmp_path: Path) -> Path:
 
 def _say(directory: Path, before: int) -> int:
     """Record what is older than a number of seconds; the entry's number."""
-    found = plan(LedgerReader(directory, KEY), START + timedelta(seconds=before))
+    found = plan(LedgerReader(directory, KEY), START + timedelta(seconds=before), NOW)
     said = pruned_record(found, reason="a year is over", actor="user:t", subject="home", now=START + timedelta(days=1))
     with Ledger(directory, ORIGIN, SIGNER, JOURNAL_KEY) as ledger:
         return ledger.append([said])[0].index
@@ -66,13 +67,13 @@ def _prune(directory: Path, before: int) -> LedgerReader:
 
 
 def test_a_plan_counts_whole_bundles_of_what_is_older(original: Path) -> None:
-    found = plan(LedgerReader(original, KEY), START + timedelta(seconds=600))
+    found = plan(LedgerReader(original, KEY), START + timedelta(seconds=600), NOW)
     kept = sum(_record(number).kind == "model.opened" for number in range(512))
     assert (found.start, found.until, found.dropped, found.kept) == (0, 512, 512 - kept, kept)
     assert found.bytes == sum(
         len(encode_record(_record(number))) + 2 for number in range(512) if _record(number).kind != "model.opened"
     )
-    assert plan(LedgerReader(original, KEY), START + timedelta(seconds=255)).until == 0
+    assert plan(LedgerReader(original, KEY), START + timedelta(seconds=255), NOW).until == 0
 
 
 def test_answers_are_gone_and_everything_else_is_proved(directory: Path) -> None:
@@ -159,13 +160,32 @@ def test_what_was_kept_cannot_be_taken_or_changed(directory: Path) -> None:
     path.write_bytes(encode_kept({place: data for place, data in kept.items() if place != 50}))
     with pytest.raises(TamperError, match="others are left than entry 1100 kept"):
         verify_ledger(directory, KEY)
+    # nobody who reads is told that it was pruned
+    for read in (
+        lambda reader: reader.entry(50),
+        lambda reader: list(reader.entries()),
+        lambda reader: reader.entry(3),
+    ):
+        with pytest.raises(TamperError, match="others are left"):
+            read(LedgerReader(directory, KEY))
     # 2. one of them changed
     path.write_bytes(encode_kept(kept | {50: kept[50].replace(b'"n":50', b'"n":51')}))
-    with pytest.raises(TamperError, match="entry 50 was changed"):
+    with pytest.raises(TamperError, match="others are left"):
         LedgerReader(directory, KEY).entry(100)
     # 3. all of them
     path.unlink()
-    with pytest.raises(TamperError, match="which was kept when it was pruned"):
+    with pytest.raises(TamperError, match="others are left"):
+        verify_ledger(directory, KEY)
+    # 4. with their digests
+    path.write_bytes(encode_kept(kept))
+    digests = directory / f"{PRUNED_FILE}.{SIZE}"
+    changed = bytearray(digests.read_bytes())
+    changed[0] ^= 1
+    digests.write_bytes(changed)
+    with pytest.raises(TamperError, match="is not what entry 1100 says was kept"):
+        LedgerReader(directory, KEY).entry(100)
+    digests.unlink()
+    with pytest.raises(TamperError, match="which was written when it was pruned"):
         verify_ledger(directory, KEY)
 
 
@@ -196,6 +216,20 @@ def test_reports_and_questions_go_on(directory: Path) -> None:
             for record in records_since(reader, START + timedelta(seconds=since), frozenset({"model.opened"}))
         ]
         assert seconds == [n for n in range(0, SIZE, 50) if n >= since]
+
+
+def test_a_record_of_a_time_to_come_holds_nothing_back(directory: Path) -> None:
+    wrong = Record("answer.given", START + timedelta(days=36_500), "client:a", "m@1", {})
+    with Ledger(directory, ORIGIN, SIGNER, JOURNAL_KEY) as ledger:
+        ledger.append([wrong, *(_record(number) for number in range(SIZE, SIZE + 500))])
+    assert plan(LedgerReader(directory, KEY), START + timedelta(days=1), NOW).until > SIZE
+
+
+def test_a_reader_that_was_there_before_goes_on(directory: Path) -> None:
+    reader = LedgerReader(directory, KEY)
+    assert reader.pruned is None
+    _prune(directory, 600)
+    assert [number for number, _ in reader.entries(0, 300)] == [0, 50, 100, 150, 200, 250]
 
 
 def test_an_earlier_checkpoint_is_read_with_what_is_left(directory: Path) -> None:

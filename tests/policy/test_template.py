@@ -7,6 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from palladion.policy import ContractPolicy, IssuerPolicy, Policy, RoutePolicy, parse_policy, settings, template
+from palladion.policy.alerting import AlertPolicy
+from palladion.policy.intelligence import FeedPolicy
 
 
 def _parse(text: str) -> Policy:
@@ -32,7 +34,13 @@ def test_the_template_shows_each_setting_with_its_default() -> None:
     assert {f"{name}.{key}" for name, table in tables for key in table} == {s.name for s in settings()}
     issuer = IssuerPolicy(url="https://login.example.com/acme", audience="https://gate.example.com")
     contract = ContractPolicy(client="acme/web")
-    assert _parse(uncommented) == Policy(issuer=(issuer,), contract=(contract,), route=(RoutePolicy(model="fraud"),))
+    assert _parse(uncommented) == Policy(
+        issuer=(issuer,),
+        contract=(contract,),
+        alert=(AlertPolicy(name="pager"),),
+        feed=(FeedPolicy(name="tor-exits"),),
+        route=(RoutePolicy(model="fraud"),),
+    )
 
 
 def test_a_value_given_to_the_template_is_set() -> None:

@@ -13,7 +13,9 @@ def test_settings_of_the_watch_and_of_what_is_kept_are_read() -> None:
     assert policy.retention.queries == 7
 
 
-@pytest.mark.parametrize("setting", ["alpha_suspected = 0", "recover_hours = 0", "resident_mb = 0", "alpha = 0.1"])
+@pytest.mark.parametrize(
+    "setting", ["alpha_suspected = 0", "onset_spread = 1.5", "recover_hours = 0", "resident_mb = 0", "alpha = 0.1"]
+)
 def test_what_would_promise_nothing_is_refused(setting: str) -> None:
     with pytest.raises(PolicyError, match=setting.partition(" ")[0]):
         parse_policy(f"[watch]\n{setting}\n".encode(), "test")

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import click
 
-from palladion.cli.ledger_query import MOMENT
+from palladion.cli.ledger_options import MOMENT
 from palladion.cli.output import actor, echo, find_installation, json_option, print_json, progress
 
 

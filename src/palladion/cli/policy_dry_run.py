@@ -129,7 +129,17 @@ def _print(was: "Outcome", would: "Outcome", found: "list[Difference]") -> None:
         echo(f"and {len(found) - CLIENTS_SHOWN} more clients: --json shows all")
 
 
-_SUMS = ("policy", "watched", "throttled", "degraded", "suspended", "clients disturbed", "answers disturbed", "refused")
+_SUMS = (
+    "policy",
+    "watched",
+    "throttled",
+    "degraded",
+    "suspended",
+    "clients disturbed",
+    "answers disturbed",
+    "unlike",
+    "refused",
+)
 
 
 def _pair(was: "Outcome", would: "Outcome", name: str) -> list[str]:
@@ -148,6 +158,7 @@ def _sums(found: "Outcome") -> dict[str, str]:
         **{name: str(standings[name]) for name in ("watched", "throttled", "degraded", "suspended")},
         "clients disturbed": f"{found.disturbed_clients} ({percent(clients)})",
         "answers disturbed": f"{found.disturbed_answers} ({percent(answers)})",
+        "unlike": str(found.unlike),
         "refused": refused or "none",
     }
 

@@ -8,25 +8,24 @@ from typing import Any
 import click
 
 from palladion.cli.output import (
-    actor,
     echo,
     find_installation,
     json_option,
     print_fields,
     print_json,
-    progress,
 )
-from palladion.cli.watch_budget import COPY, at_most, budget, curve_of, print_copies, print_curve
+from palladion.cli.watch_budget import COPY, at_most, budget, print_copies, print_curve
 from palladion.cli.watch_calibration import (
+    calibrate_on_data,
     calibrate_on_prompts,
     calibrate_on_retained,
-    calibrated_document,
+    calibrate_on_talk,
     print_calibrated,
 )
 from palladion.cli.watch_campaigns import campaigns
 from palladion.cli.watch_feed import feed
 from palladion.cli.watch_replay import replay
-from palladion.cli.watch_report import report
+from palladion.cli.watch_report import discovered, print_discoveries, print_withdrawn, report
 from palladion.errors import InstallationError
 
 REFRESH_SECONDS = 1.0
@@ -71,6 +70,19 @@ def _image(ctx: click.Context, parameter: click.Parameter, text: str | None) -> 
     metavar="FILE",
     help="Of a language model: JSON lines with task and prompt, gzipped or not, such as its clients send.",
 )
+@click.option(
+    "--talk",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Of a language model: JSON lines with time, client and text, gzipped or not, that its clients have sent.",
+)
+@click.option(
+    "--front-ends",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    show_default=True,
+    help="With --prompts: share of simulated clients that ask about everything; harvests that do are hidden by them.",
+)
 @click.option("--image", callback=_image, metavar="HxW", help="Flat rows are pictures of this shape, such as 8x8.")
 @click.option(
     "--clients", type=click.IntRange(100, 100_000), default=1400, show_default=True, help="Simulated clients."
@@ -93,6 +105,8 @@ def calibrate(
     data: Path | None,
     retained: bool,
     prompts: Path | None,
+    talk: Path | None,
+    front_ends: float,
     image: tuple[int, ...] | None,
     clients: int,
     organisations: int,
@@ -103,53 +117,37 @@ def calibrate(
 ) -> None:
     """Learn what honest traffic on MODEL looks like, and how unusual honest clients ever get.
 
-    From the clients in FILE if there are enough of them (about 1,340), else from simulated ones that ask rows like
+    From the clients in FILE from 20 of them on, else from simulated ones that ask rows like
     those in FILE, each in its own style. Says how many clients there were, and which false-alarm rate so many support.
     With --retained, MODEL is a version such as fraud@3, which answers what clients have asked the promoted one. With
     --prompts, MODEL is a language model behind the gate: simulated clients draw on these prompts, and the policy has
-    to name the calibration that comes of it.
+    to name the calibration that comes of it. With --talk it is one as well, and its thresholds are those of the
+    recorded clients, if about 1,340 of them asked enough.
     """
-    sources = [retained, data is not None, prompts is not None]
+    sources = [retained, data is not None, prompts is not None, talk is not None]
     if sources.count(True) != 1 or (image is not None and data is None):
-        raise click.UsageError("one of --validation FILE, --prompts FILE and --retained is needed", ctx)
-    from palladion.lifecycle.open import parse_version
-    from palladion.policy import RoutePolicy
-    from palladion.redteam.calibrate import Plan, calibrate_version
-    from palladion.redteam.validation import read_validation
+        raise click.UsageError("one of --validation FILE, --prompts FILE, --talk FILE and --retained is needed", ctx)
+    if front_ends and prompts is None:
+        raise click.UsageError("--front-ends goes with --prompts FILE alone", ctx)
+    from palladion.redteam.calibrate import Plan
 
     installation = find_installation(ctx)
+    plan = Plan(clients, organisations, horizon, seed=seed)
     if prompts is not None:
-        calibrate_on_prompts(
-            installation, model, prompts, Plan(clients, organisations, horizon, seed=seed), as_json=as_json
-        )
+        calibrate_on_prompts(installation, model, prompts, plan, as_json=as_json, front_ends=front_ends)
         return
-    if data is None:
-        document = calibrate_on_retained(installation, model, Plan(clients, organisations, horizon, seed=seed))
-        if as_json:
-            print_json(document)
-        else:
-            print_calibrated(document, installation.policy.watch)
+    if talk is not None:
+        calibrate_on_talk(installation, model, talk, plan, as_json=as_json)
         return
-    name, _ = parse_version(model)
-    routes = [route for route in installation.policy.route if route.model == name]
-    validation = read_validation(data, image)
-    with progress("calibrate") as bar:
-        calibration, row, receipt = calibrate_version(
-            installation,
-            model,
-            validation,
-            Plan(clients, organisations, horizon, seed=seed),
-            route=routes[0] if routes else RoutePolicy(model=name),
-            actor=actor(),
-            progress=bar,
-        )
-    document = calibrated_document(calibration)
-    document |= {"file": row.path, "digest": row.digest, "receipt": str(receipt)}
-    document |= {"curve": curve_of(installation, f"{row.model}@{row.number}", validation)} if curve else {}
+    if data is not None:
+        document = calibrate_on_data(installation, model, data, image, plan, curve=curve)
+    else:
+        document = calibrate_on_retained(installation, model, plan)
     if as_json:
         print_json(document)
-    else:
-        print_calibrated(document, installation.policy.watch)
+        return
+    print_calibrated(document, installation.policy.watch)
+    if data is not None:
         print_curve(document.get("curve"))
 
 
@@ -173,6 +171,10 @@ def live(ctx: click.Context, once: bool, as_json: bool) -> None:
         rows = [_row(client, model) for client in status["clients"] for model in client["models"] or [None]]
         echo(f"{status['answered']} queries answered since the gate started, {status['clients_total']} clients")
         print_copies(COLUMNS, rows)
+        print_discoveries(discovered(status))
+        for model, drift in status["drift"].items():
+            if drift["left_at"] is not None:
+                print_withdrawn(model, drift["left_at"], drift["moved"])
         if once:
             return
         time.sleep(REFRESH_SECONDS)

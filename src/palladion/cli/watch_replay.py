@@ -127,6 +127,7 @@ def outcome_document(found: "Outcome") -> dict[str, Any]:
         "by_standing": dict(sorted(found.by_standing().items())),
         "clients_disturbed": found.disturbed_clients,
         "share_of_clients": share(found.disturbed_clients, len(found.courses)),
+        "unlike": found.unlike,
         "answers_disturbed": found.disturbed_answers,
         "share_of_answers": share(found.disturbed_answers, found.requests),
         "withheld": dict(sorted(found.withheld.items())),
@@ -146,6 +147,7 @@ def course_document(course: "Course") -> dict[str, Any]:
         "requests": course.requests,
         "queries": course.queries,
         "reduced": course.reduced,
+        "unlike": course.unlike,
         "withheld": dict(sorted(course.withheld.items())),
         "turns": [_turn_document(turn) for turn in course.turns],
     }
@@ -208,6 +210,7 @@ def _print(found: "Outcome") -> None:
     print_fields(
         [
             ("disturbed", f"{disturbed} ({percent(answers)})"),
+            ("too unlike honest ones", f"{found.unlike} requests" if found.unlike else None),
             ("withheld", withheld),
             ("by limit", ", ".join(f"{count} {name}" for name, count in found.limits.items()) or None),
         ]

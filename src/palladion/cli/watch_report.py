@@ -1,22 +1,23 @@
 """`palladion watch report`: whom observing routes would have disturbed, from the ledger."""
 
-from collections.abc import Mapping
-from datetime import timedelta
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from palladion.cli.client_options import DurationType
-from palladion.cli.output import echo, find_installation, json_option, print_json, print_table
+from palladion.cli.output import echo, find_installation, json_option, print_json, print_table, warn
 from palladion.cli.watch_calibration import print_promise, promised
 from palladion.clock import timestamp
 
 if TYPE_CHECKING:
     from palladion.lifecycle.installation import Installation
     from palladion.registry import Records
+    from palladion.watch.calibration import Calibration
     from palladion.watch.report import Concern, Report, RouteReport
 
-ROUTE_COLUMNS = ("route", "", "clients", "answers", "watched", "disturbed", "of clients", "of answers")
+ROUTE_COLUMNS = ("route", "", "clients", "answers", "watched", "disturbed", "of clients", "of answers", "unlike")
 CLIENT_COLUMNS = ("client", "route", "", "standing", "since", "answers", "why")
 
 
@@ -45,6 +46,7 @@ def report(ctx: click.Context, since: timedelta, as_json: bool) -> None:
         "entries": ledger.size,
         "records": found.records,
         **_document(installation, found),
+        "found_honest": _found_honest(installation, now - since),
     }
     if as_json:
         print_json(document)
@@ -54,6 +56,7 @@ def report(ctx: click.Context, since: timedelta, as_json: bool) -> None:
 
 def _document(installation: "Installation", found: "Report") -> dict[str, Any]:
     routes, modes = found.routes(), {route.route: route.mode for route in installation.policy.route}
+    status = installation.server_status()
     with installation.open_registry() as registry, registry.read() as records:
         names = _names(installation, records)
         promises = {model: _promise(installation, records, model) for model in {route.model for route in routes}}
@@ -62,7 +65,26 @@ def _document(installation: "Installation", found: "Report") -> dict[str, Any]:
         "clients": [_client(item, names) for item in found.clients()],
         "refused": dict(sorted(found.refused.items())),
         "promised": {model: promise for model, promise in sorted(promises.items()) if promise is not None},
+        "discoveries": None if status is None else discovered(status),
     }
+
+
+def _found_honest(installation: "Installation", since: datetime) -> int:
+    """How many clients cases have cleared that were closed since."""
+    from palladion.incident.verdicts import cleared_since
+
+    with installation.open_registry() as registry, registry.read() as records:
+        return cleared_since(records, since)
+
+
+def discovered(status: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The clients that stand out of all that a running gate knows, by its status, in its order."""
+    return [
+        {"client": client["client"], "model": model["model"], "p_value": model["p_value"]}
+        for client in status["clients"]
+        for model in client["models"]
+        if model["discovery"]
+    ]
 
 
 def _names(installation: "Installation", records: "Records") -> dict[str, str]:
@@ -81,13 +103,26 @@ def _promise(installation: "Installation", records: "Records", model: str) -> di
     for route in installation.policy.route:
         if route.model == model and route.calibration:
             texts = read_calibration(installation.paths.calibrations, route).calibration
-            return {"version": None, **promised(texts, installation.policy.watch)}
+            return {"version": None, **promised(texts, installation.policy.watch), "withdrawn": None}
     version = records.promotions.current(model)
     row = None if version is None else records.calibrations.newest(model, version.number)
     if version is None or row is None:
         return None
     calibration = load_calibration(installation, version, row)
-    return {"version": version.number, **promised(calibration, installation.policy.watch)}
+    withdrawn = _withdrawn(installation, calibration)
+    return {"version": version.number, **promised(calibration, installation.policy.watch), "withdrawn": withdrawn}
+
+
+def _withdrawn(installation: "Installation", calibration: "Calibration | None") -> dict[str, Any] | None:
+    """Since when traffic has left a calibration, by the gate of this installation, and what has moved; or None."""
+    from palladion.watch.drift_store import load_drift, reference_of
+
+    reference = reference_of(calibration)
+    drift = None if reference is None else load_drift(installation.paths.directory, reference)
+    if calibration is None or drift is None or not drift.left:
+        return None
+    since = timestamp(datetime.fromtimestamp(drift.left_at, UTC))
+    return {"since": since, "clients": drift.clients, "moved": drift.moved(calibration.words)}
 
 
 def _route(route: "RouteReport") -> dict[str, Any]:
@@ -103,6 +138,7 @@ def _route(route: "RouteReport") -> dict[str, Any]:
         "share_of_clients": route.share_of_clients,
         "answers_disturbed": route.answers_disturbed,
         "share_of_answers": route.share_of_answers,
+        "answers_unlike": route.answers_unlike,
     }
 
 
@@ -131,8 +167,28 @@ def _print(document: dict[str, Any]) -> None:
         echo("refused: " + ", ".join(f"{count} {reason}" for reason, count in document["refused"].items()))
     for model, promise in document["promised"].items():
         name = model if promise["version"] is None else f"{model}@{promise['version']}"
+        if promise["withdrawn"] is not None:
+            print_withdrawn(name, promise["withdrawn"]["since"], promise["withdrawn"]["moved"])
+            continue
         echo(f"promised of honest clients of {name}, in each {promise['epoch_queries']} queries:")
         print_promise(promise)
+    if document["found_honest"]:
+        echo(f"found to be honest by people: {document['found_honest']} clients (palladion incident verdicts)")
+    if document["discoveries"] is not None:
+        print_discoveries(document["discoveries"])
+
+
+def print_discoveries(found: Sequence[Mapping[str, Any]]) -> None:
+    """Say to people who stands out of all clients."""
+    names = ", ".join(f"{item['client']} on {item['model']} (p = {item['p_value']:.2g})" for item in found)
+    echo(f"discoveries, of which on average at most 5 % are honest: {names or 'nobody'}")
+
+
+def print_withdrawn(name: str, since: str, moved: Sequence[str]) -> None:
+    """Say to people that nothing is promised by a calibration any more."""
+    warn(f"traffic on {name} has left the calibration since {since}: no rate is promised, calibrate anew")
+    for item in moved:
+        echo(f"  {item}")
 
 
 def _row(route: dict[str, Any]) -> list[object]:
@@ -145,6 +201,7 @@ def _row(route: dict[str, Any]) -> list[object]:
         route["clients_disturbed"],
         _share(route["share_of_clients"]),
         _share(route["share_of_answers"]),
+        route["answers_unlike"],
     ]
 
 

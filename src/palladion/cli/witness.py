@@ -20,9 +20,7 @@ def witness() -> None:
 
 @witness.command(epilog="Example: palladion witness new ~/witness --name witness.example.org/w1")
 @click.argument("folder", type=FOLDER)
-@click.option(
-    "--name", required=True, help="Its name in signatures, such as witness.example.org/w1."
-)
+@click.option("--name", required=True, help="Its name in signatures, such as witness.example.org/w1.")
 @json_option
 def new(folder: Path, name: str, as_json: bool) -> None:
     """Make a witness in FOLDER, and print the key that logs name in their policy."""

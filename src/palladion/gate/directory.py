@@ -12,6 +12,7 @@ from palladion.access.certificates import Certificate
 from palladion.access.identity import KEY_CHARACTERS_MAX, key_hasher, parse_api_key
 from palladion.access.tokens import RefusedTokenError, Tokens
 from palladion.errors import KeysError
+from palladion.gate.decoys import NO_DECOYS, DecoyProblem, Decoys
 from palladion.gate.problems import Problem
 from palladion.gate.requests import STRANGER, Peer
 from palladion.keys import Root
@@ -115,6 +116,11 @@ class AnyRoll(Protocol):
         """Those of other gates whose clients were taken over."""
         ...
 
+    @property
+    def decoys(self) -> Decoys:
+        """What nobody honest touches."""
+        ...
+
     def entered(self, access: Cedar | None) -> "dict[str, Caller] | LookedUpCallers":
         """The callers by id, who may be changed."""
         ...
@@ -136,6 +142,7 @@ class Roll:
     callers: Mapping[str, Caller]
     identities: Mapping[tuple[str, str], str] = field(default_factory=dict)
     peppers: tuple[bytes, ...] = field(default=(), repr=False)
+    decoys: Decoys = NO_DECOYS
 
     def entered(self, access: Cedar | None) -> dict[str, Caller]:
         """The callers by id, who may be changed."""
@@ -184,6 +191,7 @@ class Directory:
         self._keys: Mapping[bytes, ClientKey] = {}
         self._identities: Mapping[tuple[str, str], str] = {}
         self._callers: dict[str, Caller] | LookedUpCallers = {}
+        self.decoys = NO_DECOYS
         self.version = 0  # another one whenever anybody may stand differently
 
     @property
@@ -241,7 +249,7 @@ class Directory:
         decided something later. Without them, any command would undo the watch's last decisions.
         """
         before, self._keys, self._callers = self._callers, roll.keys, roll.entered(self._access)
-        self._identities = roll.identities
+        self._identities, self.decoys = roll.identities, roll.decoys
         self.version += 1
         self._others = tuple(map(key_hasher, roll.peppers))
         if self._tokens is not None:
@@ -281,7 +289,8 @@ class Directory:
         if len(text) > KEY_CHARACTERS_MAX or not text.isascii():
             raise Problem("unauthenticated", "this is not an API key")
         # the look-up may take a different time for different hashes: without the pepper nobody can choose one
-        key = self._keys.get(self._hash(text)) or self._made_elsewhere(text)
+        hashed = self._hash(text)
+        key = self._keys.get(hashed) or self._made_elsewhere(text)
         if key is not None and (key.expires is None or now < key.expires):
             return self._let_in(key.client)
         try:
@@ -289,7 +298,9 @@ class Directory:
             parse_api_key(text.decode("ascii"))
         except KeysError as error:
             raise Problem("unauthenticated", error.message) from None
-        raise Problem("unauthenticated", _REFUSED)
+        # looked up for whatever is unknown, and answered with the same
+        decoy = self.decoys.keys.get(hashed)
+        raise Problem("unauthenticated", _REFUSED) if decoy is None else DecoyProblem(decoy, _REFUSED)
 
     def _let_in(self, client: str) -> Caller:
         """The caller of an id that a credential names; it may have been revoked since that was looked up."""
@@ -334,6 +345,11 @@ class Directory:
             if client is not None:
                 found[client] = kind
         return found
+
+    def certified(self, peer: Peer) -> str | None:
+        """The client, by id, whose certificate the peer has shown, whatever it said beside; None if it is nobody's."""
+        known = self._certified(peer.certificate) if peer.certificate is not None else {}
+        return next(iter(known)) if len(known) == 1 else None
 
     def _require_one_client(self, client: str, peer: Peer) -> None:
         """A certificate that is registered counts beside a key or a token too: a stolen one is of no use to others."""

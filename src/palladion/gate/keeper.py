@@ -17,8 +17,8 @@ from palladion.gate.directory import WATCH
 from palladion.gate.limits import Saved as SavedLimits
 from palladion.gate.limits import decode_saved, encode_saved
 from palladion.gate.served import Served
-from palladion.incident.cases import suspend_case
-from palladion.registry import Incident, Records, Registry, StandingChange
+from palladion.incident.cases import News, suspend_case
+from palladion.registry import Records, Registry, StandingChange
 from palladion.registry.lookup import Lookup
 from palladion.watch.client import ClientState
 from palladion.watch.kinds import AnyCalibration
@@ -37,7 +37,7 @@ class Keeper:
         self._registry = registry
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="registry")
         self._unwritten: list[StandingChange] = []
-        self._opened: list[Incident] = []
+        self._opened: list[News] = []
         self._unsaved: dict[str, dict[str, bytes]] = {}
         self._saving_now: dict[str, dict[str, bytes]] = {}
         self._writing, self._saving = asyncio.Lock(), asyncio.Lock()
@@ -47,8 +47,8 @@ class Keeper:
         """Changes of standing that the registry does not have yet, oldest first."""
         return self._unwritten
 
-    def opened(self) -> list[Incident]:
-        """Cases that suspensions have opened since this was last asked."""
+    def opened(self) -> list[News]:
+        """Cases that suspensions have opened, or that have taken clients in, since this was last asked."""
         opened, self._opened = self._opened, []
         return opened
 
@@ -204,8 +204,8 @@ def load_limits(registry: Registry) -> Iterator[tuple[str, SavedLimits]]:
         lookup.close()
 
 
-def _write_standings(registry: Registry, changes: Sequence[StandingChange]) -> list[Incident]:
-    """Write the changes, and a case for each reason of a suspension; returns the cases that are new."""
+def _write_standings(registry: Registry, changes: Sequence[StandingChange]) -> list[News]:
+    """Write the changes, and a case for each reason of a suspension; returns what has become of the cases."""
     suspended: defaultdict[str, list[str]] = defaultdict(list)
     with registry.write() as records:
         for change in changes:
@@ -216,7 +216,7 @@ def _write_standings(registry: Registry, changes: Sequence[StandingChange]) -> l
             if written and change.standing == "suspended":
                 suspended[change.reason].append(change.client)
         cases = [suspend_case(records, clients, reason=reason, actor=WATCH) for reason, clients in suspended.items()]
-    return [case for case, new in cases if new]
+    return [news for news in cases if news.new or news.joined]
 
 
 def _write_standing(records: Records, change: StandingChange) -> bool:

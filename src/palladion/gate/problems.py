@@ -17,6 +17,7 @@ PROBLEMS: Mapping[str, tuple[int, str]] = MappingProxyType(
     {
         "bad-request": (400, "The request is not one that this route understands"),
         "bad-input": (422, "The inputs are not what the model takes"),
+        "atypical-input": (422, "The inputs are too unlike what this model is meant for"),
         "unauthenticated": (401, "A credential that is known here is needed"),
         "suspended": (403, "The client is suspended"),
         "forbidden": (403, "The client may not use this route"),

@@ -21,6 +21,7 @@ from palladion.gate.requests import Request, Response
 from palladion.gate.served import Served
 from palladion.gate.stages import Stages
 from palladion.gate.together import Showing
+from palladion.gate.unlike import refusal, rows_unlike
 from palladion.ledger.body import Body
 from palladion.ledger.record import Record
 from palladion.ledger.writer import Receipt
@@ -37,12 +38,17 @@ _UNWATCHED = ""  # no model is called so
 # not frozen, as nothing that is made for each request here: that triples what making one costs
 @dataclass(eq=False, slots=True)
 class Question:
-    """A decoded request: as it came, its body, what was made of it, and how much its answer tells once it is made."""
+    """A decoded request: as it came, its body, what was made of it, and how much its answer tells once it is made.
+
+    `shown` is what the watch saw of it, `decoys` are those that it touches.
+    """
 
     request: Request
     body: bytes
     asked: Asked
     information: float = 0
+    shown: Shown | None = None
+    decoys: Sequence[str] = ()
 
     @property
     def feeds(self) -> Feeds:
@@ -57,7 +63,7 @@ class Question:
 
 @dataclass(eq=False, slots=True)
 class _Given:
-    """An answer that may leave once its record is durable; without one, the caller is refused.
+    """An answer that may leave once its record is durable; without one, the caller is refused, for `problem`.
 
     `recording` is under way already where the request changed a standing; `keeping` is that of marked answers.
     """
@@ -68,6 +74,7 @@ class _Given:
     recording: asyncio.Task[list[Receipt]] | None = None
     keeping: Awaitable[None] | None = None
     kept: bool = False  # whether `keeping` has to succeed
+    problem: Problem | None = None
 
 
 class Questions:
@@ -150,15 +157,18 @@ class Questions:
         stages, served = self._stages, self._served
         caller = stages.identify(question.request)
         inputs = numbers(question.feeds, question.rows)
+        question.decoys = stages.directory.decoys.asked(served.route.model, inputs)
         scores = served.contract.class_scores(outputs, question.rows)
         # a version that was replaced while it ran cannot be weighed by the calibration of the new one
         model = served.watched if self._is_current(served) else _UNWATCHED
-        asked = Shown(stages.asker(caller, question.request), inputs, scores)
+        question.shown = asked = Shown(stages.asker(caller, question.request), inputs, scores)
         return Showing(caller, model, asked, alone=stages.may_rise(caller))
 
     def _give(self, question: Question, outputs: Outputs, caller: Caller, observation: Observation) -> _Given:
         """The answer to a request that was observed: until it is made, no other request changes this client."""
         stages, served = self._stages, self._served
+        if question.decoys:
+            observation = stages.touched(caller, observation, question.decoys, question.request)
         steps = stages.settle(caller, served.route, observation, watched=served.watched)
         try:
             given = self._made(question, outputs, stages.directory.current(caller), observation)
@@ -177,20 +187,32 @@ class Questions:
         stages, served = self._stages, self._served
         terms = stages.terms(caller, served.route, served.contract)
         if terms is None:
-            return _Given(None, "", [])
+            return _Given(None, "", [], problem=Problem("suspended"))
         if observation.calibrated:
             routes = stages.policy.route
             weighs = heaviest(terms, caller, served.route.model, routes, stages.terms)
             question.information = observation.new_buckets * weighs
         else:
             question.information = observation.distinct * weight(terms.level, terms.contract.answer)
+        unlike = rows_unlike(served.route, served.calibration, question.shown)
+        if unlike:
+            stages.count_unlike(served.route, rows=len(unlike))
+            if served.route.mode == "enforce":
+                # its buckets are charged: asked again without these rows, the others would pass for known
+                return _Given(None, "", [], problem=refusal(unlike, of=question.rows))
         # 6. mark: what was observed is what the model said
         request_id = secrets.token_hex(REQUEST_ID_BYTES)
         shown, bodies = self._mark(caller, question, outputs, request_id=request_id, level=terms.level)
         # 7. disclose
         answer = served.protocol.encode(question.asked, disclose_to(terms, shown), self._about)
         record = self._record(
-            caller, question, observation=observation, level=terms.level, request_id=request_id, answer=answer.body
+            caller,
+            question,
+            observation=observation,
+            level=terms.level,
+            request_id=request_id,
+            answer=answer.body,
+            unlike=len(unlike),
         )
         return _Given(answer, request_id, [record], keeping=self._retain(caller, bodies), kept=bool(bodies))
 
@@ -202,7 +224,7 @@ class Questions:
         else:
             receipts = await stages.record(given.records, [], self._served.route)
         if given.answer is None:
-            raise Problem("suspended")
+            raise given.problem or Problem("suspended")
         if given.kept:
             await _kept(given.keeping)
         # 9. encode
@@ -241,6 +263,7 @@ class Questions:
         level: Level,
         request_id: str,
         answer: bytes,
+        unlike: int,
     ) -> Record:
         stages, served = self._stages, self._served
         digests = stages.digests(request_id, question.body, answer)
@@ -256,6 +279,8 @@ class Questions:
             "request_digest": digests.request,
             "answer_digest": digests.answer,
         }
+        if unlike:
+            details["unlike"] = unlike
         return Record("answer.given", stages.clock.now(), stages.name(caller.id), served.subject, details)
 
 

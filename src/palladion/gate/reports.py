@@ -1,20 +1,31 @@
-"""What the ledger is told now and then, while nobody waits for it: cases that were opened, and refused requests.
+"""What the ledger is told now and then, while nobody waits for it: cases, refused requests, traffic that changed.
 
 What cannot be recorded is recorded with the next. When that is tried is the caller's affair.
 """
 
 import asyncio
-from collections import Counter
+import logging
+from collections import Counter, defaultdict
 from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+from functools import partial
 
-from palladion.clock import Clock
-from palladion.errors import PalladionError
+from palladion.clock import Clock, timestamp
+from palladion.errors import NotFoundError, PalladionError
 from palladion.gate.keeper import Keeper
 from palladion.gate.stages import Journal, Stages
-from palladion.incident.cases import opened_record
+from palladion.gate.touches import Touched, keep_touches, touched_record
+from palladion.incident.cases import News, ask_case, joined_record, opened_record
 from palladion.ledger.record import Record
 from palladion.ledger.writer import BATCH_MAX
-from palladion.registry import Incident
+from palladion.registry import Registry, StandingChange
+from palladion.watch.drift import Drift
+from palladion.watch.drift_store import Watched
+
+UNTOLD_MAX = 1000  # touches that wait for a registry that cannot be written; the ledger has all of them
+
+log = logging.getLogger("palladion.gate")
 
 
 class Reports:
@@ -39,14 +50,25 @@ class Reports:
         self._actor = actor
         self._say = say
         self._complain = complain
-        self._cases: list[Incident] = []  # opened, and not recorded yet
+        self._cases: list[News] = []  # opened, or with new clients, and not recorded yet
+        self._untold: list[Touched] = []  # recorded touches that the registry does not have yet
+        self._news: list[News] = []  # from touches and suspensions that are for a person, and not said yet
         self._recording = asyncio.Lock()  # so that nothing is recorded twice
 
+    async def close(self) -> None:
+        """Record whatever waits."""
+        await asyncio.shield(self._record_touches(every=True))
+        await self.cases()
+        await self.refusals()
+
     async def cases(self) -> None:
-        """Record the cases that were opened."""
-        opened = self._keeper.opened()
+        """Record touches of decoys and the cases that were opened, by these and by suspensions, or took clients in."""
+        await asyncio.shield(self._record_touches())
+        await asyncio.shield(self._open_asked())
+        opened = [*self._keeper.opened(), *self._news]
+        self._news = []
         self._cases += opened
-        for case in opened:
+        for case, _, _ in opened:
             self._say(f"incident {case.id}: {case.title}")
         if self._cases:
             await asyncio.shield(self._record_cases())
@@ -56,11 +78,73 @@ class Reports:
         # also where none waits now: what is being recorded may yet come back
         await asyncio.shield(self._record_refusals())
 
+    async def drifts(self) -> None:
+        """Say and record by which calibrations nothing is promised any more, each once."""
+        if any(item.left and not item.left.told for item in self._stages.watch.drifts.watched.values()):
+            await asyncio.shield(self._record_drifts())
+
+    async def _record_drifts(self) -> None:
+        async with self._recording:
+            for item in list(self._stages.watch.drifts.watched.values()):
+                drift = item.left
+                if drift is None or drift.told:
+                    continue
+                record = _drift(item, drift, actor=self._actor)
+                try:
+                    await self._journal.append([record])
+                except PalladionError as error:
+                    self._complain("ledger", error)
+                    return
+                drift.tell()
+                moved = "; ".join(record.details["moved"])
+                log.warning("traffic has left the calibration of %s: no rate is promised. %s", item.subject, moved)
+                self._say(f"warning: traffic has left the calibration of {item.subject}: no rate is promised")
+
+    async def _record_touches(self, *, every: bool = False) -> None:
+        async with self._recording:
+            for item in self._due(every=every):
+                try:
+                    await self._journal.append([touched_record(item, actor=self._actor, name=self._stages.name)])
+                    self._untold.append(item)
+                except PalladionError as error:
+                    self._stages.touches.give_back(item)
+                    self._complain("ledger", error)
+            for item in self._untold[:]:
+                try:
+                    self._news += await self._keeper.run(partial(_keep_touches, item, self._actor))
+                except NotFoundError as error:
+                    # another time it is not there either, and others wait
+                    log.error("touches of decoy %s are in the ledger alone: %s", item.decoy, error.message)  # noqa: TRY400
+                except PalladionError as error:
+                    self._complain("registry", error)
+                    break
+                self._untold.remove(item)
+            del self._untold[:-UNTOLD_MAX]
+
+    def _due(self, *, every: bool) -> list[Touched]:
+        try:
+            return self._stages.touches.due(self._clock.now(), every=every)
+        except PalladionError as error:
+            self._complain("registry", error)
+            return []
+
+    async def _open_asked(self) -> None:
+        """Open cases of suspensions that a person has to decide, which are in the ledger as proposed."""
+        async with self._recording:
+            asked = self._stages.asked[:]
+            if not asked:
+                return
+            try:
+                self._news += await self._keeper.run(partial(_ask_cases, asked, self._actor))
+                del self._stages.asked[: len(asked)]
+            except PalladionError as error:
+                self._complain("registry", error)
+
     async def _record_cases(self) -> None:
         async with self._recording:
             try:
                 while self._cases:
-                    await self._journal.append([opened_record(self._cases[0])])
+                    await self._journal.append([self._case(self._cases[0])])
                     del self._cases[0]
             except PalladionError as error:
                 self._complain("ledger", error)
@@ -79,6 +163,37 @@ class Reports:
             finally:
                 self._stages.refusals.update(waiting)
 
+    def _case(self, news: News) -> Record:
+        if news.new:
+            return opened_record(news.case)
+        return joined_record(news.case, news.joined, name=self._stages.name, actor=self._actor, now=self._clock.now())
+
     def _refusal(self, client: str, reason: str, requests: int) -> Record:
         details = {"reason": reason, "requests": requests}
         return Record("answer.refused", self._clock.now(), self._actor, self._stages.name(client), details)
+
+
+def _keep_touches(touched: Touched, actor: str, registry: Registry) -> list[News]:
+    with registry.write() as records:
+        return [News(case, True, ()) for case in keep_touches(records, [touched], actor=actor)]
+
+
+def _ask_cases(asked: list[StandingChange], actor: str, registry: Registry) -> list[News]:
+    together: defaultdict[str, list[str]] = defaultdict(list)
+    with registry.write() as records:
+        for change in asked:
+            with suppress(NotFoundError):  # whoever is gone needs no case
+                together[change.reason].append(records.clients.get(change.client).id)
+        cases = [ask_case(records, clients, reason=reason, actor=actor) for reason, clients in together.items()]
+    return [news for news in cases if news.new or news.joined]
+
+
+def _drift(item: Watched, drift: Drift, *, actor: str) -> Record:
+    details = {
+        "content": item.about.content,
+        "calibrated": timestamp(item.about.created),
+        "simulated": item.about.simulated,
+        "clients": drift.clients,
+        "moved": drift.moved(item.words),
+    }
+    return Record("watch.drifted", datetime.fromtimestamp(drift.left_at, UTC), actor, item.subject, details)

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from palladion.access.cedar import Cedar
+from palladion.errors import PalladionError
+from palladion.gate.decoys import NO_DECOYS, DecoyReader, Decoys
 from palladion.gate.directory import Caller, LookedUpCallers
 from palladion.keys import Root
 from palladion.lifecycle.client_copy import peppers
@@ -183,6 +185,7 @@ class LookedUp:
     marked: Marked
     lookup: Lookup
     peppers: tuple[bytes, ...] = field(default=(), repr=False)
+    decoys: Decoys = NO_DECOYS
 
     def entered(self, access: Cedar | None) -> Callers:
         """The callers, who stand as at the mark."""
@@ -197,18 +200,42 @@ class LookedUp:
         return [client for client, standing, caller in found if caller and rank(caller.standing) < rank(standing)]
 
 
-def look_up(lookup: Lookup, marked: Marked, peppers: tuple[bytes, ...] = ()) -> LookedUp:
+def look_up(lookup: Lookup, marked: Marked, peppers: tuple[bytes, ...] = (), decoys: Decoys = NO_DECOYS) -> LookedUp:
     """The roll as of a mark."""
-    return LookedUp(Keys(lookup), Identities(lookup), marked, lookup, peppers)
+    return LookedUp(Keys(lookup), Identities(lookup), marked, lookup, peppers, decoys)
+
+
+class RollReader:
+    """`read_looked_up` for one gate, again and again, with its decoys."""
+
+    def __init__(self, lookup: Lookup, gate: Root) -> None:
+        self._lookup = lookup
+        self._gate = gate
+        self._decoys = DecoyReader(gate)
+
+    @property
+    def failures(self) -> list[PalladionError]:
+        """Why decoys are not as the registry says, where they are not."""
+        return [] if self._decoys.failure is None else [self._decoys.failure]
+
+    def __call__(self, registry: Registry, before: int | None = None) -> LookedUp:
+        """The roll as of now. Raises FormatError, TamperError at first, on a decoy that this gate did not keep."""
+        return read_looked_up(registry, lookup=self._lookup, gate=self._gate, before=before, decoys=self._decoys)
 
 
 def read_looked_up(
-    registry: Registry, *, lookup: Lookup, gate: Root | None = None, before: int | None = None
+    registry: Registry,
+    *,
+    lookup: Lookup,
+    gate: Root | None = None,
+    before: int | None = None,
+    decoys: DecoyReader | None = None,
 ) -> LookedUp:
     """The roll as of now, in the thread of the registry; `lookup` is what it is going to be looked up with, in another.
 
     `before` is the mark of the roll whose place it takes. Without the `gate` root, keys that another gate made are not
-    accepted. Cost: every client, some 3 µs each, without keeping the event loop waiting.
+    accepted, and without who reads `decoys` there are none. Cost: every client, some 3 µs each, without keeping the
+    event loop waiting.
     """
     counting = Lookup(registry.path)
     try:
@@ -216,4 +243,5 @@ def read_looked_up(
     finally:
         counting.close()
     with registry.read() as records:
-        return look_up(lookup, marked, peppers(records, gate) if gate is not None else ())
+        others = peppers(records, gate) if gate is not None else ()
+        return look_up(lookup, marked, others, NO_DECOYS if decoys is None else decoys.read(records))

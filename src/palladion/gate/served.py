@@ -19,6 +19,7 @@ from palladion.gate.sources.batch import rows_stand_alone
 from palladion.gate.sources.embedded import Embedded
 from palladion.gate.sources.source import Source
 from palladion.gate.trial import Trial, is_chosen
+from palladion.gate.unlike import require_share
 from palladion.gate.upstream.opening import limits_within, open_upstream, unaskable
 from palladion.gate.upstream.source import UpstreamSource
 from palladion.lifecycle.installation import Installation
@@ -212,7 +213,9 @@ def _serve(
             )
         root = installation.open_gate_root().derive("answer-marks")
         marks = make_marks(route, root, version, session=session, contract=contract, calibration=calibration)
-    require_curve(installation.policy.watch, route.model if version is None else f"{route.model}@{number}", row)
+    subject = route.model if version is None else f"{route.model}@{number}"
+    require_curve(installation.policy.watch, subject, row)
+    require_share(route, subject, calibration)
     return Served(route, version, sealed, source, protocol, contract, calibration, row, marks, curve=load_curve(row))
 
 

@@ -19,6 +19,8 @@ from palladion.access.cedar import load_policies
 from palladion.errors import PalladionError, PolicyError
 from palladion.gate.admin import AdminServer
 from palladion.gate.administration.opening import open_administration
+from palladion.gate.alerting import open_alerting
+from palladion.gate.announcements import calibrated_on
 from palladion.gate.app import HEALTH_PATHS, App
 from palladion.gate.chat.models import LanguageModels
 from palladion.gate.directory import Directory
@@ -30,11 +32,12 @@ from palladion.gate.limits import nobodys
 from palladion.gate.lineup import ACTOR, Lines, Lineup, Waits
 from palladion.gate.listener import Address, Api, api_config, listen_address, listening, url_of
 from palladion.gate.marks import Retainer
+from palladion.gate.operations.clock_watch import open_clock_watch
 from palladion.gate.operations.operations import Operations
 from palladion.gate.operations.policies import Policies
 from palladion.gate.recorder import Recorder
 from palladion.gate.reports import Reports
-from palladion.gate.rolls import read_looked_up
+from palladion.gate.rolls import RollReader
 from palladion.gate.served import Served
 from palladion.gate.stages import Stages
 from palladion.gate.status import clients_shown, routes_shown
@@ -42,12 +45,14 @@ from palladion.gate.upstream.discovery import Discoveries
 from palladion.gate.upstream.opening import limits_within
 from palladion.gate.upstream.pool import Upstream
 from palladion.gate.upstream.source import UpstreamSource
+from palladion.gate.witnessing import open_witnessing
 from palladion.keys import Root
 from palladion.ledger.bodies import FOLDER, BodyWriter
 from palladion.ledger.record import Record
 from palladion.lifecycle.installation import Installation
 from palladion.policy import Policy
 from palladion.registry import Registry
+from palladion.watch.drift_store import DriftStore
 from palladion.watch.watch import Watch
 
 # New objects before cycles are looked for. Requests leave hardly any, and by Python's own figures looking costs 3 %.
@@ -96,7 +101,8 @@ class _Server:
         self._installation = installation
         self._announce = announce
         self._policy = installation.policy
-        self._watch = Watch(self._policy.watch, scratch=installation.paths.directory / SCRATCH)
+        folder = installation.paths.directory
+        self._watch = Watch(self._policy.watch, scratch=folder / SCRATCH, drifts=DriftStore(folder))
         self._failures: set[str] = set()
         self._marking = any(route.flipped > 0 for route in self._policy.route)
         self._retainer: Retainer | None = None
@@ -128,7 +134,7 @@ class _Server:
         if self._marking:
             folder, key = self._installation.paths.directory / FOLDER, root.derive("body-cipher")
             self._retainer = Retainer(BodyWriter(folder, key, queries_max=self._policy.retention.queries))
-        self._read_roll = partial(read_looked_up, lookup=self._keeper.lookup, gate=root)
+        self._read_roll = RollReader(self._keeper.lookup, root)
         self._directory.load(self._read_roll(registry))
         self._stages = Stages(
             self._installation,
@@ -175,15 +181,23 @@ class _Server:
         self._policies = Policies(
             self._installation, check=self._check_policy, apply=self._change_policy, marking=self._marking
         )
-        administered = partial(open_administration, self._installation, root, self._keeper, self._recorder)
-        self._operations = Operations(
+        self._operations = self._open_operations(root)
+
+    def _open_operations(self, root: Root) -> Operations:
+        parts = (self._installation, root, self._keeper, self._recorder)
+        administered = partial(open_administration, *parts)
+        witnessing = open_witnessing(self._installation, self._policy.ledger, self._recorder.checkpoint)
+        return Operations(
             self._gate,
             self._recorder,
             self._policy.operations,
-            home,
+            self._installation.paths.home,
             servers=self._servers,
             digest=lambda: self._policies.digest,
             retainer=self._retainer,
+            witnessing=witnessing,
+            clock=open_clock_watch(self._installation, ACTOR),
+            alerting=open_alerting(*parts, witnessing, actor=ACTOR),
             administration=administered(self._policies, reload=self._reload_clients, status=self._status),
         )
 
@@ -227,14 +241,14 @@ class _Server:
                 await self._models.close()
                 await self._keep()
                 await self._close_bodies()
-                await self._reports.refusals()
+                await self._reports.close()
                 await admin.stop()
         await self._recorder.append([self._about_gate("gate.stopped", self._answered())])
 
     def _announce_routes(self, listener: socket.socket) -> None:
         url = url_of(listener, secure=bool(self._policy.gate.tls_certificate))
         for item in self._gate.served.values():
-            self._say(f"{item.route.mode} {url}{item.route.route}: {item.subject}, {_calibrated(item)}{_trial(item)}")
+            self._say(f"{item.route.mode} {url}{item.route.route}: {item.subject}, {calibrated_on(item)}")
         for name, late in self._gate.waiting.items():
             self._say(f"{late.route.mode} {url}{name}: waits for {late.route.upstream}")
         for route in self._models.policies:
@@ -251,7 +265,7 @@ class _Server:
 
     def _announce_swap(self, item: Served) -> None:
         if self._open_for_requests:
-            self._say(f"{item.subject} answers on {item.route.route} now, {_calibrated(item)}{_trial(item)}")
+            self._say(f"{item.subject} answers on {item.route.route} now, {calibrated_on(item)}")
 
     def _say(self, line: str) -> None:
         # whoever listened may be gone, and that is no reason to stop serving, or to fail a command
@@ -261,10 +275,11 @@ class _Server:
     async def _reload(self) -> None:
         """Take over what a command changed: clients, standings, promoted versions, calibrations.
 
-        A model that cannot be opened goes on as it was, and keeps no other from changing; the command is told.
+        A model that cannot be opened goes on as it was, and keeps no other from changing; the command is told. So do
+        decoys that cannot be read.
         """
         await self._reload_clients()
-        failures = []
+        failures = self._read_roll.failures
         for model in dict.fromkeys(item.route.model for item in self._gate.served.values()):
             try:
                 await self._lineup.renew(model)
@@ -323,6 +338,8 @@ class _Server:
         if self._retainer is not None:
             await self._try("bodies", self._retainer.sync())
         await self._reports.cases()
+        await self._reports.drifts()
+        await self._try("drift", asyncio.to_thread(self._watch.drifts.write, self._watch.drifts.changes()))
         if self._directory.changed > CHANGED_MAX:
             await self._try("clients", self._reload_clients())
 
@@ -380,17 +397,3 @@ async def _every(seconds: float, action: Callable[[], Awaitable[None]]) -> None:
             await action()
         except Exception:
             log.exception("a background task failed")
-
-
-def _calibrated(item: Served) -> str:
-    if item.calibration is None:
-        return "uncalibrated"
-    about = item.calibration.about
-    return f"calibrated on {about.clients} {'simulated' if about.simulated else 'real'} clients"
-
-
-def _trial(item: Served) -> str:
-    if item.on_trial is None:
-        return ""
-    served = item.on_trial.served
-    return f"; {item.on_trial.row.percent} % of the clients are served {served.subject}, {_calibrated(served)}"

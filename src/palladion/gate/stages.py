@@ -18,6 +18,7 @@ from palladion.errors import PalladionError
 from palladion.gate.budgets import Reservation
 from palladion.gate.contract import Contract
 from palladion.gate.deadlines import Deadlines
+from palladion.gate.decoys import DecoyProblem
 from palladion.gate.directory import Caller, Directory
 from palladion.gate.disclosure import LEVELS, Level, Terms, own_contracts, rate_divisor, terms_of
 from palladion.gate.disclosure.terms import Own
@@ -28,6 +29,7 @@ from palladion.gate.problems import Problem
 from palladion.gate.requests import Digests, Request, request_salt
 from palladion.gate.standing import Standings, Step
 from palladion.gate.together import Together
+from palladion.gate.touches import UNOBSERVED, Touches, toucher, verdict_on
 from palladion.keys import Root
 from palladion.ledger.record import Record
 from palladion.ledger.writer import BATCH_MAX, Receipt
@@ -36,8 +38,10 @@ from palladion.lifecycle.installation import Installation
 from palladion.policy import Policy, RoutePolicy
 from palladion.registry import StandingChange
 from palladion.registry.rows import Standing
+from palladion.watch.response import rank
 from palladion.watch.watch import Asker, Observation, Watch
 
+HEARD_AT_ONCE = 16_384  # characters of texts that may be decoys, and one text more: at most some 10 ms
 NAMES_MAX = 65_536  # pseudonyms that are remembered, some 20 MiB; making one anew takes 2 µs
 
 
@@ -76,16 +80,22 @@ class Stages:
         self.retainer = retainer
         self.limits = Limits(self.policy, self.clock, pseudonyms=root.derive("pseudonyms"))
         self.meter = Meter()
+        self.touches = Touches(directory.certified)
         self.refusals: Counter[tuple[str, str]] = Counter()  # since the last record of them, by client and kind
         self.answered = 0
+        # requests with rows too unlike honest ones, refused or not, and these rows: by route and mode
+        self.unlike: Counter[tuple[str, str]] = Counter()
+        self.unlike_rows: Counter[tuple[str, str]] = Counter()
         self.flipped = 0  # labels that marks turned: told of all together, since of one answer it would help a thief
         self.unrecorded: list[StandingChange] = []  # in effect already, and on their way into the ledger
+        self.asked: list[StandingChange] = []  # on record, for a person to decide, and in no case yet
         self._journal = journal
         self._keep = keep
-        self._standings = Standings(directory, self.policy.watch)
+        self._standings = Standings(directory, self.policy.watch, contracts=_under_contract(self.policy))
         self._own = own_contracts(self.policy)
         self._names = lru_cache(NAMES_MAX)(partial(pseudonym, root.derive("pseudonyms")))
         self._salts = root.derive("ledger-salts")
+        watch.draw_onsets(root.derive("onsets"))
         self._recording: set[asyncio.Task[list[Receipt]]] = set()
 
     def renew(self, policy: Policy) -> None:
@@ -95,12 +105,19 @@ class Stages:
         self.limits.renew(policy)
         self.watch.renew(policy.watch)
         self._standings.policy = policy.watch
+        self._standings.contracts = _under_contract(policy)
 
     # 1. identify
 
     def identify(self, request: Request) -> Caller:
         """Who asks, as of now: a key can be revoked while a body arrives or a model runs. Raises Problem."""
-        return self.directory.identify(request.headers, self.clock.now(), request.peer)
+        now = self.clock.now()
+        try:
+            return self.directory.identify(request.headers, now, request.peer)
+        except Problem as problem:
+            # whoever is refused takes this way, so that a decoy takes no longer: what is left is done later
+            self.touches.put_aside(problem.decoy if isinstance(problem, DecoyProblem) else None, request, now)
+            raise
 
     def name(self, client: str) -> str:
         """The client's pseudonym, as the ledger has it."""
@@ -182,6 +199,36 @@ class Stages:
         """Whether `settle` could raise the caller, which then begins anew."""
         return caller.standing != "trusted" and self._standings.may_rise(caller, self.clock.now())
 
+    def touched(
+        self, caller: Caller, observation: Observation, decoys: Sequence[str], request: Request | None = None
+    ) -> Observation:
+        """What is observed of a caller whose request touched decoys, each of which is counted. `settle` it."""
+        now, who = self.clock.now(), toucher(request, caller.id)
+        for decoy in decoys:
+            self.touches.add(decoy, who, now)
+        verdict = verdict_on(decoys, self.policy.watch)
+        # what was observed counts where it asks for as much: of a campaign, it concerns others too
+        verdict = max(observation.verdict, verdict, key=lambda item: rank(item.standing))
+        return replace(observation, verdict=verdict, quiet_hours=0.0)
+
+    async def heard(self, caller: Caller, request: Request, route: RoutePolicy, texts: Iterable[str]) -> Caller:
+        """The caller as it stands after `texts` for a language model, which may be decoys. Raises Problem."""
+        decoys: dict[str, None] = {}
+        characters = 0
+        for text in texts:
+            decoys |= dict.fromkeys(self.directory.decoys.said(route.model, (text,)))
+            characters += len(text)
+            if characters > HEARD_AT_ONCE:
+                characters = 0
+                await asyncio.sleep(0)
+        if not decoys:
+            return caller
+        caller = self.directory.current(caller)
+        steps = self.settle(caller, route, self.touched(caller, UNOBSERVED, list(decoys), request))
+        if steps:
+            await self.record([], steps, route)
+        return self.directory.current(caller)
+
     def settle(self, caller: Caller, route: RoutePolicy, observation: Observation, *, watched: str = "") -> list[Step]:
         """Put the verdict into effect, in memory; returns what changed, or would have.
 
@@ -202,6 +249,11 @@ class Stages:
         """Begin anew with a client whose standing was raised."""
         self.watch.forgive(client)
         self._standings.forget(client)
+
+    def count_unlike(self, route: RoutePolicy, *, rows: int) -> None:
+        """Count a request so many of whose rows are too unlike honest ones, refused or not."""
+        self.unlike[route.route, route.mode] += 1
+        self.unlike_rows[route.route, route.mode] += rows
 
     # 7. disclose
 
@@ -267,6 +319,7 @@ class Stages:
             raise
         finally:
             self.unrecorded = [change for change in self.unrecorded if change not in changes]
+        self.asked += [step.change for step in steps if step.for_a_person]
         if changes:
             await self._keep(changes)
         return receipts
@@ -281,6 +334,10 @@ class Stages:
             # the reason is for the operator, not for the client
             raise Problem("unrecorded", retry_after_seconds=5) from None
         return receipts
+
+
+def _under_contract(policy: Policy) -> frozenset[tuple[str, str]]:
+    return frozenset(contract.organisation_and_name for contract in policy.contract)
 
 
 def effective(caller: Caller, route: RoutePolicy) -> Standing:

@@ -1,9 +1,10 @@
 """Puts what the watch asks for into effect: a standing changes for one client, or for a whole campaign, once.
 
-On a route that only observes, the change is proposed in the ledger and nothing else happens.
+On a route that only observes, the change is proposed in the ledger and nothing else happens. A client under contract is
+degraded at most, and its suspension is proposed, for a person to decide.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,16 +18,21 @@ from palladion.watch.watch import Observation
 
 # Of campaigns that need not be looked through again for now: a set of so many takes some 6 MB.
 SETTLED_MEMBERS_MAX = 100_000
+UNDER_CONTRACT = "no further than degraded: the client has a contract, so that a person has to suspend it"
 _Settled = tuple[str, str, Standing, frozenset[str]]  # a route and its mode, the standing that was asked for, of whom
 
 
 @dataclass(frozen=True)
 class Step:
-    """A change of standing, how the client stood before, and the route on which it was only proposed, if it was."""
+    """A change of standing, how the client stood before, and the route on which it was only proposed, if it was.
+
+    `for_a_person` says that a route which enforces would have made it, had the client no contract.
+    """
 
     before: Caller
     change: StandingChange
     proposed_on: str | None = None
+    for_a_person: bool = False
 
     @property
     def raised(self) -> bool:
@@ -37,9 +43,13 @@ class Step:
 class Standings:
     """Decides which clients change, and remembers what was proposed already. Changes the directory, writes nothing."""
 
-    def __init__(self, directory: Directory, policy: WatchPolicy) -> None:
+    def __init__(
+        self, directory: Directory, policy: WatchPolicy, *, contracts: Collection[tuple[str, str]] = ()
+    ) -> None:
+        """`contracts` are organisation and name of the clients that only a person may suspend."""
         self._directory = directory
         self.policy = policy
+        self.contracts = contracts
         self._proposed: dict[tuple[str, str], Standing] = {}
         self._settled: set[_Settled] = set()
         self._settled_members = 0
@@ -62,10 +72,17 @@ class Standings:
             if known is None:
                 continue
             target = self._target(known, observation, caller, now)
+            reason = observation.verdict.reason
+            if route.mode == "enforce" and target == "suspended" and self._has_contract(known):
+                steps += self._ask(known, route, observation.verdict, now)
+                target = max(known.standing, "degraded", key=rank)
+                reason = f"{reason}; {UNDER_CONTRACT}"
             if route.mode == "enforce" and target != known.standing:
-                steps.append(Step(known, self._change(known, target, observation.verdict, now)))
+                if rank(target) < rank(known.standing):
+                    self._proposed.pop((client, route.route), None)  # what was asked of a person is over
+                steps.append(Step(known, self._change(known, target, reason, now)))
             elif route.mode == "observe" and self._is_news(known, target, route):
-                proposal = StandingChange(client, target, observation.verdict.reason, WATCH, now)
+                proposal = StandingChange(client, target, reason, WATCH, now)
                 steps.append(Step(known, proposal, route.route))
         if settled is not None and not again and not steps:
             self._remember(settled)
@@ -115,8 +132,17 @@ class Standings:
             quiet_hours = min(observation.quiet_hours, since)
         return next_standing(known.standing, observation.verdict, quiet_hours=quiet_hours, policy=self.policy)
 
-    def _change(self, known: Caller, target: Standing, verdict: Verdict, now: datetime) -> StandingChange:
-        reason = verdict.reason
+    def _has_contract(self, known: Caller) -> bool:
+        return (known.client.organisation, known.client.name) in self.contracts
+
+    def _ask(self, known: Caller, route: RoutePolicy, verdict: Verdict, now: datetime) -> list[Step]:
+        """Propose to suspend a client, unless that was proposed already, or done."""
+        if not self._is_news(known, "suspended", route):
+            return []
+        asked = StandingChange(known.id, "suspended", verdict.reason, WATCH, now)
+        return [Step(known, asked, route.route, for_a_person=True)]
+
+    def _change(self, known: Caller, target: Standing, reason: str, now: datetime) -> StandingChange:
         if rank(target) < rank(known.standing):
             reason = f"nothing suspicious for {self.policy.recover_hours} hours"
         change = StandingChange(known.id, target, reason, WATCH, now)

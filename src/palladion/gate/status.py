@@ -1,6 +1,7 @@
 """What a running gate says of itself: its routes, for the ledger, and its clients by suspicion, for commands."""
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import asdict, fields
 from typing import Any
@@ -10,6 +11,7 @@ from palladion.gate.gate import Gate
 from palladion.gate.served import OnTrial
 from palladion.policy import RoutePolicy
 from palladion.watch.campaign_list import campaigns_of
+from palladion.watch.discoveries import discoveries, e_value
 from palladion.watch.explanation import Explanation
 from palladion.watch.response import rank
 
@@ -70,6 +72,8 @@ async def clients_shown(gate: Gate) -> dict[str, Any]:
     campaigns = campaigns_of(stages.watch, {caller.id: explanations for caller, explanations in found})
     await asyncio.sleep(0)
     names = {caller.id: _name(caller) for caller, _ in found}
+    discovered = _discovered(gate, found, unexplained=total - len(found))
+    await asyncio.sleep(0)
     return {
         "clients": [
             {
@@ -77,16 +81,37 @@ async def clients_shown(gate: Gate) -> dict[str, Any]:
                 "client": names[caller.id],
                 "pseudonym": stages.name(caller.id),
                 "standing": caller.standing,
-                "models": [_shown(item) for item in explanations],
+                "models": [
+                    {**_shown(item), "discovery": caller.id in discovered.get(item.model, ())} for item in explanations
+                ],
             }
             for caller, explanations in found[:CLIENTS_MAX]
         ],
+        "discoveries": {model: len(clients) for model, clients in sorted(discovered.items())},
+        "drift": {model: item.figures() for model, item in sorted(stages.watch.drifts.watched.items())},
         "clients_total": total,
         "campaigns": [
             {**asdict(item), "members": [names.get(member, member) for member in item.members]}
             for item in campaigns[:CAMPAIGNS_MAX]
         ],
         "campaigns_total": len(campaigns),
+    }
+
+
+def _discovered(
+    gate: Gate, found: Iterable[tuple[Caller, list[Explanation]]], *, unexplained: int
+) -> dict[str, frozenset[str]]:
+    """The ids of the clients that are discoveries among all who asked a model, by its name."""
+    calibrated = gate.stages.watch.drifts.watched
+    e_values: defaultdict[str, dict[str, float]] = defaultdict(dict)
+    for caller, explanations in found:
+        for item in explanations:
+            # another calibration may have come meanwhile, or none
+            if (known := calibrated.get(item.model)) is not None:
+                e_values[item.model][caller.id] = e_value(item.p_value, known.about.clients)
+    # who is not explained may have asked as well, and counts as one more who was weighed
+    return {
+        model: frozenset(discoveries(values, tested=len(values) + unexplained)) for model, values in e_values.items()
     }
 
 

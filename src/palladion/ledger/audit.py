@@ -21,7 +21,7 @@ from palladion.clock import parse_timestamp, timestamp
 from palladion.errors import FormatError, StorageError, TamperError
 from palladion.ledger import merkle
 from palladion.ledger.checkpoint import Checkpoint, VerifierKey, verify_checkpoint
-from palladion.ledger.pruning import Pruned, check_kept
+from palladion.ledger.pruning import Pruned
 from palladion.ledger.reader import LedgerReader
 from palladion.ledger.record import RECORD_FIELDS, decode_record
 from palladion.ledger.tiles import TILE_LEVELS, TILE_WIDTH, tile_path, tiles_of
@@ -74,7 +74,7 @@ def verify_ledger(
             f"the ledger was rewritten: its {reader.size} entries lead to another root than the signed checkpoint's"
         )
     # 5. what was kept of what was pruned
-    check_kept(reader)
+    reader.check_prunings()
     # 6. the history against the saved checkpoints
     for checkpoint in saved:
         if not compare_digest(reader.root_at(checkpoint.size), checkpoint.root):

@@ -5,7 +5,7 @@ left out is not noticed, so `scan` reads every entry instead. It is made anew wh
 """
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
@@ -55,6 +55,7 @@ class Question:
     kinds: tuple[str, ...] = ()
     actor: str | None = None
     subject: str | None = None
+    party: str | None = None  # actor or subject
     since: datetime | None = None
     until: datetime | None = None  # exclusive
     details: tuple[tuple[str, str], ...] = ()
@@ -62,7 +63,10 @@ class Question:
     def may_fit(self, kind: str, actor: str, subject: str) -> bool:
         """Whether a record that begins so can be one of those."""
         return (
-            (not self.kinds or kind in self.kinds) and self.actor in {None, actor} and self.subject in {None, subject}
+            (not self.kinds or kind in self.kinds)
+            and self.actor in {None, actor}
+            and self.subject in {None, subject}
+            and self.party in {None, actor, subject}
         )
 
     def fits(self, record: Record) -> bool:
@@ -135,7 +139,7 @@ class Index:
         order = "DESC" if newest_first else "ASC"
         statement = f"SELECT number FROM entry {where} ORDER BY number {order}"  # noqa: S608  # made of constants alone
         held, entries = -1, dict[int, bytes]()
-        for (number,) in self._database.execute(statement, values):
+        for number in self._numbers(statement, values):
             if not isinstance(number, int) or not 0 <= number < reader.size:
                 continue
             bundle = number // TILE_WIDTH
@@ -150,12 +154,18 @@ class Index:
             if record is not None and question.fits(record):
                 yield number, record
 
+    def _numbers(self, statement: str, values: Sequence[Any]) -> Iterator[Any]:
+        try:
+            for (number,) in self._database.execute(statement, values):
+                yield number
+        except sqlite3.DatabaseError as error:
+            hint = f"--scan needs none; remove {self._path}, and it is made anew"
+            raise StorageError(f"the ledger's index cannot be read: {error}", hint) from None
+
     def _unwritable(self, error: sqlite3.DatabaseError) -> StorageError:
         return StorageError(f"the ledger's index {self._path} cannot be written: {error}", "--scan needs none")
 
     def _update(self, reader: LedgerReader, progress: Progress | None) -> int:
-        # a cache: after a crash it is at most made anew
-        self._database.execute("PRAGMA synchronous = OFF")
         self._database.execute("PRAGMA trusted_schema = OFF")
         known = begun = self._known(reader)
         while known < reader.size:
@@ -242,6 +252,10 @@ def _conditions(question: Question) -> tuple[str, list[Any]]:
             marks = ", ".join("?" for _ in texts)
             parts.append(f"{column} IN (SELECT id FROM word WHERE text IN ({marks}))")  # noqa: S608  # question marks
             values += texts
+    if question.party is not None:
+        number = "(SELECT id FROM word WHERE text = ?)"
+        parts.append(f"(actor = {number} OR subject = {number})")
+        values += [question.party, question.party]
     for sign, moment in ((">=", question.since), ("<", question.until)):
         if moment is not None:
             parts.append(f"time {sign} ?")

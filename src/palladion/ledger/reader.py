@@ -7,14 +7,13 @@ unproved, to `audit`, which recomputes everything.
 
 from collections import OrderedDict
 from collections.abc import Iterator
-from functools import cached_property
 from pathlib import Path
 
 from palladion import files
 from palladion.errors import FormatError, NotFoundError, StorageError, TamperError
 from palladion.ledger import merkle
 from palladion.ledger.checkpoint import NOTE_BYTES_MAX, Checkpoint, VerifierKey, verify_checkpoint
-from palladion.ledger.pruning import KEPT, Pruned, kept_entries, read_pruned
+from palladion.ledger.pruning import KEPT, Pruned, Prunings, kept_entries
 from palladion.ledger.tiles import (
     BUNDLE_BYTES_MAX,
     TILE_BYTES_MAX,
@@ -41,17 +40,17 @@ class LedgerReader:
         self.note = read_note(directory) if note is None else note
         self.checkpoint: Checkpoint = verify_checkpoint(self.note, key)
         self._tiles: OrderedDict[tuple[int, int], list[bytes]] = OrderedDict()
+        self._pruned: Prunings | None = None
 
     @property
     def size(self) -> int:
         """How many entries the checkpoint covers."""
         return self.checkpoint.size
 
-    @cached_property
+    @property
     def pruned(self) -> Pruned | None:
         """Until where this ledger was pruned, if it was. Raises TamperError where nothing in it says so."""
-        # what was pruned since an earlier checkpoint is said after that
-        return read_pruned(LedgerReader(self.directory, self._key))
+        return self._prunings().last
 
     def entry(self, index: int) -> bytes:
         """The bytes of entry `index`, proved.
@@ -163,13 +162,16 @@ class LedgerReader:
         if not self._is_pruned(index):
             entries, leaves = self.checked_bundle(index)
             return dict(enumerate(entries)), leaves
-        stored, kept = self.hashes(0, index), kept_entries(self.directory, index)
+        stored, kept = self.hashes(0, index), self._prunings().kept(index)
         for place, entry in kept.items():
             if merkle.leaf_hash(entry) != stored[place]:
-                raise TamperError(
-                    f"entry {index * TILE_WIDTH + place} was changed: it does not fit its hash in the tree"
-                )
+                number = index * TILE_WIDTH + place
+                raise TamperError(f"entry {number} was changed: it does not fit its hash in the tree")
         return kept, stored
+
+    def check_prunings(self) -> None:
+        """Raise TamperError unless each pruning is on record, with digests of what was kept."""
+        self._prunings().check()
 
     def _has(self, index: int) -> bool:
         return (self.directory / tile_path("entries", index)).exists()
@@ -177,7 +179,18 @@ class LedgerReader:
     def _is_pruned(self, index: int) -> bool:
         if width_of(index, self.size) < TILE_WIDTH or self._has(index):
             return False
-        return self.pruned is not None and (index + 1) * TILE_WIDTH <= self.pruned.until
+        # where this one is not covered, somebody may be pruning at this moment
+        return self._covers(index) or self._covers(index, again=True)
+
+    def _covers(self, index: int, *, again: bool = False) -> bool:
+        last = self._prunings(again=again).last
+        return last is not None and (index + 1) * TILE_WIDTH <= last.until
+
+    def _prunings(self, *, again: bool = False) -> Prunings:
+        if self._pruned is None or again:
+            # what was pruned since an earlier checkpoint is said after that
+            self._pruned = Prunings(LedgerReader(self.directory, self._key))
+        return self._pruned
 
     def _proved_bundle(self, index: int) -> dict[int, bytes]:
         entries, leaves = self.remaining(index)

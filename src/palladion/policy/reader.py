@@ -18,13 +18,20 @@ POLICY_FILE = "palladion.toml"
 POLICY_BYTES_MAX = 1024 * 1024  # a policy is a few KiB; the parser must not be fed a disk image
 # What people are told to write where a setting has to match a pattern, which is not for reading.
 FORMS: Mapping[str, str] = {
+    "alert.name": "a name of small letters, digits and - such as pager",
+    "alert.url": "an address such as https://hooks.example.com/palladion",
     "contract.client": "a client such as acme, or acme/web of an organisation",
+    "feed.name": "a name of small letters, digits and hyphens such as tor-exits",
+    "feed.url": "an address such as https://feeds.example.com/tor-exits.txt",
     "gate.grpc_listen": "an address and a port such as 127.0.0.1:8712",
     "gate.listen": "an address and a port such as 127.0.0.1:8710, or a socket such as unix:/run/palladion/gate.sock",
     "issuer.url": "an address such as https://login.example.com/acme",
     "ledger.key": "the key that palladion init wrote, such as ledger.example.com/fraud+1a2b3c4d+A…",
     "ledger.origin": "a name without spaces and + such as ledger.example.com/fraud",
     "ledger.witnesses": "a witness's key and its address, such as w.example/w1+1a2b3c4d+B… https://w.example",
+    "oncall.link": "an address such as https://wiki.example.com/cases/{case}",
+    "oncall.quiet_from": "a time of day such as 22:00",
+    "oncall.quiet_until": "a time of day such as 07:00",
     "operations.listen": "an address and a port such as 127.0.0.1:8711",
     "operations.otlp": "an address such as http://127.0.0.1:4318",
     "operators.client_id": "a name without spaces such as palladion",

@@ -10,6 +10,8 @@ from msgspec import Meta
 
 from palladion.errors import PolicyError
 from palladion.policy.access import AccessPolicy, IssuerPolicy, ProxyPolicy
+from palladion.policy.alerting import AlertPolicy, OnCallPolicy, check_alerts
+from palladion.policy.intelligence import FeedPolicy, check_feeds
 from palladion.policy.limits import ContractPolicy, LimitsPolicy
 from palladion.policy.operations import OperationsPolicy
 from palladion.policy.operators import OperatorsPolicy, check_operators
@@ -199,21 +201,34 @@ class Policy(Section, frozen=True):
     retention: RetentionPolicy = RetentionPolicy()
     operations: OperationsPolicy = OperationsPolicy()
     operators: OperatorsPolicy = OperatorsPolicy()
+    oncall: OnCallPolicy = OnCallPolicy()
     proxy: ProxyPolicy = ProxyPolicy()
     access: AccessPolicy = AccessPolicy()
     issuer: tuple[IssuerPolicy, ...] = ()
     contract: tuple[ContractPolicy, ...] = ()
+    alert: tuple[AlertPolicy, ...] = ()
     route: tuple[RoutePolicy, ...] = ()
+    feed: tuple[FeedPolicy, ...] = ()
 
     def __post_init__(self) -> None:
         """Raises PolicyError where two sections contradict each other."""
         check_operators(self.operators, self.operations, self.issuer)
+        check_alerts(self.alert, self.oncall)
+        check_feeds(self.feed)
         marking = next((route for route in self.route if route.flipped > 0), None)
         if marking is not None and self.retention.queries == 0:
             raise PolicyError(
                 f"route {marking.route} marks answers (flipped = {marking.flipped}), and retention.queries is 0: "
                 "a mark is tested on the queries that were kept, so none could ever be found",
                 "set retention.queries, for example to 5000, or flipped = 0",
+            )
+        abstaining = next((route for route in self.route if route.abstain > 0 and route.protocol == "openai"), None)
+        if abstaining is not None:
+            raise PolicyError(
+                f"route {abstaining.route} refuses strange queries (abstain = {abstaining.abstain:g}), which cannot be "
+                "done for texts: how unlike a text is depends on what its client asked before, and is known when the "
+                "answer has begun",
+                "set abstain = 0",
             )
         whose = [contract.organisation_and_name for contract in self.contract]
         twice = next((name for name in whose if whose.count(name) > 1), None) if len(set(whose)) < len(whose) else None

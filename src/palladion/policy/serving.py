@@ -165,6 +165,16 @@ class RoutePolicy(Section, frozen=True):
             "Needs class scores and a calibration.",
         ),
     ] = 0.0
+    abstain: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=0.01,
+            description="Share of honest queries that may be refused as the strangest, whoever asks: a request with "
+            "such a row gets a problem that names it. Holds back thieves who ask what nobody else does. Needs a "
+            "calibration; in steps of 0.0001. 0 refuses nothing (docs/watch.md).",
+        ),
+    ] = 0.0
 
     protocol: Annotated[
         Literal["predict", "open-inference", "json", "openai"],

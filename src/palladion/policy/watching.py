@@ -1,6 +1,6 @@
 """The settings of the watch, and of what is kept to trace a student to who trained it."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta
 
@@ -43,6 +43,16 @@ class WatchPolicy(Section, frozen=True):
     suspend_after: Annotated[
         int, Meta(ge=1, le=1_000_000, description="Suspicious queries after which a client is suspended.")
     ] = 16
+    onset_spread: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=1,
+            description="How far the steps of suspicion are put off at most, by an amount that is secret and another "
+            "for each account and epoch, the same for all three: up to this share of degrade_after. Keeps thresholds "
+            "from being found by probing. 0 puts nothing off.",
+        ),
+    ] = 0.5
     simulated_may_enforce: Annotated[
         bool,
         Meta(
@@ -54,6 +64,14 @@ class WatchPolicy(Section, frozen=True):
         bool,
         Meta(description="Let linked accounts be suspended together without a person; they are degraded otherwise."),
     ] = False
+    decoys: Annotated[
+        Literal["trusted", "watched", "throttled", "degraded", "suspended"],
+        Meta(
+            description="Standing that a client falls to, at least, who asks what stands only in a decoy "
+            "(docs/decoys.md). Watched changes no answer, so that a person decides what follows; trusted opens a case "
+            "and changes nothing."
+        ),
+    ] = "watched"
     information_budget: Annotated[
         int,
         Meta(

@@ -5,7 +5,7 @@ release channel behind a proxy can be copied to a folder.
 """
 
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
@@ -21,10 +21,11 @@ _READ_BYTES = 1024 * 1024
 
 @dataclass(frozen=True)
 class Answer:
-    """Status and body of an answer. The body comes in pieces, which can be read once, within the block."""
+    """Status, type and body of an answer. The body comes in pieces, which can be read once, within the block."""
 
     status: int
     pieces: Iterator[bytes]
+    content_type: str = ""
 
 
 @contextmanager
@@ -33,27 +34,31 @@ def exchange(
     *,
     body: bytes | None = None,
     content_type: str = "",
+    headers: Mapping[str, str] | None = None,
     seconds: float = EXCHANGE_SECONDS,
     context: ssl.SSLContext | None = None,
 ) -> Iterator[Answer]:
     """GET `url`, or POST `body` to it; `context` says who may vouch for the server, the system's authorities without.
 
+    `headers` are sent besides; neither they nor path and query stand in an error.
+
     Raises StorageError, also while the body is read, if no whole answer comes in time.
     """
     parts = split_url(url)
-    headers = {"Accept-Encoding": "identity", "User-Agent": "palladion"}
+    sent = {**(headers or {}), "Accept-Encoding": "identity", "User-Agent": "palladion"}
     if content_type:
-        headers["Content-Type"] = content_type
+        sent["Content-Type"] = content_type
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     watchdog = Watchdog(seconds)
     with closing(_connection(parts, seconds, context)) as connection:
         try:
             with _reported(parts, watchdog):
                 watchdog.connect(connection)
-                connection.request("POST" if body is not None else "GET", target, body, headers)
+                connection.request("POST" if body is not None else "GET", target, body, sent)
                 response = connection.getresponse()
             with response:
-                yield Answer(response.status, _pieces(response, parts, watchdog))
+                type_ = response.headers.get("Content-Type", "")
+                yield Answer(response.status, _pieces(response, parts, watchdog), type_)
         finally:
             watchdog.stop()
 

@@ -1,14 +1,21 @@
 """Who may ask which model, on paths that models share; and the unmodified client of OpenAI, to whom all is as usual."""
 
+import asyncio
 import json
 from typing import Any
 
+import msgspec
 import openai
 import pytest
 
+from palladion.access.decoys import TextDecoys, text_digests
 from palladion.gate.chat.kinds import KINDS
+from palladion.gate.decoys import Decoys
+from palladion.gate.stages import HEARD_AT_ONCE
+from palladion.policy import RoutePolicy
 from palladion.registry.rows import Standing
 from tests.gate.gates import House
+from tests.lifecycle.installations import NOW
 
 from .engine import MODEL, WORDS, streams, words
 from .talking import HELLO, NAME, OTHER, SECONDS, listening, run, talking
@@ -216,5 +223,82 @@ def test_openai_s_client_notices_a_stream_that_breaks(house: House) -> None:
                 async for _ in stream:
                     pass
             await client.close()
+
+    run(test)
+
+
+PLANTED = "What did the harbour master write on the 31st of June?"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("standing", ["watched", "suspended"])
+def test_a_planted_prompt_is_recognised_on_every_path(house: House, kind: str, standing: str) -> None:
+    every: dict[str, dict[str, Any]] = {
+        "/v1/chat/completions": {
+            "messages": [{"role": "system", "content": "be kind"}, {"role": "user", "content": PLANTED.upper()}]
+        },
+        "/v1/completions": {"prompt": PLANTED, "suffix": "?"},
+        "/v1/embeddings": {"input": ["hello", PLANTED]},
+        "/v1/responses": {"input": PLANTED, "instructions": "be kind"},
+    }
+    asked = every[kind]
+
+    async def test() -> None:
+        async with talking(house) as talk:
+            stages = talk.bench.gate.stages
+            watch = msgspec.structs.replace(stages.policy.watch, decoys=standing)
+            stages.renew(msgspec.structs.replace(stages.policy, watch=watch))
+            digests = text_digests(b"k" * 32, NAME, [PLANTED])
+            stages.directory.decoys = Decoys(texts={NAME: TextDecoys(b"k" * 32, NAME, [("decoy1", digests)])})
+            assert (await talk.ask()).status == 200
+            assert talk.bench.standing() == "trusted"
+            response = await talk.ask({"model": NAME, **asked}, path=kind)
+            assert talk.bench.standing() == standing
+            assert (response.status == 403) == (standing == "suspended"), response.body
+            kinds = talk.bench.kinds
+            assert kinds.count("standing.changed") == 1
+            assert [item.decoy for item in stages.touches.due(NOW, every=True)] == ["decoy1"]
+
+    run(test)
+
+
+def test_while_long_texts_are_looked_at_others_are_answered(house: House) -> None:
+    async def test() -> None:
+        async with talking(house) as talk:
+            stages = talk.bench.gate.stages
+            digests = text_digests(b"k" * 32, NAME, [PLANTED])
+            stages.directory.decoys = Decoys(texts={NAME: TextDecoys(b"k" * 32, NAME, [("decoy1", digests)])})
+            caller = stages.directory.callers[house.ids["acme"]]
+            route = RoutePolicy(model=NAME, protocol="openai", upstream="http://127.0.0.1:9", mode="enforce")
+            others = 0
+
+            async def other() -> None:
+                nonlocal others
+                while True:
+                    others += 1
+                    await asyncio.sleep(0)
+
+            meanwhile = asyncio.create_task(other())
+            texts = ["\u0436" * HEARD_AT_ONCE for _ in range(10)]
+            heard = await stages.heard(caller, talk.bench.request(), route, [PLANTED, *texts, PLANTED])
+            meanwhile.cancel()
+            assert others >= 5
+            assert heard.standing == "watched"
+            (told,) = stages.touches.due(NOW)
+            assert told.touches == 1
+
+    run(test)
+
+
+def test_numbers_of_tokens_are_no_prompt_that_a_decoy_knows(house: House) -> None:
+    async def test() -> None:
+        async with talking(house) as talk:
+            digests = text_digests(b"k" * 32, NAME, [PLANTED])
+            decoys = Decoys(texts={NAME: TextDecoys(b"k" * 32, NAME, [("decoy1", digests)])})
+            before = await talk.ask({"model": NAME, "prompt": [1, 2, 3]}, path="/v1/completions")
+            talk.bench.gate.stages.directory.decoys = decoys
+            after = await talk.ask({"model": NAME, "prompt": [1, 2, 3]}, path="/v1/completions")
+            assert after.status == before.status
+            assert talk.bench.standing() == "trusted"
 
     run(test)

@@ -113,6 +113,7 @@ def test_who_harvests_a_language_model_is_suspected_also_after_a_restart_and_who
             calibration=_calibrated(copy),
         )  # fmt: skip
         watch = {"alpha_suspected": 0.02, "alpha_watched": 0.02, "simulated_may_enforce": True, "suspend_after": 10}
+        watch |= {"onset_spread": 0.0}  # or nobody could say when
         configure(copy, route, watch=watch)
         with serving(copy) as service:
             assert any(line.endswith(", calibrated") for line in service.said if NAME in line)

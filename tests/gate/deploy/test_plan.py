@@ -7,6 +7,7 @@ import pytest
 from palladion.errors import PolicyError
 from palladion.gate.deploy.plan import Address, Socket, absolute, make_plan, plain, prefixes
 from palladion.policy import GatePolicy, IssuerPolicy, OperationsPolicy, Policy, RoutePolicy
+from palladion.policy.alerting import AlertPolicy
 
 from .plans import CHAT, HERE, THERE, policy, with_operators
 
@@ -31,6 +32,20 @@ def test_keys_in_a_file_are_fetched_from_nobody() -> None:
     assert servers("etc/keys.json") == ()
     assert servers("https://keys.example.com/set") == (Address("keys.example.com", 443, secure=True),)
     assert servers("") == (Address("login.example.com", 443, secure=True),)
+
+
+def test_where_alerts_go_is_asked_and_their_files_are_needed() -> None:
+    hook = AlertPolicy(name="chat", url="https://hooks.example.com/x", secret="etc/chat.key", ca="etc/ca.pem")
+    pager = AlertPolicy(name="pager", kind="pagerduty", secret="etc/pager.key")
+    plan = make_plan(Policy(alert=(hook, pager), route=(HERE,)))
+    assert plan.servers == (
+        Address("hooks.example.com", 443, secure=True),
+        Address("events.pagerduty.com", 443, secure=True),
+    )
+    assert plan.files == ("etc/chat.key", "etc/ca.pem", "etc/pager.key")
+    assert (plan.local, plan.extras) == (False, ())
+    mail = make_plan(Policy(alert=(AlertPolicy(name="mail", kind="apprise", secret="mail"),), route=(HERE,)))
+    assert (mail.local, mail.extras, mail.servers) == (False, ("alerts",), ())
 
 
 def test_stopping_takes_as_long_as_draining_answering_and_closing() -> None:

@@ -7,7 +7,9 @@ from types import SimpleNamespace
 import pytest
 
 from palladion.gate.operations.figures import Lag, resident_bytes
+from palladion.policy import RoutePolicy
 from tests.gate.gates import MODEL, PATH, ROW, House, open_gate
+from tests.watch import factories
 
 from .watched import POLICY, watched
 
@@ -20,6 +22,14 @@ def test_answered_and_refused_requests_are_counted(house: House) -> None:
     assert item.value("queries_total") == 1
     assert item.value("limited_total", "client-rate") == 1
     assert item.value("requests_in_progress") == 0
+
+
+def test_requests_with_rows_too_unlike_honest_ones_are_counted_by_mode(house: House) -> None:
+    bench = open_gate(house)
+    bench.gate.stages.count_unlike(RoutePolicy(model=MODEL, mode="observe"), rows=3)
+    item = watched(bench)
+    assert item.value("unlike_requests_total", PATH, "observe") == 1
+    assert item.value("unlike_queries_total", PATH, "observe") == 3
 
 
 def test_clients_are_counted_by_standing(house: House) -> None:
@@ -98,3 +108,16 @@ def test_a_loop_that_is_held_up_is_seen(monkeypatch: pytest.MonkeyPatch) -> None
 
     asyncio.run(run())
     assert lag.seconds.count == 1
+
+
+def test_drift_is_told_of_where_a_calibration_has_a_test(house: House) -> None:
+    bench = open_gate(house)
+    assert watched(bench).read()["drift_left"].rows == []
+    watch = bench.gate.stages.watch
+    watch.watch_model(MODEL, factories.calibration(), {})
+    item = watched(bench)
+    assert (item.value("drift_clients", MODEL), item.value("drift_left", MODEL)) == (0, 0)
+    drift = watch.drifts.watched[MODEL].drift
+    assert drift is not None
+    drift.clients, drift.left_at = 7, 1.0
+    assert (item.value("drift_clients", MODEL), item.value("drift_left", MODEL)) == (7, 1)

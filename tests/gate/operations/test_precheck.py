@@ -38,6 +38,7 @@ def _check(house: House, text: str) -> None:
         (f'{ELSEWHERE}"https://a.example"\nupstream_ca = "no-ca"\n', "upstream_ca cannot be used"),
         (f'{ELSEWHERE}"http://127.0.0.1:1"\ncalibration = "{"0" * 64}"\n', "calibration of route .*llm is not there"),
         (f'{ROUTE}calibration = "{"0" * 64}"\n', "calibration is for protocol openai"),
+        (f"{ROUTE}abstain = 0.01\n", "cannot refuse strange queries .*has no calibration"),
         ('[access]\npolicies = "no.cedar"\n', "access.policies: .*no.cedar"),
         (f'{ISSUER}keys = "no-jwks.json"\n', "issuer.keys of https://login.example: .*no-jwks.json"),
         (

@@ -118,4 +118,5 @@ def _incident(records: Records, case: Incident) -> dict[str, Any]:
         "opened": timestamp(case.opened_at),
         "closed": timestamp(case.closed_at) if case.closed_at else None,
         "finding": case.finding,
+        "verdict": case.verdict,
     }

@@ -75,6 +75,8 @@ class Asking(ErrorObject):
             if rows > stages.policy.gate.rows_max:
                 raise Problem("bad-input", f"{rows} texts, at most {stages.policy.gate.rows_max} are taken")
             stages.admit(caller, route.policy, rows - 1, rows=rows, address=request.address)
+        if model in stages.directory.decoys.texts:
+            caller = await stages.heard(caller, request, route.policy, _said(asked))
         turn = await self._turn(caller, request, body, route, asked)
         # 4. infer, and what follows
         if asked.stream:
@@ -108,6 +110,14 @@ class Asking(ErrorObject):
             self._budget.reserve(caller, policy, queries=asked.rows, tokens=tokens), request_id,
             shown,
         )  # fmt: skip
+
+
+def _said(asked: Asked) -> list[str]:
+    """The texts that a request may have taken from somewhere: the first and the newest of each query."""
+    try:
+        return [text for texts in asked.said if texts for text in {texts[0], texts[-1]}]
+    except Problem:
+        return []  # numbers of tokens, which a model that is not watched takes: no decoy is known by these
 
 
 def _bound(asked: Asked, given: Terms, label: Label, *, model: str, request_bytes: int) -> Work:

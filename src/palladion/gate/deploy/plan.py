@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from palladion.errors import PolicyError
 from palladion.gate.listener import DRAIN_SECONDS, UNIX
+from palladion.incident.alerts.channels import PAGERDUTY
 from palladion.policy import IssuerPolicy, Policy, RoutePolicy
 
 CLOSE_SECONDS = 30  # for the ledger, the registry and commands that are at work, after the last answer
@@ -67,7 +68,11 @@ class Plan:
     @property
     def extras(self) -> tuple[str, ...]:
         """What has to be installed besides, as packagers name it."""
-        wanted = {"grpc": self.grpc is not None, "otel": bool(self.policy.operations.otlp)}
+        wanted = {
+            "alerts": any(channel.kind == "apprise" for channel in self.policy.alert),
+            "grpc": self.grpc is not None,
+            "otel": bool(self.policy.operations.otlp),
+        }
         return tuple(name for name, is_wanted in wanted.items() if is_wanted)
 
     @property
@@ -86,7 +91,9 @@ class Plan:
     def local(self) -> bool:
         """Whether it neither listens to nor asks anybody beyond this host."""
         listens = [address for address in (self.listen, self.grpc, self.operations) if address is not None]
-        return all(address.loopback for address in [*listens, *self.servers])
+        # where apprise sends to stands in a file
+        hidden = any(channel.kind == "apprise" for channel in self.policy.alert)
+        return not hidden and all(address.loopback for address in [*listens, *self.servers])
 
 
 def make_plan(policy: Policy) -> Plan:
@@ -142,6 +149,8 @@ def _files(policy: Policy) -> Iterator[str]:
         named += [route.upstream_key, route.upstream_ca, route.upstream_certificate, route.upstream_certificate_key]
     for issuer in _issuers(policy):
         named += [issuer.ca, "" if "://" in issuer.keys else issuer.keys]
+    for channel in policy.alert:
+        named += [channel.secret, channel.ca]
     yield from filter(None, named)
 
 
@@ -150,6 +159,7 @@ def _servers(policy: Policy) -> Iterator[Address]:
     # keys in a file are not fetched from anybody
     addresses += [issuer.keys or issuer.url for issuer in _issuers(policy) if not issuer.keys or "://" in issuer.keys]
     addresses.append(policy.operations.otlp)
+    addresses += [item.url or (PAGERDUTY if item.kind == "pagerduty" else "") for item in policy.alert]
     for address in filter(None, addresses):
         split = urlsplit(address)
         try:

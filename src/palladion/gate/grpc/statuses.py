@@ -10,6 +10,7 @@ from palladion.gate.requests import Response
 CODES: Mapping[str, str] = {
     "bad-request": "INVALID_ARGUMENT",
     "bad-input": "INVALID_ARGUMENT",
+    "atypical-input": "INVALID_ARGUMENT",
     "unauthenticated": "UNAUTHENTICATED",
     "suspended": "PERMISSION_DENIED",
     "forbidden": "PERMISSION_DENIED",

@@ -17,6 +17,7 @@ from palladion.gate.operations.health import Health
 from palladion.gate.operations.meter import Histogram
 from palladion.gate.recorder import Recorder
 from palladion.gate.upstream.pool import Upstream
+from palladion.gate.witnessing import Witnessing
 from palladion.registry.rows import Standing
 from palladion.watch.response import STANDINGS
 
@@ -63,6 +64,7 @@ class Figures:
         servers: Callable[[], Mapping[str, Upstream]],
         policy: Callable[[], str],
         retainer: Retainer | None = None,
+        witnessing: Witnessing | None = None,
     ) -> None:
         """`servers` are the upstreams by route, `policy` is the digest of the one in force."""
         self._gate = gate
@@ -72,6 +74,7 @@ class Figures:
         self._servers = servers
         self._policy = policy
         self._retainer = retainer
+        self._witnessing = witnessing
         self._begun = time.time()
 
     async def read(self) -> list[Family]:
@@ -80,6 +83,7 @@ class Figures:
         return [
             *self._of_requests(),
             *self._of_clients(standings),
+            *self._of_drifts(),
             *self._of_trials(),
             *self._of_servers(),
             *self._of_process(),
@@ -94,6 +98,20 @@ class Figures:
         return [
             Family("requests_total", "Requests.", "counter", ("path", "status", "problem"), requests),
             _one("queries_total", "Queries answered.", "counter", stages.answered),
+            Family(
+                "unlike_requests_total",
+                "Requests with rows too unlike honest ones, refused or not.",
+                "counter",
+                ("path", "mode"),
+                [(key, count) for key, count in sorted(stages.unlike.items())],
+            ),
+            Family(
+                "unlike_queries_total",
+                "Those rows.",
+                "counter",
+                ("path", "mode"),
+                [(key, count) for key, count in sorted(stages.unlike_rows.items())],
+            ),
             _one("requests_in_progress", "Requests being worked on.", "gauge", stages.limits.places.taken),
             Family(
                 "request_seconds",
@@ -135,6 +153,20 @@ class Figures:
                 ("route", "standing"),
                 [(key, count) for key, count in sorted(verdicts.items())],
             ),
+        ]
+
+    def _of_drifts(self) -> list[Family]:
+        """Of calibrations that have a drift test; only where there is one."""
+        drifts = [
+            (name, item.drift)
+            for name, item in sorted(self._gate.stages.watch.drifts.watched.items())
+            if item.drift is not None
+        ]
+        left: list[Row] = [((name,), int(drift.left)) for name, drift in drifts]
+        clients: list[Row] = [((name,), drift.clients) for name, drift in drifts]
+        return [
+            Family("drift_clients", "Clients counted in the drift test of a model.", "gauge", ("model",), clients),
+            Family("drift_left", "Whether traffic has left the calibration of a model.", "gauge", ("model",), left),
         ]
 
     def _of_trials(self) -> list[Family]:
@@ -238,6 +270,13 @@ class Figures:
             found.append(
                 _one("bodies_total", "Marked queries handed over to be kept.", "counter", self._retainer.handed)
             )
+        if self._witnessing is not None:
+            seen = self._witnessing
+            found += [
+                _one("ledger_witnessed", "Entries that enough witnesses cosigned.", "gauge", seen.size),
+                _one("ledger_witnessed_time_seconds", "When they last did, since 1970.", "gauge", seen.witnessed_at),
+                _one("ledger_contradicted", "Whether one saw another ledger.", "gauge", int(seen.contradicted)),
+            ]
         return found
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection
 from palladion.gate.gate import Gate
 
 LEDGER, DRAINING = "the ledger takes nothing more", "it is about to stop"
+CONTRADICTED = "a witness has seen another history of the ledger: palladion ledger witness says which"
 
 
 class Health:
@@ -17,16 +18,18 @@ class Health:
         sound: Callable[[], bool],
         failing: Callable[[], Collection[str]] = tuple,
         late: Callable[[], Collection[str]] = tuple,
+        contradicted: Callable[[], bool] = lambda: False,
     ) -> None:
         """`sound` says whether the ledger takes records, `failing` whose upstream failed when last asked, by route.
 
-        `late` says what operators changed and is not in effect.
+        `late` says what operators changed and is not in effect, `contradicted` whether a witness saw another ledger.
         """
         self.draining = False
         self._gate = gate
         self._sound = sound
         self._failing = failing
         self._late = late
+        self._contradicted = contradicted
 
     def ready(self) -> bool:
         """Whether requests should be sent here.
@@ -41,6 +44,8 @@ class Health:
         if self.draining:
             found.append(DRAINING)
         found += self._late()
+        if self._contradicted():
+            found.append(CONTRADICTED)
         found += [f"{route} waits for its upstream" for route in sorted(self._gate.waiting)]
         ill = {route for route, item in self._gate.served.items() if not item.source.ready} | set(self._failing())
         return found + [f"the upstream of {route} does not answer as it should" for route in sorted(ill)]

@@ -7,14 +7,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from palladion.gate.alerting import Alerting
 from palladion.gate.gate import Gate
 from palladion.gate.marks import Retainer
+from palladion.gate.operations.clock_watch import ClockWatch
 from palladion.gate.operations.figures import Figures, Lag
 from palladion.gate.operations.health import Health
 from palladion.gate.operations.logs import log_requests
 from palladion.gate.operations.meter import Sample, Sampler
 from palladion.gate.recorder import Recorder
 from palladion.gate.upstream.pool import Upstream
+from palladion.gate.witnessing import Witnessing
 from palladion.policy import OperationsPolicy
 
 if TYPE_CHECKING:
@@ -40,6 +43,9 @@ class Operations:
         servers: Callable[[], Mapping[str, Upstream]],
         digest: Callable[[], str],
         retainer: Retainer | None,
+        witnessing: Witnessing | None = None,
+        clock: ClockWatch | None = None,
+        alerting: Alerting | None = None,
         administration: "Administration | None" = None,
     ) -> None:
         """`servers` are the upstreams by route, `digest` is that of the policy in force.
@@ -51,7 +57,11 @@ class Operations:
             gate,
             sound=lambda: recorder.sound,
             failing=lambda: [route for route, server in servers().items() if not server.well],
-            late=lambda: () if administration is None else administration.faults,
+            late=lambda: [
+                *(administration.faults if administration is not None else ()),
+                *(alerting.faults if alerting is not None else ()),
+            ],
+            contradicted=lambda: witnessing is not None and witnessing.contradicted,
         )
         self._meter = gate.stages.meter
         self._lag = Lag()
@@ -60,9 +70,19 @@ class Operations:
         self._port: Port | None = None
         self._telemetry: Telemetry | None = None
         self._administration = administration
+        self._witnessing = witnessing
+        self._clock, self._recorder = clock, recorder
+        self._alerting = alerting
         self._tasks: list[asyncio.Task[None]] = []
         figures = Figures(
-            gate, recorder, health=self.health, lag=self._lag, servers=servers, policy=digest, retainer=retainer
+            gate,
+            recorder,
+            health=self.health,
+            lag=self._lag,
+            servers=servers,
+            policy=digest,
+            retainer=retainer,
+            witnessing=witnessing,
         )
         if policy.listen:
             from palladion.gate.operations import port
@@ -103,6 +123,12 @@ class Operations:
         self._tasks.append(asyncio.create_task(self._log()))
         if self._telemetry is not None:
             self._tasks.append(asyncio.create_task(self._telemetry.run()))
+        if self._witnessing is not None:
+            self._tasks.append(asyncio.create_task(self._witnessing.run()))
+        if self._clock is not None:
+            self._tasks.append(asyncio.create_task(self._clock.run(self._recorder.append)))
+        if self._alerting is not None:
+            self._tasks.append(asyncio.create_task(self._alerting.run()))
 
     async def close(self) -> None:
         """Close everything, after what waits is told."""
@@ -112,6 +138,8 @@ class Operations:
             with suppress(asyncio.CancelledError):
                 await task
         self._tasks.clear()
+        if self._alerting is not None:
+            await self._alerting.close()
         self._write()
         if self._telemetry is not None:
             await self._telemetry.close()

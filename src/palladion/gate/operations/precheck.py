@@ -25,7 +25,10 @@ from palladion.gate.issuers import CLIENTS, OPERATORS, Issuers, fetch_keys
 from palladion.gate.listener import Address, api_config, listen_address
 from palladion.gate.operations.port import port_address, read_token
 from palladion.gate.protocols.json_paths import JsonPaths, JsonPathsUpstream
+from palladion.gate.served import load_calibration, newest_calibration, promoted_version
+from palladion.gate.unlike import require_share
 from palladion.gate.upstream.opening import needs_upstream, open_upstream, unaskable
+from palladion.incident.alerts.channels import open_channels
 from palladion.lifecycle.installation import Installation
 from palladion.lifecycle.open import find_version
 from palladion.policy import IssuerPolicy, OperationsPolicy, Policy, RoutePolicy
@@ -46,6 +49,7 @@ def check_servable(installation: Installation) -> None:
     _check_apart(policy, address, grpc)
     Issuers(policy.issuer, home)
     check_administration(policy.operators, home)
+    open_channels(policy.alert, home, installation.clock, source=home.name)
     for issuer in policy.issuer:
         _check_keys(issuer, home, CLIENTS)
     if policy.operators.issuer:
@@ -135,6 +139,11 @@ def _check_route(installation: Installation, route: RoutePolicy) -> None:
             _check_calibration(installation, route)
         elif route.protocol == "json":
             _check_json(installation, route)
+    if route.abstain:
+        version = promoted_version(installation, route.model)
+        row = None if version is None else newest_calibration(installation, version)
+        known = None if version is None or row is None else load_calibration(installation, version, row)
+        require_share(route, route.model, known)
     try:
         if route.upstream:
             slug(route.model, what="the model")

@@ -1,0 +1,40 @@
+"""What is said of a route: from whose traffic its calibration is, and who is served another version."""
+
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from palladion.gate.announcements import calibrated_on
+from palladion.gate.served import Served
+
+
+@dataclass
+class _Item:
+    subject: str = "fraud@1"
+    calibration: Any = None
+    on_trial: Any = field(default=None)
+
+
+def _calibration(clients: int, *, simulated: bool) -> Any:
+    return SimpleNamespace(about=SimpleNamespace(clients=clients, simulated=simulated))
+
+
+@pytest.mark.parametrize(
+    ("calibration", "text"),
+    [
+        (None, "uncalibrated"),
+        (_calibration(40, simulated=True), "calibrated on 40 simulated clients"),
+        (_calibration(1200, simulated=False), "calibrated on 1200 real clients"),
+    ],
+)
+def test_a_calibration_says_whose_it_is(calibration: Any, text: str) -> None:
+    assert calibrated_on(cast(Served, _Item(calibration=calibration))) == text
+
+
+def test_a_version_on_trial_is_named_with_its_share() -> None:
+    other = _Item("fraud@2", _calibration(40, simulated=True))
+    trial = SimpleNamespace(served=other, row=SimpleNamespace(percent=10))
+    said = calibrated_on(cast(Served, _Item(on_trial=trial)))
+    assert said == "uncalibrated; 10 % of the clients are served fraud@2, calibrated on 40 simulated clients"
