@@ -66,7 +66,7 @@ def query(ctx: click.Context, /, **asked: Any) -> None:
     if more:
         echo(f"… and more: --limit {asked['limit']} was reached")
     if asked["out"] is not None:
-        echo(f"wrote {len(entries)} entries and their proofs to {asked['out']}")
+        echo(f"entries written to {asked['out']}, each with its proof: {len(entries)}")
 
 
 class _Found:

@@ -47,7 +47,7 @@ def trust(folder: Path, key: VerifierKey, as_json: bool) -> None:
     if as_json:
         print_json({"log": key.name, "logs": known})
     else:
-        echo(f"{key.name} is cosigned from the next start on; {known} logs are known")
+        echo(f"{key.name} is cosigned from the next start on; logs known: {known}")
 
 
 @witness.command(epilog="Example: palladion witness run ~/witness --listen 127.0.0.1:8720")
@@ -85,7 +85,7 @@ def run(folder: Path, listen: str, tls_certificate: str | None, tls_key: str | N
             if as_json:
                 print_json({"url": url, "key": str(found.key), "logs": sorted(found.logs)})
             else:
-                echo(f"{found.key.name} answers on {url}/add-checkpoint, for {len(found.logs)} logs")
+                echo(f"{found.key.name} answers on {url}/add-checkpoint; logs known: {len(found.logs)}")
             serve_witness(
                 found,
                 listener,
