@@ -180,7 +180,7 @@ def test_a_registry_elsewhere_is_looked_at_there(tmp_path: Path, made: Made) -> 
     elsewhere = tmp_path / "elsewhere.sqlite"
     made.installation.paths.registry.rename(elsewhere)
     policy = made.installation.paths.policy
-    policy.write_text(policy.read_text().replace('# url = ""', f'url = "sqlite:///{elsewhere}"'))
+    policy.write_text(policy.read_text().replace('# url = ""', f'url = "sqlite:///{elsewhere}"', 1))
     elsewhere.chmod(0o640)
     ((name, _, hint),) = _problems(Installation.find(made.home, made.clock))
     assert (name, hint) == ("permissions", f"chmod 600 {elsewhere}")

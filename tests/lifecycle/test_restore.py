@@ -59,7 +59,7 @@ def _set_policy(made: Made, old: str, new: str) -> Made:
     path = made.installation.paths.policy
     text = path.read_text()
     assert old in text
-    path.write_text(text.replace(old, new))
+    path.write_text(text.replace(old, new, 1))
     return Made(Installation.find(made.home, made.clock), made.owner, made.clock)
 
 

@@ -8,7 +8,7 @@ import ml_dtypes
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from onnx import helper
 
@@ -125,6 +125,7 @@ def test_rows_of_zeros_stay_zero_and_do_not_count() -> None:
 @given(st.integers(0, 1000), st.lists(st.floats(-12, 12), min_size=8, max_size=8))
 @settings(max_examples=50)
 def test_no_weight_moves_further_than_its_row_allows(seed: int, loudness: list[float]) -> None:
+    assume(min(loudness) < 4)  # large numbers are whole ones in float32, and a tensor of whole numbers is left alone
     numbers = np.random.default_rng(seed).standard_t(2, (8, 32)) * 10.0 ** np.array(loudness)[:, None]
     place = _place(numbers.astype(np.float32))
     scale = np.sqrt(np.square(numbers).mean(axis=1, keepdims=True))
