@@ -164,7 +164,8 @@ def prove(
 
     The proof is a c2sp.org/tlog-proof: whoever has the log's verifier key checks it without us.
     """
-    from palladion.ledger.proof import encode_proof, verify_proof
+    from palladion.ledger.evidence import evidence_of, write_evidence
+    from palladion.ledger.proof import verify_proof
     from palladion.ledger.reader import LedgerReader
 
     log_key = _key(ctx, key)
@@ -173,15 +174,10 @@ def prove(
         witnessed = _witnessed(ctx, log_key)
         if witnessed is not None and index < witnessed[1].size:
             reader, witnessed_by = LedgerReader(reader.directory, log_key, note=witnessed[0]), witnessed[2]
-    entry = reader.entry(index)
-    proof = encode_proof(index, reader.inclusion_proof(index), reader.note)
+    entry, proof = evidence_of(reader, index)
     # as the stranger will: what is written convinces
     verify_proof(proof, entry, log_key)
-    with files.storage_errors(out):
-        out.mkdir(parents=True, exist_ok=True)
-    entry_path, proof_path = out / f"entry-{index}.json", out / f"entry-{index}.tlog-proof"
-    files.write_atomically(entry_path, entry, mode=0o644)
-    files.write_atomically(proof_path, proof, mode=0o644)
+    entry_path, proof_path = write_evidence(out, index, entry, proof)
     if as_json:
         document = {"entry": str(entry_path), "proof": str(proof_path), "size": reader.size}
         print_json({**document, "witnesses": witnessed_by})

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from palladion import files
 from palladion.cli.ledger_options import ledger_options, question_of, question_options
 from palladion.cli.output import echo, find_installation, json_option, print_json, print_table, progress
 from palladion.clock import timestamp
@@ -42,6 +41,7 @@ def query(ctx: click.Context, /, **asked: Any) -> None:
     An index beside the ledger is brought up to date first. It proves nothing: --scan finds what an index that somebody
     changed would hide.
     """
+    from palladion.ledger.evidence import write_all
     from palladion.ledger.reader import LedgerReader
 
     directory, key = asked["directory"], asked["key"]
@@ -57,7 +57,7 @@ def query(ctx: click.Context, /, **asked: Any) -> None:
     more = len(entries) > asked["limit"]
     entries = entries[: asked["limit"]]
     if asked["out"] is not None:
-        _write(reader, asked["out"], [number for number, _ in entries])
+        write_all(reader, asked["out"], [number for number, _ in entries])
     if asked["as_json"]:
         print_json({"entries": [{"index": number, **_document(record)} for number, record in entries], "more": more})
         return
@@ -92,17 +92,6 @@ class _Found:
     def close(self) -> None:
         if self._index is not None:
             self._index.close()
-
-
-def _write(reader: "LedgerReader", folder: Path, numbers: list[int]) -> None:
-    from palladion.ledger.proof import encode_proof
-
-    with files.storage_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    for number in numbers:
-        proof = encode_proof(number, reader.inclusion_proof(number), reader.note)
-        files.write_atomically(folder / f"entry-{number}.json", reader.entry(number), mode=0o644)
-        files.write_atomically(folder / f"entry-{number}.tlog-proof", proof, mode=0o644)
 
 
 def _document(record: "Record") -> dict[str, Any]:

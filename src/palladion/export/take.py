@@ -1,8 +1,6 @@
 """Which entries go out: those of a ledger that fit a question, each proved, one piece of the log at a time."""
 
-from bisect import bisect_left
 from collections.abc import Iterator, Mapping
-from datetime import datetime
 
 import msgspec
 
@@ -10,8 +8,7 @@ from palladion.export.item import Item, pseudonym_of
 from palladion.ledger.index import Question
 from palladion.ledger.reader import LedgerReader
 from palladion.ledger.record import decode_record
-from palladion.ledger.since import ORDER_SLACK
-from palladion.ledger.tiles import TILE_WIDTH
+from palladion.ledger.since import first_since
 
 Names = Mapping[str, str]  # of clients by pseudonym
 
@@ -23,7 +20,7 @@ def take(reader: LedgerReader, question: Question, *, start: int = 0, names: Nam
     leave entries out; of what cannot fit, only the hash is computed.
     """
     if question.since is not None:
-        start = max(start, _first_since(reader, question.since))
+        start = max(start, first_since(reader, question.since))
     groups = _marks(question)
     for number, data in reader.entries(start):
         # most are not meant, and reading a record whole takes ten times as long
@@ -51,17 +48,3 @@ def _marks(question: Question) -> list[list[bytes]]:
 
 def _given(text: str | None) -> tuple[str, ...]:
     return () if text is None else (text,)
-
-
-def _first_since(reader: LedgerReader, moment: datetime) -> int:
-    """An entry before which everything happened before `moment`; some twenty pieces are read to find it."""
-    kept_from = reader.pruned.until // TILE_WIDTH if reader.pruned is not None else 0  # before, not all can be asked
-    pieces = range(kept_from, -(-reader.size // TILE_WIDTH))
-
-    def begins(piece: int) -> datetime:
-        number = piece * TILE_WIDTH
-        return decode_record(reader.entry(number), what=f"entry {number}").time
-
-    later = bisect_left(pieces, moment - ORDER_SLACK, key=begins)
-    # where nothing is left to compare with, what was kept is read from its beginning
-    return (kept_from + later - 1) * TILE_WIDTH if later else 0

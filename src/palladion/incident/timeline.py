@@ -11,12 +11,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from palladion import files
 from palladion.access.pseudonyms import pseudonym
 from palladion.errors import PalladionError
 from palladion.incident.cases import label
+from palladion.ledger.evidence import write_all
 from palladion.ledger.index import Question
-from palladion.ledger.proof import encode_proof
 from palladion.ledger.reader import LedgerReader
 from palladion.ledger.record import Record
 from palladion.registry import Incident, Records
@@ -88,13 +87,8 @@ def read_timeline(subjects: Subjects, find: Find, *, since: datetime | None = No
 
 def write_proofs(reader: LedgerReader, folder: Path, lines: Iterable[Line]) -> int:
     """Write the entries that lines name into a folder, each with its proof; returns how many."""
-    with files.storage_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
     numbers = sorted({number for line in lines for number in line.entries})
-    for number in numbers:
-        proof = encode_proof(number, reader.inclusion_proof(number), reader.note)
-        files.write_atomically(folder / f"entry-{number}.json", reader.entry(number), mode=0o644)
-        files.write_atomically(folder / f"entry-{number}.tlog-proof", proof, mode=0o644)
+    write_all(reader, folder, numbers)
     return len(numbers)
 
 

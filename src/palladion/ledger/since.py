@@ -1,5 +1,6 @@
 """The entries of a ledger from a moment on, without reading those before: for reports over millions of them."""
 
+from bisect import bisect_left
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
@@ -17,7 +18,7 @@ def records_since(reader: LedgerReader, moment: datetime, kinds: frozenset[str])
     Reads some twenty pieces to find the first; then one piece at a time, of which only these kinds are decoded.
     """
     marks = [f'"kind":"{kind}"'.encode() for kind in sorted(kinds)]
-    for index, entry in reader.entries(_first(reader, moment - ORDER_SLACK)):
+    for index, entry in reader.entries(first_since(reader, moment)):
         # canonical JSON, so that each record has one of these where it is of such a kind; others may quote one
         if any(mark in entry for mark in marks):
             record = decode_record(entry, what=f"entry {index}")
@@ -25,16 +26,15 @@ def records_since(reader: LedgerReader, moment: datetime, kinds: frozenset[str])
                 yield record
 
 
-def _first(reader: LedgerReader, moment: datetime) -> int:
-    """An entry before which everything happened before `moment`."""
-    begin = reader.pruned.until // TILE_WIDTH if reader.pruned is not None else 0  # before, not all can be asked
-    low, high = begin, (reader.size + TILE_WIDTH - 1) // TILE_WIDTH  # the first piece that begins at `moment` or later
-    while low < high:
-        middle = (low + high) // 2
-        index = middle * TILE_WIDTH
-        if decode_record(reader.entry(index), what=f"entry {index}").time < moment:
-            low = middle + 1
-        else:
-            high = middle
+def first_since(reader: LedgerReader, moment: datetime) -> int:
+    """An entry before which everything happened before `moment`; some twenty pieces are read to find it."""
+    kept_from = reader.pruned.until // TILE_WIDTH if reader.pruned is not None else 0  # before, not all can be asked
+    pieces = range(kept_from, -(-reader.size // TILE_WIDTH))
+
+    def begins(piece: int) -> datetime:
+        number = piece * TILE_WIDTH
+        return decode_record(reader.entry(number), what=f"entry {number}").time
+
+    later = bisect_left(pieces, moment - ORDER_SLACK, key=begins)
     # where nothing is left to compare with, what was kept is read from its beginning
-    return (low - 1) * TILE_WIDTH if low > begin else 0
+    return (kept_from + later - 1) * TILE_WIDTH if later else 0
