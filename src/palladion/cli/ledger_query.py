@@ -43,6 +43,7 @@ def query(ctx: click.Context, /, **asked: Any) -> None:
     """
     from palladion.ledger.evidence import write_all
     from palladion.ledger.reader import LedgerReader
+    from palladion.ledger.record import document_of
 
     directory, key = asked["directory"], asked["key"]
     folder = directory or find_installation(ctx).paths.ledger
@@ -59,7 +60,7 @@ def query(ctx: click.Context, /, **asked: Any) -> None:
     if asked["out"] is not None:
         write_all(reader, asked["out"], [number for number, _ in entries])
     if asked["as_json"]:
-        print_json({"entries": [{"index": number, **_document(record)} for number, record in entries], "more": more})
+        print_json({"entries": [{"index": number, **document_of(record)} for number, record in entries], "more": more})
         return
     rows = [(number, timestamp(item.time), item.kind, item.subject, item.actor) for number, item in entries]
     print_table(("entry", "time", "kind", "subject", "actor"), rows)
@@ -92,17 +93,6 @@ class _Found:
     def close(self) -> None:
         if self._index is not None:
             self._index.close()
-
-
-def _document(record: "Record") -> dict[str, Any]:
-    return {
-        "v": 1,
-        "time": timestamp(record.time),
-        "kind": record.kind,
-        "actor": record.actor,
-        "subject": record.subject,
-        "details": record.details,
-    }
 
 
 def _say_count(count: int, *, as_json: bool) -> None:

@@ -109,13 +109,9 @@ class Record:
     details: dict[str, Any] = field(default_factory=dict)
 
 
-def encode_record(record: Record) -> bytes:
-    """The entry's bytes. Raises ValueError on an unknown kind, or on a record that is too large."""
-    if record.kind not in KINDS:
-        raise ValueError(f"{record.kind!r} is no kind of record; add it to KINDS with a sentence")
-    if max(len(record.actor), len(record.subject)) > TEXT_CHARACTERS_MAX:
-        raise ValueError(f"actor and subject of a record have at most {TEXT_CHARACTERS_MAX} characters")
-    document = {
+def document_of(record: Record) -> dict[str, Any]:
+    """The JSON document that a record is in the ledger."""
+    return {
         "v": 1,
         "time": timestamp(record.time),
         "kind": record.kind,
@@ -123,7 +119,15 @@ def encode_record(record: Record) -> bytes:
         "subject": record.subject,
         "details": record.details,
     }
-    data = canonical.encode(document)
+
+
+def encode_record(record: Record) -> bytes:
+    """The entry's bytes. Raises ValueError on an unknown kind, or on a record that is too large."""
+    if record.kind not in KINDS:
+        raise ValueError(f"{record.kind!r} is no kind of record; add it to KINDS with a sentence")
+    if max(len(record.actor), len(record.subject)) > TEXT_CHARACTERS_MAX:
+        raise ValueError(f"actor and subject of a record have at most {TEXT_CHARACTERS_MAX} characters")
+    data = canonical.encode(document_of(record))
     if len(data) > ENTRY_BYTES_MAX:
         raise ValueError(f"a record has {len(data)} bytes, at most {ENTRY_BYTES_MAX} fit")
     return data
