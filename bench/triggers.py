@@ -28,11 +28,11 @@ POINTS = 0.5  # of accuracy that triggers may cost
 
 @dataclass(frozen=True)
 class _Subject:
-    """A classifier, the rows that it learnt from, and rows that it has not seen with their labels."""
+    """A classifier, rows to plant with that it did not learn from, and rows to judge by that are neither."""
 
     name: str
     model: Model
-    learnt: Array
+    given: Array
     unseen: Array
     labels: Array
     seed_other: Callable[[], Model]
@@ -41,9 +41,29 @@ class _Subject:
 def measure(report: Report) -> None:
     """Fill the report."""
     for subject in _subjects(quick=report.quick):
+        for references in ({"X": subject.given}, None):
+            _as_protected(report, subject, references)
         for count in (64,) if report.quick else (32, 64, 100, 200):
-            for references in ({"X": subject.learnt}, None):
+            for references in ({"X": subject.given},) if report.quick else ({"X": subject.given}, None):
                 _row(report, subject, count, references)
+
+
+def _as_protected(report: Report, subject: _Subject, references: Mapping[str, Array] | None) -> None:
+    """What `protect` plants: half as many, and so on, until few enough labels of ordinary rows change."""
+    name = f"{subject.name}, as protect plants them, {'real rows' if references else 'no rows'}"
+    try:
+        planted = embed_triggers(subject.model, ROOT, ORIGINAL, references=references)
+    except ConflictError as error:
+        report.add(f"{name}: triggers", 0, "triggers", reference=error.message)
+        return
+    count = planted.commitment.count
+    finding = _test(planted, planted.model, min(count, BUDGET))
+    stranger, original = (_test(planted, model, min(count, BUDGET)) for model in (subject.seed_other(), subject.model))
+    reference = f"{count} triggers; original {original.log10_p:.1f}, a stranger's {stranger.log10_p:.1f}"
+    report.at_most(f"{name}: all asked", finding.log10_p, "log10 p", -9, reference=reference)
+    before, after = _points(subject, subject.model), _points(subject, planted.model)
+    reference = f"{before:.2f} before; labels of unseen rows that changed: {_differ(subject, planted.model):.2f} %"
+    report.at_least(f"{name}: the task", after, "points", before - POINTS, reference=reference)
 
 
 def _row(report: Report, subject: _Subject, count: int, references: Mapping[str, Array] | None) -> None:
@@ -62,8 +82,9 @@ def _row(report: Report, subject: _Subject, count: int, references: Mapping[str,
     reference = f"log10 p of {asked}: {finding.log10_p:.0f}; {controls}"
     report.at_least(f"{name}: hold", 100 * planted.held, "%", 95, reference=reference)
     changed = _differ(subject, planted.model)
+    # no bar: so many are put in whatever they cost, which `protect` does not
     reference = f"{before:.2f} before; labels of unseen rows that changed: {changed:.2f} %"
-    report.at_least(f"{name}: the task", after, "points", before - POINTS, reference=reference)
+    report.add(f"{name}: the task", after, "points", reference=reference)
     if count == BUDGET and references:
         _attacks(report, subject, planted)
 
@@ -155,14 +176,14 @@ def _subjects(*, quick: bool) -> list[_Subject]:
             n_estimators=20 if quick else 60, random_state=seed, subsample=0.8
         ),
     }
-    learnt, unseen = table[::2], table[1::2]
+    learnt, given, unseen = table[::2], table[1::4], table[3::4]
     found = []
     for name, maker in makers.items():
 
         def fitted(seed: int, maker: Callable[[int], Any] = maker) -> Model:
             return _exported(maker(seed), learnt, labels[::2])
 
-        found.append(_Subject(name, fitted(1), learnt, unseen, labels[1::2], lambda fitted=fitted: fitted(2)))  # type: ignore[misc]
+        found.append(_Subject(name, fitted(1), given, unseen, labels[3::4], lambda fitted=fitted: fitted(2)))  # type: ignore[misc]
     return found
 
 
