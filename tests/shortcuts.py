@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def pretend_durable() -> None:
     """Every write of ours is as good as on the disk: a power cut is tested without one."""
-    os.fsync = lambda fd: None
+    os.fsync = os.fdatasync = lambda fd: None
 
 
 def take_registries() -> None:
@@ -49,12 +49,12 @@ def _remembering(upgrade: "Callable[[Connection], None]") -> "Callable[[Connecti
             return
         # tests of migrations put others in their place
         which = (schema.MIGRATIONS, schema.REVISIONS)
+        driver: Any = connection.connection.driver_connection
         if which in made:
             for statement in made[which]:
-                connection.exec_driver_sql(statement)
+                driver.execute(statement)
             return
         upgrade(connection)
-        driver: Any = connection.connection.driver_connection
         made[which] = [line for line in driver.iterdump() if line not in ("BEGIN TRANSACTION;", "COMMIT;")]
 
     return tell

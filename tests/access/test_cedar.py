@@ -158,6 +158,7 @@ def test_of_several_slips_the_first_is_told() -> None:
         _policies("\n".join([EVERYTHING] * 2 + [slip] * 10))
 
 
+@pytest.mark.slow
 def test_a_condition_of_very_many_terms_is_refused() -> None:
     terms = " || ".join(['principal.name == "web"'] * 5000)
     with pytest.raises(PolicyError, match="hundreds of terms"):

@@ -80,6 +80,7 @@ def test_rows_as_wide_as_pictures_are_found_when_they_were_rounded() -> None:
     assert known.touched(honest) == []
 
 
+@pytest.mark.slow
 def test_a_request_of_many_rows_names_each_decoy_once() -> None:
     known, planted, generator = _many(4)
     honest = generator.standard_normal((40, len(SCALES))) * SCALES
@@ -287,6 +288,7 @@ def test_the_normal_form_of_pieces_is_that_of_the_whole(monkeypatch: pytest.Monk
             assert decoys._normal(text) == whole, ascii(text)
 
 
+@pytest.mark.slow
 def test_whatever_joins_the_character_before_it_is_known() -> None:
     """By all of Python's Unicode: of a first and a second that are composed, the second begins no piece."""
     joining = decoys._joining()

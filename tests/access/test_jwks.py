@@ -15,6 +15,7 @@ from .issuing import jwk, jwks, private_key
 ALGORITHMS = ("RS256", "PS256", "ES256", "ES384", "ES512", "EdDSA")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_a_key_checks_its_own_algorithm(algorithm: str) -> None:
     (key,) = parse_jwks(jwks(jwk(algorithm)), algorithms=ALGORITHMS)

@@ -13,6 +13,7 @@ from palladion.errors import FormatError
 values = st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner, max_size=3))
 
 
+@pytest.mark.slow
 @given(st.dictionaries(st.text(), values, max_size=5))
 def test_an_object_comes_back(document: dict[str, Any]) -> None:
     assert decode_object(json.dumps(document).encode(), what="it") == document

@@ -35,6 +35,7 @@ def _verify(text: bytes, *, keys: tuple[VerificationKey, ...] | None = None, now
     return verify_token(read_token(text), changed, _keys() if keys is None else keys, now)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_a_token_of_every_algorithm_names_its_client(algorithm: str) -> None:
     # RS256 keys also check PS256: the kind of key is the same, so the set says which

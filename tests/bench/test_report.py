@@ -111,11 +111,13 @@ def test_a_timing_beside_another_says_the_ratio_and_the_noise() -> None:
     assert Timing(3.0, 0.3, 2.9).beside(Timing(2.0, 1.0, 1.5), "hashing") == "1.5x as long as hashing; spread 10%"
 
 
+@pytest.mark.slow
 def test_peak_memory_is_what_the_run_adds(tmp_path: Path) -> None:
     large, small = _sizes(tmp_path, large=48, small=1)
     assert 46 * MIB < peak_bytes(allocate, large, warm=small) < 60 * MIB
 
 
+@pytest.mark.slow
 def test_memory_of_the_warming_run_does_not_count(tmp_path: Path) -> None:
     small, large = _sizes(tmp_path, small=1, large=48)
     assert peak_bytes(allocate, small, warm=large) < 16 * MIB

@@ -57,6 +57,7 @@ def test_a_test_goes_through_every_channel_and_says_which_failed(
     assert KEY_TEXT not in said
 
 
+@pytest.mark.slow
 def test_what_was_alerted_is_listed_and_sent_again(made: Made, capsys: pytest.CaptureFixture[str]) -> None:
     with receiver() as there:
         _channels(made, chat=there.url)

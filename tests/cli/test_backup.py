@@ -21,6 +21,7 @@ def _run(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> 
     return said.out, said.err
 
 
+@pytest.mark.slow
 def test_the_publisher_to_note_is_the_owners_and_not_the_first_that_is_trusted(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -32,6 +33,7 @@ def test_the_publisher_to_note_is_the_owners_and_not_the_first_that_is_trusted(
         assert json.loads(_run(capsys, "backup", "safe", *PASSPHRASE, "--json")[0])["publisher"] == owners
 
 
+@pytest.mark.slow
 def test_settings_that_lead_elsewhere_are_told_one_by_one(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with chdir(folder):
         _run(capsys, "init", *PASSPHRASE)
@@ -46,6 +48,7 @@ def test_settings_that_lead_elsewhere_are_told_one_by_one(folder: Path, capsys: 
     assert f"keys.owner of the backup leads elsewhere and is set back in the new palladion.toml: {place}\n" in err
 
 
+@pytest.mark.slow
 def test_an_escrow_identity_restores_with_the_publishers_key_and_a_forged_folder_does_not(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -56,6 +56,7 @@ def test_the_kinds_are_those_of_the_registry() -> None:
     assert get_args(IdentityKind) == KINDS
 
 
+@pytest.mark.slow
 def test_whom_a_token_lets_in_is_said(home: Path) -> None:
     code, output = _check(home)
     assert (code, output.splitlines()[0]) == (0, "the token lets in acme/web")
@@ -68,6 +69,7 @@ def test_whom_a_token_lets_in_is_said(home: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_a_revoked_client_is_let_in_by_no_token(home: Path) -> None:
     _standing(home, "revoke", "web")
     code, output = _check(home)
@@ -75,6 +77,7 @@ def test_a_revoked_client_is_let_in_by_no_token(home: Path) -> None:
     assert "its client acme/web was revoked on 2026-05-28" in output
 
 
+@pytest.mark.slow
 def test_of_a_suspended_client_it_is_said_that_it_is(home: Path) -> None:
     _standing(home, "standing", "web", "suspended", "--reason", "they asked for it")
     code, output = _check(home)
@@ -82,6 +85,7 @@ def test_of_a_suspended_client_it_is_said_that_it_is(home: Path) -> None:
     assert json.loads(_check(home, "--json")[1])["standing"] == "suspended"
 
 
+@pytest.mark.slow
 def test_a_token_of_nobody_is_told(home: Path) -> None:
     (home / "token.jwt").write_bytes(token(claims={"sub": "somebody"}))
     code, output = _check(home)

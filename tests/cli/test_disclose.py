@@ -50,11 +50,13 @@ def test_the_same_comes_as_json(measured: Path, capsys: pytest.CaptureFixture[st
     assert document["steps"][0]["thief"]["ways"]["labels"] == document["steps"][2]["thief"]["ways"]["labels"]
 
 
+@pytest.mark.slow
 def test_too_few_rows_are_refused_in_a_sentence(measured: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["disclose", "measure", "fraud", "--rows", "few.npy"]) == 2
     assert "50 rows are too few to measure on: at least 300 were expected" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_more_queries_than_rows_are_refused_in_a_sentence(measured: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert _measure("--queries", "300") == 2
     printed = capsys.readouterr().err

@@ -36,6 +36,7 @@ def case(folder: Path) -> str:
         return suspend_case(records, clients, reason="suspicion 12.1", actor="gate")[0].id
 
 
+@pytest.mark.slow
 def test_a_case_is_taken_on_added_to_and_closed(folder: Path, case: str) -> None:
     script = f"""
 $ palladion incident list
@@ -89,6 +90,7 @@ entry … time … kind … subject … actor
     session.run(session.parse(script), folder)
 
 
+@pytest.mark.slow
 def test_the_same_as_json(folder: Path, case: str) -> None:
     with chdir(folder):
         (row,) = _json("incident", "list")["incidents"]

@@ -105,6 +105,7 @@ def test_names_are_given_only_where_they_are_asked_for(folder: Path, case: str) 
     assert b"acme/scoring" in (folder / "named.zip").read_bytes()
 
 
+@pytest.mark.slow
 def test_what_custody_does_not_record_is_said(folder: Path, case: str, authority: str) -> None:
     """A query can be a credential; a model that is too large to be read has no digest that tests of it are found by."""
     policy = folder / "palladion.toml"
@@ -130,6 +131,7 @@ def test_a_wrong_passphrase_makes_no_package(folder: Path, case: str) -> None:
     assert not (folder / "case.zip").exists()
 
 
+@pytest.mark.slow
 def test_particulars_that_cannot_be_read_are_said_before_anything_is_asked(folder: Path, case: str) -> None:
     (folder / "claim.toml").write_text("claiment = 'x'\n")
     with chdir(folder):

@@ -29,6 +29,7 @@ def case(folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
     return str(json.loads(capsys.readouterr().out)["incident"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flags", [[], ["--json"]])
 def test_a_new_key_is_shown_also_where_the_step_cannot_be_recorded(
     folder: Path, case: str, flags: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -45,6 +46,7 @@ def test_a_new_key_is_shown_also_where_the_step_cannot_be_recorded(
     assert "the disk is full" in told.err
 
 
+@pytest.mark.slow
 def test_a_command_says_that_one_person_did_what_operators_need_two_for(
     folder: Path, case: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -17,6 +17,7 @@ def ledger(tmp_path: Path) -> list[str]:
     return ["--ledger", str(tmp_path / "ledger"), "--key", str(KEY)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("entry", [b"not json", b"[" * 20_000, b'{"v":1}', b"\xff"])
 @pytest.mark.parametrize("command", [["tail"], ["tail", "--json"], ["show", "0"], ["verify"]])
 def test_a_signed_entry_that_is_no_record_is_a_finding(

@@ -43,6 +43,7 @@ def test_without_a_target_lines_and_nothing_else_are_printed(
     assert [event["metadata"]["sequence"] for event in events] == list(range(300))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["syslog", "cef"])
 def test_a_receiver_gets_messages_that_it_can_tell_apart(
     form: str, ledger: list[str], capsys: pytest.CaptureFixture[str]

@@ -42,6 +42,7 @@ def test_a_licence_on_any_machine_says_so(folder: Path, capsys: pytest.CaptureFi
     assert "palladion: warning: the licence is good on any machine" in printed.err
 
 
+@pytest.mark.slow
 def test_a_licence_for_a_file_that_needs_none_lies_beside_it_and_says_so(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -55,6 +56,7 @@ def test_a_licence_for_a_file_that_needs_none_lies_beside_it_and_says_so(
     assert (folder / f"{target}.license").is_file()
 
 
+@pytest.mark.slow
 def test_a_revoked_licence_is_listed_with_its_reason_and_renewed_no_more(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -69,6 +71,7 @@ def test_a_revoked_licence_is_listed_with_its_reason_and_renewed_no_more(
     assert "was revoked: contract ended" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_signature_is_checked_where_its_publisher_is_known_and_said_to_be_unchecked_elsewhere(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -92,12 +95,14 @@ def test_a_range_of_versions_is_typed_in_one_of_three_ways(text: str, first: int
     assert module.RANGE.convert(text, None, None) == (first, last)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["", "-", "-5", "a", "1-b", "1-2-3", "1.5", "²", "9" * 10])
 def test_what_is_no_range_is_a_mistake_of_whoever_typed_it(text: str) -> None:
     with pytest.raises(click.UsageError, match="no range of versions"):
         module.RANGE.convert(text, None, None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [

@@ -17,11 +17,13 @@ def _run(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder, stdin=subprocess.DEVNULL)
 
 
+@pytest.mark.slow
 def test_the_module_runs_and_prints_its_version(tmp_path: Path) -> None:
     done = _run("--version", folder=tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (0, f"palladion {__version__}\n", "")
 
 
+@pytest.mark.slow
 def test_errors_go_to_standard_error_and_reports_to_standard_output(tmp_path: Path) -> None:
     done = _run("model", "list", "--json", folder=tmp_path)
     assert done.returncode == 2
@@ -29,6 +31,7 @@ def test_errors_go_to_standard_error_and_reports_to_standard_output(tmp_path: Pa
     assert done.stderr.startswith("palladion: error: no palladion.toml in")
 
 
+@pytest.mark.slow
 def test_help_loads_neither_the_runtime_nor_the_database(tmp_path: Path) -> None:
     script = (
         "import sys\nfrom palladion.cli.main import main\nmain(['--help'])\nmain(['protect', '--help'])\n"
@@ -58,6 +61,7 @@ def test_an_interrupt_and_a_closed_pipe_end_quietly(monkeypatch: pytest.MonkeyPa
     assert entry.main([]) == entry.INTERRUPTED
 
 
+@pytest.mark.slow
 def test_output_into_a_pipe_that_closes_is_no_error(tmp_path: Path) -> None:
     command = f"{sys.executable} -m palladion --help | head -n 1"
     done = subprocess.run(
@@ -138,6 +142,7 @@ def test_a_message_of_a_megabyte_is_cut(monkeypatch: pytest.MonkeyPatch, capsys:
     assert len(capsys.readouterr().err) < 5000
 
 
+@pytest.mark.slow
 def test_a_full_disk_behind_the_output_is_told_once(tmp_path: Path) -> None:
     command = f"{sys.executable} -m palladion --help > /dev/full"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False, cwd=tmp_path)

@@ -9,6 +9,7 @@ from palladion.cli.main import main
 from tests.cli import session
 
 
+@pytest.mark.slow
 def test_a_session_of_marking(folder: Path) -> None:
     script = """\
 $ palladion init --passphrase-file pass

@@ -80,10 +80,12 @@ def served(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_canary_is_begun_aloud_shown_everywhere_and_ended(served: Path) -> None:
     session.run(session.parse(CANARY), served)
 
 
+@pytest.mark.slow
 def test_documents_say_what_tables_say(served: Path, capsys: pytest.CaptureFixture[str]) -> None:
     session.run(session.parse("$ palladion model promote fraud@2 --canary 5% --uncalibrated --json\n…"), served)
     capsys.readouterr()
@@ -96,6 +98,7 @@ def test_documents_say_what_tables_say(served: Path, capsys: pytest.CaptureFixtu
     assert [item["canary_percent"] for item in shown["versions"]] == [None, 5]
 
 
+@pytest.mark.slow
 def test_promoting_what_is_not_calibrated_warns_that_the_watch_ends(served: Path) -> None:
     installation = Installation.find(served, SystemClock())
     with installation.open_registry() as registry, registry.write() as records:

@@ -72,6 +72,7 @@ def said(capsys: pytest.CaptureFixture[str]) -> Capture:
     return read
 
 
+@pytest.mark.slow
 def test_a_policy_that_serve_would_refuse_is_refused_by_check(home: _Home, said: Capture) -> None:
     home.put('[[route]]\nmodel = "nobody"\n')
     assert home.run("check") == 2

@@ -77,6 +77,7 @@ def _strings(document: Any) -> list[str]:
     return [document] if isinstance(document, str) else []
 
 
+@pytest.mark.slow
 def test_a_leaked_copy_is_ours_and_names_its_recipient(leak: Path) -> None:
     with chdir(leak):
         output, code = _run("prove", "copy", "leak.safetensors", *OWNER)
@@ -93,6 +94,7 @@ def test_a_leaked_copy_is_ours_and_names_its_recipient(leak: Path) -> None:
         assert "\x1b" not in output
 
 
+@pytest.mark.slow
 def test_the_same_as_json(leak: Path) -> None:
     with chdir(leak):
         document, code = _json("prove", "copy", "leak.safetensors", *OWNER)

@@ -78,6 +78,7 @@ def asked(
     return found
 
 
+@pytest.mark.slow
 def test_a_finding_is_one_line_a_table_and_exit_code_one(
     house: Triggered, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

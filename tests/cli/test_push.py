@@ -36,6 +36,7 @@ def test_what_was_sent_is_told(made: Sealed, capsys: pytest.CaptureFixture[str])
     assert document["beside"] == ["fraud.sealed.license"]
 
 
+@pytest.mark.slow
 def test_what_is_there_is_kept_unless_it_is_to_be_replaced(
     tmp_path: Path, made: Sealed, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -49,6 +49,7 @@ def _run(made: Made, *arguments: str, code: int = 0) -> None:
     assert main(["--home", str(made.installation.paths.home), *arguments]) == code
 
 
+@pytest.mark.slow
 def test_without_a_curve_it_says_how_to_measure_one(made: Made, capsys: pytest.CaptureFixture[str]) -> None:
     _run(made, "watch", "budget", "fraud", code=2)
     told = capsys.readouterr().err
@@ -56,6 +57,7 @@ def test_without_a_curve_it_says_how_to_measure_one(made: Made, capsys: pytest.C
     assert "palladion watch budget fraud@1 --measure FILE" in told
 
 
+@pytest.mark.slow
 def test_a_curve_is_shown_and_a_fidelity_turned_into_buckets(curved: Made, capsys: pytest.CaptureFixture[str]) -> None:
     _run(curved, "watch", "budget", "fraud", "--fidelity", "0.65", "--json")
     document: dict[str, Any] = json.loads(capsys.readouterr().out)
@@ -69,6 +71,7 @@ def test_a_curve_is_shown_and_a_fidelity_turned_into_buckets(curved: Made, capsy
     assert "as far as it was measured" in told
 
 
+@pytest.mark.slow
 def test_clients_of_the_running_gate_beyond_a_budget_are_counted(
     curved: Made, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -79,6 +82,7 @@ def test_clients_of_the_running_gate_beyond_a_budget_are_counted(
     assert "2 of 3 clients of the running gate have covered more" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_policy_cannot_limit_copies_without_a_curve(made: Made, capsys: pytest.CaptureFixture[str]) -> None:
     policy = made.installation.paths.policy
     policy.write_text('[[route]]\nmodel = "fraud"\n[watch]\nfidelity_max = 0.7\n')
@@ -90,6 +94,7 @@ def test_the_policy_cannot_limit_copies_without_a_curve(made: Made, capsys: pyte
     _run(made, "policy", "check")
 
 
+@pytest.mark.slow
 def test_what_a_client_could_have_is_shown_beside_what_it_covered(
     made: Made, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

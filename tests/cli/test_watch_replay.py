@@ -55,6 +55,7 @@ def replay(home: Path, capsys: pytest.CaptureFixture[str], name: str, *more: str
 FOREIGN = ("--time-path", "$.ts", "--client-path", "$.user", "--inputs-path", "$.body.rows")
 
 
+@pytest.mark.slow
 def test_the_document_says_who_when_and_why(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = replay(home, capsys, "traffic.jsonl")
     (thief,) = found["concerned"]
@@ -67,6 +68,7 @@ def test_the_document_says_who_when_and_why(home: Path, capsys: pytest.CaptureFi
     assert found["answered_here"] == sum(len(line.inputs) for line in traffic())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "other", [["traffic.jsonl.gz"], ["log.jsonl", *FOREIGN], ["broken.jsonl", "--skip-broken"]], ids=str
 )
@@ -120,6 +122,7 @@ def dry_run(home: Path, capsys: pytest.CaptureFixture[str], policy: str, *more: 
     )
 
 
+@pytest.mark.slow
 def test_a_dry_run_says_who_would_be_treated_differently(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = json.loads(dry_run(home, capsys, "mild.toml", "--json"))
     (one,) = found["differences"]
@@ -129,12 +132,14 @@ def test_a_dry_run_says_who_would_be_treated_differently(home: Path, capsys: pyt
     assert "1 clients would be treated differently" in text
 
 
+@pytest.mark.slow
 def test_a_dry_run_of_the_same_policy_finds_nothing(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     traffic_file = str(home.parent / "traffic.jsonl")
     text = run(home, capsys, "policy", "dry-run", str(home / "palladion.toml"), "--traffic", traffic_file)
     assert "no client would be treated differently" in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("policy", "fail_on", "code"),
     [
@@ -150,6 +155,7 @@ def test_a_dry_run_fails_only_on_what_it_was_told_to(
     dry_run(home, capsys, policy, "--fail-on", fail_on, code=code)
 
 
+@pytest.mark.slow
 def test_a_dry_run_fails_where_somebody_new_would_be_disturbed(
     home: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -166,6 +172,7 @@ def test_a_dry_run_fails_where_somebody_new_would_be_disturbed(
         policy.write_text(mine)
 
 
+@pytest.mark.slow
 def test_a_feed_says_each_thing_once_and_the_report_tells_of_it(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     feed = ("watch", "feed", str(home.parent / "log.jsonl"), "--model", "fraud", *FOREIGN)
     alerts = [json.loads(line) for line in run(home, capsys, *feed, "--json").splitlines()]

@@ -67,6 +67,7 @@ def _run(home: Path, capsys: pytest.CaptureFixture[str], *arguments: str) -> str
     return capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_document_names_whom_the_registry_knows_and_gives_shares(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -82,6 +83,7 @@ def test_the_document_names_whom_the_registry_knows_and_gives_shares(
     assert found["promised"]["fraud"]["enforces"] is False
 
 
+@pytest.mark.slow
 def test_the_text_says_what_would_have_been_and_what_was_promised(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -92,6 +94,7 @@ def test_the_text_says_what_would_have_been_and_what_was_promised(
     assert "nobody by suspicion, because the calibration is simulated" in text
 
 
+@pytest.mark.slow
 def test_looking_back_further_finds_more(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = json.loads(_run(home, capsys, "--since", "40d", "--json"))
     assert sorted(str(item["client"]) for item in found["clients"]) == ["None", "acme/acme", "thief/thief"]
@@ -113,6 +116,7 @@ def _withdraw(home: Path) -> Drift:
     return drift
 
 
+@pytest.mark.slow
 def test_no_rate_is_promised_where_traffic_has_left_the_calibration(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -129,10 +133,12 @@ def test_no_rate_is_promised_where_traffic_has_left_the_calibration(
     assert "promised of honest clients" not in told.out
 
 
+@pytest.mark.slow
 def test_a_promise_stands_where_nothing_moved(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(_run(home, capsys, "--json"))["promised"]["fraud"]["withdrawn"] is None
 
 
+@pytest.mark.slow
 def test_who_was_found_to_be_honest_is_counted(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "found to be honest" not in _run(home, capsys)
     installation = Installation.find(home, SystemClock())

@@ -59,6 +59,7 @@ def account(key: str, address: str, batch: int) -> Account:
     return Account(key, key, address, "/predict", rows, batch)
 
 
+@pytest.mark.slow
 def test_every_account_asks_from_its_own_address_until_it_is_done_or_refused(url: str) -> None:
     full, cut = ask_all(url, [account("k-full", "127.0.0.3", 1), account("k-label", "127.0.0.4", 2)], classes=4)
     assert (full.answered, full.refused_with) == (10, None)

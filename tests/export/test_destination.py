@@ -165,6 +165,7 @@ def test_a_receiver_that_closed_between_batches_is_dialled_again_and_nothing_is_
     assert waits == [1.0]
 
 
+@pytest.mark.slow
 def test_a_batch_goes_again_where_a_new_connection_is_closed_at_once() -> None:
     waits, told = list[float](), list[str]()
     listening = Listening(nothing, nothing, everything)

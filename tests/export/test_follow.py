@@ -80,6 +80,7 @@ def test_without_a_place_everything_goes_each_time(directory: Path) -> None:
     assert held.numbers == [*range(250), *range(250)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize("fails", [1, 2, 3])
 def test_a_failure_at_any_batch_loses_nothing_and_repeats_at_most_that_batch(
@@ -93,6 +94,7 @@ def test_a_failure_at_any_batch_loses_nothing_and_repeats_at_most_that_batch(
     assert len(held.numbers) - 250 == (min(100, 250 - (fails - 1) * 100) if after else 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("crash", [1, 2, 3, 4])
 def test_a_crash_before_the_place_is_kept_repeats_a_batch_and_loses_none(
     crash: int, directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

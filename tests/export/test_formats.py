@@ -20,6 +20,7 @@ def test_a_record_is_as_it_is_with_its_number_and_leaf_hash() -> None:
     assert found == {"entry": 7, "leaf": answer().leaf, "record": json.loads(answer().data)}
 
 
+@pytest.mark.slow
 @given(ITEMS)
 def test_a_record_still_leads_to_its_leaf_hash_and_nothing_names_a_client_in_it(found: Item) -> None:
     line = encode_record(found, SOURCE)
@@ -29,6 +30,7 @@ def test_a_record_still_leads_to_its_leaf_hash_and_nothing_names_a_client_in_it(
     assert merkle.leaf_hash(rfc8785.dumps(document["record"])).hex() == document["leaf"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 @given(items=ITEMS)
 def test_a_file_has_one_line_for_an_entry_whoever_splits_it(form: str, items: Item) -> None:
@@ -46,6 +48,7 @@ def test_what_ends_no_line_stays() -> None:
     assert one_line(b'{"a":"\x7f"}') == b'{"a":"\\u007f"}'
 
 
+@pytest.mark.slow
 @given(ITEMS)
 def test_nothing_that_steers_a_terminal_leaves(found: Item) -> None:
     for form in FORMS.values():

@@ -28,6 +28,7 @@ def rows(path: Path) -> list[dict[str, Any]]:
         return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
 
 
+@pytest.mark.slow
 def test_an_answer_as_a_row(tmp_path: Path) -> None:
     assert write_parquet(tmp_path / "out.parquet", [answer()], SOURCE) == 1
     (row,) = rows(tmp_path / "out.parquet")

@@ -23,6 +23,7 @@ def reader(tmp_path: Path) -> LedgerReader:
     return LedgerReader(tmp_path / "ledger", KEY)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", [0, 1, 256, 299, 300])
 def test_a_place_is_found_again_also_when_the_log_has_grown(place: int, reader: LedgerReader, tmp_path: Path) -> None:
     position = Position(tmp_path / "place")

@@ -197,6 +197,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("broken", BROKEN.values(), ids=BROKEN)
 @pytest.mark.parametrize("session", [False, True], ids=["stranger", "holder"])
 def test_a_broken_frame_ends_its_connection_and_no_other(served: Serving, broken: bytes, session: bool) -> None:

@@ -138,6 +138,7 @@ def _recorded(made: Made, kind: str) -> list[Record]:
     return [record for record in found if record.kind == kind]
 
 
+@pytest.mark.slow
 def test_a_suspension_is_one_signed_message_and_its_end_another(made: Made, there: Receiver) -> None:
     installation = _installation(made, {**CHAT, "url": there.url, "names": True}, link="https://w.example/{case}")
 
@@ -185,6 +186,7 @@ def test_what_was_recorded_before_alerts_were_wanted_is_none(made: Made, there: 
     assert there.got == []
 
 
+@pytest.mark.slow
 def test_who_dies_before_or_after_reading_sends_it_when_it_is_back(made: Made, there: Receiver) -> None:
     installation = _installation(made, {**CHAT, "url": there.url})
 
@@ -212,6 +214,7 @@ def test_who_dies_before_or_after_reading_sends_it_when_it_is_back(made: Made, t
     assert len(there.got) == 2
 
 
+@pytest.mark.slow
 def test_a_receiver_that_is_down_gets_it_later_and_holds_up_no_other(made: Made, there: Receiver) -> None:
     with receiver() as down:
         installation = _installation(made, {**CHAT, "url": there.url}, {**CHAT, "name": "down", "url": down.url})
@@ -236,6 +239,7 @@ def test_a_receiver_that_is_down_gets_it_later_and_holds_up_no_other(made: Made,
     assert len(there.got) == 1
 
 
+@pytest.mark.slow
 def test_levels_are_paged_until_somebody_takes_the_case_and_the_ledger_says_so(made: Made, there: Receiver) -> None:
     with receiver() as alertmanager:
         installation = _installation(
@@ -272,6 +276,7 @@ def test_levels_are_paged_until_somebody_takes_the_case_and_the_ledger_says_so(m
     assert record.subject.startswith("incident:")
 
 
+@pytest.mark.slow
 def test_that_nobody_came_is_on_record(made: Made, there: Receiver) -> None:
     installation = _installation(made, {**CHAT, "url": there.url}, levels=(LevelPolicy(channels=("chat",), minutes=5),))
 
@@ -307,6 +312,7 @@ def test_a_ledger_that_another_has_seen_otherwise_is_told_and_recorded_once(made
     assert [got.json["data"]["kind"] for got in there.got] == ["ledger"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("writable", [True, False])
 def test_a_ledger_that_takes_nothing_is_told_although_it_is_not_on_record(
     made: Made, there: Receiver, monkeypatch: pytest.MonkeyPatch, writable: bool
@@ -352,6 +358,7 @@ def test_a_ledger_that_was_changed_on_the_disk_is_told_once(made: Made, there: R
         assert [topic.count for topic in outbox.topics()] == [1]
 
 
+@pytest.mark.slow
 def test_a_look_that_is_cut_short_ends_before_the_last_one(made: Made, there: Receiver) -> None:
     installation = _installation(made, {**CHAT, "url": there.url})
 
@@ -368,6 +375,7 @@ def test_a_look_that_is_cut_short_ends_before_the_last_one(made: Made, there: Re
     assert [got.json["data"]["count"] for got in there.got] == [1]
 
 
+@pytest.mark.slow
 def test_what_is_old_is_no_alert_and_a_ledger_that_was_restored_begins_anew(made: Made, there: Receiver) -> None:
     installation = _installation(made, {**CHAT, "url": there.url})
 
@@ -393,6 +401,7 @@ def test_what_is_old_is_no_alert_and_a_ledger_that_was_restored_begins_anew(made
     assert len(there.got) == 1
 
 
+@pytest.mark.slow
 def test_a_case_that_a_person_takes_at_the_command_line_is_heard(made: Made, there: Receiver) -> None:
     installation = _installation(made, {**CHAT, "url": there.url})
     cases: list[str] = []

@@ -183,6 +183,7 @@ _NUMBERS = {
 }
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(st.data(), st.sampled_from(sorted(_NUMBERS)), st.integers(1, 4), st.integers(0, 3))
 def test_whatever_is_encoded_comes_back(data: st.DataObject, dtype: str, rows: int, width: int) -> None:

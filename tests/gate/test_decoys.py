@@ -157,6 +157,7 @@ def test_a_rounded_row_is_one_too_and_another_row_is_none(mine: House) -> None:
     assert bench.standing() == "watched"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("standing", ["trusted", "watched", "throttled", "degraded", "suspended"])
 def test_the_policy_says_what_follows(mine: House, standing: str) -> None:
     _plant_rows(mine)
@@ -167,6 +168,7 @@ def test_the_policy_says_what_follows(mine: House, standing: str) -> None:
     assert len(bench.gate.stages.touches.due(NOW)) == 1
 
 
+@pytest.mark.slow
 def test_a_client_with_a_contract_is_degraded_and_a_person_is_asked(mine: House) -> None:
     _plant_rows(mine)
     there = mine.installation
@@ -203,6 +205,7 @@ def test_a_touch_raises_nobody_whatever_was_quiet(mine: House) -> None:
     assert bench.standing() == "trusted"
 
 
+@pytest.mark.slow
 def test_what_the_watch_asks_for_counts_where_it_is_worse(mine: House) -> None:
     _plant_rows(mine)
     bench = _opened(mine)
@@ -211,6 +214,7 @@ def test_what_the_watch_asks_for_counts_where_it_is_worse(mine: House) -> None:
     assert bench.standing() == "degraded"
 
 
+@pytest.mark.slow
 def test_a_row_is_a_decoy_of_its_model_alone(mine: House) -> None:
     _plant_rows(mine, OTHER_MODEL)
     bench = _opened(mine)
@@ -221,6 +225,7 @@ def test_a_row_is_a_decoy_of_its_model_alone(mine: House) -> None:
     assert list(decoys.asked(OTHER_MODEL, np.array([[*PLANTED, 1.0]]))) == []
 
 
+@pytest.mark.slow
 def test_a_running_gate_takes_over_new_decoys_and_reads_them_once(mine: House) -> None:
     with mine.installation.open_registry() as registry:
         lookup = Lookup(registry.path)

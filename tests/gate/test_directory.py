@@ -81,6 +81,7 @@ def test_a_key_that_another_gate_made_is_looked_up_under_its_pepper(directory: D
 KEY = new_api_key("test").text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("headers", "detail"),
     [

@@ -135,6 +135,7 @@ def test_the_highest_class_stays_the_highest(scores: list[float], decimals: int,
 _FLOATS = st.floats(-50, 50, width=32)
 
 
+@pytest.mark.slow
 @given(
     arrays(np.float32, st.tuples(st.integers(1, 4), st.integers(2, 6)), elements=_FLOATS),
     st.integers(0, 17),

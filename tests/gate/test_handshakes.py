@@ -120,6 +120,7 @@ def run(request: pytest.FixtureRequest) -> Callable[..., None]:
     return run_in
 
 
+@pytest.mark.slow
 def test_handshakes_that_are_not_finished_take_the_room_of_connections_and_not_more(
     run: Callable[..., None], tmp_path: Path
 ) -> None:
@@ -145,6 +146,7 @@ def test_handshakes_that_are_not_finished_take_the_room_of_connections_and_not_m
     run(main())
 
 
+@pytest.mark.slow
 def test_a_handshake_has_to_end_in_time(
     run: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -159,6 +161,7 @@ def test_a_handshake_has_to_end_in_time(
     run(main())
 
 
+@pytest.mark.slow
 def test_what_is_no_handshake_is_nobodys_and_fills_no_log(
     run: Callable[..., None], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -189,6 +192,7 @@ class _Failing(socket.socket):
         return super().accept()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("errors", "pauses"),
     [([errno.EMFILE, errno.ENFILE, errno.ENOMEM], 3), ([errno.ECONNABORTED] * 3, 0)],
@@ -222,6 +226,7 @@ def test_a_host_that_has_nothing_left_is_survived(
     run(main())
 
 
+@pytest.mark.slow
 def test_a_stop_ends_handshakes_and_accepts_nobody_not_even_after_a_pause(
     run: Callable[..., None], tmp_path: Path
 ) -> None:
@@ -241,6 +246,7 @@ def test_a_stop_ends_handshakes_and_accepts_nobody_not_even_after_a_pause(
     run(main())
 
 
+@pytest.mark.slow
 def test_plain_connections_are_accepted_as_before(run: Callable[..., None], tmp_path: Path) -> None:
     async def main() -> None:
         async with _gate(tmp_path, tls=False) as gate:

@@ -76,6 +76,7 @@ def test_keys_come_at_the_first_look_and_then_every_few_minutes() -> None:
     assert desk.asked == [URL, URL]
 
 
+@pytest.mark.slow
 def test_a_key_that_is_new_is_fetched_soon_and_made_up_ones_gain_nothing() -> None:
     desk = Desk(POLICY)
     desk.refresh()

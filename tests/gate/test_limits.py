@@ -56,6 +56,7 @@ def _information(bench: Bench, client: str = "acme") -> float:
 # --- at once
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "limits",
     [
@@ -267,6 +268,7 @@ FULL = Saved(1.5, {"total:": 2.5, "user:00ff": 3.5}, "acme", 20_000, (1, 2, 0.5)
 STATE = st.floats(0, 1e12)
 
 
+@pytest.mark.slow
 @given(
     st.builds(
         Saved,
@@ -334,6 +336,7 @@ def test_an_organisations_budget_is_found_again_in_the_rows_of_its_clients() -> 
     assert _ask(again, "three", 2) == "answered"
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 3), st.booleans()), max_size=30))
 def test_restarts_at_any_time_change_no_decision(steps: list[tuple[str, int, bool]]) -> None:
     policy = Policy(
@@ -367,6 +370,7 @@ def _ask(limits: Limits, name: str, queries: int) -> str:
     return "answered"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", ["/scores", "/labels"])
 def test_scores_cost_what_scores_weigh_whichever_route_is_asked_first(house: House, tmp_path: Path, first: str) -> None:
     own = house.copy(tmp_path)

@@ -190,6 +190,7 @@ def test_a_promoted_version_counts_while_its_upstream_goes_on(make: Callable[...
     _run(scene, work)
 
 
+@pytest.mark.slow
 def test_a_calibration_of_a_registered_model_watches_its_upstream(make: Callable[..., Scene]) -> None:
     scene, source = make(THERE), _source()
     installation = scene.house.installation
@@ -232,6 +233,7 @@ def test_a_version_that_runs_here_is_opened_and_recorded(make: Callable[..., Sce
     _run(scene, work)
 
 
+@pytest.mark.slow
 def test_what_was_replaced_is_forgotten_once_it_is_closed(
     make: Callable[..., Scene], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -284,6 +286,7 @@ def _save(scene: Scene, row: CalibrationRow, data: bytes) -> None:
         records.gate_states.save(f"suspicion:{MODEL}:{row.digest[:16]}", {scene.house.ids["acme"]: data})
 
 
+@pytest.mark.slow
 def test_a_version_whose_clients_cannot_be_read_is_neither_recorded_nor_kept_open(
     make: Callable[..., Scene], sources: list[Embedded]
 ) -> None:
@@ -305,6 +308,7 @@ def test_a_version_whose_clients_cannot_be_read_is_neither_recorded_nor_kept_ope
     _run(scene, work)
 
 
+@pytest.mark.slow
 def test_a_version_that_cannot_be_recorded_is_closed_and_the_watch_stays_as_it_was(
     make: Callable[..., Scene], sources: list[Embedded]
 ) -> None:
@@ -340,6 +344,7 @@ def test_a_canary_that_cannot_be_recorded_is_closed_and_what_it_was_beside_goes_
     _run(scene, work)
 
 
+@pytest.mark.slow
 def test_where_one_route_of_a_model_cannot_be_opened_the_others_are_not_left_open(
     make: Callable[..., Scene], sources: list[Embedded], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -385,6 +390,7 @@ async def _ask(scene: Scene) -> None:
     Watch.observe_all(scene.bench.watch, MODEL, [asked], now=at(1).timestamp())
 
 
+@pytest.mark.slow
 def test_a_route_that_comes_back_is_watched_by_the_calibration_that_came_meanwhile(make: Callable[..., Scene]) -> None:
     scene = make(MINE, OTHERS)
 
@@ -400,6 +406,7 @@ def test_a_route_that_comes_back_is_watched_by_the_calibration_that_came_meanwhi
     _run(scene, work)
 
 
+@pytest.mark.slow
 def test_a_curve_that_is_measured_later_counts_and_what_is_known_of_clients_stays(
     make: Callable[..., Scene],
 ) -> None:
@@ -423,6 +430,7 @@ def test_a_curve_that_is_measured_later_counts_and_what_is_known_of_clients_stay
     _run(scene, work)
 
 
+@pytest.mark.slow
 def test_a_policy_that_limits_copies_is_not_taken_over_without_a_curve(make: Callable[..., Scene]) -> None:
     scene = make(MINE)
 
@@ -438,6 +446,7 @@ def test_a_policy_that_limits_copies_is_not_taken_over_without_a_curve(make: Cal
     _run(scene, work)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("written", [True, False])
 def test_what_is_known_of_clients_counts_again_when_a_route_comes_back(
     make: Callable[..., Scene], written: bool
@@ -461,6 +470,7 @@ def test_what_is_known_of_clients_counts_again_when_a_route_comes_back(
     _run(scene, work)
 
 
+@pytest.mark.slow
 def test_a_route_with_a_canary_that_goes_takes_it_out_of_the_watch(make: Callable[..., Scene]) -> None:
     scene = make(MINE, OTHERS)
 
@@ -475,6 +485,7 @@ def test_a_route_with_a_canary_that_goes_takes_it_out_of_the_watch(make: Callabl
     _run(scene, work)
 
 
+@pytest.mark.slow
 def test_a_policy_that_cannot_be_recorded_leaves_the_watch_as_it_is(make: Callable[..., Scene]) -> None:
     scene = make(MINE, OTHERS)
 
@@ -504,6 +515,7 @@ def _end(scene: Scene) -> None:
         records.canaries.end(MODEL, reason="rolled back", actor=ACTOR)
 
 
+@pytest.mark.slow
 def test_a_canary_is_opened_beside_what_goes_on_as_it_is(make: Callable[..., Scene]) -> None:
     scene = make(RoutePolicy(model=MODEL))
     before = scene.bench.gate.served[PATH]
@@ -565,6 +577,7 @@ def test_a_canary_that_is_promoted_stays_in_memory(make: Callable[..., Scene]) -
     _run(scene, work)
 
 
+@pytest.mark.slow
 def test_a_canary_is_there_again_after_a_restart(make: Callable[..., Scene]) -> None:
     first = make(RoutePolicy(model=MODEL))
     _begin(first, percent=7)
@@ -588,6 +601,7 @@ def test_behind_an_upstream_there_is_no_canary(make: Callable[..., Scene]) -> No
     _run(scene, work)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recorded", [True, False])
 def test_a_canary_that_fails_is_ended_once_that_is_recorded(make: Callable[..., Scene], recorded: bool) -> None:
     scene = make(RoutePolicy(model=MODEL))

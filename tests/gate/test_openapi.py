@@ -54,6 +54,7 @@ def _schema(found: dict[str, Any], path: str, *, answer: bool = False) -> dict[s
     return schema
 
 
+@pytest.mark.slow
 def test_it_is_a_valid_document_that_json_can_say(bench: Bench) -> None:
     validator = pytest.importorskip("openapi_spec_validator", reason="this needs openapi-spec-validator")
     found = _document(bench, LANGUAGE, LATER)

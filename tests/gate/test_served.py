@@ -67,6 +67,7 @@ def test_a_sealed_file_that_was_revoked_is_not_served(mine: House) -> None:
         open_route(mine.installation, ROUTE)
 
 
+@pytest.mark.slow
 def test_the_newest_calibration_of_the_version_counts(mine: House) -> None:
     first = add_calibration(mine.installation, _calibration(mine.installation, seed=1))
     served = open_route(mine.installation, ROUTE)
@@ -78,12 +79,14 @@ def test_the_newest_calibration_of_the_version_counts(mine: House) -> None:
     assert open_route(mine.installation, ROUTE).calibration_row == second
 
 
+@pytest.mark.slow
 def test_another_version_does_not_have_it(mine: House) -> None:
     add_calibration(mine.installation, _calibration(mine.installation))
     promote(mine.installation, MODEL, 2, actor=ACTOR)
     assert open_route(mine.installation, ROUTE).calibration is None
 
 
+@pytest.mark.slow
 def test_a_calibration_file_that_was_exchanged_is_refused(mine: House) -> None:
     row = add_calibration(mine.installation, _calibration(mine.installation, seed=1))
     other = add_calibration(mine.installation, _calibration(mine.installation, seed=2))
@@ -160,6 +163,7 @@ def test_rows_that_could_not_be_watched_are_refused(house: House) -> None:
     assert (caught.value.kind, caught.value.detail) == ("bad-input", "a row has 4 numbers, expected 5")
 
 
+@pytest.mark.slow
 def test_integers_that_the_watch_would_take_for_others_are_refused_where_it_is_calibrated(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -204,6 +208,7 @@ def test_a_model_at_an_upstream_need_not_be_registered(house: House) -> None:
     assert served.is_current(None, None)
 
 
+@pytest.mark.slow
 def test_where_it_is_registered_its_promoted_version_and_calibration_count(mine: House) -> None:
     row = add_calibration(mine.installation, _calibration(mine.installation))
     served = open_route(mine.installation, _upstream_route(), _source())
@@ -258,6 +263,7 @@ def test_paths_that_do_not_fit_are_refused_at_the_start(house: House, changes: d
         open_route(house.installation, msgspec.structs.replace(JSON_THERE, **changes))
 
 
+@pytest.mark.slow
 def test_marks_need_a_registered_model_and_scores_without_labels(mine: House) -> None:
     marking = _upstream_route(flipped=0.03)
     with pytest.raises(PolicyError, match="elsewhere is not registered"):

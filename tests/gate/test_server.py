@@ -215,6 +215,7 @@ def test_the_ledger_says_when_it_began_with_what_and_when_it_ended(
     verify_ledger(mine.installation.paths.ledger, mine.installation.ledger_key())
 
 
+@pytest.mark.slow
 def test_marked_answers_are_kept_and_told_of_all_together(mine: House, monkeypatch: pytest.MonkeyPatch) -> None:
     installation = mine.installation
     session = session_of(open_route(installation, ENFORCE))
@@ -242,6 +243,7 @@ def test_a_route_that_cannot_mark_keeps_the_gate_from_starting(mine: House) -> N
     mine.installation.lock_ledger(mine.root).close()
 
 
+@pytest.mark.slow
 def test_nobody_listening_is_no_reason_to_stop(mine: House, monkeypatch: pytest.MonkeyPatch) -> None:
     async def work(running: Running) -> int:
         def fail(_: str) -> None:
@@ -257,6 +259,7 @@ def test_nobody_listening_is_no_reason_to_stop(mine: House, monkeypatch: pytest.
 # --- commands while it runs
 
 
+@pytest.mark.slow
 def test_a_client_that_was_just_added_is_let_in(mine: House, monkeypatch: pytest.MonkeyPatch) -> None:
     async def work(running: Running) -> int:
         _, key, _ = await asyncio.to_thread(
@@ -267,6 +270,7 @@ def test_a_client_that_was_just_added_is_let_in(mine: House, monkeypatch: pytest
     assert _with_server(mine, work, monkeypatch=monkeypatch) == 200
 
 
+@pytest.mark.slow
 def test_a_client_or_a_key_that_was_just_revoked_is_not(mine: House, monkeypatch: pytest.MonkeyPatch) -> None:
     async def work(running: Running) -> list[int]:
         before = [(await running.ask(client=client)).status for client in ("acme", "globex")]
@@ -277,6 +281,7 @@ def test_a_client_or_a_key_that_was_just_revoked_is_not(mine: House, monkeypatch
     assert _with_server(mine, work, monkeypatch=monkeypatch) == [200, 200, 401, 401]
 
 
+@pytest.mark.slow
 def test_a_promoted_version_answers_on_all_its_routes_and_nobody_waited_in_vain(
     mine: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -312,6 +317,7 @@ def test_a_decoy_that_cannot_be_read_keeps_nobody_from_being_revoked_and_is_told
     assert _with_server(mine, work, monkeypatch=monkeypatch) == [200, 401]
 
 
+@pytest.mark.slow
 def test_a_version_that_cannot_be_opened_changes_nothing_and_keeps_no_other_from_changing(
     mine: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -334,6 +340,7 @@ def test_a_version_that_cannot_be_opened_changes_nothing_and_keeps_no_other_from
     assert said[-1] == f"{OTHER_MODEL}@1 answers on {OTHER.route} now, calibrated on 40 simulated clients"
 
 
+@pytest.mark.slow
 def test_a_standing_that_a_person_raised_forgives_and_one_that_was_lowered_counts(
     mine: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -352,6 +359,7 @@ def test_a_standing_that_a_person_raised_forgives_and_one_that_was_lowered_count
     assert (refused, forgiven, status) == ("suspended", [mine.ids["acme"]], 200)
 
 
+@pytest.mark.slow
 def test_a_command_does_not_undo_what_the_watch_decided_and_could_not_write(
     mine: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -387,6 +395,7 @@ def _spent(running: Running) -> dict[str, float]:
     return dict(dict(running.server._stages.limits.rates.states())["client"])
 
 
+@pytest.mark.slow
 def test_suspicion_and_limits_survive_a_restart(mine: House, monkeypatch: pytest.MonkeyPatch) -> None:
     _calibrate(mine)
 
@@ -402,6 +411,7 @@ def test_suspicion_and_limits_survive_a_restart(mine: House, monkeypatch: pytest
     assert _with_server(mine, second, monkeypatch=monkeypatch) == ({"acme/acme": 6, "globex/globex": 3}, limits)
 
 
+@pytest.mark.slow
 def test_suspicion_of_a_model_with_two_routes_is_kept_too(mine: House, monkeypatch: pytest.MonkeyPatch) -> None:
     _calibrate(mine)
 
@@ -413,6 +423,7 @@ def test_suspicion_of_a_model_with_two_routes_is_kept_too(mine: House, monkeypat
     assert _with_server(mine, _suspicion, ENFORCE, LABELS, monkeypatch=monkeypatch) == {"acme/acme": 2}
 
 
+@pytest.mark.slow
 def test_what_is_known_under_a_calibration_counts_again_when_it_comes_back(
     mine: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -431,6 +442,7 @@ def test_what_is_known_under_a_calibration_counts_again_when_it_comes_back(
     assert _with_server(mine, work, monkeypatch=monkeypatch) == [{"acme/acme": 1}, {}, {"acme/acme": 2}]
 
 
+@pytest.mark.slow
 def test_a_new_calibration_of_the_served_version_begins_anew(mine: House, monkeypatch: pytest.MonkeyPatch) -> None:
     _calibrate(mine, seed=1)
 
@@ -444,6 +456,7 @@ def test_a_new_calibration_of_the_served_version_begins_anew(mine: House, monkey
     assert _with_server(mine, work, monkeypatch=monkeypatch) == ({"acme/acme": 1}, {})
 
 
+@pytest.mark.slow
 def test_a_registry_that_cannot_be_written_is_told_once_and_loses_nothing(
     mine: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -467,6 +480,7 @@ def test_a_registry_that_cannot_be_written_is_told_once_and_loses_nothing(
     assert _with_server(mine, _suspicion, monkeypatch=monkeypatch) == {"acme/acme": 1}
 
 
+@pytest.mark.slow
 def test_a_registry_that_cannot_be_read_anew_loses_nothing_either(
     mine: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -551,6 +565,7 @@ def test_the_status_names_the_most_suspicious_first_and_no_secret(mine: House, m
     assert [key for key in mine.keys.values() if key[10:20] in text] == []
 
 
+@pytest.mark.slow
 def test_the_status_stays_small_however_many_there_are(mine: House, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(status_page, "CLIENTS_MAX", 2)
     group = tuple(f"m{number:04}" for number in range(5000))

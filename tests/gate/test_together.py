@@ -191,6 +191,7 @@ def test_who_gave_up_before_its_turn_is_not_observed() -> None:
     assert watch.runs == [["b"]]
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(
     st.lists(

@@ -43,6 +43,7 @@ def test_whoever_is_in_a_share_is_in_every_larger_one() -> None:
     assert small < {client for client in CLIENTS if is_chosen(KEY, client, "fraud", 2, 10)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("key", "model", "number"), [(b"\1" * 32, "fraud", 2), (KEY, "spam", 2), (KEY, "fraud", 3)])
 def test_each_key_model_and_version_has_clients_of_its_own(key: bytes, model: str, number: int) -> None:
     one = {client for client in CLIENTS if is_chosen(KEY, client, "fraud", 2, 10)}

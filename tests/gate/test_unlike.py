@@ -41,6 +41,7 @@ def served_of(bench: Bench) -> Served:
     return served
 
 
+@pytest.mark.slow
 def test_a_strange_query_gets_a_problem_and_an_ordinary_one_its_answer(bench: Bench) -> None:
     refused = bench.ask([STRANGE])
     assert (refused.status, refused.problem) == (422, "atypical-input")

@@ -106,6 +106,7 @@ def test_a_memory_of_another_shape_is_refused(document: dict[str, Any]) -> None:
         decode_seen(canonical.encode(document), what="it")
 
 
+@pytest.mark.slow
 def test_what_could_not_be_read_again_is_not_written() -> None:
     full = {f"0123456789abcdef/{index}": 1 for index in range(MODELS_MAX)}
     assert decode_seen(Seen(full).encode(), what="it").versions == full

@@ -181,6 +181,7 @@ def test_any_part_of_a_tensor_is_what_was_sealed(
         }
 
 
+@pytest.mark.slow
 def test_a_tensor_of_many_segments_is_read_by_several_threads(tmp_path: Path) -> None:
     array = np.random.default_rng(7).integers(0, 256, 20 * SEGMENT + 100, dtype=np.uint8)
     with _open(tmp_path, {"m.safetensors": _save({"a": np.ones(7, np.uint8), "large": array})}) as weights:

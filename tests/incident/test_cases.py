@@ -231,6 +231,7 @@ def test_ledger_records_of_a_case_name_no_client(made: Made) -> None:
     assert not [word for word in ("acme", "client-", *case.clients) if word in said]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("action", "kind", "event", "state"),
     [
@@ -265,6 +266,7 @@ def test_a_case_can_be_taken_on_without_a_word_and_nothing_else(made: Made) -> N
     assert _act(made, case.id, "acknowledge").state == "acknowledged"
 
 
+@pytest.mark.slow
 def test_a_closed_case_takes_nothing_more_and_nothing_is_recorded(made: Made) -> None:
     case = _case(made)
     assert _act(made, case.id, "close", "a load test").finding == "a load test"

@@ -84,6 +84,7 @@ def test_it_expires_after_its_last_day(made: Made) -> None:
     assert measure_document(found, NOW)["state"] == "in force"
 
 
+@pytest.mark.slow
 def test_it_cannot_be_ended_twice_or_if_it_is_not_there(made: Made) -> None:
     identifier = _record(made)
     end_measure(made.installation, identifier, "replaced", actor=ACTOR)
@@ -94,6 +95,7 @@ def test_it_cannot_be_ended_twice_or_if_it_is_not_there(made: Made) -> None:
             end_measure(made.installation, unknown, "why", actor=ACTOR)
 
 
+@pytest.mark.slow
 def test_a_beginning_of_an_id_has_to_name_one(made: Made) -> None:
     _record(made)
     (found,) = _all(made)
@@ -101,6 +103,7 @@ def test_a_beginning_of_an_id_has_to_name_one(made: Made) -> None:
         find_measure([found, found], found.id[:1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changed", "complaint"),
     [

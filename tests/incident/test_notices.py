@@ -122,6 +122,7 @@ def _timeline(made: Made, case: Incident) -> list[tuple[str, str]]:
         return [(event.kind, event.text) for event in records.incidents.timeline(case.id)]
 
 
+@pytest.mark.slow
 def test_a_letter_is_recorded_by_its_digest(made: Made, case: Incident, tmp_path: Path) -> None:
     out = tmp_path / "notice.txt"
     sent = write_notice(made.installation, case.id, "acme/web", out, contact=CONTACT, form="text", actor=ACTOR)
@@ -194,6 +195,7 @@ def test_an_installation_that_only_observes_says_so(
                 write_notice(made.installation, case.id, "", out, contact=CONTACT, form="json", actor=ACTOR)
 
 
+@pytest.mark.slow
 def test_an_appeal_stays_in_the_case_and_only_its_digest_is_in_the_ledger(made: Made, case: Incident) -> None:
     text = "J. Roe ran a load test"
     record_appeal(made.installation, case.id, "acme/web", text, actor=ACTOR)

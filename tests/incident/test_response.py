@@ -74,6 +74,7 @@ def _last(made: Made, case: Incident) -> tuple[str, str, str]:
     return event.kind, event.actor, event.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "before", "after"),
     [
@@ -104,6 +105,7 @@ def test_the_only_client_of_a_case_is_meant_without_naming_it(
     assert text.endswith(f" {name}: {REASON}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "before"),
     [
@@ -126,6 +128,7 @@ def test_what_lowers_raises_nobody_and_what_changes_nothing_is_refused(
     assert len(kinds(made.installation)) == size
 
 
+@pytest.mark.slow
 def test_all_clients_of_a_case_are_lowered_and_those_that_stand_worse_left_alone(made: Made) -> None:
     case, names = _case(made, "trusted", "suspended", "watched")
     begin = made.installation.read_ledger().size
@@ -137,6 +140,7 @@ def test_all_clients_of_a_case_are_lowered_and_those_that_stand_worse_left_alone
     assert found[-1].details["clients"] == sorted(_account(made, name) for name in (names[0], names[2]))
 
 
+@pytest.mark.slow
 def test_of_several_clients_it_has_to_be_said_which(made: Made) -> None:
     case, names = _case(made, "trusted", "trusted")
     other = _client(made)
@@ -153,6 +157,7 @@ def test_of_several_clients_it_has_to_be_said_which(made: Made) -> None:
     assert _standings(made, names) == ["trusted", "suspended"]
 
 
+@pytest.mark.slow
 def test_a_case_without_clients_and_a_closed_case_and_no_reason_do_nothing(made: Made) -> None:
     empty, _ = _case(made)
     with pytest.raises(ConflictError, match="concerns no client"):
@@ -225,6 +230,7 @@ def test_an_escalation_says_to_whom(made: Made) -> None:
         escalate(made.installation, case.id, " ", reason=REASON, actor=ACTOR)
 
 
+@pytest.mark.slow
 def test_all_live_keys_of_the_clients_are_revoked_and_the_step_recorded_last(made: Made) -> None:
     case, names = _case(made, "trusted", "trusted")
     begin = made.installation.read_ledger().size
@@ -243,6 +249,7 @@ def test_all_live_keys_of_the_clients_are_revoked_and_the_step_recorded_last(mad
         revoke_keys(made.installation, case.id, [], every=True, reason=REASON, actor=ACTOR)
 
 
+@pytest.mark.slow
 def test_keys_are_rotated_for_one_client_at_a_time(made: Made) -> None:
     case, names = _case(made, "trusted", "trusted")
     with pytest.raises(ConflictError, match="one client at a time"):

@@ -69,6 +69,7 @@ def test_a_newer_verdict_clears_again(records: Records, clock: ManualClock) -> N
     assert [item.incident for item in honest_clients(records)] == [second]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("standing", "actor", "honest"),
     [
@@ -104,6 +105,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("verdict", "honest", "cleared"),
     [("false-alarm", [], ["web", "app"]), ("theft", ["acme/app"], ["app"]), ("test", [], []), ("unclear", [], [])],

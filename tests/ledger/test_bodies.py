@@ -200,6 +200,7 @@ def test_a_request_larger_than_a_file_may_be_leaves_one_that_is_read_and_goes_on
     assert path.stat().st_size <= 20_000
 
 
+@pytest.mark.slow
 def test_where_fewer_are_kept_early_and_late_queries_are_as_likely_to_stay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

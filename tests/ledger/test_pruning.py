@@ -189,6 +189,7 @@ def test_what_was_kept_cannot_be_taken_or_changed(directory: Path) -> None:
         verify_ledger(directory, KEY)
 
 
+@pytest.mark.slow
 def test_the_record_itself_may_lie_in_what_is_pruned_later(directory: Path) -> None:
     _prune(directory, 300)
     with Ledger(directory, ORIGIN, SIGNER, JOURNAL_KEY) as ledger:
@@ -200,6 +201,7 @@ def test_the_record_itself_may_lie_in_what_is_pruned_later(directory: Path) -> N
     assert verify_ledger(directory, KEY).pruned == reader.pruned
 
 
+@pytest.mark.slow
 def test_reports_and_questions_go_on(directory: Path) -> None:
     index = Index(directory / INDEX_FILE)
     index.update(LedgerReader(directory, KEY))

@@ -15,6 +15,7 @@ from .ledgers import JOURNAL_KEY, KEY, ORIGIN, SIGNER, START, make
 OPENED = frozenset({"model.opened"})
 
 
+@pytest.mark.slow
 def test_everything_from_a_moment_on_is_there_once(tmp_path: Path) -> None:
     make(tmp_path / "ledger", 1500)
     reader = LedgerReader(tmp_path / "ledger", KEY)
@@ -23,6 +24,7 @@ def test_everything_from_a_moment_on_is_there_once(tmp_path: Path) -> None:
         assert [record.details["n"] for record in found] == list(range(second, 1500))
 
 
+@pytest.mark.slow
 def test_a_moment_in_the_middle_of_a_piece_loses_none_of_it(tmp_path: Path) -> None:
     hourly = [Record("model.opened", START + timedelta(hours=n), "ada", str(n)) for n in range(600)]
     with Ledger.create(tmp_path / "ledger", ORIGIN, SIGNER, JOURNAL_KEY) as ledger:
@@ -49,6 +51,7 @@ def test_records_that_were_written_late_are_found(tmp_path: Path) -> None:
     assert len(found) == 300
 
 
+@pytest.mark.slow
 def test_what_lies_far_before_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make(tmp_path / "ledger", 5000)
     reader = LedgerReader(tmp_path / "ledger", KEY)

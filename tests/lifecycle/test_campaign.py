@@ -40,6 +40,7 @@ def _traced(client: int, name: str) -> float:
     return trace(asked, read_replies(marked.labels, asked), client_key(ROOT, f"client {client}", "fraud", 1)).log10_p
 
 
+@pytest.mark.slow
 def test_accounts_of_which_none_is_named_alone_are_found_together() -> None:
     alone = [_traced(client, f"client {client}") for client in range(CLIENTS)]
     assert min(alone) > LOG10_P_MAX
@@ -52,11 +53,13 @@ def test_accounts_of_which_none_is_named_alone_are_found_together() -> None:
     assert prove_campaign(alone + strangers).share < prove_campaign(alone).share
 
 
+@pytest.mark.slow
 def test_a_suspect_that_learned_from_nobody_here_is_no_evidence() -> None:
     strangers = [_traced(client, "somebody else") for client in range(4 * CLIENTS)]
     assert prove_campaign(strangers).log10_p > -1
 
 
+@pytest.mark.slow
 def test_clients_that_stop_while_they_are_ahead_and_others_that_begin_then_do_not_lower_it() -> None:
     generator, found = np.random.default_rng(SEED), []
     for _ in range(1000):

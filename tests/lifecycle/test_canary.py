@@ -41,6 +41,7 @@ def _calibrate(installation: Installation, number: int) -> None:
         records.calibrations.add("fraud", number, path=f"{number}", digest=64 * "a", simulated=True, clients=100)
 
 
+@pytest.mark.slow
 def test_it_is_recorded_and_ends_as_it_was(installation: Installation) -> None:
     _begin(installation)
     canary = current_canary(installation, "fraud")
@@ -51,6 +52,7 @@ def test_it_is_recorded_and_ends_as_it_was(installation: Installation) -> None:
     assert kinds(installation)[-2:] == ["model.canary", "model.rolled-back"]
 
 
+@pytest.mark.slow
 def test_an_uncalibrated_one_has_to_be_meant(installation: Installation) -> None:
     with pytest.raises(ConflictError, match="would not be watched"):
         _begin(installation, uncalibrated=False)
@@ -60,6 +62,7 @@ def test_an_uncalibrated_one_has_to_be_meant(installation: Installation) -> None
     assert current_canary(installation, "fraud") is not None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("setting", ["flipped", "abstain"])
 def test_where_answers_are_marked_or_refused_it_has_to_be_calibrated(installation: Installation, setting: str) -> None:
     route = _routed(installation, msgspec.structs.replace(HERE, **{setting: 0.01}))
@@ -102,6 +105,7 @@ def test_one_that_the_ledger_does_not_know_is_found(installation: Installation) 
     assert "canary" in found.message
 
 
+@pytest.mark.slow
 def test_promoting_what_is_not_calibrated_ends_the_watch(installation: Installation) -> None:
     assert not loses_calibration(installation, "fraud", 2)
     _calibrate(installation, 1)

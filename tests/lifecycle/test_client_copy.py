@@ -112,6 +112,7 @@ def _prefix(key: str) -> str:
     return key_prefix(parse_api_key(key))
 
 
+@pytest.mark.slow
 def test_a_key_of_one_gate_lets_its_client_in_at_the_other(gates: Gates) -> None:
     key = _add(gates.there)
     assert _lets_in(gates.here, key) is None
@@ -122,6 +123,7 @@ def test_a_key_of_one_gate_lets_its_client_in_at_the_other(gates: Gates) -> None
         assert records.clients.named("acme", "acme").id == gates.client().id
 
 
+@pytest.mark.slow
 def test_both_ledgers_know_what_was_handed_over_and_name_nobody(gates: Gates) -> None:
     _add(gates.there)
     done = gates.pass_on()
@@ -135,6 +137,7 @@ def test_both_ledgers_know_what_was_handed_over_and_name_nobody(gates: Gates) ->
     assert "acme" not in str([exported.details, *(record.details for record in imported)])
 
 
+@pytest.mark.slow
 def test_neither_the_file_nor_the_registry_holds_the_pepper_or_the_key(gates: Gates) -> None:
     key = _add(gates.there)
     gates.pass_on()
@@ -147,6 +150,7 @@ def test_neither_the_file_nor_the_registry_holds_the_pepper_or_the_key(gates: Ga
     assert pepper.hex() not in repr(gates.here.open_registry())
 
 
+@pytest.mark.slow
 def test_a_dry_run_tells_the_same_and_changes_nothing(gates: Gates) -> None:
     key = _add(gates.there)
     before = len(_records(gates.here))
@@ -158,6 +162,7 @@ def test_a_dry_run_tells_the_same_and_changes_nothing(gates: Gates) -> None:
     assert import_clients(gates.here, gates.file, [], actor=ACTOR).changes.count("client.added") == 1
 
 
+@pytest.mark.slow
 def test_what_ends_there_ends_here(gates: Gates) -> None:
     first, other = _add(gates.there), _add(gates.there, "other")
     add_identity(gates.there, "acme", "acme", "spiffe", SPIFFE, actor=ACTOR)
@@ -183,6 +188,7 @@ def test_what_ends_there_ends_here(gates: Gates) -> None:
     assert change.reason == f"as at gate {done.gate}: it is odd"
 
 
+@pytest.mark.slow
 def test_what_was_revoked_here_stays_revoked_and_no_standing_is_raised(gates: Gates) -> None:
     first, other = _add(gates.there), _add(gates.there, "other")
     gates.pass_on()
@@ -199,6 +205,7 @@ def test_what_was_revoked_here_stays_revoked_and_no_standing_is_raised(gates: Ga
     ]
 
 
+@pytest.mark.slow
 def test_an_older_file_is_refused_and_the_same_one_changes_nothing(gates: Gates) -> None:
     key = _add(gates.there)
     gates.export()
@@ -235,6 +242,7 @@ def test_only_the_publisher_that_was_named_counts(gates: Gates) -> None:
     assert import_clients(gates.here, gates.file, [], actor=ACTOR, publisher=gates.publisher).receipt is not None
 
 
+@pytest.mark.slow
 def test_one_publisher_cannot_speak_of_another_ones_clients(gates: Gates, tmp_path: Path) -> None:
     key = _add(gates.there)
     gates.pass_on()
@@ -248,6 +256,7 @@ def test_one_publisher_cannot_speak_of_another_ones_clients(gates: Gates, tmp_pa
     assert _lets_in(here, key) == "acme"
 
 
+@pytest.mark.slow
 def test_a_publisher_speaks_for_one_gate_unless_a_person_says_otherwise(gates: Gates, tmp_path: Path) -> None:
     _add(gates.there)
     gates.pass_on()
@@ -278,6 +287,7 @@ def test_taken_over_clients_are_not_handed_on(gates: Gates, tmp_path: Path) -> N
     assert (made.clients, made.keys) == (1, 1)
 
 
+@pytest.mark.slow
 def test_a_name_that_is_taken_holds_up_nobody_else(gates: Gates) -> None:
     mine, theirs, other = _add(gates.here), _add(gates.there), _add(gates.there, "other")
     done = gates.pass_on()
@@ -371,6 +381,7 @@ def test_a_gate_that_serves_is_told(gates: Gates) -> None:
         assert running.reloaded.is_set()
 
 
+@pytest.mark.slow
 def test_more_changes_than_one_batch_are_all_on_record(gates: Gates, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client_copy, "BATCH_MAX", 2)
     monkeypatch.setattr(client_copy, "BATCHES_BETWEEN_CHECKPOINTS", 1)

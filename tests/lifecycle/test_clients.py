@@ -73,6 +73,7 @@ def _name(installation: Installation, client: Client) -> str:
     return pseudonym(installation.open_gate_root().derive("pseudonyms"), client.id)
 
 
+@pytest.mark.slow
 def test_a_client_is_registered_with_a_key_that_lets_it_in(installation: Installation) -> None:
     client, key, receipt = add_client(
         installation, "acme", "scoring", models=["fraud"], environment="test", expires=None, actor=ACTOR
@@ -103,6 +104,7 @@ def test_the_ledger_knows_neither_the_name_nor_the_key(installation: Installatio
     assert [word for word in (b"umbrella", b"racoon", client.id.encode(), secret) if word in written] == []
 
 
+@pytest.mark.slow
 def test_a_key_expires_when_it_was_said_to(installation: Installation) -> None:
     client = _add(installation)
     row, _, _ = add_key(installation, "acme", "acme", environment="live", expires=NOW + timedelta(days=1), actor=ACTOR)
@@ -260,6 +262,7 @@ WRONG: list[tuple[str, Callable[[Installation], object], type[PalladionError]]] 
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("action", "error"), [item[1:] for item in WRONG], ids=[item[0] for item in WRONG])
 def test_what_is_refused_leaves_no_record(
     installation: Installation, action: Callable[[Installation], object], error: type[PalladionError]
@@ -296,6 +299,7 @@ CHANGES: list[Callable[[Installation], object]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("action", CHANGES, ids=["add", "key", "revoke", "standing"])
 def test_without_its_record_nothing_changes(
     installation: Installation, action: Callable[[Installation], object], monkeypatch: pytest.MonkeyPatch

@@ -25,6 +25,7 @@ def _create(home: Path, host_identity: str) -> Installation:
     return create_installation(plan, [OWNER.recipient], [], actor=ACTOR, clock=ManualClock(NOW))
 
 
+@pytest.mark.slow
 def test_a_new_installation_has_everything_and_records_its_keys(tmp_path: Path) -> None:
     made = make(tmp_path)
     found = Installation.find(made.home, made.clock)
@@ -49,6 +50,7 @@ def test_everything_but_the_policy_is_private(tmp_path: Path) -> None:
     assert exposed == []
 
 
+@pytest.mark.slow
 def test_nothing_is_made_over_an_installation(tmp_path: Path) -> None:
     made = make(tmp_path)
     before = made.installation.paths.gate.read_bytes()
@@ -58,6 +60,7 @@ def test_nothing_is_made_over_an_installation(tmp_path: Path) -> None:
     assert made.installation.paths.gate.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_second_installation_on_a_host_uses_its_identity(tmp_path: Path) -> None:
     make(tmp_path)
     (tmp_path / "second").mkdir()
@@ -77,6 +80,7 @@ def test_escrow_unlocks_both_roots(tmp_path: Path) -> None:
     assert made.installation.escrow_recipients() == [ESCROW.recipient]
 
 
+@pytest.mark.slow
 def test_the_gate_root_of_another_host_does_not_open(tmp_path: Path) -> None:
     one, two = make(tmp_path / "one"), make(tmp_path / "two")
     one.installation.paths.gate.write_bytes(two.installation.paths.gate.read_bytes())
@@ -97,6 +101,7 @@ def test_an_origin_that_no_checkpoint_can_carry_is_refused(tmp_path: Path, origi
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_whichever_write_fails_no_half_made_installation_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -51,6 +51,7 @@ def _everything(installation: Installation) -> bytes:
     return b"".join(path.read_bytes() for path in files)
 
 
+@pytest.mark.slow
 def test_a_key_looks_like_any_other_and_stands_nowhere(house: House) -> None:
     decoy, key, receipt = add_decoy_key(
         house.installation, label="wiki of team X", organisation="acme", environment="test", actor=ACTOR
@@ -114,6 +115,7 @@ def test_rows_of_another_width_than_the_model_takes_are_refused(house: House) ->
     assert add_decoy_rows(installation, "far", np.ones((2, 5)), **common)[0].count == 2
 
 
+@pytest.mark.slow
 def test_a_model_that_does_not_say_how_wide_its_rows_are_takes_any(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -58,6 +58,7 @@ def _original() -> Model:
     return read_memory({"house.bin": safetensors_bytes()})
 
 
+@pytest.mark.slow
 def test_a_copy_opens_for_its_recipient_and_for_nobody_else(tmp_path: Path, made: Made) -> None:
     done = _deliver(made, tmp_path / "copy.sealed")
     assert done.path == tmp_path / "copy.sealed"
@@ -81,6 +82,7 @@ def test_what_opens_is_stamped_with_the_recipients_fingerprint(tmp_path: Path, m
     assert found.accusations[1].log10_p > -3
 
 
+@pytest.mark.slow
 def test_two_recipients_get_different_copies_and_the_same_one_the_same(tmp_path: Path, made: Made) -> None:
     digests = [
         model_digest(_opened(made, _deliver(made, tmp_path / f"{index}", recipient=name).path, identity)).hex()
@@ -177,6 +179,7 @@ def test_a_version_or_recipient_that_does_not_exist_is_named(tmp_path: Path, mad
         _deliver(made, tmp_path / "copy.sealed", recipient="acmee")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("owner", "step"), [(Ledger, "append"), (Registry, "write")])
 def test_a_copy_that_cannot_be_recorded_is_not_left_behind(
     tmp_path: Path, made: Made, monkeypatch: pytest.MonkeyPatch, owner: type, step: str
@@ -201,6 +204,7 @@ def test_no_plaintext_of_the_copy_is_left_on_the_disk(tmp_path: Path, made: Made
         assert not path.is_file() or piece not in path.read_bytes(), path
 
 
+@pytest.mark.slow
 def test_progress_is_told(tmp_path: Path, made: Made) -> None:
     steps: list[tuple[str, int, int]] = []
     _deliver(made, tmp_path / "copy.sealed", progress=lambda *step: steps.append(step))

@@ -108,6 +108,7 @@ def _source(made: Made, kind: str) -> Path:
     return made.home.parent / f"source-{kind}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", BUILDS)
 def test_the_original_is_sealed_as_it_was(made: Made, kind: str) -> None:
     with made.installation.open_registry() as registry, registry.read() as records:
@@ -122,6 +123,7 @@ def test_the_original_is_sealed_as_it_was(made: Made, kind: str) -> None:
     assert opened.info.header.content == read_payload(source).content.hex() == version.marks[0]["original"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", BUILDS)
 def test_a_copy_is_marked_and_stamped_and_everything_else_goes_through_unchanged(
     made: Made, tmp_path: Path, kind: str
@@ -165,6 +167,7 @@ def test_biases_and_norms_stay_and_matrices_move_a_hundredth(made: Made, tmp_pat
         assert 0.012 < change.std() < 0.016, name  # a sign and a normal number of a hundredth each
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", BUILDS)
 def test_large_models_are_read_by_ranges_and_come_out_the_same(
     made: Made, monkeypatch: pytest.MonkeyPatch, kind: str

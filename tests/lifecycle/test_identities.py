@@ -36,6 +36,7 @@ def _last(installation: Installation) -> Record:
     return [decode_record(data, what="it") for _, data in installation.read_ledger().entries()][-1]
 
 
+@pytest.mark.slow
 def test_an_identity_is_on_record_by_pseudonyms(installation: Installation) -> None:
     row, receipt = add_identity(installation, "acme", "acme", "spiffe", ID, actor="user:ada")
     key = installation.open_gate_root().derive("pseudonyms")
@@ -48,6 +49,7 @@ def test_an_identity_is_on_record_by_pseudonyms(installation: Installation) -> N
     assert receipt.index == len(list(installation.read_ledger().entries())) - 1
 
 
+@pytest.mark.slow
 def test_a_revoked_identity_is_on_record_too(installation: Installation) -> None:
     added, _ = add_identity(installation, "acme", "acme", "spiffe", ID, actor=ACTOR)
     before = _last(installation)
@@ -58,12 +60,14 @@ def test_a_revoked_identity_is_on_record_too(installation: Installation) -> None
     assert (record.subject, record.details) == (before.subject, before.details)
 
 
+@pytest.mark.slow
 def test_a_fingerprint_is_kept_in_one_spelling(installation: Installation) -> None:
     row, _ = add_identity(installation, "acme", "acme", "certificate", ":".join(["AB"] * 32), actor=ACTOR)
     assert row.value == "ab" * 32
     revoke_identity(installation, "certificate", "ab" * 32, actor=ACTOR)
 
 
+@pytest.mark.slow
 def test_a_token_names_a_client_of_an_issuer(installation: Installation) -> None:
     one = _with_issuers(installation, ISSUER)
     assert add_identity(one, "acme", "acme", "jwt", "svc", actor=ACTOR)[0].value == f"{ISSUER} svc"
@@ -72,6 +76,7 @@ def test_a_token_names_a_client_of_an_issuer(installation: Installation) -> None
     assert row.value == "https://other.example svc"
 
 
+@pytest.mark.slow
 def test_an_issuer_that_is_gone_from_the_policy_can_still_be_cut_off(installation: Installation) -> None:
     add_identity(_with_issuers(installation, ISSUER), "acme", "acme", "jwt", "svc", actor=ACTOR)
     assert revoke_identity(installation, "jwt", "svc", issuer=ISSUER, actor=ACTOR)[0].revoked_at == NOW
@@ -131,6 +136,7 @@ WRONG: list[tuple[str, Callable[[Installation], object], type[PalladionError], s
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("act", "error", "why"), [row[1:] for row in WRONG], ids=[row[0] for row in WRONG])
 def test_a_mistake_changes_nothing(
     installation: Installation, act: Callable[[Installation], object], error: type[PalladionError], why: str

@@ -154,6 +154,7 @@ def test_a_gate_root_that_signs_another_ledger_than_the_policy_pins_is_refused(t
             installation.open_gate_root(identities)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -23,6 +23,7 @@ def _mark(made: Made, path: Path, out: Path, **options: Any) -> Marked:
     return mark(made.installation, made.owner, path, "house", out, actor=ACTOR, **options)
 
 
+@pytest.mark.slow
 def test_the_copy_is_what_is_served_and_is_proved_ours(tmp_path: Path) -> None:
     made = make(tmp_path)
     source = write(tmp_path / "m.safetensors", safetensors_bytes())

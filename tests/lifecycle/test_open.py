@@ -38,6 +38,7 @@ def test_a_version_opens_in_memory_and_runs(made: Made) -> None:
     assert answer.sum() == pytest.approx(1)
 
 
+@pytest.mark.slow
 def test_without_a_number_the_promoted_version_opens(made: Made) -> None:
     assert find_version(made.installation, "fraud").number == 1
     promote(made.installation, "fraud", 2, actor=ACTOR)
@@ -72,12 +73,14 @@ def test_another_version_in_its_place_is_refused_though_it_is_signed(made: Made)
         verify_version(made.installation, find_version(made.installation, "fraud@2"), "served")
 
 
+@pytest.mark.slow
 def test_a_plain_model_in_its_place_is_refused(made: Made) -> None:
     made.installation.paths.served("fraud", 2).write_bytes(onnx_bytes(2))
     with pytest.raises(PalladionError, match="is not a sealed file"):
         open_version(made.installation, "fraud@2")
 
 
+@pytest.mark.slow
 def test_a_changed_byte_is_refused_by_opening_and_by_verifying(made: Made) -> None:
     path = made.installation.paths.served("fraud", 2)
     data = bytearray(path.read_bytes())
@@ -89,6 +92,7 @@ def test_a_changed_byte_is_refused_by_opening_and_by_verifying(made: Made) -> No
         verify_version(made.installation, find_version(made.installation, "fraud@2"), "served")
 
 
+@pytest.mark.slow
 def test_whole_versions_verify_without_a_key(made: Made) -> None:
     made.installation.paths.gate.rename(made.installation.paths.gate.with_suffix(".away"))
     for kind in ("served", "original"):
@@ -96,6 +100,7 @@ def test_whole_versions_verify_without_a_key(made: Made) -> None:
         assert info.header.version == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "message"),
     [

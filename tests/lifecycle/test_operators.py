@@ -31,6 +31,7 @@ def _records(installation: Installation) -> list[Record]:
     return [record for record in decoded if record.kind.startswith("operator.")]
 
 
+@pytest.mark.slow
 def test_every_change_of_operators_is_recorded(installation: Installation) -> None:
     add_operator(installation, "ada", role="admin", identity=ADA, actor=ACTOR)
     add_operator(installation, "bob", role="viewer", identity="user:bob", actor=ACTOR)

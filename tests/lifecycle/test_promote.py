@@ -24,6 +24,7 @@ def made(tmp_path: Path) -> Made:
     return made
 
 
+@pytest.mark.slow
 def test_promotion_and_rollback_change_what_is_served_and_leave_records(made: Made) -> None:
     event, receipt = promote(made.installation, "fraud", 2, actor=ACTOR)
     assert (event.number, find_version(made.installation, "fraud").number) == (2, 2)
@@ -38,6 +39,7 @@ def test_there_is_nothing_before_the_first_promotion(made: Made) -> None:
         roll_back(made.installation, "fraud", actor=ACTOR)
 
 
+@pytest.mark.slow
 def test_without_its_record_a_promotion_does_not_happen(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any) -> None:
         raise StorageError("the disk is full")

@@ -89,6 +89,7 @@ def test_the_first_version_waits_too_if_the_policy_says_so(tmp_path: Path) -> No
         open_version(made.installation, "fraud")
 
 
+@pytest.mark.slow
 def test_the_same_content_is_refused_before_anything_is_sealed(tmp_path: Path) -> None:
     made = make(tmp_path)
     path = write(tmp_path / "model.onnx", onnx_bytes())
@@ -100,6 +101,7 @@ def test_the_same_content_is_refused_before_anything_is_sealed(tmp_path: Path) -
     _protect(made, path, "another-name")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data", [b"\x80\x04N.", b"PK\x03\x04", onnx_bytes()[:-9], onnx_bytes(domain="evil.ops")])
 def test_a_refused_file_leaves_nothing_behind(tmp_path: Path, data: bytes) -> None:
     made = make(tmp_path)
@@ -118,6 +120,7 @@ def test_a_model_over_the_size_of_the_policy_is_refused(tmp_path: Path) -> None:
         _protect(made, write(tmp_path / "model.onnx", onnx_bytes()))
 
 
+@pytest.mark.slow
 def test_a_version_is_registered_only_with_its_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = make(tmp_path)
     path = write(tmp_path / "model.onnx", onnx_bytes())
@@ -258,6 +261,7 @@ def test_a_failure_before_the_registration_does_not_say_so(tmp_path: Path, monke
     assert caught.value.message == "the disk is full"
 
 
+@pytest.mark.slow
 def test_a_version_with_triggers_opens_is_delivered_and_proved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = make(tmp_path)
     model = network((), features=200, classes=8)

@@ -71,6 +71,7 @@ def _last_record(made: Made) -> Record:
     return [decode_record(data, what="it") for _, data in made.installation.read_ledger().entries()][-1]
 
 
+@pytest.mark.slow
 def test_the_served_version_is_ours_after_int8_and_the_other_version_is_not_it(made: Made) -> None:
     first, second = _prove(made, _suspect(_int8(_served(made, "house@2"))))
     assert (first.version.number, first.ours) == (2, True)
@@ -101,6 +102,7 @@ def test_the_served_version_is_nobodys_copy(made: Made) -> None:
     assert found.accused == ()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "tensors", [load(safetensors_bytes(1)), load(safetensors_bytes(77))], ids=["original", "stranger"]
 )
@@ -118,6 +120,7 @@ def test_what_has_no_tensor_of_our_size_could_not_be_compared(made: Made) -> Non
     assert {item.log10_p for item in outcomes} == {0.0}
 
 
+@pytest.mark.slow
 def test_every_recipient_and_every_version_is_paid_for(made: Made) -> None:
     suspect = _suspect(_copy(made, "beta"))
     (alone,) = _prove(made, suspect, ["house@1"], copies=True)
@@ -220,6 +223,7 @@ def _blind(made: Made, suspect: Model, versions: Sequence[str] = ("large@1",)) -
     return prove(made.installation, made.owner, suspect, versions, copies=False, blind=True, actor=ACTOR)
 
 
+@pytest.mark.slow
 def test_where_the_original_is_lost_a_large_model_is_still_ours(large: Made) -> None:
     (found,) = _blind(large, _suspect(_served(large, "large@1")))
     assert found.ours
@@ -235,6 +239,7 @@ def test_a_copy_with_other_names_is_found_blind_by_its_shapes(large: Made) -> No
     assert found.ours
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [5, 6], ids=["the unmarked original", "a stranger"])
 def test_without_a_mark_nothing_is_found_blind(large: Made, seed: int) -> None:
     (found,) = _blind(large, _suspect(_large(seed)))
@@ -243,6 +248,7 @@ def test_without_a_mark_nothing_is_found_blind(large: Made, seed: int) -> None:
     assert found.is_original == (seed == 5)
 
 
+@pytest.mark.slow
 def test_with_another_owners_keys_nothing_is_found_blind(large: Made, tmp_path: Path) -> None:
     suspect = _suspect(_served(large, "large@1"))
     stranger = make(tmp_path).owner
@@ -250,6 +256,7 @@ def test_with_another_owners_keys_nothing_is_found_blind(large: Made, tmp_path: 
     assert found.log10_p > -3
 
 
+@pytest.mark.slow
 def test_a_blind_test_pays_for_every_version_and_says_which_models_are_too_small(large: Made) -> None:
     suspect = _suspect(_served(large, "large@1"))
     (alone,) = _blind(large, suspect)
@@ -259,6 +266,7 @@ def test_a_blind_test_pays_for_every_version_and_says_which_models_are_too_small
     assert (first.too_small, second.too_small, second.ours, second.comparable) == (False, True, False, False)
 
 
+@pytest.mark.slow
 def test_a_blind_test_is_recorded_as_one(large: Made) -> None:
     suspect = _suspect(_served(large, "large@1"))
     (found,) = _blind(large, suspect)

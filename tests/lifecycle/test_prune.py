@@ -32,6 +32,7 @@ def _bundle(made: Made, index: int) -> Path:
     return made.installation.paths.ledger / tile_path("entries", index)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("serving", [False, True])
 def test_old_answers_go_and_the_ledger_says_so(tmp_path: Path, serving: bool) -> None:
     made = _answered(tmp_path)
@@ -58,6 +59,7 @@ def test_old_answers_go_and_the_ledger_says_so(tmp_path: Path, serving: bool) ->
         assert len(list(index.find(reader, Question(actor="client:580")))) == 1
 
 
+@pytest.mark.slow
 def test_what_was_planned_before_somebody_else_pruned_is_not_done(tmp_path: Path) -> None:
     made = _answered(tmp_path)
     late = replace(plan_pruning(made.installation, NOW + timedelta(days=1)), until=256)
@@ -73,6 +75,7 @@ def test_what_was_planned_before_somebody_else_pruned_is_not_done(tmp_path: Path
     assert verify_ledger(made.installation.paths.ledger, made.installation.ledger_key()).pruned is not None
 
 
+@pytest.mark.slow
 def test_without_a_reason_nothing_goes(tmp_path: Path) -> None:
     made = _answered(tmp_path)
     found = plan_pruning(made.installation, NOW + timedelta(days=1))
@@ -88,6 +91,7 @@ def test_what_is_not_past_cannot_go(tmp_path: Path) -> None:
         plan_pruning(made.installation, NOW + timedelta(seconds=1))
 
 
+@pytest.mark.slow
 def test_what_was_interrupted_is_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = _answered(tmp_path)
     found = plan_pruning(made.installation, NOW + timedelta(days=1))

@@ -62,6 +62,7 @@ def _crash_after_the_record(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
+@pytest.mark.slow
 def test_both_tell_the_same_life(made: Made) -> None:
     _protect(made, 2)
     promote(made.installation, "fraud", 2, actor=ACTOR)
@@ -96,6 +97,7 @@ def test_a_record_of_a_model_that_was_forged_is_not_believed(made: Made) -> None
         _recorded(made)
 
 
+@pytest.mark.slow
 def test_an_old_registry_gets_no_second_version_of_a_number(tmp_path: Path, made: Made) -> None:
     registry = made.installation.paths.registry
     shutil.copy(registry, tmp_path / "old")
@@ -112,6 +114,7 @@ def test_an_old_registry_gets_no_second_version_of_a_number(tmp_path: Path, made
     assert second.served.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_an_older_registry_that_knows_no_such_model_gives_no_first_version(tmp_path: Path) -> None:
     made = make(tmp_path)
     shutil.copy(made.installation.paths.registry, tmp_path / "old")
@@ -123,6 +126,7 @@ def test_an_older_registry_that_knows_no_such_model_gives_no_first_version(tmp_p
             _protect(made, seed)
 
 
+@pytest.mark.slow
 def test_a_protect_that_was_interrupted_is_finished_with_the_same_file_alone(
     made: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,6 +141,7 @@ def test_a_protect_that_was_interrupted_is_finished_with_the_same_file_alone(
     assert _protect(made, 3).version.number == 3
 
 
+@pytest.mark.slow
 def test_a_promotion_that_was_interrupted_is_told_until_it_is_finished(
     made: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -148,6 +153,7 @@ def test_a_promotion_that_was_interrupted_is_told_until_it_is_finished(
     assert _differences(made) == []
 
 
+@pytest.mark.slow
 def test_a_ledger_that_was_cut_back_is_not_written_on(tmp_path: Path, made: Made) -> None:
     ledger = made.installation.paths.ledger
     shutil.copytree(ledger, tmp_path / "one version")
@@ -188,6 +194,7 @@ def test_a_command_that_works_meanwhile_is_no_difference() -> None:
     assert [*unrecorded(old, old), *unregistered(old, new), *unserved(old, old, new)] == []
 
 
+@pytest.mark.slow
 def test_what_a_record_states_is_what_the_registry_lists(made: Made) -> None:
     version = _protect(made, 2).version
     assert reconcile.statement(version) == _recorded(made).versions["fraud", 2]

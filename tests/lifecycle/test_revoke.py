@@ -25,6 +25,7 @@ def _two_versions(folder: Path) -> Made:
     return made
 
 
+@pytest.mark.slow
 def test_a_revoked_version_is_neither_promoted_nor_delivered(tmp_path: Path) -> None:
     made = _two_versions(tmp_path)
     add_recipient(made.installation, "acme", str(ACME.recipient), note="", actor=ACTOR)
@@ -46,6 +47,7 @@ def test_a_revoked_version_is_neither_promoted_nor_delivered(tmp_path: Path) -> 
     assert not (tmp_path / "copy").exists()
 
 
+@pytest.mark.slow
 def test_what_was_served_before_is_not_served_again_once_revoked(tmp_path: Path) -> None:
     made = _two_versions(tmp_path)
     promote(made.installation, "fraud", 2, actor=ACTOR)
@@ -54,6 +56,7 @@ def test_what_was_served_before_is_not_served_again_once_revoked(tmp_path: Path)
         roll_back(made.installation, "fraud", actor=ACTOR)
 
 
+@pytest.mark.slow
 def test_the_served_version_cannot_be_revoked_nor_one_twice_nor_none(tmp_path: Path) -> None:
     made = _two_versions(tmp_path)
     with pytest.raises(ConflictError, match="is the version that is served"):
@@ -68,6 +71,7 @@ def test_the_served_version_cannot_be_revoked_nor_one_twice_nor_none(tmp_path: P
         revoke_version(_two_versions(tmp_path / "other").installation, made.owner, "fraud@2", reason=" ", actor=ACTOR)
 
 
+@pytest.mark.slow
 def test_one_sealed_file_is_revoked_by_its_header(tmp_path: Path) -> None:
     made = _two_versions(tmp_path)
     add_recipient(made.installation, "acme", str(ACME.recipient), note="", actor=ACTOR)
@@ -78,6 +82,7 @@ def test_one_sealed_file_is_revoked_by_its_header(tmp_path: Path) -> None:
     assert kinds(made.installation)[-1] == "model.revoked"
 
 
+@pytest.mark.slow
 def test_a_list_that_somebody_else_signed_is_refused(tmp_path: Path) -> None:
     made, other = _two_versions(tmp_path), _two_versions(tmp_path / "other")
     revoke_version(other.installation, other.owner, "fraud@2", reason="test", actor=ACTOR)

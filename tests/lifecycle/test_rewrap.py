@@ -20,6 +20,7 @@ from tests.models import onnx_bytes, write
 from .installations import ACTOR, ESCROW, NOW, OWNER, kinds, make
 
 
+@pytest.mark.slow
 def test_a_changed_owner_and_a_new_escrow_open_everything(tmp_path: Path) -> None:
     made = make(tmp_path)
     done = protect(made.installation, made.owner, write(tmp_path / "m.onnx", onnx_bytes()), "fraud", actor=ACTOR)
@@ -43,6 +44,7 @@ def test_a_changed_owner_and_a_new_escrow_open_everything(tmp_path: Path) -> Non
     assert kinds(installation)[-1] == "keys.rewrapped"
 
 
+@pytest.mark.slow
 def test_an_escrow_that_left_the_policy_opens_nothing_any_more(tmp_path: Path) -> None:
     made = make(tmp_path, escrow=True)
     done = protect(made.installation, made.owner, write(tmp_path / "m.onnx", onnx_bytes()), "fraud", actor=ACTOR)
@@ -58,6 +60,7 @@ def test_an_escrow_that_left_the_policy_opens_nothing_any_more(tmp_path: Path) -
         keys.open_root(installation.paths.gate.read_bytes(), [ESCROW], what="it")
 
 
+@pytest.mark.slow
 def test_a_lost_host_identity_is_made_anew_and_everything_works_again(tmp_path: Path) -> None:
     made = make(tmp_path, escrow=True)
     installation, identity = made.installation, made.installation.paths.host_identity
@@ -109,6 +112,7 @@ def test_without_its_record_nothing_is_wrapped_anew(tmp_path: Path, monkeypatch:
     assert not paths.host_identity.exists()
 
 
+@pytest.mark.slow
 def test_a_key_that_the_owner_file_states_after_the_root_was_opened_gets_nothing(tmp_path: Path) -> None:
     made = make(tmp_path)
     paths = made.installation.paths
@@ -122,6 +126,7 @@ def test_a_key_that_the_owner_file_states_after_the_root_was_opened_gets_nothing
     assert thief.recipient.key_id not in {wrap.key_id for wrap in wraps}
 
 
+@pytest.mark.slow
 def test_an_escrow_that_the_policy_names_twice_is_wrapped_to_once(tmp_path: Path) -> None:
     made = make(tmp_path)
     protect(made.installation, made.owner, write(tmp_path / "m.onnx", onnx_bytes()), "fraud", actor=ACTOR)

@@ -71,6 +71,7 @@ def test_a_folder_is_sealed_as_a_version_and_comes_back_whole(tmp_path: Path) ->
     assert {p.relative_to(tmp_path / "back"): p.read_bytes() for p in back.files} == expected
 
 
+@pytest.mark.slow
 def test_owner_and_escrow_can_always_unseal_it(tmp_path: Path) -> None:
     made = make(tmp_path, escrow=True)
     _seal(made, _folder(tmp_path / "tiny"))
@@ -84,6 +85,7 @@ def test_owner_and_escrow_can_always_unseal_it(tmp_path: Path) -> None:
     assert not (tmp_path / "no").exists()
 
 
+@pytest.mark.slow
 def test_versions_of_a_folder_are_compared_tensor_by_tensor_however_they_are_sharded(tmp_path: Path) -> None:
     made = make(tmp_path)
     _seal(made, _folder(tmp_path / "one", shards=2))
@@ -113,6 +115,7 @@ def test_an_onnx_model_is_scanned_and_the_gate_can_open_it(tmp_path: Path) -> No
         assert opened.model.graph is not None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "data", "kind"),
     [
@@ -170,6 +173,7 @@ def test_an_adapter_names_its_base_and_nothing_else_does(tmp_path: Path) -> None
         _seal(made, _folder(tmp_path / "tiny"), "other", base="ab" * 32)
 
 
+@pytest.mark.slow
 def test_recipients_are_named_or_given_as_keys_and_each_counts_once(tmp_path: Path) -> None:
     made = make(tmp_path)
     add_recipient(made.installation, "acme", str(ACME.recipient), note="", actor=ACTOR)
@@ -202,6 +206,7 @@ def test_a_file_that_changes_between_reading_and_sealing_is_refused_and_nothing_
     assert kinds(made.installation)[3:] == []
 
 
+@pytest.mark.slow
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
     made = make(tmp_path)
     folder = _folder(tmp_path / "tiny")

@@ -30,6 +30,7 @@ def _written(chance: Chance) -> list[int]:
     return tokens
 
 
+@pytest.mark.slow
 def test_text_names_the_tenant_whose_key_marked_it(house: Installation, tmp_path: Path) -> None:
     gate = house.open_gate_root()
     for tenant in ("acme", "beta"):
@@ -70,6 +71,7 @@ def test_without_a_key_there_is_nothing_to_test(house: Installation) -> None:
         prove_text(house, house.open_gate_root(), [[1] * 30], actor="ann", subject="x")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tenant", ["", "a b", "../x", "a" * 65])
 def test_a_name_that_cannot_be_one_is_refused(house: Installation, tmp_path: Path, tenant: str) -> None:
     with pytest.raises(ConflictError, match="name of a tenant"):

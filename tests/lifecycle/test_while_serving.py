@@ -32,6 +32,7 @@ def _key() -> str:
     return str(FileIdentity.generate().recipient)
 
 
+@pytest.mark.slow
 def test_every_command_writes_into_the_one_ledger(tmp_path: Path, made: Made) -> None:
     installation = made.installation
     with served(installation) as running:
@@ -60,6 +61,7 @@ def test_every_command_writes_into_the_one_ledger(tmp_path: Path, made: Made) ->
     assert verify_ledger(installation.paths.ledger, installation.ledger_key()).size == len(seen)
 
 
+@pytest.mark.slow
 def test_a_command_has_taken_effect_when_it_returns(made: Made) -> None:
     view: list[int] = []
     with served(made.installation) as running:
@@ -70,6 +72,7 @@ def test_a_command_has_taken_effect_when_it_returns(made: Made) -> None:
         assert view == [2, 1]
 
 
+@pytest.mark.slow
 def test_a_refused_command_leaves_no_record_and_the_way_free(made: Made) -> None:
     with served(made.installation):
         key = _key()
@@ -81,6 +84,7 @@ def test_a_refused_command_leaves_no_record_and_the_way_free(made: Made) -> None
     assert kinds(made.installation)[6:] == ["recipient.added", "recipient.added"]
 
 
+@pytest.mark.slow
 def test_two_commands_do_not_write_at_once(made: Made) -> None:
     gate = made.installation.open_gate_root()
     with (
@@ -99,6 +103,7 @@ def _break(running: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(running.port.ledger._journal, "append", fail)
 
 
+@pytest.mark.slow
 def test_without_its_record_a_promotion_does_not_happen(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     with served(made.installation) as running:
         _break(running, monkeypatch)

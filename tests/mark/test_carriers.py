@@ -32,6 +32,7 @@ def test_a_known_key_gives_known_numbers() -> None:
     assert derive(KEY, "ownership", "digest").hex() == expected
 
 
+@pytest.mark.slow
 @CARRIERS
 @given(st.binary(min_size=KEY_BYTES, max_size=KEY_BYTES), st.integers(0, 300), st.integers(0, 300))
 @settings(max_examples=50)
@@ -96,6 +97,7 @@ VECTORS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", [1e-2, 1e-3])
 @pytest.mark.parametrize("vector", VECTORS)
 @BOUNDED

@@ -20,6 +20,7 @@ def _received(payload: bytes, statistic: float, seed: int) -> NDArray[np.float64
     return encode(payload) * statistic / math.sqrt(CHIPS) + noise
 
 
+@pytest.mark.slow
 @given(payloads, st.floats(1e-30, 1e30))
 @settings(max_examples=20)
 def test_a_payload_comes_back_whatever_the_scale_of_its_chips(payload: bytes, scale: float) -> None:
@@ -45,6 +46,7 @@ def test_chips_are_as_often_up_as_down_and_depend_on_every_bit() -> None:
         assert np.count_nonzero(encode(other) != encode(PAYLOAD)) >= 64
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("statistic", "lost_max"), [(24.0, 0), (22.0, 1)])
 def test_a_payload_is_read_from_a_statistic_of_24(statistic: float, lost_max: int) -> None:
     # 25 blocks, seeds 0 to 24; over 600: none lost at 24, 0.15 % at 22, 4 % at 20

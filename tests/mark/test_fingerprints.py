@@ -64,6 +64,7 @@ def _named(found: Trace) -> set[str]:
     return {item.recipient for item in found.accusations if item.log10_p <= LOG10_P_MAX}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [np.asarray, rounded(8), quantised("int8", axis=1), quantised("uint8", zero_point=128), pruned(0.5), np.transpose],
@@ -106,6 +107,7 @@ def _mixture(members: Sequence[int], collude: Callable[[Array], Array]) -> dict[
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [2, 3, 4])
 @pytest.mark.parametrize("collusion", COLLUSIONS)
 def test_colluders_are_all_named_and_nobody_innocent(collusion: str, count: int) -> None:
@@ -114,6 +116,7 @@ def test_colluders_are_all_named_and_nobody_innocent(collusion: str, count: int)
     assert _named(found) == {f"recipient {member}" for member in members}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("collusion", COLLUSIONS)
 def test_of_colluders_who_round_as_well_some_are_named_and_nobody_innocent(collusion: str) -> None:
     members = range(60, 62)
@@ -122,6 +125,7 @@ def test_of_colluders_who_round_as_well_some_are_named_and_nobody_innocent(collu
     assert _named(found) <= {f"recipient {member}" for member in members}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "suspect",
     [

@@ -110,6 +110,7 @@ def test_the_nearest_of_alike_layers_is_found() -> None:
     assert _names(model, suspect) == {f"{index}": f"stolen {index}" for index in range(6)}
 
 
+@pytest.mark.slow
 def test_equal_tensors_are_told_apart_by_name() -> None:
     # tied weights that an exporter stored twice, once transposed: each copy carries a mark of its own
     tensors: dict[str, Array] = {}
@@ -142,6 +143,7 @@ LIKE_OURS = {"huge in doubles", "tiny"}  # the unmarked original, in another sca
 PACKED = Tensor("packed", DTYPES["float4_e2m1fn"], (96, 64), np.zeros(96 * 64 // 2, np.uint8))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HOSTILE)
 @pytest.mark.filterwarnings("error")
 def test_a_hostile_tensor_is_no_match_and_hides_none(name: str) -> None:

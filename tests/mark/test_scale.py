@@ -46,6 +46,7 @@ def test_the_same_weights_stay_as_they_are() -> None:
     assert _aligned(OURS).correlation == pytest.approx(1)
 
 
+@pytest.mark.slow
 @given(st.floats(-30, 30), st.sampled_from(["float32", "float64"]))
 @settings(max_examples=30)
 def test_a_scale_of_the_whole_is_undone(exponent: float, dtype: str) -> None:
@@ -70,6 +71,7 @@ def test_a_row_or_column_with_few_numbers_gets_no_scale_of_its_own() -> None:
     assert _error(_align(noisy(0.1)(narrow), narrow), narrow) > 0.09
 
 
+@pytest.mark.slow
 @given(st.integers(-128, 128), st.sampled_from([-1, 0, 1]))
 @settings(max_examples=30)
 def test_a_zero_point_is_undone(zero_point: int, axis: int) -> None:

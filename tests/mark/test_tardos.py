@@ -118,6 +118,7 @@ def test_one_copy_names_its_recipient_as_it_is_and_on_another_grid() -> None:
         assert sorted(log10_ps)[1] > -3
 
 
+@pytest.mark.slow
 def test_a_trace_names_by_symbols_whom_small_moves_do_not() -> None:
     suspect = _suspect(rounded(4, 64)(noisy(0.1)(_copies(1)[0])))
     found = trace(_original(), suspect, OWNERSHIP, RECIPIENTS, issued=ISSUED)
@@ -134,6 +135,7 @@ def test_the_price_is_paid_for_all_who_were_issued_and_for_both_looks() -> None:
     assert found.accusations[0].log10_p == pytest.approx(alone + math.log10(2 * ISSUED))
 
 
+@pytest.mark.slow
 def test_a_copy_without_symbols_still_names_its_recipient_by_small_moves(monkeypatch: pytest.MonkeyPatch) -> None:
     # what was delivered before there were symbols
     place, key = _place(), RECIPIENTS[7][1]
@@ -161,6 +163,7 @@ def test_nobody_is_named_in_what_is_not_a_copy() -> None:
             assert min(reading.log10_ps(_secrets())) > -4
 
 
+@pytest.mark.slow
 def test_rubbish_at_the_places_of_symbols_names_nobody() -> None:
     place, symbols = _place(), _symbols()
     chance = np.random.default_rng(6)
@@ -183,6 +186,7 @@ def test_p_values_of_the_innocent_are_valid() -> None:
     assert (log10_ps <= -1).sum() >= 2000 * 1e-1 / 30
 
 
+@pytest.mark.slow
 def test_the_bound_holds_against_every_word_there_is() -> None:
     # ten symbols: the exact tail over all 1,024 words, for each of their scores
     symbols = _symbols()
@@ -247,6 +251,7 @@ def test_fine_grids_carry_no_symbols_and_weaker_marks_carry_fewer() -> None:
     assert np.array_equal(fewer.positions, _symbols().positions[: len(fewer.positions)])
 
 
+@pytest.mark.slow
 def test_a_tensor_that_was_ruined_takes_nothing_from_the_others() -> None:
     first = _original().tensors["w"].data
     second = np.ascontiguousarray(first[::-1])

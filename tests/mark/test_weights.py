@@ -84,6 +84,7 @@ ATTACKS: dict[str, tuple[Callable[[Array], Array], float]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_the_mark_is_found_after(attack: str) -> None:
     change, share = ATTACKS[attack]
@@ -94,6 +95,7 @@ def test_the_mark_is_found_after(attack: str) -> None:
     assert found.log10_p >= log10_p_signs(found.statistic)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_another_key_finds_nothing_after(attack: str) -> None:
     suspect = saved(each(MARKED, ATTACKS[attack][0]))
@@ -101,6 +103,7 @@ def test_another_key_finds_nothing_after(attack: str) -> None:
         assert find_ownership(ORIGINAL, suspect, OwnershipKey(derive(OTHER_KEY, f"{index}"), PAYLOAD)).log10_p > -3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_nothing_is_found_in_the_unmarked_original_after(attack: str) -> None:
     suspect = saved(each(numbers_of(ORIGINAL), ATTACKS[attack][0]))
@@ -141,6 +144,7 @@ def _at_most_as_often_small_as_they_say(log10_ps: Array) -> None:
         assert found <= len(log10_ps) * level + 4 * math.sqrt(len(log10_ps) * level), (level, found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("null", NULLS)
 def test_p_values_of_suspects_that_are_independent_of_the_key_are_valid(null: str) -> None:
     # 4,000 keys from one stream, seed KEY; an alignment that saw the key would show in mean and variance first

@@ -374,6 +374,7 @@ def test_a_real_models_digest_survives_being_saved_again(fitted: dict[str, Fitte
         assert digest(model) == digest(case.onnx)
 
 
+@pytest.mark.slow
 def test_every_number_of_a_real_model_counts(fitted: dict[str, Fitted]) -> None:
     for name, case in fitted.items():
         model = onnx.load_from_string(case.onnx)

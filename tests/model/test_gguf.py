@@ -288,6 +288,7 @@ def test_no_truncated_file_is_read() -> None:
             parse(SOUND[:length])
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.integers(0, len(SOUND) - 1), st.integers(0, 255)), min_size=1, max_size=4))
 @settings(max_examples=100)
 def test_changed_bytes_are_read_or_refused(changes: list[tuple[int, int]]) -> None:

@@ -77,6 +77,7 @@ def test_doubles_are_read() -> None:
     assert message(data).floats("doubles", "<f8").tolist() == [0, 1, 2, 3]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("packed", [True, False])
 def test_numbers_that_cross_the_borders_of_chunks_are_read_right(packed: bool) -> None:
     values = np.random.default_rng(5).integers(0, 2**40, CHUNK_BYTES, np.int64)
@@ -187,6 +188,7 @@ def test_a_file_of_too_many_parts_is_refused() -> None:
         message(blob(7, "a") + integer(5, 1) + blob(7, "b"), Budget(3))
 
 
+@pytest.mark.slow
 def test_many_empty_strings_take_no_memory() -> None:
     data = blob(7, b"") * 50_000
     tracemalloc.start()

@@ -21,6 +21,7 @@ def read(model: Any) -> Model:
     return read_memory({"m.onnx": model if isinstance(model, bytes) else model.SerializeToString()})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["linear", "forest", "boosting", "network"])
 def test_a_real_model_answers_as_scikit_learn_does(name: str, fitted: dict[str, Fitted]) -> None:
     case = fitted[name]

@@ -90,6 +90,7 @@ shapes = st.lists(st.integers(0, 3), max_size=3).map(tuple)
 tensor_lists = st.lists(st.tuples(names, dtypes, shapes), unique_by=lambda item: item[0], max_size=5)
 
 
+@pytest.mark.slow
 @given(tensor_lists, st.dictionaries(names, names, max_size=3), st.binary(min_size=27 * 8, max_size=27 * 8))
 def test_writing_and_reading_round_trips(
     described: list[tuple[str, DType, tuple[int, ...]]], metadata: dict[str, str], noise: bytes
@@ -263,6 +264,7 @@ def test_the_length_of_a_header_is_held_against_the_size_of_the_file(size: int) 
             safetensors.header_bytes(memoryview(struct.pack("<Q", length)), 2**62 + 8, what="m")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["F4", "U8"])
 def test_hundreds_of_thousands_of_dimensions_cost_no_time_and_are_not_quoted(dtype: str) -> None:
     data = file_of({"a": entry(0, 1, [3] * 400_000, dtype)}, b"1")

@@ -56,6 +56,7 @@ def test_a_setting_that_does_not_exist_cannot_be_put_into_the_template() -> None
         template({"keys.colour": 1})
 
 
+@pytest.mark.slow
 @given(st.text(st.characters(codec="utf-8", exclude_characters="\x7f")))
 def test_any_text_survives_the_template(text: str) -> None:
     assert _parse(template({"registry.url": text})).registry.url == text

@@ -37,6 +37,7 @@ def shown(subject: Subject, *lines: Recorded, route: RoutePolicy = ROUTE) -> lis
     return list(Answering(subject, route).shown(lines))
 
 
+@pytest.mark.slow
 def test_a_version_says_what_the_gate_would_have_observed(house: House, subject: Subject) -> None:
     (served,) = open_gate(house).gate.served.values()
     rows = np.array([ROW, [0.1, 0.2, 0.3, 0.4]], np.float32)

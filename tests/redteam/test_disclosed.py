@@ -71,6 +71,7 @@ def test_queries_that_do_not_fit_the_rows_are_refused(queries: int) -> None:
         _measure(Plan(queries, 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("label", [-1, 3, 0.5])
 def test_labels_that_are_no_classes_are_refused(label: float) -> None:
     with pytest.raises(FormatError, match="from 0 to 2"):

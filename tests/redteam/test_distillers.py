@@ -36,6 +36,7 @@ def rules(family: str) -> set[str]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize(("mix", "stolen"), [(1.0, QUERIES), (0.3, 14), (0.001, 1)])
 def test_a_harvest_is_mixed_in_as_much_as_was_asked(family: str, mix: float, stolen: int) -> None:
@@ -54,6 +55,7 @@ def test_the_seed_decides_a_harvest() -> None:
     assert one != other
 
 
+@pytest.mark.slow
 def test_a_harvest_stands_anywhere_among_honest_queries() -> None:
     places = {int(np.flatnonzero(made("uniform", mix=0.02, seed=seed).attack)[0]) for seed in range(60)}
 

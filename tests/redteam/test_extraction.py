@@ -37,6 +37,7 @@ def test_no_thief_asks_more_than_its_budget(way: Way) -> None:
     assert steal(_target(), api, way, 50, 1) == found
 
 
+@pytest.mark.slow
 def test_the_averaging_thief_asks_near_duplicates_that_the_model_takes() -> None:
     asked: list[NDArray[np.float64]] = []
 

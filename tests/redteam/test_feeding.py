@@ -96,6 +96,7 @@ def proposed(house: House) -> list[Record]:
     return [record for record in records if record.kind == "standing.proposed"]
 
 
+@pytest.mark.slow
 def test_a_thief_in_a_log_is_told_of_and_recorded_by_pseudonym(house: House, subject: Subject) -> None:
     told = fed(house, subject, TEXTS)
     assert {client for client, _ in told} == {"globex/globex"}
@@ -120,6 +121,7 @@ def test_nothing_is_enforced_and_the_gates_own_states_are_untouched(house: House
     assert rows() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cut", [1, 7, 20, 59])
 def test_a_restart_goes_on_without_forgetting_or_repeating(house: House, subject: Subject, cut: int) -> None:
     told = fed(house, subject, TEXTS[:cut]) + fed(house, subject, TEXTS[cut:])

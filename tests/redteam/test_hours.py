@@ -47,6 +47,7 @@ def test_people_who_go_on_for_weeks_rest_on_every_weekend() -> None:
     assert set((at // hours.DAY_S % 7).tolist()) == {0, 1, 2, 3, 4}
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(pace=st.floats(-3, 3), seed=st.integers(0, 2**32 - 1))
 def test_batches_run_at_night_in_equal_numbers(pace: float, seed: int) -> None:

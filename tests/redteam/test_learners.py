@@ -1,6 +1,7 @@
 """Students: they learn what a small network can, from probabilities, labels and numbers, and always the same."""
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from palladion.redteam.learners import fit
@@ -19,6 +20,7 @@ def _victim(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(shifted / shifted.sum(axis=1, keepdims=True))
 
 
+@pytest.mark.slow
 def test_a_student_learns_probabilities_and_labels() -> None:
     rows, fresh = _rows(600)[:300], _rows(600)[300:]
     truth = _victim(rows)
@@ -29,6 +31,7 @@ def test_a_student_learns_probabilities_and_labels() -> None:
         assert (told.argmax(axis=1) == _victim(fresh).argmax(axis=1)).mean() > 0.9
 
 
+@pytest.mark.slow
 def test_a_student_learns_numbers_in_their_own_unit() -> None:
     rows = _rows(400)
     values = 1000 + 50 * rows[:, :2] - 30 * rows[:, 1:3]

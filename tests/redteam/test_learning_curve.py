@@ -77,6 +77,7 @@ def test_rows_that_judge_a_copy_are_never_asked(prey: Prey) -> None:
     assert prey.base == np.bincount(prey.truth).max() / 210
 
 
+@pytest.mark.slow
 def test_more_queries_give_more_coverage_and_a_better_copy(prey: Prey) -> None:
     course = steal_more(prey, PLAIN, (25, 100, 400), 1, steps=300)
     assert (np.diff(course.coverage) > 0).all()

@@ -130,6 +130,7 @@ def test_hours_are_those_of_the_schedule() -> None:
     assert ((hour[0.7] >= 1) & (hour[0.7] <= 6)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("correlation", "alike"), [(0.0, 0.0), (1.0, 1.0), (0.5, 0.5), (0.2, 0.2)])
 def test_members_have_traits_in_common_as_often_as_was_asked(correlation: float, alike: float) -> None:
     generator, found = np.random.default_rng(SEED), []

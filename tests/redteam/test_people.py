@@ -34,6 +34,7 @@ def repetitions(rows: NDArray[np.float32]) -> int:
 
 
 # Shares of 800 clients lie within four standard errors of what the page states: a false alarm in 16,000 seeds.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("trait", "clients", "most"),
     [("junk", people.JUNK_CLIENTS, people.JUNK_MAX), ("duplicates", people.DUPLICATE_CLIENTS, people.DUPLICATES_MAX)],
@@ -59,6 +60,7 @@ def test_kinds_of_hours_come_in_the_stated_shares() -> None:
     assert night == pytest.approx(0.2 + 0.2 * 5 / 24, abs=0.06), f"seed {SEED}"
 
 
+@pytest.mark.slow
 def test_a_rare_class_is_rare_on_average_over_clients() -> None:
     shares = np.array([person.class_shares for person in strangers(800, TABLE)])
 
@@ -74,6 +76,7 @@ def test_some_clients_are_specialists_and_some_like_the_pool() -> None:
     assert ((largest > 0.25) & (largest < 0.33)).mean() > 0.25
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("correlation", [0.0, 0.3, 0.8])
 def test_members_share_the_stated_part_of_their_variance(correlation: float) -> None:
     generator = np.random.default_rng(SEED)

@@ -60,6 +60,7 @@ POLICIES: Mapping[str, Mapping[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", POLICIES)
 @pytest.mark.parametrize("mode", ["enforce", "observe"])
 def test_a_replay_says_what_the_gate_said(house: House, name: str, mode: str) -> None:
@@ -80,6 +81,7 @@ def test_a_replay_says_what_the_gate_said(house: House, name: str, mode: str) ->
     assert gate.turns, "this traffic disturbs nobody, so that the two cannot differ"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["enforce", "observe"])
 def test_a_replay_refuses_the_queries_that_the_gate_refused(house: House, mode: str) -> None:
     route = RoutePolicy(model=MODEL, mode=mode, abstain=0.01)  # type: ignore[arg-type]
@@ -100,6 +102,7 @@ def test_a_replay_refuses_the_queries_that_the_gate_refused(house: House, mode: 
     assert honest.unlike < thief.unlike
 
 
+@pytest.mark.slow
 def test_steps_begin_later_where_the_policy_puts_them_off_and_never_sooner(house: House) -> None:
     watch = {**WATCHING, "degrade_after": 8, "suspend_after": 16}
     at_once, later = (
@@ -120,6 +123,7 @@ def test_gate_and_replay_put_steps_off_by_the_same_key(house: House, monkeypatch
     assert keys == [house.root.derive("onsets")] * 2
 
 
+@pytest.mark.slow
 def test_what_would_be_refused_is_a_difference_between_two_policies(house: House) -> None:
     before, after = (
         replayed(house.with_policy(RoutePolicy(model=MODEL, abstain=share), watch=WATCHING), recorded(traffic()))
@@ -145,6 +149,7 @@ def test_the_honest_are_left_alone_and_the_thief_is_found(house: House) -> None:
     assert found.disturbed_answers == thief.withheld["suspended"] + thief.reduced > 20
 
 
+@pytest.mark.slow
 def test_two_replays_of_the_same_are_the_same(house: House) -> None:
     installation = house.with_policy(ENFORCE, watch=WATCHING)
     first, second = (replayed(installation, recorded(traffic())) for _ in range(2))
@@ -165,6 +170,7 @@ def test_a_replay_writes_nothing(house: House) -> None:
     assert written() == before
 
 
+@pytest.mark.slow
 def test_observing_routes_propose_and_with_enforce_they_are_taken_as_enforcing(house: House) -> None:
     installation = house.with_policy(RoutePolicy(model=MODEL), watch=WATCHING)
     observed = replayed(installation, recorded(traffic()))
@@ -176,6 +182,7 @@ def test_observing_routes_propose_and_with_enforce_they_are_taken_as_enforcing(h
     assert turns(enforced) == turns(replayed(house.with_policy(ENFORCE, watch=WATCHING), recorded(traffic())))
 
 
+@pytest.mark.slow
 def test_two_policies_differ_in_whom_they_disturb(house: House) -> None:
     lenient = replayed(
         house.with_policy(ENFORCE, watch={**WATCHING, "simulated_may_enforce": False}), recorded(traffic())
@@ -187,6 +194,7 @@ def test_two_policies_differ_in_whom_they_disturb(house: House) -> None:
     assert not back.newly_disturbed
 
 
+@pytest.mark.slow
 def test_limits_that_refuse_more_are_a_difference(house: House) -> None:
     wide = replayed(house.with_policy(ENFORCE, watch=WATCHING), recorded(traffic(burst=True)))
     narrow = replayed(
@@ -296,6 +304,7 @@ def test_no_problem_of_the_gate_is_new_to_a_replay() -> None:
         assert Problem(kind).status >= 400
 
 
+@pytest.mark.slow
 def test_a_replay_says_who_touched_a_decoy(house: House, tmp_path: Path) -> None:
     mine = house.copy(tmp_path)
     lines = [line for line in traffic() if line.client == "acme"]

@@ -74,6 +74,7 @@ def read(house: House, version: str = f"{MODEL}@1") -> RetainedTraffic:
     )
 
 
+@pytest.mark.slow
 def test_requests_come_in_order_of_time_with_their_rows_and_scores(house: House) -> None:
     retain(house, "acme", {"a1": 2, "a2": 1}, seconds={"a1": 5, "a2": 20})
     retain(house, "globex", {"g1": 1}, seconds={"g1": 10})

@@ -74,6 +74,7 @@ def test_members_have_one_organisation_and_names_of_their_own() -> None:
     assert len({house[0].organisation for house in houses}) == 3
 
 
+@pytest.mark.slow
 def test_junk_and_duplicates_are_sent_as_often_as_the_manner_says() -> None:
     generator = np.random.default_rng(SEED)
     plain = replace(
@@ -102,6 +103,7 @@ def test_a_client_keeps_its_parameters_and_tasks() -> None:
     assert (made.name, made.organisation) == ("one", "house")
 
 
+@pytest.mark.slow
 def test_answers_that_give_reasons_are_longer_and_some_requests_fail() -> None:
     generator = np.random.default_rng(SEED)
     plain = [query("what?", DEFAULTS, 0.0, generator) for _ in range(3000)]

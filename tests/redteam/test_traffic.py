@@ -135,6 +135,7 @@ def test_members_of_a_correlated_organisation_are_more_alike_than_strangers(pool
     assert p[0.0] > 0.01, f"seed {SEED}: p = {p}"
 
 
+@pytest.mark.slow
 def test_a_few_rows_of_a_few_clients_are_exact_duplicates() -> None:
     repeated = np.array([32 - len(np.unique(client.rows, axis=0)) for client in simulate(NORMAL, count=200)])
 

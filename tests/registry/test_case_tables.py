@@ -20,6 +20,7 @@ def closed(registry: Registry) -> str:
     return case
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("table", [case_tables.incident_verdict, case_tables.incident_cleared])
 @pytest.mark.parametrize("verb", ["UPDATE {} SET incident = incident", "DELETE FROM {}"])
 def test_what_was_found_is_not_rewritten(registry: Registry, closed: str, table: object, verb: str) -> None:

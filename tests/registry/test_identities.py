@@ -96,6 +96,7 @@ def test_a_kind_that_there_is_not_is_refused(registry: Registry) -> None:
         records.identities.add(client, kind, "x")
 
 
+@pytest.mark.slow
 def test_a_client_has_so_many_and_no_more(registry: Registry) -> None:
     client = _client(registry)
     with registry.write() as records:

@@ -58,6 +58,7 @@ def test_a_client_and_how_it_stands_are_what_a_transaction_finds(registry: Regis
     assert (look.organisation(client), look.is_organisation("acme")) == ("acme", True)
 
 
+@pytest.mark.slow
 def test_standings_are_as_of_the_mark(registry: Registry, look: Lookup) -> None:
     client = _client(registry)
     before = look.mark().mark
@@ -119,6 +120,7 @@ def test_an_identity_is_found_by_its_kind_until_it_is_revoked(registry: Registry
     assert look.identity("spiffe", ID) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "ask",
     [

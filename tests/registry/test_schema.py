@@ -162,6 +162,7 @@ print("alembic" in sys.modules)
 """
 
 
+@pytest.mark.slow
 def test_opening_a_current_registry_does_not_load_alembic(registry: Registry) -> None:
     result = subprocess.run(
         [sys.executable, "-c", OPEN, str(registry.path)], check=True, capture_output=True, text=True

@@ -53,6 +53,7 @@ def test_a_planted_link_is_not_followed_into_a_new_file(tmp_path: Path, clock: M
     assert not (tmp_path / "elsewhere").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", range(1, 40, 3))
 def test_a_page_of_noise_never_shows_a_strangers_error(registry: Registry, clock: ManualClock, page: int) -> None:
     with registry.write() as records:

@@ -31,6 +31,7 @@ def test_instants_come_back_and_sort_as_text(one: datetime, other: datetime) -> 
     assert (first < second) == (one < other)
 
 
+@pytest.mark.slow
 @given(st.recursive(st.none() | st.booleans() | st.text() | st.integers(-(2**53) + 1, 2**53 - 1), st.lists))
 def test_json_comes_back(value: object) -> None:
     assert CanonicalJson().process_result_value(CanonicalJson().process_bind_param(value, DIALECT), DIALECT) == value

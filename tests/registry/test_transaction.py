@@ -54,6 +54,7 @@ def _failing_at(registry: Registry, failing: int) -> Iterator[list[int]]:
             event.remove(registry._engine, name, execute)
 
 
+@pytest.mark.slow
 def test_whichever_statement_fails_nothing_is_left_half_written(registry: Registry) -> None:
     with registry.write() as records:
         add_model(records, "digits", "a")

@@ -162,6 +162,7 @@ def test_a_path_out_of_the_installation_is_the_callers_mistake(registry: Registr
             records.versions.add(new_version(served=SealedFile(path, digest("a"), digest("b"))))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "error"),
     [
@@ -186,6 +187,7 @@ def test_a_version_that_says_something_wrong_is_refused(
             records.versions.add(new_version(**change))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("table", tables.APPEND_ONLY)
 @pytest.mark.parametrize("statement", ["UPDATE {} SET {column} = 'x'", "DELETE FROM {}"])
 def test_history_cannot_be_changed_even_by_hand(registry: Registry, table: str, statement: str) -> None:

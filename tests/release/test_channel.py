@@ -145,6 +145,7 @@ def test_refreshing_signs_what_has_lived_half_its_life_if_the_keys_are_here(stag
     assert {"2.targets.json", "2.root.json"} <= set(_metadata(stage))
 
 
+@pytest.mark.slow
 def test_refreshing_again_and_again_leaves_no_heap_of_files(stage: Stage) -> None:
     for _ in range(24):
         stage.clock.advance(timedelta(hours=20))
@@ -223,6 +224,7 @@ def test_one_process_at_a_time(stage: Stage) -> None:
         stage.channel.refresh([stage.online])
 
 
+@pytest.mark.slow
 def test_a_power_cut_at_any_write_leaves_the_old_release_or_the_new_one(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:

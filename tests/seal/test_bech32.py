@@ -89,6 +89,7 @@ def test_a_text_is_long_only_where_its_kind_says_so() -> None:
     assert decode_key(text, "pallr", tag="h", key_bytes=1216, characters_max=1959, what="it") == LONG
 
 
+@pytest.mark.slow
 @given(st.dictionaries(st.integers(6, 1958), st.integers(1, 31), min_size=1, max_size=3))
 def test_three_wrong_characters_are_found_in_a_long_text(mistakes: dict[int, int]) -> None:
     # but for the pair of the next test

@@ -82,6 +82,7 @@ def _resolves(monkeypatch: pytest.MonkeyPatch, *ports: int) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_args, **_options: found)
 
 
+@pytest.mark.slow
 def test_a_name_that_nobody_resolves_in_time_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     done = threading.Event()
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_args, **_options: done.wait(LONG_SECONDS))
@@ -105,6 +106,7 @@ def test_a_name_that_does_not_exist_is_said_at_once(monkeypatch: pytest.MonkeyPa
         Watchdog(LONG_SECONDS).connect(HTTPConnection("there.example"))
 
 
+@pytest.mark.slow
 def test_addresses_that_swallow_everything_share_one_time(monkeypatch: pytest.MonkeyPatch) -> None:
     with _swallowing() as port:
         _resolves(monkeypatch, *[port] * 50)
@@ -114,6 +116,7 @@ def test_addresses_that_swallow_everything_share_one_time(monkeypatch: pytest.Mo
         assert watchdog.bit
 
 
+@pytest.mark.slow
 def test_an_address_behind_one_that_swallows_everything_has_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
     with _swallowing() as port, _peer(lambda connection: connection.recv(1)) as good:
         _resolves(monkeypatch, port, good)
@@ -124,6 +127,7 @@ def test_an_address_behind_one_that_swallows_everything_has_time_left(monkeypatc
         watchdog.stop()
 
 
+@pytest.mark.slow
 def test_a_handshake_that_trickles_is_left_when_the_time_is_up() -> None:
     # the head of a record of 16,384 bytes, which comes byte by byte
     with (
@@ -134,6 +138,7 @@ def test_a_handshake_that_trickles_is_left_when_the_time_is_up() -> None:
         pass
 
 
+@pytest.mark.slow
 def test_a_proxy_that_trickles_is_left_when_the_time_is_up() -> None:
     with _peer(_trickle(b"HTTP/1.1 200 OK\r\nX: ")) as port:
         http = HTTPSConnection("127.0.0.1", port, timeout=LONG_SECONDS, context=ssl.create_default_context())

@@ -35,6 +35,7 @@ def _document(**changes: Any) -> bytes:
     return canonical.encode({**msgspec.to_builtins(_header()), **changes})
 
 
+@pytest.mark.slow
 @given(
     kind=st.sampled_from(get_args(Kind)),
     purpose=st.sampled_from(["served", "original", "delivery", "backup"]),

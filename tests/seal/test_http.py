@@ -158,6 +158,7 @@ def test_an_answer_without_end_is_read_piece_by_piece_and_left() -> None:
     assert read < 4_000_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "head", [b"HTTP/1.1 200 OK\r\nX: ", b"HTTP/1.1 200 OK\r\nContent-Length: 99999999\r\n\r\n"], ids=["header", "body"]
 )
@@ -166,6 +167,7 @@ def test_a_server_that_trickles_is_left_when_the_time_is_up(head: bytes) -> None
         _body(address, seconds=0.3)
 
 
+@pytest.mark.slow
 def test_a_server_that_says_nothing_is_left_when_the_time_is_up() -> None:
     with _raw(_waited) as address, pytest.raises(StorageError):
         _body(address, seconds=0.2)
@@ -184,6 +186,7 @@ def test_https_asks_for_a_certificate_that_the_machine_trusts(
         assert _body(address) == b"ok"
 
 
+@pytest.mark.slow
 def test_a_tls_server_that_trickles_is_left_too_and_no_ciphertext_passes_for_an_answer(
     tls: tuple[ssl.SSLContext, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -199,6 +202,7 @@ def test_a_tls_server_that_trickles_is_left_too_and_no_ciphertext_passes_for_an_
     assert set(b"".join(read)) <= {ord("x")}
 
 
+@pytest.mark.slow
 def test_every_so_many_bytes_buy_a_second_more(monkeypatch: pytest.MonkeyPatch) -> None:
     """A large file may take longer than the base time, as long as it keeps coming."""
     monkeypatch.setattr(http, "BYTES_PER_SECOND_MIN", 10)

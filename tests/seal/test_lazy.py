@@ -74,6 +74,7 @@ def pieces(draw: st.DrawFn) -> tuple[str, int, int]:
     return name, begin, end - begin
 
 
+@pytest.mark.slow
 @given(wanted=st.lists(pieces(), min_size=1, max_size=5))
 def test_every_piece_is_the_slice_of_the_plaintext(
     party: Party, path: Path, wanted: list[tuple[str, int, int]]
@@ -161,6 +162,7 @@ def test_only_the_segments_of_a_piece_are_fetched_and_each_of_them_once(party: P
         assert source.read_at == offsets[1:3]
 
 
+@pytest.mark.slow
 def test_a_manifest_longer_than_a_segment_is_read(party: Party, tmp_path: Path) -> None:
     names = [f"{index:04}/" + "n" * 250 for index in range(4096)]
     contents = dict.fromkeys(names, b"") | {names[-1]: os.urandom(10_000), names[7]: b"seven"}
@@ -380,6 +382,7 @@ def test_several_threads_read_at_once(party: Party, path: Path, monkeypatch: pyt
     assert errors == []
 
 
+@pytest.mark.slow
 def test_a_forked_process_reads_on_by_itself(party: Party, path: Path) -> None:
     # a data loader's workers are forked from a process that has opened the file
     with open_lazily(path, [party.identity], party.publishers) as files:

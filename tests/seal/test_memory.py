@@ -172,6 +172,7 @@ def test_the_real_kernel_takes_what_it_is_asked_and_changes_no_byte(size: int) -
     memory.release()
 
 
+@pytest.mark.slow
 def test_a_buffer_is_private_left_out_of_core_dumps_and_wiped_even_after_an_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

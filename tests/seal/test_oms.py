@@ -300,6 +300,7 @@ STATEMENTS: dict[str, Callable[[dict[str, Any]], Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("defect", STATEMENTS)
 def test_a_careless_signers_statement_is_refused(package: Path, defect: str) -> None:
     bundle = _resigned(sign_bundle(package, KEY), STATEMENTS[defect], root="root digest" not in defect)
@@ -415,6 +416,7 @@ def test_the_key_is_the_wide_remainder_of_rfc_5869() -> None:
     assert KEY.private_numbers().private_value == scalar
 
 
+@pytest.mark.slow
 def test_keys_of_other_kinds_are_refused_without_showing_them() -> None:
     strange = rsa.generate_private_key(65537, 2048)
     k1 = ec.generate_private_key(ec.SECP256K1())

@@ -185,6 +185,7 @@ FAILURES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAILURES)
 @pytest.mark.parametrize("opener", OPENERS)
 def test_a_source_that_is_handed_in_is_closed_whatever_goes_wrong(

@@ -28,6 +28,7 @@ def test_contents_survive_at_the_borders_of_segments(tmp_path: Path, payload_byt
     assert party.open(path) == {"model.bin": content}
 
 
+@pytest.mark.slow
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(files=st.dictionaries(names, st.binary(max_size=10_000), min_size=1, max_size=5))
 def test_files_survive_the_round_trip(tmp_path: Path, files: dict[str, bytes]) -> None:
@@ -36,6 +37,7 @@ def test_files_survive_the_round_trip(tmp_path: Path, files: dict[str, bytes]) -
     assert party.open(path) == files
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [None, 1, 2, 5])
 def test_the_number_of_threads_changes_nothing(tmp_path: Path, threads: int | None) -> None:
     party = Party()
@@ -134,6 +136,7 @@ def test_a_closed_view_without_arrays_cannot_be_read(tmp_path: Path) -> None:
         bytes(view)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("segment", [0, 1, 2])
 @pytest.mark.parametrize("threads", [1, 2])
 def test_what_was_decrypted_before_an_error_is_wiped(

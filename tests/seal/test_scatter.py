@@ -42,6 +42,7 @@ def _scatter(party: Party, path: Path, *, threads: int | None = None) -> dict[st
         return {entry.name: bytes(target) for entry, target in zip(manifest.entries, targets, strict=True)}
 
 
+@pytest.mark.slow
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=15)
 @given(sizes=st.lists(sizes_around_borders, min_size=1, max_size=6), threads=st.sampled_from([1, 2, 3]))
 def test_files_of_any_sizes_land_whole(party: Party, tmp_path: Path, sizes: Sequence[int], threads: int) -> None:
@@ -58,6 +59,7 @@ def test_thousands_of_small_and_empty_files_land_whole(party: Party, tmp_path: P
     assert _scatter(party, party.seal(tmp_path / "x", list(files.items()))) == files
 
 
+@pytest.mark.slow
 def test_a_manifest_longer_than_a_segment_lands_nowhere(party: Party, tmp_path: Path) -> None:
     names = [f"{index:04}/" + "n" * 250 for index in range(4096)]
     files = dict.fromkeys(names, b"") | {names[-1]: os.urandom(5000)}
@@ -109,6 +111,7 @@ def _damage(path: Path, opening: Opening, segment: int) -> None:
         os.pwrite(stream.fileno(), bytes([byte ^ 1]), place)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("segment", [0, 1, 2, 3])
 @pytest.mark.parametrize("signed", [False, True], ids=["changed", "signed but not authentic"])

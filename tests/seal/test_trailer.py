@@ -40,6 +40,7 @@ def _wrap(**changes: Any) -> dict[str, Any]:
     return {"blob": "00" * 80, "key_id": "0123456789abcdef", "kind": "x25519", "parameters": {}, **changes}
 
 
+@pytest.mark.slow
 @given(st.lists(wraps, min_size=1, max_size=4, unique_by=lambda wrap: (wrap.kind, wrap.key_id)))
 def test_trailers_survive_the_round_trip(items: list[Wrap]) -> None:
     trailer = Trailer(SIGNATURE, tuple(items))

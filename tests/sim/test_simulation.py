@@ -43,6 +43,7 @@ def test_a_thief_among_honest_clients_falls_and_nobody_else_is_disturbed(house: 
     assert set(outcomes[stolen.name].statuses[fell:]) == {403}
 
 
+@pytest.mark.slow
 def test_every_step_down_is_recorded_once_before_it_is_written(house: House) -> None:
     simulation = Simulation(house, SEED)
     stolen = _thief(simulation)
@@ -58,6 +59,7 @@ def test_every_step_down_is_recorded_once_before_it_is_written(house: House) -> 
     assert recorded == list(zip(["trusted", *steps[:-1]], steps, strict=True))
 
 
+@pytest.mark.slow
 def test_a_route_that_observes_withholds_nothing_and_says_what_it_would_have_done(house: House) -> None:
     simulation = Simulation(house, SEED, route=RoutePolicy(model=MODEL, mode="observe"))
     stolen = _thief(simulation)

@@ -70,6 +70,7 @@ def test_a_rewritten_page_is_no_longer_stale(
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.slow
 def test_subcommands_stand_after_their_group_with_their_whole_name() -> None:
     text = reference.commands()
     assert text.startswith("## palladion\n")

@@ -128,6 +128,7 @@ def test_a_piece_that_could_not_be_fetched_early_is_asked_for_again() -> None:
     assert remote.closed == 2
 
 
+@pytest.mark.slow
 def test_a_piece_of_a_file_costs_the_segments_it_lies_in_and_the_two_ends(tmp_path: Path) -> None:
     made = sealed(tmp_path, segments=24)
     with serving({"/x": made.data}) as shelf:

@@ -77,6 +77,7 @@ def test_a_registry_login_is_that_of_the_registry(docker: Path) -> None:
     assert registry_login("registry.example") is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text", ["", "[]", '{"auths": 1}', '{"auths": {"r": {"auth": "%%%"}}}', '{"auths": {"r": {"auth": "//8="}}}']
 )

@@ -64,6 +64,7 @@ def test_of_no_queries_no_share_is_supported() -> None:
         NO_ROWS.limit(SHARE_MAX)
 
 
+@pytest.mark.slow
 def test_so_many_queries_of_honest_clients_that_were_in_no_calibration_are_refused() -> None:
     calibration, generator = factories.calibration(), np.random.default_rng(SEED)
     refused = np.concatenate(

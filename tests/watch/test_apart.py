@@ -27,6 +27,7 @@ def test_features_are_fitted_to_some_and_all_else_to_others() -> None:
     assert abs(np.concatenate(made.score(seen)).mean(axis=0)[LEVEL]) > 1e-3
 
 
+@pytest.mark.slow
 def test_that_clients_leave_the_range_of_others_is_part_of_what_is_usual() -> None:
     generator = np.random.default_rng(SEED)
     seen, others = ([factories.honest(generator) for _ in range(25)] for _ in range(2))

@@ -31,6 +31,7 @@ def test_p_values_of_exchangeable_clients_are_never_too_small_too_often(clients:
     assert np.mean(p_values) == pytest.approx(0.5, abs=0.05), f"seed {SEED}"
 
 
+@pytest.mark.slow
 def test_p_values_stay_valid_where_many_clients_share_one_value() -> None:
     generator, rounds = np.random.default_rng(SEED), 4000
     alarms = 0

@@ -85,6 +85,7 @@ def test_all_panels_and_all_starts_share_one_capital() -> None:
     assert 0.9 < drift.e_value <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("thieves", [0.0, THIEF_SHARE])
 def test_clients_like_calibration_ones_withdraw_nothing_with_thieves_among_them(thieves: float) -> None:
     generator = np.random.default_rng(SEED)

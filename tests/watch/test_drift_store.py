@@ -72,6 +72,7 @@ def test_it_counts_by_what_calibration_clients_were_measured_by() -> None:
     assert (means == scores.sum(axis=0) / DRIFT_QUERIES).all()
 
 
+@pytest.mark.slow
 def test_honest_clients_with_a_thief_among_twenty_withdraw_nothing() -> None:
     watch = make()
     for number in range(120):
@@ -151,6 +152,7 @@ def test_what_is_known_goes_on_after_a_restart(tmp_path: Path) -> None:
     assert (after.recent == before.recent).all()
 
 
+@pytest.mark.slow
 def test_a_new_calibration_begins_anew_and_the_old_one_goes_on_when_it_comes_back() -> None:
     watch = make()
     drift_away(watch)

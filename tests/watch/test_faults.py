@@ -53,6 +53,7 @@ def others() -> dict[str, Episode]:
     return {name: stolen() if name == "thief" else factories.honest(generator, 30) for name in OTHERS}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [1, 4, 5, 11, 12, 20, 29])
 def test_a_restart_in_the_middle_of_an_attack_keeps_the_suspicion(after: int) -> None:
     running, episode = make(), stolen()
@@ -77,6 +78,7 @@ JUMPS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jump", JUMPS)
 def test_a_clock_that_jumps_changes_no_evidence(jump: str) -> None:
     times, jumping, steady, episode = JUMPS[jump], make(), make(), stolen()
@@ -127,6 +129,7 @@ def foul_rows(rows: int) -> dict[str, tuple[Any, Any]]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("together", [True, False], ids=["together", "one by one"])
 @pytest.mark.parametrize("defect", foul_rows(1))
 def test_what_one_client_sends_changes_nothing_that_is_said_of_others(defect: str, together: bool) -> None:
@@ -153,6 +156,7 @@ def said_of_others(foul: Asked | None, *, together: bool) -> tuple[list[Observat
     return said, {name: states[name] for name in OTHERS}, [watch.explain(name) for name in OTHERS]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("defect", foul_rows(1))
 def test_what_one_client_sends_takes_no_longer_than_honest_rows(defect: str) -> None:
     rows, watch = 2000, make()
@@ -185,6 +189,7 @@ FOUL_TEXTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("defect", FOUL_TEXTS)
 def test_a_text_of_ten_megabytes_takes_no_time_and_changes_nothing_that_is_said_of_others(defect: str) -> None:
     foul = AskedTexts(Asker("foul", "foul"), [Query(FOUL_TEXTS[defect]), Query(FOUL_TEXTS[defect] + "!")])

@@ -52,6 +52,7 @@ def test_clients_are_scored_together_as_they_would_be_alone_and_query_by_query()
         np.testing.assert_array_equal(instruments.score_features(np.concatenate(singly)), scores)
 
 
+@pytest.mark.slow
 def test_of_very_many_rows_some_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     full = Instruments.fit(fitting(), np.random.default_rng(1))
     monkeypatch.setattr(module, "REFERENCE_ROWS_MAX", 300)

@@ -90,6 +90,7 @@ def test_links_reach_over_common_acquaintances() -> None:
     assert set(accounts.links.organisations(accounts.root("a"))) == {"acme", "own of c", "own of d"}
 
 
+@pytest.mark.slow
 @settings(max_examples=50, deadline=None)
 @given(
     shown=st.lists(
@@ -157,6 +158,7 @@ def test_an_address_that_more_than_20_accounts_share_is_no_link() -> None:
     assert accounts.links.tokens("c0") == []
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(
     shown=st.lists(st.tuples(st.integers(0, 11), st.integers(0, 9)), max_size=60),
@@ -282,6 +284,7 @@ def test_what_is_no_address_links_as_it_stands() -> None:
     assert accounts.linked("a", "b")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["address", "payment", "device"])
 def test_an_account_that_shows_a_thousand_tokens_is_linked_by_the_newest_and_takes_up_bounded_room(kind: str) -> None:
     accounts = Accounts()
@@ -462,6 +465,7 @@ def test_two_tokens_that_end_close_together_leave_nobody_joined_whom_nothing_lin
         assert {accounts.root(f"{card}{index}") for index in range(count)} == {accounts.root(f"{card}0")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(60))
 def test_whatever_ends_while_groups_are_parted_the_parts_are_right_in_the_end(
     seed: int, monkeypatch: pytest.MonkeyPatch

@@ -27,6 +27,7 @@ def counted(order: list[int]) -> list[bool]:
     return [number not in order[max(0, index - DIGESTS) : index] for index, number in enumerate(order)]
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(
     order=st.lists(st.integers(0, 12), min_size=1, max_size=80),
@@ -63,6 +64,7 @@ def test_rows_that_lie_scattered_in_memory_are_the_same_queries() -> None:
     assert not memory.fresh(np.asfortranarray(rows)).any()
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(cuts=st.lists(st.integers(1, 99), max_size=6), seed=st.integers(0, 999))
 def test_how_queries_are_cut_makes_no_difference(cuts: list[int], seed: int) -> None:
@@ -80,6 +82,7 @@ def test_how_queries_are_cut_makes_no_difference(cuts: list[int], seed: int) -> 
     np.testing.assert_array_equal(cut.ring, whole.ring)
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 999), count=st.integers(2, 150))
 def test_nearness_is_the_distance_to_the_nearest_of_the_64_before(seed: int, count: int) -> None:
@@ -138,6 +141,7 @@ def test_a_batch_of_nothing_changes_nothing() -> None:
     assert len(memory.digests) == len(memory.ring) == 0
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(
     seed=st.integers(0, 999), counts=st.lists(st.integers(0, 9), min_size=1, max_size=40), clients=st.integers(1, 40)

@@ -126,6 +126,7 @@ def test_a_budget_that_is_spent_is_not_put_off() -> None:
     assert judge(replace(evidence, budget_spent=False), POLICY).standing == "watched"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accounts", [1, 2, 5])
 def test_who_probes_with_several_accounts_learns_no_more_than_the_docs_say(accounts: int) -> None:
     """All cross at the same query; they see each step of each. Where it was, is any of the places left."""
@@ -184,6 +185,7 @@ def disturbed_at(seen: list[str]) -> int:
     return next(place for place, standing in enumerate(seen) if standing not in {"trusted", "watched"})
 
 
+@pytest.mark.slow
 def test_two_accounts_that_ask_the_same_are_throttled_after_different_numbers_of_queries() -> None:
     watch = watch_with(KEY)
     begins = {disturbed_at(standings(watch, f"thief-{number}")) for number in range(8)}
@@ -203,6 +205,7 @@ def test_a_step_begins_where_it_would_have_after_a_restart() -> None:
     assert len(set(whole)) > 3, f"{set(whole)}: nothing changes, so that a restart cannot either"
 
 
+@pytest.mark.slow
 def test_an_account_whose_evidence_begins_anew_is_put_off_by_another_number() -> None:
     found = set()
     for number in range(12):

@@ -86,6 +86,7 @@ class House:
         assert self.known._absent == sum(len(group.absent) for group in self.known._groups.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("nothing_stays", [False, True])
 def test_parts_are_what_their_members_add_up_to_whatever_happened_meanwhile(
@@ -363,6 +364,7 @@ def test_a_group_that_cannot_be_read_as_it_joins_a_part_comes_in_with_who_asks(m
     house.check()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("away", [False, True])
 def test_a_part_whose_epoch_is_full_is_weighed_and_that_counts_whoever_joins_until_the_next_epoch(away: bool) -> None:
     generator = np.random.default_rng(97)

@@ -59,6 +59,7 @@ def test_ties_hold_as_tokens_do() -> None:
     assert run(Search(linked("xyz", "zu", "uv", ties=(("a", "b"), ("c", "x"))), "abc")) == {"ab"}
 
 
+@pytest.mark.slow
 def test_the_rest_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     crowd = "".join(chr(number) for number in range(0x4E00, 0x4E00 + 3000))
     scratch = linked(crowd, "a" + crowd[0])

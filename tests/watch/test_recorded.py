@@ -138,6 +138,7 @@ def test_any_bytes_are_a_request_or_are_refused(line: bytes) -> None:
         parse_line(line, 1)
 
 
+@pytest.mark.slow
 @given(
     st.recursive(
         st.none() | st.booleans() | st.floats() | st.text(),

@@ -100,6 +100,7 @@ REQUESTS = st.builds(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(batches=st.lists(st.lists(REQUESTS, max_size=14), min_size=1, max_size=5), budget=st.sampled_from([0, 12]))
 @example(batches=[[asked(0, range(30)), asked(0, range(20, 50)), asked(1, [3])]], budget=0)
@@ -115,6 +116,7 @@ def test_it_makes_no_difference_that_requests_come_together(batches: list[list[A
     assert figures(together) == figures(apart)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [2, 7, 40])
 def test_long_traffic_in_batches_ends_where_single_requests_end(size: int) -> None:
     generator = np.random.default_rng(SEED)

@@ -42,12 +42,14 @@ def test_a_skewed_feature_scores_like_a_standard_normal_too() -> None:
     assert abs(scores.std() - 1) < 0.05, f"seed {SEED}"
 
 
+@pytest.mark.slow
 @settings(max_examples=50, deadline=None)
 @given(features=arrays(np.float64, (7, 3), elements=st.floats(-6, 6)))
 def test_scores_are_what_interpolation_between_the_quantiles_gives(features: Rows) -> None:
     np.testing.assert_allclose(SCORES.score(features), interpolated(SCORES, features), atol=1 / STEPS)
 
 
+@pytest.mark.slow
 @settings(max_examples=50, deadline=None)
 @given(features=arrays(np.float64, (4, 3), elements=st.floats(allow_nan=True, allow_infinity=False)))
 def test_scores_are_bounded_and_in_whole_steps(features: Rows) -> None:

@@ -34,6 +34,7 @@ def statistic(members: list[Rows]) -> float:
     return float(SHARES.statistic(parts.sum(axis=0)[None])[0])
 
 
+@pytest.mark.slow
 def test_honest_groups_are_about_standard_normal_or_closer_together() -> None:
     # these have nothing in common, and the statistic allows for what members of an organisation do
     found = [statistic(honest(10, GENERATOR)) for _ in range(500)]

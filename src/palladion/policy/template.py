@@ -1,5 +1,8 @@
 """The text of a new `palladion.toml`: every setting with its reason, commented out."""
 
+from collections.abc import Mapping
+from functools import cache
+from types import MappingProxyType
 from typing import Any, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -25,16 +28,18 @@ class Setting(msgspec.Struct, frozen=True):
         return f"{self.section}.{self.key}"
 
 
-def section_types() -> dict[str, tuple[type[Section], bool]]:
+@cache
+def section_types() -> Mapping[str, tuple[type[Section], bool]]:
     """The sections by name: what they hold, and whether there can be several (`[[name]]`)."""
     found = {}
     for name, hint in get_type_hints(Policy).items():
         several = get_origin(hint) is tuple
         found[name] = (get_args(hint)[0] if several else hint, several)
-    return found
+    return MappingProxyType(found)
 
 
-def settings() -> list[Setting]:
+@cache
+def settings() -> tuple[Setting, ...]:
     """Every setting, in the order of the template."""
     found = []
     for section, (section_type, _) in section_types().items():
@@ -44,7 +49,7 @@ def settings() -> list[Setting]:
             example = meta.examples[0] if meta.examples else EXAMPLE
             default = example if fields[key].required else fields[key].default
             found.append(Setting(section, key, default, meta.description or ""))
-    return found
+    return tuple(found)
 
 
 def template(values: dict[str, Any] | None = None) -> str:

@@ -37,6 +37,7 @@ def _decide(bench: Bench, proposal: str, decision: str, by: str) -> int:
     return bench.ask("POST", f"proposals/{proposal}", {"decision": decision, "reason": "so do I"}, by=by).status
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("role", "name"), list(ONE.items()))
 def test_each_role_reads_what_the_table_says(bench: Bench, role: Any, name: str) -> None:
     case = _case(bench)
@@ -110,6 +111,7 @@ DEEDS: dict[str, tuple[str, dict[str, Any], set[str]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("deed", "role"), list(itertools.product(DEEDS, ONE)))
 def test_each_role_brings_about_what_was_promised(bench: Bench, deed: str, role: str) -> None:
     path, body, able = DEEDS[deed]
@@ -302,6 +304,7 @@ def test_a_role_that_was_taken_away_is_gone_for_sessions_too(bench: Bench) -> No
     assert bench.ask("GET", "whoami", bearer=session).status == 403
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "status"),
     [
@@ -326,6 +329,7 @@ def test_whoever_may_not_change_clients_is_not_told_who_they_are(bench: Bench) -
     assert known.document == unknown.document
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "path", "body"),
     [

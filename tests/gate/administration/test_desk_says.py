@@ -84,6 +84,7 @@ def test_what_was_refused_names_clients_by_pseudonym_alone(bench: Bench) -> None
     ]
 
 
+@pytest.mark.slow
 def test_one_who_proposes_without_end_keeps_nobody_else_from_it(bench: Bench) -> None:
     for _ in range(WAITING_OF_ONE_MAX):
         _ask(bench, "proposals", SUSPEND, "anna")

@@ -51,6 +51,7 @@ def test_a_group_that_is_none_is_told(tmp_path: Path) -> None:
         open_socket(OperatorsPolicy(socket="o.sock", socket_group="no-such-group"), tmp_path)
 
 
+@pytest.mark.slow
 def test_the_system_says_who_asks(tmp_path: Path) -> None:
     async def who(request: Request) -> Response:
         assert request.client is not None

@@ -51,6 +51,7 @@ def test_by_default_there_is_none(house: House) -> None:
     assert _open(house) is None
 
 
+@pytest.mark.slow
 def test_nothing_is_loaded_for_it() -> None:
     found = subprocess.run([sys.executable, "-c", LOOK], check=True, capture_output=True, text=True)
     assert found.stdout.strip() == "['palladion.gate.administration.opening']"

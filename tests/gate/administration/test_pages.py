@@ -22,6 +22,7 @@ PATHS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "path"), [*PATHS, ("POST", "session"), ("DELETE", "session")])
 def test_nobody_is_answered_without_a_credential(bench: Bench, method: str, path: str) -> None:
     answered = bench.ask(method, path, {})
@@ -124,6 +125,7 @@ def test_all_of_an_ipv6_subscriber_is_one_address(bench: Bench) -> None:
     assert bench.ask("GET", "whoami", client=("2001:db8::ffff:1", 1)).status == 429
 
 
+@pytest.mark.slow
 def test_an_operator_who_asks_too_often_waits_from_wherever_he_comes(bench: Bench) -> None:
     for number in range(int(PERSON_RATE.burst)):
         assert bench.ask("GET", "whoami", by="adam", client=(f"192.0.2.{number}", 1)).status == 200
@@ -131,6 +133,7 @@ def test_an_operator_who_asks_too_often_waits_from_wherever_he_comes(bench: Benc
     assert bench.ask("GET", "whoami", by="eva", client=("198.51.100.1", 1)).status == 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["", "nothing", "status/", "clients/acme", "incidents/a/b", "../metrics", "session/x"])
 def test_what_is_not_there_is_not_found(bench: Bench, path: str) -> None:
     answered = bench.ask("GET", path, by="adam")
@@ -144,6 +147,7 @@ def test_another_method_is_told_which_there_are(bench: Bench) -> None:
     assert bench.ask("HEAD", "whoami").status == 405
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("body", "headers", "status"),
     [

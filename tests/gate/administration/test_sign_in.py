@@ -115,6 +115,7 @@ def _with(**changes: str) -> Callable[[str], list[str]]:
     return change
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [

@@ -148,6 +148,7 @@ def _client(url: str, key: str) -> Any:
     return openai.AsyncOpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0)
 
 
+@pytest.mark.slow
 def test_openai_s_client_talks_embeds_and_lists(house: House) -> None:
     async def test() -> None:
         async with talking(house, logprobs="top5", reasoning=True) as talk, listening(talk) as url:
@@ -171,6 +172,7 @@ def test_openai_s_client_talks_embeds_and_lists(house: House) -> None:
     run(test)
 
 
+@pytest.mark.slow
 def test_openai_s_client_streams(house: House) -> None:
     async def test() -> None:
         async with talking(house) as talk, listening(talk) as url:
@@ -192,6 +194,7 @@ def test_openai_s_client_streams(house: House) -> None:
     run(test)
 
 
+@pytest.mark.slow
 def test_openai_s_client_shows_what_is_wrong(house: House) -> None:
     async def test() -> None:
         async with talking(house) as talk, listening(talk) as url:
@@ -213,6 +216,7 @@ def test_openai_s_client_shows_what_is_wrong(house: House) -> None:
     run(test)
 
 
+@pytest.mark.slow
 def test_openai_s_client_notices_a_stream_that_breaks(house: House) -> None:
     async def test() -> None:
         script = streams(*words(), b"data: garbage\n\n")
@@ -230,6 +234,7 @@ def test_openai_s_client_notices_a_stream_that_breaks(house: House) -> None:
 PLANTED = "What did the harbour master write on the 31st of June?"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("standing", ["watched", "suspended"])
 def test_a_planted_prompt_is_recognised_on_every_path(house: House, kind: str, standing: str) -> None:

@@ -114,6 +114,7 @@ def test_a_stream_that_passes_its_budget_is_cut_and_says_length(house: House) ->
     run(test)
 
 
+@pytest.mark.slow
 def test_a_server_that_ignores_the_number_of_tokens_is_cut(house: House) -> None:
     async def test() -> None:
         async with talking(house, streams(then=_never_ends)) as talk:
@@ -243,6 +244,7 @@ def test_a_stream_that_takes_too_long_is_ended(house: House) -> None:
     run(test)
 
 
+@pytest.mark.slow
 def test_a_reader_that_is_slow_holds_the_server_back(house: House) -> None:
     sent = [0]
     full = asyncio.Event()

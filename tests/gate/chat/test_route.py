@@ -81,6 +81,7 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(st.sampled_from(sorted(KINDS)), st.dictionaries(st.sampled_from(KNOWN), JSON, max_size=6))
 def test_whatever_is_asked_is_understood_or_a_problem(kind: str, document: dict[str, Any]) -> None:
     body = json.dumps({"model": "m", "messages": [{"role": "user"}], "prompt": "x", "input": "x", **document}).encode()
@@ -102,6 +103,7 @@ async def _dies(exchange: Exchange) -> None:
     exchange.cut()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("script", "kind"),
     [

@@ -132,6 +132,7 @@ def test_logits_that_softmax_makes_equal_keep_their_label(method: Any) -> None:
     assert after.argmax(axis=1).tolist() == logits.argmax(axis=1).tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 @given(st.integers(0, 10_000), st.floats(0, 1), st.floats(0.01, 1), st.booleans())
 def test_no_decision_turns(method: Any, seed: int, threshold: float, budget: float, logits: bool) -> None:

@@ -128,6 +128,7 @@ def _rest(rows: Any) -> tuple[bytes, dict[bytes, bytes]]:
     return text + values.tobytes(), {HEADER_LENGTH: str(len(text)).encode(), b"content-type": OCTETS}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("answer", ["scores", "label"])
 @pytest.mark.parametrize("standing", ["trusted", "watched", "throttled", "degraded", "suspended"])
 def test_the_same_question_has_the_answer_and_the_record_that_rest_gives(
@@ -232,6 +233,7 @@ def test_problems_come_as_codes_with_their_kind(house: House, kind: str) -> None
     assert "palladion-request" not in told.metadata
 
 
+@pytest.mark.slow
 def test_a_message_that_is_larger_than_a_body_may_be_is_refused_and_costs_nothing(house: House) -> None:
     async def work(c: Calling) -> tuple[Told, Told]:
         large = await c.call("ModelInfer", asked(np.zeros((600, 4))))
@@ -310,6 +312,7 @@ async def _held(c: Calling) -> tuple[asyncio.Event, asyncio.Event]:
     return come, given_up
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["deadline", "cancel", "hang up"])
 def test_who_does_not_wait_any_longer_holds_nothing_any_longer(house: House, how: str) -> None:
     async def work(c: Calling) -> list[Any]:

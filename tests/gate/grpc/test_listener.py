@@ -156,6 +156,7 @@ def test_tls_shows_the_certificate_of_the_gate(house: House, tmp_path: Path) -> 
     assert calling(house, work, channel=_secure(parties, None), gate=_tls(parties)).code == "OK"
 
 
+@pytest.mark.slow
 def test_a_certificate_is_a_credential_where_it_is_required(house: House, tmp_path: Path) -> None:
     parties, mine = _parties(tmp_path), house.copy(tmp_path)
     add_identity(mine.installation, "acme", "acme", "spiffe", SPIFFE, actor=ACTOR)

@@ -94,6 +94,7 @@ def test_what_is_seen_is_appended() -> None:
     assert [record.kind for record in kept] == ["clock.set"]
 
 
+@pytest.mark.slow
 def test_what_cannot_be_appended_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("palladion.gate.operations.clock_watch.LOOK_SECONDS", 0.005)
     machine, kept, failures = _Machine(), list[Record](), [StorageError("full"), StorageError("full")]

@@ -86,6 +86,7 @@ def test_an_upstream_that_failed_when_last_asked_is_a_fault_whatever_its_protoco
     assert operations.health.ready()
 
 
+@pytest.mark.slow
 def test_the_port_is_open_from_start_to_close(house: House) -> None:
     async def work() -> tuple[str | None, bytes]:
         operations = _operations(open_gate(house), OperationsPolicy(listen="127.0.0.1:0"))

@@ -74,6 +74,7 @@ def _with(folder: Path, work: Callable[[Scene], Awaitable[Any]]) -> None:
     asyncio.run(run())
 
 
+@pytest.mark.slow
 def test_a_probe_gets_in_in_place_of_what_has_been_idle_for_longest(tmp_path: Path) -> None:
     async def work(scene: Scene) -> None:
         held = [(await scene.said(b"plain"))[0] for _ in range(OF_ONE_MAX)]
@@ -86,6 +87,7 @@ def test_a_probe_gets_in_in_place_of_what_has_been_idle_for_longest(tmp_path: Pa
     _with(tmp_path, work)
 
 
+@pytest.mark.slow
 def test_strangers_give_way_before_those_who_are_known(tmp_path: Path) -> None:
     async def work(scene: Scene) -> None:
         known, _ = await scene.said(b"known")
@@ -98,6 +100,7 @@ def test_strangers_give_way_before_those_who_are_known(tmp_path: Path) -> None:
     _with(tmp_path, work)
 
 
+@pytest.mark.slow
 def test_one_peer_has_no_more_at_work_than_its_share(tmp_path: Path) -> None:
     async def work(scene: Scene) -> None:
         for _ in range(OF_ONE_MAX):
@@ -115,6 +118,7 @@ def test_one_peer_has_no_more_at_work_than_its_share(tmp_path: Path) -> None:
     _with(tmp_path, work)
 
 
+@pytest.mark.slow
 def test_a_stranger_is_waited_for_shortly_and_somebody_known_as_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

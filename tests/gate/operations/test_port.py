@@ -61,6 +61,7 @@ def test_a_token_that_is_short_or_missing_is_refused(tmp_path: Path) -> None:
         read_token(tmp_path, OperationsPolicy(token="none"))
 
 
+@pytest.mark.slow
 def test_it_answers_while_it_is_open_and_not_after(house: House) -> None:
     item = watched(open_gate(house))
 
@@ -114,6 +115,7 @@ def test_certificates_that_are_none_are_a_sentence(house: House, tmp_path: Path)
         )
 
 
+@pytest.mark.slow
 def test_unfinished_handshakes_of_one_address_keep_no_probe_of_it_out(house: House, tmp_path: Path) -> None:
     item = watched(open_gate(house))
     self_made(tmp_path, "127.0.0.1")

@@ -42,6 +42,7 @@ def test_every_type_of_a_model_has_its_name() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("datatype", ALL)
 @given(data=st.data())
 def test_what_was_written_is_read(datatype: str, data: st.DataObject) -> None:

@@ -37,6 +37,7 @@ def test_a_server_of_this_machine_or_behind_tls_can_be_asked(home: Path, upstrea
     assert str(open_upstream(_route(upstream), home).address) == upstream
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("route", "reason"),
     [

@@ -37,6 +37,7 @@ def _address(there: Receiver) -> str:
     return there.url.replace("http://", "json://user:hunter2@") + "/in"
 
 
+@pytest.mark.slow
 def test_a_service_gets_title_and_text(tmp_path: Path, there: Receiver) -> None:
     channel = _open(tmp_path, _address(there))
     channel.send(Message(topic(), "alert", 1))

@@ -39,6 +39,7 @@ def _signer(story: Story) -> Ed25519Signer:
     return story.made.owner.signer("publisher")
 
 
+@pytest.mark.slow
 def test_the_same_contents_give_the_same_bytes(
     contents: dict[str, bytes], about: About, story: Story, package: bytes, authority: Authority
 ) -> None:
@@ -132,6 +133,7 @@ def test_only_its_publisher_can_add_to_a_package(package: bytes, authority: Auth
         with_token(package, stranger, Token(b"", b""))
 
 
+@pytest.mark.slow
 def test_a_package_has_a_limit_of_stamps(
     package: bytes, story: Story, authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:

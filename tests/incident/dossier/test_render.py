@@ -69,6 +69,7 @@ def _streams(pdf: bytes) -> list[bytes]:
     return found
 
 
+@pytest.mark.slow
 def test_it_declares_pdf_a_3b_and_carries_the_document(pdf: bytes, document: bytes) -> None:
     assert re.search(rb"pdfaid:part>3<|pdfaid:part=\"3\"", pdf)
     assert re.search(rb"pdfaid:conformance>B<|pdfaid:conformance=\"B\"", pdf)
@@ -76,6 +77,7 @@ def test_it_declares_pdf_a_3b_and_carries_the_document(pdf: bytes, document: byt
     assert b"/AFRelationship" in pdf or any(b"/AFRelationship" in item for item in _streams(pdf))
 
 
+@pytest.mark.slow
 def test_the_same_document_gives_the_same_bytes(pdf: bytes, document: bytes) -> None:
     assert render(document) == pdf
 
@@ -115,6 +117,7 @@ def test_every_character_that_is_shown_has_a_glyph(document: bytes) -> None:
     render(canonical.encode(everything))
 
 
+@pytest.mark.slow
 def test_pages_can_be_looked_at(document: bytes) -> None:
     pages = render_pages(document, ppi=20)
     assert len(pages) > 5

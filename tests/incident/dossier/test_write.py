@@ -55,6 +55,7 @@ def _last(own: Story) -> Record:
     return decode_record(reader.entry(reader.size - 1), what="it")
 
 
+@pytest.mark.slow
 def test_a_dossier_is_written_for_its_owner_alone_and_recorded(own: Story, tmp_path: Path) -> None:
     out = tmp_path / "case.zip"
     written = _write(own, out)
@@ -67,12 +68,14 @@ def test_a_dossier_is_written_for_its_owner_alone_and_recorded(own: Story, tmp_p
     assert written.receipt.index > max(item for item in [written.checked.entries])
 
 
+@pytest.mark.slow
 def test_the_next_dossier_tells_of_the_one_before(own: Story, tmp_path: Path) -> None:
     first = _write(own, tmp_path / "1.zip")
     second = _write(own, tmp_path / "2.zip")
     assert f"manifest {first.manifest_digest}".encode() in second.checked.members["dossier.json"]
 
 
+@pytest.mark.slow
 def test_a_file_that_is_there_stays_and_nothing_is_recorded(own: Story, tmp_path: Path) -> None:
     out = tmp_path / "case.zip"
     _write(own, out)
@@ -84,6 +87,7 @@ def test_a_file_that_is_there_stays_and_nothing_is_recorded(own: Story, tmp_path
     assert _last(own).kind == before.kind
 
 
+@pytest.mark.slow
 def test_a_file_that_appears_meanwhile_stays_too(own: Story, tmp_path: Path, stamper: Stamper) -> None:
     out = tmp_path / "case.zip"
 
@@ -103,6 +107,7 @@ def test_without_the_extra_nothing_is_read(own: Story, tmp_path: Path, monkeypat
         _write(own, tmp_path / "case.zip")
 
 
+@pytest.mark.slow
 def test_what_goes_wrong_leaves_no_file(own: Story, tmp_path: Path, stamper: Stamper) -> None:
     out, size = tmp_path / "case.zip", own.made.installation.read_ledger().size
     with pytest.raises(TamperError):
@@ -113,6 +118,7 @@ def test_what_goes_wrong_leaves_no_file(own: Story, tmp_path: Path, stamper: Sta
     assert own.made.installation.read_ledger().size == size
 
 
+@pytest.mark.slow
 def test_it_is_stamped_by_each_authority_and_once_more_later(own: Story, tmp_path: Path, stamper: Stamper) -> None:
     other = Stamper(keys="others")
     asked = [Authority(item.reply, (item.root,)) for item in (stamper, other)]
@@ -130,6 +136,7 @@ def test_it_is_stamped_by_each_authority_and_once_more_later(own: Story, tmp_pat
     )
 
 
+@pytest.mark.slow
 def test_a_token_that_was_fetched_elsewhere_is_put_in(own: Story, tmp_path: Path, stamper: Stamper) -> None:
     first, out = tmp_path / "case.zip", tmp_path / "stamped.zip"
     _write(own, first)
@@ -144,6 +151,7 @@ def test_a_token_that_was_fetched_elsewhere_is_put_in(own: Story, tmp_path: Path
     assert not (tmp_path / "never.zip").exists()
 
 
+@pytest.mark.slow
 def test_a_stamped_dossier_does_not_replace_the_one_before(own: Story, tmp_path: Path, stamper: Stamper) -> None:
     out = tmp_path / "case.zip"
     _write(own, out)

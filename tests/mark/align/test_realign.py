@@ -51,6 +51,7 @@ HOSTILE: dict[str, Callable[[Tensors], Tensors]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("defect", HOSTILE)
 @pytest.mark.parametrize("kind", ["mlp", "cnn"])

@@ -40,6 +40,7 @@ def _fused(tensors: Mapping[str, Array]) -> dict[str, Array]:
     return joined
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [dict, lambda tensors: _changed("llama", tensors)])
 def test_matrices_joined_in_one_tensor_are_taken_apart_and_the_reverse(
     change: Callable[[Mapping[str, Array]], dict[str, Array]],

@@ -106,6 +106,7 @@ def _bending(key: bytes, early: int = 300) -> tuple[Asked, Scores]:
     return asked, theirs
 
 
+@pytest.mark.slow
 def test_a_client_that_chooses_queries_by_answers_makes_no_innocent_suspect_a_student() -> None:
     found = []
     for key in CLIENTS[:20]:

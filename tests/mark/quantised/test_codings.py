@@ -141,6 +141,7 @@ def test_a_float8_beyond_the_largest_becomes_the_largest() -> None:
     assert set(stored.ravel().tolist()) == {448.0}
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.floats(-500, 500, width=32), min_size=1, max_size=20),
     st.integers(0, 65_535),

@@ -99,6 +99,7 @@ def test_what_is_readable_already_stays_so() -> None:
     assert all(np.array_equal(twice[key].data, once.tensors[key].data) for key in twice)
 
 
+@pytest.mark.slow
 def test_a_marked_model_is_recognised_in_blocks_of_8_bits_with_other_names() -> None:
     original = network()
     numbers = marked(original)
@@ -145,6 +146,7 @@ _SHAPES = st.lists(st.sampled_from([0, 1, 4, 8, 16, 32]), max_size=2).map(tuple)
 _DTYPES = st.sampled_from(sorted(DTYPES))
 
 
+@pytest.mark.slow
 @given(st.dictionaries(st.sampled_from(_NAMES), st.tuples(_DTYPES, _SHAPES), max_size=6), st.integers(0, 255))
 @example({"blk.0.attn_q.weight": ("bfloat16", (0, 0))}, 0)
 @settings(max_examples=60)

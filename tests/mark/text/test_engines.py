@@ -114,6 +114,7 @@ def test_murmur_gives_what_the_published_definition_gives() -> None:
     assert MurmurChance(0x0123456789ABCDEF).uniforms([11, 12, 13], np.array([99]))[0] == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["vllm", "sglang"])
 def test_text_that_an_engine_marked_is_found(engine: Engine) -> None:
     chance, rng = engine_chance(engine, KEY), np.random.default_rng(1)

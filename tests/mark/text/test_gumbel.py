@@ -76,6 +76,7 @@ def test_a_model_that_repeats_itself_gives_no_evidence() -> None:
     assert found.log10_p > -9
 
 
+@pytest.mark.slow
 def test_the_tenant_whose_text_it_is_is_named_and_the_others_pay_nothing() -> None:
     tenants = {name: _chance(name) for name in (f"tenant {index}" for index in range(30))}
 

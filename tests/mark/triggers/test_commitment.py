@@ -139,6 +139,7 @@ def test_a_model_that_learnt_the_triggers_is_found() -> None:
     assert finding.log10_p == pytest.approx(-64)
 
 
+@pytest.mark.slow
 def test_a_stranger_is_not_found_whatever_it_answers() -> None:
     # seed: 100 keys; a stranger who always says the same, and one who answers anything. p <= 0.01 once expected
     generator = np.random.default_rng(20261126)

@@ -22,11 +22,13 @@ CORPUS_FILES_MAX = 200
 CORPUS_FILE_BYTES_MAX = 16 * 1024
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TARGETS)
 def test_nothing_in_the_corpus_shows_a_fault(name: str) -> None:
     assert replay(TARGETS[name], name) > 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TARGETS)
 def test_changes_of_the_corpus_show_no_fault(name: str) -> None:
     choice = random.Random(7)

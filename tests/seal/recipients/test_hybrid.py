@@ -95,6 +95,7 @@ def test_another_context_does_not_open() -> None:
         identity.unwrap(identity.recipient.wrap(SECRET, b"context"), b"other")
 
 
+@pytest.mark.slow
 def test_one_flipped_bit_is_found_in_every_byte() -> None:
     identity = HybridIdentity.generate()
     wrap = identity.recipient.wrap(SECRET, b"context")
@@ -136,6 +137,7 @@ def test_parameters_are_refused() -> None:
         identity.unwrap(Wrap(KIND, identity.recipient.key_id, {"suite": 1}, bytes(1168)), b"context")
 
 
+@pytest.mark.slow
 @given(st.binary(min_size=32, max_size=32))
 def test_keys_survive_their_text_forms_in_both_cases(seed: bytes) -> None:
     identity = HybridIdentity(seed)

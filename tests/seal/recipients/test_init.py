@@ -70,6 +70,7 @@ def test_any_other_identity_is_the_path_of_a_file(tmp_path: Path, monkeypatch: p
         parse_identity("missing")
 
 
+@pytest.mark.slow
 def test_no_library_for_an_hsm_or_a_cloud_is_imported_before_it_is_used() -> None:
     program = (
         "import sys; from palladion.seal.recipients import parse_recipient; "

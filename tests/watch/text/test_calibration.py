@@ -135,6 +135,7 @@ def test_a_group_larger_than_any_that_was_calibrated_is_not_weighed() -> None:
     assert p_values.tolist() == [1.0, made.groups[3].rate_min]
 
 
+@pytest.mark.slow
 def test_clients_who_asked_too_little_give_no_threshold() -> None:
     talkers = talk.conversations(talk.FITTED, talk.QUERIES, 3)
     short = talk.conversations(3, 6, 4)

@@ -41,6 +41,7 @@ def test_cohesion_scores_in_a_straight_line_and_beyond_honest_clients() -> None:
     assert -CLIP < scores[-1] < scores[0] < 0
 
 
+@pytest.mark.slow
 def test_what_nobody_said_counts_for_nothing_whoever_says_it_later() -> None:
     told = [Conversation([Query(query.text) for query in client.queries]) for client in talk.conversations(40, 24, 7)]
     fitted = TextInstruments.fit(told, np.random.default_rng(0))
@@ -63,6 +64,7 @@ def test_the_last_score_says_whether_a_request_is_atypical() -> None:
     assert strange[:, -1].mean() > usual[:, -1].mean() + 3
 
 
+@pytest.mark.slow
 def test_a_generator_decides_everything() -> None:
     clients = talk.conversations(30, 20, 2)
     one, same = (TextInstruments.fit(clients, np.random.default_rng(4)) for _ in range(2))
@@ -71,6 +73,7 @@ def test_a_generator_decides_everything() -> None:
     np.testing.assert_array_equal(one.coverage.planes, same.coverage.planes)
 
 
+@pytest.mark.slow
 def test_too_few_clients_are_refused() -> None:
     with pytest.raises(ValueError, match="at least"):
         TextInstruments.fit(talk.conversations(4, 24, 2), np.random.default_rng(4))

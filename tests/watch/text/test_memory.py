@@ -29,6 +29,7 @@ def different(count: int, start: int = 0) -> list[Query]:
     ]
 
 
+@pytest.mark.slow
 def test_an_exact_repeat_is_not_counted_and_another_setting_is_none() -> None:
     queries = [
         Query("a text"),
@@ -60,6 +61,7 @@ def test_how_requests_are_cut_into_calls_makes_no_difference() -> None:
     np.testing.assert_array_equal(np.concatenate(parts), whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("asked", [3, RING + 5])
 def test_requests_of_many_clients_at_once_are_measured_as_one_after_the_other(asked: int) -> None:
     # more clients than are looked at together, of different ages, one of whom asks again and again in between
@@ -85,6 +87,7 @@ def test_requests_of_many_clients_at_once_are_measured_as_one_after_the_other(as
     assert [memory.to_bytes() for memory in together] == [memory.to_bytes() for memory in apart]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("before", [0, 1, 5, RING, 300])
 def test_memory_goes_on_where_it_was_saved_and_stays_small(before: int) -> None:
     (talker,) = talk.conversations(1, before + 80, 5)

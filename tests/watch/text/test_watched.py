@@ -32,6 +32,7 @@ def ask(watch: Watch, client: str, queries: list[Query], at_once: int = 1, organ
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at_once", [2, 7, HORIZON])
 def test_cutting_texts_into_requests_differently_changes_nothing(at_once: int) -> None:
     singly, together = make(), make()
@@ -53,6 +54,7 @@ def test_what_came_together_counts_as_if_it_came_one_after_the_other() -> None:
     assert singly.changes(MODEL) == together.changes(MODEL)
 
 
+@pytest.mark.slow
 def test_more_clients_than_are_looked_at_at_once_count_as_if_they_came_one_after_the_other() -> None:
     singly, together = make(), make()
     asked = [
@@ -80,6 +82,7 @@ def test_a_harvester_is_suspected_and_the_reasons_are_in_words() -> None:
     assert all(reason.partition(" ")[0] in calibration().words for reason in explanation.reasons)
 
 
+@pytest.mark.slow
 def test_nearly_no_honest_client_is_suspected() -> None:
     watch = make()
 
@@ -121,6 +124,7 @@ def test_an_exact_repeat_is_not_counted() -> None:
     assert [item.distinct for item in observations] == [1, 0]
 
 
+@pytest.mark.slow
 def test_a_state_of_texts_is_read_again_and_stays_small() -> None:
     watch = make()
     ask(

@@ -24,6 +24,7 @@ def test_nothing_in_the_corpus_shows_a_fault() -> None:
         one_input(path.read_bytes())
 
 
+@pytest.mark.slow
 def test_changes_of_the_corpus_show_no_fault() -> None:
     choice = random.Random(7)
     paths = sorted(CORPUS.iterdir())

@@ -42,6 +42,7 @@ def stamped(package: bytes, story: Story, authority: Authority) -> bytes:
     return with_token(package, story.made.owner.signer("publisher"), token)
 
 
+@pytest.mark.slow
 def test_a_dossier_holds_and_says_what_to_compare(stamped: bytes, story: Story, gathered: Gathered) -> None:
     checked = check(stamped)
     assert checked.withheld == sum(item.withheld for item in gathered.dossier.evidence) > 0
@@ -56,6 +57,7 @@ def test_a_dossier_holds_and_says_what_to_compare(stamped: bytes, story: Story, 
     assert "pages      not read" in said
 
 
+@pytest.mark.slow
 def test_what_is_trusted_can_be_passed_in(
     stamped: bytes, story: Story, authority: Authority, gathered: Gathered
 ) -> None:
@@ -98,6 +100,7 @@ def test_a_thousand_are_found_also_where_the_archive_was_made_to_fit(stamped: by
             check(archive({**members, name: bytes(flipped)}))
 
 
+@pytest.mark.slow
 def test_members_that_are_taken_out_or_put_in_are_found(stamped: bytes) -> None:
     members = read_archive(stamped)
     for name in members:

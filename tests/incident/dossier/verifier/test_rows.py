@@ -35,6 +35,7 @@ def _all(document: dict[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
+@pytest.mark.slow
 def test_what_is_written_holds(document: dict[str, Any], cited: dict[int, dict[str, Any]]) -> None:
     assert all(
         document[table] for table in ("timeline", "commitments", "comparison", "custody", "measures", "controls")

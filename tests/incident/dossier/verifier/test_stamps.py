@@ -54,6 +54,7 @@ def test_a_stamp_over_something_else_is_refused(authority: Authority) -> None:
         check_stamp(authority.reply(request(MANIFEST)), MANIFEST + b" ", [authority.root])
 
 
+@pytest.mark.slow
 def test_a_root_that_came_in_the_token_is_not_trusted_for_that(authority: Authority) -> None:
     reply = authority.reply(request(MANIFEST), embed=[authority.root])
     for roots in ([], [Authority(keys="others").root]):
@@ -65,6 +66,7 @@ def test_a_signer_that_is_trusted_itself_needs_nobody_above(authority: Authority
     assert check_stamp(authority.reply(request(MANIFEST)), MANIFEST, [authority.signer]).time == STAMPED
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("odd", "complaint"),
     [
@@ -106,6 +108,7 @@ def test_what_is_no_token_is_refused(authority: Authority, broken: bytes) -> Non
         check_stamp(broken, MANIFEST, [authority.root])
 
 
+@pytest.mark.slow
 def test_every_changed_byte_of_a_token_is_refused_or_changes_nothing_it_says(authority: Authority) -> None:
     reply = authority.reply(request(MANIFEST))
     said = check_stamp(reply, MANIFEST, [authority.root])
@@ -120,6 +123,7 @@ def test_every_changed_byte_of_a_token_is_refused_or_changes_nothing_it_says(aut
     assert refused > len(reply) // 3 * 0.9
 
 
+@pytest.mark.slow
 def test_a_reply_and_its_certificates_have_limits(authority: Authority) -> None:
     others = [Authority().root for _ in range(EMBEDDED_MAX)]
     assert check_stamp(authority.reply(request(MANIFEST), embed=others[1:]), MANIFEST, [authority.root]).nonce == 7
