@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.mark_subjects import Weights
-from bench.report import SEED
 
 Array = NDArray[Any]
 
@@ -29,7 +28,7 @@ class Baseline:
     read: Callable[[Weights], NDArray[np.bool_]]
 
 
-def uchida(weights: Weights) -> Baseline:
+def uchida(weights: Weights, seed: int) -> Baseline:
     """256 bits in random projections of one layer's mean filter.
 
     The paper trains them in; here the smallest change that sets every bit with a margin of one is added.
@@ -37,7 +36,7 @@ def uchida(weights: Weights) -> Baseline:
     name = max(
         (name for name, item in weights.items() if _is_inner(name, item)), key=lambda name: weights[name].shape[1]
     )
-    generator = np.random.default_rng(SEED)
+    generator = np.random.default_rng(seed)
     length = weights[name].reshape(len(weights[name]), -1).shape[1]
     bits = generator.choice([-1.0, 1.0], UCHIDA_BITS)
     projection = generator.standard_normal((UCHIDA_BITS, length))
@@ -53,12 +52,12 @@ def uchida(weights: Weights) -> Baseline:
     return Baseline("Uchida", "Uchida et al., ICMR 2017", marked, read)
 
 
-def emmark(weights: Weights) -> Baseline:
+def emmark(weights: Weights, seed: int) -> Baseline:
     """One step up or down at 100 secret places of each matrix in int8, chosen where weights are large.
 
     The paper's score takes activations in as well; without them the places are those of the largest quarter.
     """
-    generator = np.random.default_rng(SEED)
+    generator = np.random.default_rng(seed)
     marked, places = dict(weights), {}
     for name, item in weights.items():
         if item.ndim < 2 or item.size < 4 * EMMARK_BITS:
@@ -80,12 +79,12 @@ def emmark(weights: Weights) -> Baseline:
     return Baseline("EmMark", "Zhang and Koushanfar, DAC 2024", marked, read)
 
 
-def invariants(weights: Weights, layers: list[tuple[str, str, str]]) -> Baseline:
+def invariants(weights: Weights, layers: list[tuple[str, str, str]], seed: int) -> Baseline:
     """Bits in the order of hidden neurons: each pair of neighbours is swapped or not, which changes no output.
 
     `layers` names the matrix before the neurons (rows), its bias, and the matrix after them (columns).
     """
-    generator = np.random.default_rng(SEED)
+    generator = np.random.default_rng(seed)
     marked, bits = dict(weights), {}
     for before, bias, after in layers:
         pairs = len(weights[before]) // 2

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bench.mark_attacks import GRID, INT4, Attack, one_layer
-from bench.mark_baselines import emmark, invariants, uchida
+from bench.mark_baselines import Baseline, emmark, invariants, uchida
 from bench.mark_subjects import HEADS, Array, Subject, Weights, as_model, as_weights, cnn, gpt, mini_lm
 from bench.permute_networks import permute, rescale, resnet_spaces
 from bench.reparametrise import reparametrise, split_neurons
@@ -30,6 +31,7 @@ KIND_BAR, HARD_BAR, RUINED_BAR = -10_000, -5_000, -100
 RUINED = {"prune 90 %", "half the rank"}
 POINTS_MAX = 5.0  # an attack that costs more is hard
 BLIND_BAR = -200
+NULL_LAYER = "layer.2.attention.self.query.weight"
 
 
 @dataclass(frozen=True)
@@ -223,34 +225,55 @@ def measure_baselines(report: Report, subject: Subject) -> None:
         name: GRID[name].change for name in ("exact copy", "int8", "int4, groups of 32", "prune 50 %", "noise of 20 %")
     }
     attacks["permuted, heads and bases changed"] = lambda weights, _subject: reparametrise(weights, SEED, heads=12)
-    for baseline in (uchida(subject.weights), emmark(subject.weights), invariants(subject.weights, neurons)):
+    makers: list[Callable[[int], Baseline]] = [
+        lambda seed: uchida(subject.weights, seed),
+        lambda seed: emmark(subject.weights, seed),
+        lambda seed: invariants(subject.weights, neurons, seed),
+    ]
+    for make in makers:
+        baseline, another = make(SEED), make(SEED + 1)
         points = subject.points(baseline.marked)
         report.add(f"{baseline.name}: the task after marking", points, "points", reference=baseline.source)
         for name, change in attacks.items():
-            right = baseline.read(change(baseline.marked, subject))
-            log10_p = log10_p_binomial(int(right.sum()), len(right), 2)
-            wrong = f"{len(right) - int(right.sum())} of {len(right)} bits wrong"
-            report.add(f"{baseline.name}: {name}", log10_p, "log10 p", reference=wrong)
+            suspect, control = change(baseline.marked, subject), change(subject.weights, subject)
+            right = baseline.read(suspect)
+            reference = (
+                f"{len(right) - int(right.sum())} of {len(right)} bits wrong; "
+                f"wrong key {_of_bits(another.read(suspect)):.1f}, unmarked {_of_bits(baseline.read(control)):.1f}"
+            )
+            report.add(f"{baseline.name}: {name}", _of_bits(right), "log10 p", reference=reference)
+
+
+def _of_bits(right: NDArray[np.bool_]) -> float:
+    return log10_p_binomial(int(right.sum()), len(right), 2)
 
 
 def measure_null(report: Report, subject: Subject, *, keys: int = 10_000) -> None:
-    """False positives of both kinds of carrier, on an unmarked derivative that was permuted, rounded and aligned."""
-    layer = {name: item for name, item in subject.weights.items() if "layer.2.attention.self.query.weight" in name}
-    original = as_model(layer)
-    suspect = as_model(INT4(layer, subject))
+    """False positives of both kinds of carrier on one layer of unmarked derivatives: rounded; rewired, and aligned."""
+    layer = {name: item for name, item in subject.weights.items() if NULL_LAYER in name}
+    _null(report, "int4 of an unmarked layer", as_model(layer), as_model(INT4(layer, subject)), keys)
+    original = as_model(subject.weights)
+    rewired = INT4(reparametrise(subject.weights, SEED, heads=12), subject)
+    aligned = as_weights(realign(original, as_model(rewired)).model)
+    found = as_model({name: item for name, item in aligned.items() if name in layer})
+    _null(report, "an unmarked model rewired, rounded to int4 and aligned, that layer", as_model(layer), found, keys)
+
+
+def _null(report: Report, what: str, original: Model, suspect: Model, keys: int) -> None:
     (found,) = [match for _, match in matches(original, suspect) if match is not None]
     residual = found.residual.reshape(-1).astype(np.float64)
-    length = float(np.linalg.norm(residual))
-    count = len(residual)
-    signs_t = [float(residual @ signs(derive(bytes(32), f"null {index}"), count)) / length for index in range(keys)]
-    normal_t = [float(residual @ normals(derive(bytes(32), f"null {index}"), count)) / length for index in range(keys)]
-    rate = float(np.mean([log10_p_signs(t) <= -3 for t in signs_t]))
-    reference = f"{keys:,} keys, int4 of an unmarked layer of {count:,}; deviation {np.std(signs_t):.3f}"
-    report.at_most("null: signs, false positives at p = 0.001", 100 * rate, "%", 0.2, reference=reference)
-    rate = float(np.mean([log10_p_subgaussian(t) <= -3 for t in normal_t]))
-    reference = f"{keys:,} keys; deviation {np.std(normal_t):.3f}"
-    report.at_most("null: normal numbers, false positives at p = 0.001", 100 * rate, "%", 0.2, reference=reference)
+    length, count = float(np.linalg.norm(residual)), len(residual)
+    drawn: dict[Callable[[bytes, int], Array], list[float]] = {signs: [], normals: []}
+    for kind, statistics in drawn.items():
+        for index in range(keys):
+            statistics.append(float(residual @ kind(derive(bytes(32), f"null {index}"), count)) / length)
+    reference = f"{keys:,} keys, {count:,} weights; deviation {np.std(drawn[signs]):.3f}"
+    rate = float(np.mean([log10_p_signs(t) <= -3 for t in drawn[signs]]))
+    report.at_most(f"null, {what}: signs, false positives at p = 0.001", 100 * rate, "%", 0.2, reference=reference)
+    rate = float(np.mean([log10_p_subgaussian(t) <= -3 for t in drawn[normals]]))
+    reference = f"{keys:,} keys; deviation {np.std(drawn[normals]):.3f}"
+    report.at_most(f"null, {what}: normal numbers, the same", 100 * rate, "%", 0.2, reference=reference)
     from scipy.stats import kstest
 
-    fit = float(kstest(normal_t, "norm").pvalue)
-    report.at_least("null: normal numbers, Kolmogorov-Smirnov p of T", fit, "p", 0.01, reference=f"{keys:,} keys")
+    fit = float(kstest(drawn[normals], "norm").pvalue)
+    report.at_least(f"null, {what}: Kolmogorov-Smirnov p of T", fit, "p", 0.01, reference=f"{keys:,} keys, normal")
