@@ -4,14 +4,18 @@ import os
 import random
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
+from http.client import HTTPConnection
 from itertools import count, cycle
 from pathlib import Path
 from unittest.mock import patch
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from bench.gate_house import honest_rows, make_house, predict_body, serving
 from bench.report import Report, interleaved, main
 from palladion.keys import Ed25519Signer
 from palladion.ledger import audit
@@ -19,7 +23,7 @@ from palladion.ledger.audit import verify_ledger
 from palladion.ledger.checkpoint import VerifierKey
 from palladion.ledger.proof import encode_proof, verify_proof
 from palladion.ledger.reader import LedgerReader
-from palladion.ledger.record import Record, encode_record
+from palladion.ledger.record import Record, decode_record, encode_record
 from palladion.ledger.writer import Ledger
 
 ORIGIN = "ledger.example/bench"
@@ -28,6 +32,8 @@ JOURNAL_KEY = bytes(range(32, 64))
 KEY = VerifierKey(ORIGIN, SIGNER.public_key)
 START = datetime(2026, 11, 24, tzinfo=UTC)
 BATCH = 1000
+ANSWERS, ANSWER_INPUTS = 200, 28  # of a small model, as in the gate's bench: what it is asked is not in the record
+HASH_BYTES, DAY_SECONDS = 32, 86_400
 SINGLE = 50  # of what is done one at a time: so many to one reading of the clock
 
 
@@ -46,6 +52,7 @@ def measure(report: Report) -> None:
         _space(report, directory, entries)
         _verify(report, directory, entries)
         _prove(report, directory, entries, generator)
+        _answers(report, root / "gate")
 
 
 def _record(number: int, generator: random.Random) -> Record:
@@ -111,6 +118,37 @@ def _space(report: Report, directory: Path, entries: Sequence[bytes]) -> None:
     per_record = on_disk / len(entries)
     reference = f"{per_record / alone:.2f}x the {alone:.0f} bytes of its JSON"
     report.add("a record on disk, tree included", per_record, "bytes", reference=reference)
+
+
+def _answers(report: Report, folder: Path) -> None:
+    """What a gate records of an answer, as it comes to lie on the disk."""
+    house = make_house(folder, {"fraud": ANSWER_INPUTS}, report.seed)
+    house.configure([{"model": "fraud", "mode": "enforce"}])
+    answers = 50 if report.quick else ANSWERS
+    rows = honest_rows(ANSWER_INPUTS, answers, house.generator)
+    with serving(house) as (_, port), closing(HTTPConnection("127.0.0.1", port)) as connection:
+        for number, row in enumerate(rows):
+            key = house.keys[number % len(house.keys)]
+            headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+            connection.request("POST", "/v1/models/fraud/predict", predict_body(row), headers)
+            connection.getresponse().read()
+    found = [
+        (len(data), record)
+        for index, data in house.installation.read_ledger().entries()
+        if (record := decode_record(data, what=f"entry {index}")).kind == "answer.given"
+    ]
+    if len(found) != answers:
+        raise RuntimeError(f"{len(found)} answers are on record, {answers} were given")
+    size = sum(length for length, _ in found) / answers
+    before = [replace(record, details={**record.details}) for _, record in found]
+    for record in before:
+        record.details.pop("network")
+    without = sum(len(encode_record(record)) for record in before) / answers
+    report.add("a gate's record of an answer", size, "bytes", reference=f"{without:.0f} without the client's network")
+    # two bytes of length before an entry, its hash, and 1/255 of a hash above it
+    on_disk = size + 2 + HASH_BYTES * 256 / 255
+    name = "records of 1,000 answers a second, tree included"
+    report.add(name, on_disk * 1000 * DAY_SECONDS / 1e9, "GB/day", reference=f"{on_disk:.0f} bytes each")
 
 
 def _verify(report: Report, directory: Path, entries: Sequence[bytes]) -> None:

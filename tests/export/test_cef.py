@@ -2,6 +2,7 @@
 
 import re
 
+import pytest
 from hypothesis import given
 
 from palladion.export import cef
@@ -52,6 +53,13 @@ def test_an_answer_as_a_line() -> None:
     assert (extension["rt"], extension["externalId"], extension["outcome"]) == ("1777638600123", "7", "success")
 
 
+def test_a_detection_has_its_cause_and_ids() -> None:
+    _, extension = parse(cef.encode(item("standing.changed", {"to": "suspended", "cause": "repeats"}), SOURCE))
+    assert (extension["flexString1"], extension["flexString1Label"]) == ("repeats", "cause")
+    assert extension["flexString2"] == "AML.T0024 AML.T0040 ML05:2023"
+    assert "flexString1" not in parse(cef.encode(answer(), SOURCE))[1]
+
+
 def test_a_name_stands_where_it_may_be_told_and_the_pseudonym_beside_it() -> None:
     _, extension = parse(cef.encode(item("answer.refused", {"requests": 3}, name="acme/web"), SOURCE))
     assert (extension["suser"], extension["suid"], extension["cnt"]) == ("acme/web", WHO, "3")
@@ -68,6 +76,7 @@ def test_a_kind_with_the_signs_of_a_header_stays_one_field() -> None:
     assert header[4] == "a|b\\c\\u000a.d"
 
 
+@pytest.mark.slow
 @given(ITEMS)
 def test_no_content_breaks_a_line_or_becomes_a_field(found: Item) -> None:
     line = cef.encode(found, SOURCE)

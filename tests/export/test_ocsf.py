@@ -8,6 +8,7 @@ that is not in the tables fails here, one that the schema restricts by a regular
 import copy
 import hashlib
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from palladion.export import ocsf
 from palladion.export.item import Item
 from palladion.ledger import merkle
 from palladion.ledger.record import KINDS
+from palladion.watch.taxonomy import DETECTIONS, shipped
 from tests.export.items import ITEMS, SOURCE, WHO, answer, item
 
 BASE = {
@@ -47,7 +49,7 @@ OBJECTS: dict[str, tuple[set[str], set[str]]] = {
     "api": ({"operation"}, {"service"}),
     "user": (set(), {"uid", "name", "type", "type_id"}),
     "ai_model": ({"name", "ai_provider"}, {"version"}),
-    "finding_info": ({"uid"}, {"title", "types", "data_sources", "desc"}),
+    "finding_info": ({"uid"}, {"title", "types", "data_sources", "desc", "attacks", "tags"}),
     "resource_details": (set(), {"uid", "name", "type", "version"}),
     "attestation": (set(), {"uid", "chain_uid", "authority_uid", "fingerprint"}),
     "fingerprint": ({"algorithm_id", "value"}, {"algorithm", "encoding_id"}),
@@ -100,6 +102,13 @@ def conforms(event: dict[str, Any]) -> None:
             require(event["ai_model"], "ai_model")
     else:
         require(event["finding_info"], "finding_info")
+        for tag in event["finding_info"].get("tags", []):
+            assert tag.keys() in ({"name", "value"}, {"name", "values"})
+        for attack in event["finding_info"].get("attacks", []):
+            assert attack.keys() <= {"version", "technique", "sub_technique"}
+            assert "technique" in attack
+            for technique in (attack["technique"], attack.get("sub_technique", attack["technique"])):
+                assert technique.keys() <= {"uid", "name", "src_url"}
         for evidence in event.get("evidences", []):
             require(evidence["actor"]["user"], "user")
 
@@ -110,6 +119,53 @@ def test_every_kind_of_record_is_an_event_of_the_schema(kind: str) -> None:
     conforms(event)
     finding = kind.startswith(("standing.", "incident.")) or kind in {"decoy.touched", "watch.drifted"}
     assert event["class_uid"] == (2004 if finding else 6003)
+
+
+def test_a_finding_has_the_techniques_of_its_cause() -> None:
+    event = event_of(item("standing.changed", {"from": "trusted", "to": "suspended", "cause": "foreign-data"}))
+    conforms(event)
+    found = event["finding_info"]
+    table = shipped()
+    url = "https://atlas.mitre.org/techniques"
+    assert found["attacks"] == [
+        {
+            "version": table.version,
+            "technique": {"uid": "AML.T0024", "name": table.techniques["AML.T0024"]},
+            "sub_technique": {
+                "uid": "AML.T0024.002",
+                "name": table.techniques["AML.T0024.002"],
+                "src_url": f"{url}/AML.T0024.002",
+            },
+        },
+        {
+            "version": table.version,
+            "technique": {
+                "uid": "AML.T0040",
+                "name": table.techniques["AML.T0040"],
+                "src_url": f"{url}/AML.T0040",
+            },
+        },
+    ]
+    assert found["tags"] == [{"name": "cause", "value": "foreign-data"}, {"name": "owasp", "values": ["ML05:2023"]}]
+
+
+def test_names_are_those_of_the_table_that_was_taken_last() -> None:
+    renamed = replace(shipped(), version="9.9", techniques={id_: f"New {id_}" for id_ in shipped().techniques})
+    found = item("decoy.touched", {"cause": "decoy-key"})
+    event = json.loads(ocsf.encode(found, replace(SOURCE, techniques=renamed)))
+    assert event["finding_info"]["attacks"][0]["technique"]["name"] == "New AML.T0055"
+
+
+def test_a_refusal_is_no_finding_and_a_sign_all_the_same() -> None:
+    event = event_of(item("answer.refused", {"reason": "budget-spent", "requests": 3}))
+    conforms(event)
+    assert (event["unmapped"]["cause"], event["unmapped"]["techniques"][0]) == ("budget", "AML.T0040")
+    assert "cause" not in event_of(answer())["unmapped"]
+
+
+@pytest.mark.parametrize("cause", sorted(DETECTIONS))
+def test_every_cause_conforms(cause: str) -> None:
+    conforms(event_of(item("standing.proposed", {"to": "watched", "cause": cause})))
 
 
 @given(ITEMS)

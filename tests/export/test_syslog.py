@@ -60,6 +60,11 @@ def split(stream: bytes) -> list[bytes]:
     return found
 
 
+def test_a_detection_has_its_cause_and_ids() -> None:
+    found = parse(syslog.encode(item("answer.refused", {"reason": "rate-limited", "requests": 7}), SOURCE))
+    assert (found.data["cause"], found.data["techniques"]) == ("rate", "AML.T0040 AML.T0034 LLM10:2025")
+
+
 def test_an_answer_as_a_message() -> None:
     found = parse(syslog.encode(answer(), SOURCE))
     assert (found.priority, found.host, found.kind) == (13 * 8 + 6, "gate-1.example", "answer.given")
@@ -115,6 +120,7 @@ def test_the_worst_structured_data_leaves_room_for_a_text() -> None:
     assert len(raw) <= syslog.MESSAGE_BYTES_MAX
 
 
+@pytest.mark.slow
 @given(ITEMS)
 def test_no_content_breaks_a_message_or_becomes_a_parameter(found: Item) -> None:
     raw = syslog.encode(found, SOURCE)
@@ -128,6 +134,7 @@ def test_no_content_breaks_a_message_or_becomes_a_parameter(found: Item) -> None
     assert len(raw) <= syslog.MESSAGE_BYTES_MAX
 
 
+@pytest.mark.slow
 @given(ITEMS, ITEMS)
 def test_messages_on_a_connection_are_told_apart(one: Item, other: Item) -> None:
     messages = [encode(found, SOURCE) for found in (one, other) for encode in (syslog.encode, syslog.encode_cef)]

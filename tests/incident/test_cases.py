@@ -24,9 +24,11 @@ from palladion.incident.cases import (
     opened_record,
     suspend_case,
 )
+from palladion.incident.links import Link
 from palladion.ledger.record import Record, decode_record
 from palladion.ledger.writer import Ledger
 from palladion.registry import Incident, Records, Registry
+from palladion.watch.why import Why
 from tests.lifecycle.installations import ACTOR, NOW, Made, kinds, make
 from tests.registry.factories import add_client
 
@@ -215,6 +217,20 @@ def test_the_record_of_clients_that_joined_says_which_by_pseudonym(records: Reco
     record = joined_record(case, ["b", "a"], name=lambda client: f"client:{client}", actor="gate", now=NOW)
     assert (record.kind, record.actor, record.subject) == ("incident.acted", "gate", f"incident:{case.id}")
     assert record.details == {"text": "", "change": "join", "clients": ["client:a", "client:b"]}
+
+
+def test_the_record_of_a_case_says_why_and_what_links_its_clients(records: Records) -> None:
+    case, _ = _suspend(records, add_client(records, "one").id)
+    links = [Link("payment", 1, 4, ("ab",))]
+    opened = opened_record(case, why=Why("campaign", "group"), links=links)
+    assert opened.details == {
+        "clients": 1,
+        "cause": "campaign",
+        "why": {"test": "group"},
+        "links": [{"kind": "payment", "values": 1, "accounts": 4, "keyed": ["ab"]}],
+    }
+    joined = joined_record(case, ["b"], name=str, actor="gate", now=NOW, links=links)
+    assert joined.details["links"] == opened.details["links"]
 
 
 def test_ledger_records_of_a_case_name_no_client(made: Made) -> None:

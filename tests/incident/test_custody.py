@@ -2,6 +2,7 @@
 
 import json
 import os
+import ssl
 import threading
 from collections.abc import Iterator
 from datetime import timedelta
@@ -20,6 +21,7 @@ from palladion.incident.custody import Handling, digest_file, record_custody
 from palladion.ledger.record import decode_record
 from palladion.model.digest import model_digest
 from palladion.model.read import read_weights
+from tests.gate import certificates
 from tests.lifecycle.installations import ACTOR, NOW, Made, make
 from tests.models import safetensors_bytes, write
 from tests.registry.factories import add_client
@@ -81,7 +83,11 @@ def test_a_folder_is_recorded_file_by_file(made: Made, case: str, tmp_path: Path
 def test_what_a_url_gives_is_kept_under_its_digest(made: Made, case: str, tmp_path: Path) -> None:
     keep = tmp_path / "kept"
     details = _record(
-        made, case, "https://thief.example/model", keep=keep, fetch=lambda _url: (200, iter([b"stolen ", b"weights"]))
+        made,
+        case,
+        "https://thief.example/model",
+        keep=keep,
+        fetch=lambda _url: (200, iter([b"stolen ", b"weights"]), None),
     )
     digest = sha256(b"stolen weights").hexdigest()
     assert (details["kind"], details["status"], details["files"][0]["sha256"]) == ("url", 200, digest)
@@ -96,7 +102,7 @@ def test_an_address_that_fails_half_way_leaves_nothing(made: Made, case: str, tm
 
     size, keep = made.installation.read_ledger().size, tmp_path / "kept"
     with pytest.raises(StorageError, match="ended too early"):
-        _record(made, case, "https://thief.example/model", keep=keep, fetch=lambda _url: (200, pieces()))
+        _record(made, case, "https://thief.example/model", keep=keep, fetch=lambda _url: (200, pieces(), None))
     assert list(keep.iterdir()) == []
     assert made.installation.read_ledger().size == size
 
@@ -107,7 +113,11 @@ def test_an_address_without_end_is_cut_off(
     monkeypatch.setattr(module, "FETCHED_BYTES_MAX", 10)
     with pytest.raises(StorageError, match="more than the 10 bytes"):
         _record(
-            made, case, "https://thief.example/", keep=tmp_path / "k", fetch=lambda _url: (200, iter([b"12345678"] * 9))
+            made,
+            case,
+            "https://thief.example/",
+            keep=tmp_path / "k",
+            fetch=lambda _url: (200, iter([b"12345678"] * 9), None),
         )
 
 
@@ -243,9 +253,9 @@ def test_credentials_of_an_address_are_used_and_not_recorded(
 ) -> None:
     asked = []
 
-    def fetch(url: str) -> tuple[int, Iterator[bytes]]:
+    def fetch(url: str) -> tuple[int, Iterator[bytes], None]:
         asked.append(url)
-        return 200, iter([b"stolen"])
+        return 200, iter([b"stolen"]), None
 
     details = _record(made, case, address, keep=tmp_path / "kept", fetch=fetch)
     assert asked == [address]
@@ -308,3 +318,32 @@ def test_the_steps_and_categories_of_the_commands_are_those_of_the_code() -> Non
 
     assert json.dumps(incident_dossier._STEPS) == json.dumps(module.STEPS)
     assert tuple(incident_dossier._CATEGORIES) == CATEGORIES
+
+
+def test_the_server_of_an_https_address_is_on_record(
+    made: Made, case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", "7")
+            self.end_headers()
+            self.wfile.write(b"weights")
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+            return
+
+    authority = certificates.Authority(tmp_path)
+    issued = authority.issue("server", [certificates.address("127.0.0.1")])
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.path))
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(issued.path, issued.key)
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.handle_request, daemon=True).start()
+    details = _record(made, case, f"https://127.0.0.1:{server.server_port}/model", keep=tmp_path / "kept")
+    server.server_close()
+    assert details["server"]["address"] == f"127.0.0.1:{server.server_port}"
+    assert details["server"]["certificates"][0]["sha256"] == issued.fingerprint
+    assert details["server"]["certificates"][0]["issuer"] == "CN=authority"
+    assert details["files"][0]["bytes"] == 7

@@ -21,6 +21,7 @@ from palladion.ledger.record import Record
 from palladion.lifecycle.clients import add_client
 from palladion.registry import Records
 from palladion.registry.decoys import new_id
+from palladion.watch.features import SCORES
 from tests.lifecycle.installations import ACTOR, NOW, Made, make
 
 Reading = Callable[..., list[Line]]
@@ -43,13 +44,14 @@ class Story:
             records.decoys.touch(decoy, 1, at=NOW, incident=self.case.id)
             self.subjects = subjects_of(records, records.incidents.get(self.case.id), key)
         self.decoy = f"decoy:{decoy}"
+        self.version = self.installation.read_ledger().size  # the first of what follows
         self.write(*self._traffic())
         respond(self.installation, self.case.id, "suspend", [], reason="a harvest", actor=ACTOR)
         act(self.installation, self.case.id, "note", "same card", actor=ACTOR)
 
     def _traffic(self) -> list[Record]:
         def answer(account: str, minutes: int, p_value: str | None, disclosed: str = "contract") -> Record:
-            details = {"queries": 10, "disclosed": disclosed, "p_value": p_value}
+            details = {"queries": 10, "disclosed": disclosed, "p_value": p_value, "network": f"n{minutes}"}
             return Record("answer.given", NOW + timedelta(minutes=minutes), account, "fraud@3", details)
 
         def refused(account: str, minutes: int, reason: str, requests: int) -> Record:
@@ -62,7 +64,9 @@ class Story:
         change = {"kind": "standing", "clients": [self.other], "standing": "trusted"}
         ours = {"kind": "standing", "clients": [self.web], "standing": "degraded"}
         lowered = {"from": "trusted", "to": "watched", "reason": "odd"}
+        told = {"cause": "repeats", "why": {"test": "near", "looks": "numbers", "features": [["repeats", "-4.0"]]}}
         return [
+            Record("model.protected", NOW, ACTOR, "fraud@3", {"content": "c0ffee", "served": "5e"}),
             answer(self.web, 1, "0.5"),
             answer(self.other, 1, "0.5"),
             answer(self.web, 2, "0.04", "reduced"),
@@ -75,6 +79,7 @@ class Story:
             touched("decoy:ff", [{"client": self.web, "touches": 2}]),
             touched("decoy:ee", [{"client": self.other, "touches": 2}]),
             Record("standing.changed", NOW, "watch", self.web, lowered),
+            Record("standing.changed", NOW, "watch", self.web, {**lowered, **told}),
             Record("standing.proposed", NOW, "watch", self.other, lowered),
             Record("proposal.made", NOW, "oidc:a", "proposal:aa", {"change": change, "reason": "theirs"}),
             Record("proposal.decided", NOW, "oidc:b", "proposal:aa", {"verdict": "approved", "reason": "theirs"}),
@@ -102,6 +107,7 @@ def _scanned(reader: LedgerReader, subjects: Subjects, since: datetime | None = 
     return read_timeline(subjects, lambda question: scan(reader, question), since=since, scan=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("read", [_indexed, _scanned])
 def test_a_timeline_has_what_concerns_the_case_and_nothing_else(story: Story, read: Reading) -> None:
     lines = read(story.installation.read_ledger(), story.subjects)
@@ -114,6 +120,7 @@ def test_a_timeline_has_what_concerns_the_case_and_nothing_else(story: Story, re
         ("answer.refused", story.web),
         ("decoy.touched", None),
         ("decoy.touched", None),
+        ("standing.changed", story.web),
         ("standing.changed", story.web),
         ("proposal.made", None),
         ("proposal.decided", None),
@@ -128,6 +135,10 @@ def test_a_timeline_has_what_concerns_the_case_and_nothing_else(story: Story, re
         f"{story.decoy} was touched 2 times, by strangers",
         "decoy:ff was touched 2 times, by acme/web",
         "trusted → watched: odd",
+        (
+            "trusted → watched: odd; by how often it asks near its own earlier queries; "
+            f"most unlike honest ones: repeats -4.0 ({SCORES['repeats']}); repeats (AML.T0024, AML.T0040, ML05:2023)"
+        ),
         "proposal:bb made: a harvest",
         "proposal:bb approved: so it is",
         "trusted → suspended: a harvest",
@@ -144,8 +155,13 @@ def test_answers_and_refusals_are_counted_by_the_hour(story: Story) -> None:
         "queries": 30,
         "disclosed": {"contract": 2, "reduced": 1},
         "p_value_min": 0.04,
+        "versions": {"fraud@3": {"entry": story.version, "content": "c0ffee"}},
+        "networks": 3,
     }
-    assert first.said == "3 answers within the hour, 30 queries: 2 contract, 1 reduced; p down to 0.04"
+    assert first.said == (
+        "3 answers within the hour, 30 queries: 2 contract, 1 reduced; p down to 0.04; "
+        f"fraud@3 is c0ffee (entry {story.version}); from 3 networks"
+    )
     assert (len(first.entries), len(second.entries)) == (2, 1)
     (refused,) = (line for line in lines if line.kind == "answer.refused")
     assert (refused.count, refused.figures) == (2, {"requests": 7, "reasons": {"busy": 3, "client-rate": 4}})
@@ -157,6 +173,23 @@ def test_a_timeline_begins_where_it_is_asked_to(story: Story, read: Reading) -> 
     reader = story.installation.read_ledger()
     lines = read(reader, story.subjects, NOW + timedelta(minutes=30))
     assert [(line.kind, line.count) for line in lines] == [("answer.given", 1)]
+    # which version it was is older
+    assert lines[0].figures["versions"] == {"fraud@3": {"entry": story.version, "content": "c0ffee"}}
+
+
+def test_the_cause_is_a_figure_with_its_ids(story: Story) -> None:
+    lines = [line for line in _indexed(story.installation.read_ledger(), story.subjects) if line.figures.get("cause")]
+    assert [line.figures for line in lines] == [
+        {"cause": "repeats", "techniques": ["AML.T0024", "AML.T0040", "ML05:2023"]}
+    ]
+
+
+def test_networks_are_counted_up_to_a_limit(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "NETWORKS_MAX", 2)
+    first, _ = (
+        line for line in _indexed(story.installation.read_ledger(), story.subjects) if line.kind == "answer.given"
+    )
+    assert first.figures["networks"] == 2
 
 
 def test_what_a_timeline_names_is_written_with_proofs_that_hold_elsewhere(story: Story, tmp_path: Path) -> None:
@@ -171,6 +204,7 @@ def test_what_a_timeline_names_is_written_with_proofs_that_hold_elsewhere(story:
         assert verify_proof(proof, entry, story.installation.ledger_key())[0].index == number
 
 
+@pytest.mark.slow
 def test_a_changed_entry_is_no_line_of_a_timeline(tmp_path: Path) -> None:
     story = Story(tmp_path)
     ledger = story.installation.paths.ledger

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from palladion.errors import PalladionError, TamperError
-from palladion.ledger import merkle
+from palladion.errors import FormatError, PalladionError, TamperError
+from palladion.ledger import merkle, writer
 from palladion.ledger.audit import LedgerReport, verify_ledger
 from palladion.ledger.checkpoint import Checkpoint, sign_checkpoint
 from palladion.ledger.record import encode_record
@@ -151,6 +151,7 @@ def test_a_saved_checkpoint_must_be_signed_by_the_log(copy: Path) -> None:
         _verify(copy, against=[forged])
 
 
+@pytest.mark.slow
 def test_any_flipped_byte_in_any_file_is_caught(copy: Path) -> None:
     paths = [path for path in (copy / "tile").rglob("*") if path.is_file()] + [copy / "checkpoint"]
     for path in paths:
@@ -198,3 +199,14 @@ def test_several_processes_find_what_one_finds(copy: Path, monkeypatch: pytest.M
         _edit_bundle(copy, index, lambda entries: [entries[0] + b" ", *entries[1:]])
     with pytest.raises(TamperError, match="entry 0 was changed"):
         _verify(copy)
+
+
+@pytest.mark.parametrize("figure", [b"1.5", b"1.0", b"1e3"])
+def test_an_entry_that_is_signed_and_no_record_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, figure: bytes
+) -> None:
+    broken = encode_record(record(7)).replace(b'"n":7', b'"n":' + figure)
+    monkeypatch.setattr(writer, "encode_batch", lambda _records: [broken])
+    make(tmp_path / "ledger", 1)
+    with pytest.raises(FormatError, match="entry 0 is not canonical JSON"):
+        _verify(tmp_path / "ledger")

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from palladion import files
 from palladion.errors import FormatError, PalladionError, StorageError, TamperError
 from palladion.ledger import bodies as module
+from palladion.ledger import body_file
 from palladion.ledger.bodies import (
     BodyWriter,
     body_path,
@@ -194,7 +195,7 @@ def test_a_request_larger_than_a_file_may_be_leaves_one_that_is_read_and_goes_on
     kept = _numbers(tmp_path)
     assert len(kept) >= 10
     assert kept == sorted(set(kept))
-    assert int.from_bytes(path.read_bytes()[len(module.MAGIC) + 4 :][:4], "little") > 0
+    assert int.from_bytes(path.read_bytes()[len(body_file.MAGIC) + 4 :][:4], "little") > 0
     _keep(tmp_path, range(500, 600), queries_max=500, at_once=100)
     assert len(_numbers(tmp_path)) >= 10
     assert path.stat().st_size <= 20_000
@@ -262,7 +263,7 @@ def test_a_key_of_another_length_is_refused(tmp_path: Path) -> None:
 
 @cache
 def _number(cell: int) -> int:
-    return priority_of(module._drawing(KEY, (CLIENT, VERSION)), cell_of(_body(cell=cell)) or b"")
+    return priority_of(body_file.drawing_of(KEY, (CLIENT, VERSION)), cell_of(_body(cell=cell)) or b"")
 
 
 def _cells_below(level: int, cells: Iterable[int]) -> set[int]:
@@ -350,7 +351,7 @@ def test_where_a_file_is_full_a_cell_that_was_given_up_never_comes_back(
             writer.close()
             path = body_path(folder, CLIENT, VERSION)
             assert path.stat().st_size <= bytes_max
-            content = module._read(path, KEY, (CLIENT, VERSION))
+            content = body_file.read_content(path, KEY, (CLIENT, VERSION))
             # what the head refuses is not written after it either
             assert all(priority < threshold(content.level) for priority, _ in content.entries)
 
@@ -426,12 +427,12 @@ OLD = base64.b64decode(
 
 def _old_file(folder: Path, entries: Sequence[tuple[int, int, Body]], *, capacity: int, begun: int = 0) -> Path:
     """As version 1 wrote it: slot, number and body of each entry."""
-    head = module._OLD_HEAD.pack(module.OLD_MAGIC, capacity, begun, os.urandom(32))
-    cipher = module._cipher(KEY, head, (CLIENT, VERSION))
+    head = body_file.OLD_HEAD.pack(body_file.OLD_MAGIC, capacity, begun, os.urandom(32))
+    cipher = body_file.cipher_of(KEY, head, (CLIENT, VERSION))
     path = body_path(folder, CLIENT, VERSION)
     path.parent.mkdir(parents=True, exist_ok=True)
     sealed = [
-        module._seal(cipher, head, index, module._OLD_PLACE.pack(slot, number) + encode_body(body))
+        body_file.seal_entry(cipher, head, index, body_file.OLD_PLACE.pack(slot, number) + encode_body(body))
         for index, (slot, number, body) in enumerate(entries)
     ]
     path.write_bytes(head + b"".join(sealed))
@@ -453,7 +454,7 @@ def test_an_old_file_is_taken_over_when_its_client_asks_again(tmp_path: Path) ->
     writer = _writer(tmp_path)
     writer.append(CLIENT, VERSION, [_body(5, cell=1), _body(6, cell=8)])
     writer.close()
-    assert path.read_bytes().startswith(module.MAGIC)
+    assert path.read_bytes().startswith(body_file.MAGIC)
     assert _numbers(tmp_path) == [0, 1, 2, 6]
     assert not read_retained(tmp_path, KEY, CLIENT, VERSION).late
 
@@ -488,7 +489,7 @@ def test_a_torn_end_of_an_old_file_is_dropped(tmp_path: Path) -> None:
 def test_an_old_file_that_another_hand_changed_is_told(tmp_path: Path) -> None:
     path = _old_file(tmp_path, [(n, n, _body(n)) for n in range(4)], capacity=100)
     data = path.read_bytes()
-    for changed in (data[:80] + bytes([data[80] ^ 1]) + data[81:], module.MAGIC + data[len(module.MAGIC) :]):
+    for changed in (data[:80] + bytes([data[80] ^ 1]) + data[81:], body_file.MAGIC + data[len(body_file.MAGIC) :]):
         path.write_bytes(changed)
         with pytest.raises(TamperError):
             read_retained(tmp_path, KEY, CLIENT, VERSION)
@@ -577,10 +578,10 @@ def test_what_another_hand_changed_is_told(tmp_path: Path, change: Callable[[byt
     [
         b"",
         b"palladion-journal-1\n",
-        module.MAGIC + bytes(44),
-        module.OLD_MAGIC + bytes(44),
-        module._HEAD.pack(module.MAGIC, 1, LEVEL_MAX + 1, 0, bytes(32)),
-        module._HEAD.pack(module.MAGIC, 1, 0, 2, bytes(32)),
+        body_file.MAGIC + bytes(44),
+        body_file.OLD_MAGIC + bytes(44),
+        body_file.HEAD.pack(body_file.MAGIC, 1, LEVEL_MAX + 1, 0, bytes(32)),
+        body_file.HEAD.pack(body_file.MAGIC, 1, 0, 2, bytes(32)),
     ],
     ids=["empty", "another", "none", "none of an old one", "a level that none has", "neither late nor not"],
 )

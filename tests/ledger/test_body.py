@@ -2,6 +2,7 @@
 
 import struct
 from contextlib import suppress
+from dataclasses import replace
 
 import msgspec
 import numpy as np
@@ -74,10 +75,34 @@ def test_a_cell_is_that_of_the_marks(numbers: NDArray[np.float64], kind: str, so
         assert found == struct.pack("<II", *two) + b"h" * 16
 
 
-def test_what_was_not_marked_is_in_no_cell() -> None:
-    assert cell_of(_scored(np.ones(3), strength=0.0)) is None
-    assert cell_of(_scored(np.ones(3), strength=float("nan"))) is None
+def test_what_cannot_be_marked_is_in_no_cell() -> None:
     assert cell_of(_scored(np.ones(1))) is None
+
+
+def _unmarked(values: NDArray[np.generic], *, name: str = "x", scores: NDArray[np.generic] | None = None) -> Body:
+    return Body("r", 0, {name: values}, np.ones(3) if scores is None else scores, b"", 0.0, "full")
+
+
+def test_the_cell_of_a_query_without_a_mark_is_that_query_alone() -> None:
+    values = np.arange(4, dtype=np.float32)
+    found = cell_of(_unmarked(values))
+    assert found is not None
+    assert cell_of(_unmarked(values.copy(), scores=np.zeros(0))) == found
+    others = [
+        _unmarked(np.nextafter(values, np.float32(9))),
+        _unmarked(values.reshape(2, 2)),
+        _unmarked(values.view(np.int32)),
+        _unmarked(values, name="y"),
+        Body("r", 0, {"x": values}, np.ones(3), b"h" * 16, 0.1, "full"),
+    ]
+    assert len({found, *(cell_of(item) for item in others)}) == 6
+
+
+def test_a_body_says_when_it_was_asked_and_one_of_before_does_not() -> None:
+    asked = replace(body(), at=1_700_000_000.5)
+    assert decode_body(encode_body(asked), what="it").at == 1_700_000_000.5
+    before = msgspec.msgpack.encode(msgspec.msgpack.decode(encode_body(asked))[:7])
+    assert decode_body(before, what="it").at == 0.0
 
 
 def test_two_classes_are_one_cell_whichever_of_them_leads() -> None:

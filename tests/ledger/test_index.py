@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from palladion.errors import StorageError, TamperError
+from palladion.ledger import index as index_module
 from palladion.ledger.index import INDEX_FILE, Index, Question, scan
 from palladion.ledger.reader import LedgerReader
 from palladion.ledger.record import Record
@@ -69,6 +70,7 @@ _questions = st.builds(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(question=_questions, newest=st.booleans())
 def test_the_index_finds_what_reading_everything_finds(
@@ -107,6 +109,7 @@ def test_it_follows_the_ledger_and_reads_only_what_is_new(made: LedgerReader) ->
     assert (made.directory / INDEX_FILE).stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.slow
 def test_an_index_of_another_history_is_made_anew(made: LedgerReader, tmp_path: Path) -> None:
     with _index(made) as index:
         index.update(made)
@@ -132,6 +135,7 @@ def test_a_busy_index_is_an_error_and_not_made_anew(made: LedgerReader, monkeypa
         assert index.update(later) == 40
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [b"no database at all, whatever its name says", b""])
 def test_a_damaged_index_is_made_anew(made: LedgerReader, damage: bytes) -> None:
     with _index(made) as index:
@@ -186,3 +190,24 @@ def test_an_entry_that_was_changed_is_told_and_not_indexed(made: LedgerReader) -
     reader = LedgerReader(made.directory, KEY)
     with _index(reader) as index, pytest.raises(TamperError, match="entry 0 was changed"):
         index.update(reader)
+
+
+def test_texts_that_another_process_has_numbered_otherwise_are_looked_up_again(
+    original: LedgerReader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index_module, "_BATCH", 256)
+    path = tmp_path / INDEX_FILE
+
+    def between(known: int, _size: int) -> None:
+        if known == 256:
+            with closing(sqlite3.connect(path)) as other, other:
+                # as `forget` does, and then others take the numbers
+                other.execute("DELETE FROM entry")
+                other.execute("DELETE FROM word")
+                other.executemany("INSERT INTO word (text) VALUES (?)", [("m@2",), ("elsewhere",), ("client:b",)])
+
+    with closing(Index(path)) as opened:
+        opened.update(original, between)
+        late = [number for number, _ in opened.find(original, Question(actor="client:a", subject="m@1"))]
+    whole = [number for number, _ in scan(original, Question(actor="client:a", subject="m@1"))]
+    assert late == [number for number in whole if number >= 256]

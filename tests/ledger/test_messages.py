@@ -157,7 +157,7 @@ def test_records_arrive_as_they_were_sent() -> None:
     ("row", "reason"),
     [
         (["model.stolen", *ROW[1:]], "no kind of record"),
-        ([ROW[0], "2026-05-01T00:00:00Z", *ROW[2:]], "does not match format"),
+        ([ROW[0], "2026-05-01T00:00:00Z", *ROW[2:]], "not a canonical timestamp"),
         ([*ROW[:2], "x" * 513, *ROW[3:]], "at most 512 characters"),
         ([*ROW[:4], {"p": 0.5}], "float has no canonical form"),
         ([*ROW[:4], {"t": "x" * 66_000}], "at most 65535 fit"),

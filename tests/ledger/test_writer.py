@@ -1,10 +1,12 @@
 """Appending: what was acknowledged stays, whatever fails; and there is one writer."""
 
+import errno
 import os
 import signal
 import struct
 import subprocess
 import sys
+import threading
 import zlib
 from collections.abc import Callable
 from hashlib import sha256
@@ -30,6 +32,7 @@ def _open(directory: Path) -> Ledger:
     return Ledger(directory, ORIGIN, SIGNER, JOURNAL_KEY)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sizes", [[1], [3, 5], [255, 1, 1], [256], [300, 212, 1], [700]])
 def test_a_ledger_written_in_any_portions_has_the_root_of_its_records(tmp_path: Path, sizes: list[int]) -> None:
     directory = tmp_path / "ledger"
@@ -69,6 +72,7 @@ def test_receipts_name_the_log_the_index_and_the_leaf(tmp_path: Path) -> None:
     assert receipt.leaf_hash == merkle.leaf_hash(encode_record(record(1)))
 
 
+@pytest.mark.slow
 def test_acknowledged_records_survive_a_writer_that_never_closed(tmp_path: Path) -> None:
     directory = tmp_path / "ledger"
     make(directory, 300)
@@ -143,6 +147,62 @@ def test_whichever_operation_fails_no_acknowledged_record_is_lost(
         kept = [entry for _, entry in LedgerReader(directory, KEY).entries(254)]
         assert kept == [encode_record(record(254 + i)) for i in range(len(kept))]
     assert n > 30
+
+
+def _read_only(patch: pytest.MonkeyPatch) -> None:
+    """From now on the disk is mounted read-only: nothing is written, synced, made or replaced, and reading goes on."""
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    for name in ("write", "pwrite", "writev", "pwritev", "fsync", "fdatasync", "mkdir", "replace", "rename", "unlink"):
+        patch.setattr(os, name, refuse)
+    for name in ("replace", "mkdir", "unlink"):
+        patch.setattr(Path, name, refuse)
+    real = os.open
+
+    def only_read(path: Any, flags: int, *arguments: Any, **options: Any) -> int:
+        if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC):
+            refuse()
+        return real(path, flags, *arguments, **options)
+
+    patch.setattr(os, "open", only_read)
+
+
+def test_a_disk_that_becomes_read_only_takes_nothing_more_and_is_read_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(tmp_path, 300)
+    ledger = _open(tmp_path)
+    ledger.append([record(300)])
+    with monkeypatch.context() as patch:
+        _read_only(patch)
+        with pytest.raises(StorageError, match=r"(?i)read-only"):
+            ledger.append([record(301)])
+        with pytest.raises(StorageError, match="refuses to go on"):
+            ledger.append([record(301)])
+        # what is published is proved as before
+        assert verify_ledger(tmp_path, KEY).size == 300
+        assert [index for index, _ in LedgerReader(tmp_path, KEY).tail(1)] == [299]
+    ledger._lock.close()
+    with _open(tmp_path) as recovered:
+        # never acknowledged, and there was no place that it could have come to
+        assert recovered.size == 301
+        recovered.append([record(301)])
+    assert verify_ledger(tmp_path, KEY).size == 302
+
+
+def test_a_ledger_on_a_read_only_disk_is_not_opened_for_writing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(tmp_path, 300)
+    with monkeypatch.context() as patch:
+        _read_only(patch)
+        with pytest.raises(StorageError, match=r"(?i)read-only"):
+            _open(tmp_path)
+        assert LedgerReader(tmp_path, KEY).size == 300
+    with _open(tmp_path) as ledger:
+        assert ledger.size == 300
 
 
 @pytest.mark.slow
@@ -307,3 +367,39 @@ def test_an_edited_entry_of_the_unfinished_bundle_is_named_on_opening(tmp_path: 
 def test_a_ledger_that_is_not_there_is_an_error_not_a_new_one(tmp_path: Path) -> None:
     with pytest.raises(PalladionError):
         _open(tmp_path / "nowhere")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("failing", [0, 10, 39])
+def test_a_sync_that_fails_among_many_side_by_side_is_no_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int
+) -> None:
+    directory = tmp_path / "ledger"
+    size = 20 * 256  # twenty tiles and twenty bundles
+    ledger = Ledger.create(directory, ORIGIN, SIGNER, JOURNAL_KEY)
+    for start in range(0, size, 512):
+        ledger.append([record(number) for number in range(start, start + 512)])
+    note, lock, done = (directory / "checkpoint").read_bytes(), threading.Lock(), 0
+
+    def fail(descriptor: int) -> None:
+        nonlocal done
+        with lock:
+            done += 1
+            mine = done - 1
+        if mine == failing:
+            raise OSError(errno.EIO, "the disk")
+        real(descriptor)
+
+    real = os.fsync
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "fsync", fail)
+        with pytest.raises(StorageError):
+            ledger.checkpoint()
+        assert done >= failing
+    assert (directory / "checkpoint").read_bytes() == note
+    with pytest.raises(StorageError, match="refuses to go on"):
+        ledger.checkpoint()
+    ledger.close()
+    with Ledger(directory, ORIGIN, SIGNER, JOURNAL_KEY) as again:
+        assert again.size == size
+    assert verify_ledger(directory, KEY).size == size

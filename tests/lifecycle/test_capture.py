@@ -18,6 +18,7 @@ from palladion.lifecycle.capture import (
     summarise_capture,
     verify_capture,
 )
+from palladion.lifecycle.servers import Certificate, Server
 from tests.lifecycle.installations import NOW
 
 
@@ -33,6 +34,20 @@ def test_a_capture_verifies_against_its_last_hash(tmp_path: Path) -> None:
     lines = verify_capture((tmp_path / "c.jsonl").read_bytes(), digest)
     assert [line["request"]["text"] for line in lines] == ["question 0", "question 1", "question 2"]
     assert (tmp_path / "c.jsonl").stat().st_mode & 0o777 == 0o600
+
+
+def test_who_answers_is_noted_once_and_whenever_it_changes(tmp_path: Path) -> None:
+    one = Server("192.0.2.1:443", "TLSv1.3", (Certificate("ab" * 32, "CN=one"),))
+    other = Server("192.0.2.2:443", "TLSv1.3", (Certificate("ab" * 32, "CN=one"),))
+    with new_capture(tmp_path / "c.jsonl", ManualClock(NOW)) as capture:
+        for server in (one, one, other, one):
+            capture.note_server(server)
+            capture.write("exchange", {})
+    lines = verify_capture((tmp_path / "c.jsonl").read_bytes(), capture.digest)
+    assert [line["kind"] for line in lines] == ["server", "exchange", "exchange", *["server", "exchange"] * 2]
+    assert [line["address"] for line in lines if line["kind"] == "server"] == [one.address, other.address, one.address]
+    assert lines[0]["certificates"][0]["sha256"] == "ab" * 32
+    assert summarise_capture((tmp_path / "c.jsonl").read_bytes(), capture.digest).exchanges == 4
 
 
 @pytest.mark.parametrize("change", ["answer", "order", "first", "last", "middle", "number", "digest", "blank"])

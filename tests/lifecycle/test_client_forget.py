@@ -65,6 +65,7 @@ def _kept(installation: Installation, name: str) -> tuple[list[str], int, list[s
 EVERYTHING = ["fraud@1"], 2
 
 
+@pytest.mark.slow
 def test_what_is_kept_of_a_revoked_client_is_erased_and_of_nobody_else(installation: Installation) -> None:
     assert _kept(installation, "acme")[:2] == EVERYTHING
     revoke_client(installation, "acme", "acme", actor=ACTOR)
@@ -113,3 +114,49 @@ def test_it_can_be_run_again_and_while_a_gate_serves(installation: Installation)
         assert _forget(installation).versions == ("fraud@1",)
         assert running.reloaded.is_set()
         assert (_forget(installation).versions, _kept(installation, "acme")) == ((), ([], 0, []))
+
+
+@pytest.mark.slow
+def test_with_its_name_gone_no_key_and_no_file_gives_the_pseudonym_back(installation: Installation) -> None:
+    with installation.open_registry() as registry, registry.read() as records:
+        client = records.clients.named("acme", "acme")
+        (key_row,) = records.clients.keys(client.id)
+    revoke_client(installation, "acme", "acme", actor=ACTOR)
+
+    done = forget_client(installation, "acme", "acme", actor="user:ada", name_too=True)
+
+    key = installation.open_gate_root().derive("pseudonyms")
+    last = decode_record(list(installation.read_ledger().entries())[-1][1], what="it")
+    assert (last.subject, last.details) == (pseudonym(key, client.id), {"name": "erased"})
+    with installation.open_registry() as registry, registry.read() as records:
+        names = {pseudonym(key, row.id): (row.organisation, row.name) for row in records.clients.all()}
+        assert names[last.subject][0] == "erased"
+        assert done.erased_as == "/".join(names[last.subject])
+        assert records.clients.keys(client.id) == []
+    folder = installation.paths.directory
+    left = [path for path in folder.rglob("*") if path.is_file() and b"acme" in path.read_bytes()]
+    assert left == []
+    # the prefix was recorded when the key was given, and is found by whoever still has the key
+    registry_bytes = b"".join(path.read_bytes() for path in folder.glob("registry.sqlite*"))
+    assert key_row.prefix.encode() not in registry_bytes
+    with pytest.raises(NotFoundError):
+        forget_client(installation, "acme", "acme", actor=ACTOR)
+
+
+def test_the_name_stays_where_an_incident_is_about_it(installation: Installation) -> None:
+    with installation.open_registry() as registry, registry.write() as records:
+        client = records.clients.named("acme", "acme")
+        records.incidents.open("suspended: acme/acme", actor=ACTOR, clients=[client.id])
+    revoke_client(installation, "acme", "acme", actor=ACTOR)
+    with pytest.raises(ConflictError, match="is about acme/acme, and what a case says is never changed"):
+        forget_client(installation, "acme", "acme", actor=ACTOR, name_too=True)
+    assert _kept(installation, "acme")[:2] == EVERYTHING
+
+
+def test_the_name_of_a_client_that_is_let_in_stays(installation: Installation) -> None:
+    with (
+        installation.open_registry() as registry,
+        pytest.raises(ConflictError, match="is let in, and needs its name"),
+        registry.write() as records,
+    ):
+        records.clients.erase_name(records.clients.named("acme", "acme").id)

@@ -1,16 +1,17 @@
 """The doctor finds what is wrong, says what to do, and no finding hides another."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from palladion.errors import StorageError
 from palladion.lifecycle import doctor
 from palladion.lifecycle.backup import back_up
-from palladion.lifecycle.doctor import examine
+from palladion.lifecycle.doctor import Check, check_tracing, examine
 from palladion.lifecycle.installation import Installation, Paths
 from palladion.lifecycle.protect import protect
 from palladion.lifecycle.rewrap import rewrap
@@ -257,4 +258,19 @@ def test_routes_of_which_no_student_could_be_traced_are_told(made: Made) -> None
     assert "version 1 of fraud is not calibrated" in _found(_routed(made, marking), "problem")["student tracing"]
     with made.installation.open_registry() as registry, registry.write() as records:
         records.calibrations.add("fraud", 1, path="fraud/x", digest="a" * 64, simulated=True, clients=1)
+    others = [check.status for check in check_tracing(_routed(made, plain, marking), "another")]
+    assert others == []
     assert "all 1 routes mark" in _found(_routed(made, marking), "ok")["student tracing"]
+
+
+def test_looks_at_what_is_built_on_it_come_last_and_one_that_fails_hides_none(made: Made) -> None:
+    def fails(installation: Installation) -> Iterator[Check]:
+        if installation is made.installation:
+            raise StorageError("the disk is gone", "another one")
+        yield Check("a", "ok", "another installation")
+
+    def works(_: Installation) -> Iterator[Check]:
+        yield Check("b", "ok", "it is fine")
+
+    found = examine(made.installation, also=[("a", fails), ("b", works)])
+    assert found[-2:] == [Check("a", "problem", "the disk is gone", "another one"), Check("b", "ok", "it is fine")]

@@ -2,8 +2,11 @@
 
 import json
 import math
+import ssl
+import threading
 from collections.abc import Callable
 from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +33,7 @@ from palladion.lifecycle.probe import (
 )
 from palladion.transit.url import Url, parse_url
 from palladion.transit.web import Web
+from tests.gate import certificates
 from tests.lifecycle.apis import LIMITS, Answering, Reply, Suspect, suspect
 from tests.lifecycle.installations import NOW
 
@@ -350,3 +354,37 @@ def test_an_answer_that_the_path_does_not_fit_is_refused(answer: bytes) -> None:
     api = parse_api(b'{"request": "$inputs", "answer": "p.*.l"}', HERE, None)
     with pytest.raises(FormatError):
         read_answers(api, answer, 1)
+
+
+def test_who_answers_over_tls_is_captured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    authority = certificates.Authority(tmp_path)
+    issued = authority.issue("server", [certificates.address("127.0.0.1")])
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.path))
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(issued.path, issued.key)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.dumps(labels(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+            return
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    web, api = Web(LIMITS), Api(parse_url(f"https://127.0.0.1:{server.server_port}/predict"), KEY)
+    with new_capture(tmp_path / "c.jsonl", ManualClock(NOW)) as capture:
+        found = probe(api, {"x": ROWS}, capture, budget=10, web=web, wait=lambda _: None)
+    web.close()
+    server.shutdown()
+    server.server_close()
+    assert found.error is None
+    lines = verify_capture((tmp_path / "c.jsonl").read_bytes(), capture.digest)
+    assert [line["kind"] for line in lines] == ["server", *10 * ["exchange"]]
+    assert lines[0]["address"] == f"127.0.0.1:{server.server_port}"
+    assert lines[0]["certificates"][0]["sha256"] == issued.fingerprint

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from palladion.cli.incident_anchor import anchor
 from palladion.cli.incident_dossier import custody, dossier, measure, stamp
 from palladion.cli.incident_letters import appeal, notice
 from palladion.cli.incident_response import RESPONSES
@@ -120,7 +121,7 @@ def _act(name: str, action: "Action", meaning: str, example: str, *, text_requir
 _act("take", "acknowledge", "Take a case on: others see that somebody is at it.", "", text_required=False)
 _act("note", "note", "Add what was noticed.", "'same payment card as in May'", text_required=True)
 _act("act", "act", "Add what was done elsewhere.", "'called their security team'", text_required=True)
-for _command in (timeline, *RESPONSES, notice, appeal, close, verdicts, dossier, stamp, custody, measure):
+for _command in (timeline, *RESPONSES, notice, appeal, close, verdicts, dossier, stamp, anchor, custody, measure):
     incident.add_command(_command)
 
 

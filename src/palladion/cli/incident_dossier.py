@@ -19,6 +19,7 @@ from palladion.cli.output import (
     print_table,
     progress,
     size_text,
+    warn,
 )
 from palladion.clock import timestamp
 from palladion.errors import PalladionError
@@ -308,6 +309,11 @@ def add_custody(
 
 def _told(out: Path, written: "Written", *, as_json: bool) -> None:
     checked = written.checked
+    if not checked.stamps:
+        warn(
+            "no authority has stamped its time (RFC 3161): that it existed today is our word alone; "
+            f"palladion incident stamp {out} --url URL --roots PEM --out FILE"
+        )
     if as_json:
         print_json(
             {

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from palladion.cli.client_options import DurationType, expires, key_options
+from palladion.cli.incident_remote import respond_at
+from palladion.cli.operator_remote import gate_option
 from palladion.cli.output import (
     actor,
     echo,
@@ -65,6 +67,8 @@ def _responding(change: "Change", meaning: str, example: str) -> click.Command:
     @click.argument("id")
     @_clients_options
     @_reason_option
+    @gate_option(required=False)
+    @click.option("--now", is_flag=True, help="With --at: do it at once, where your role permits that alone.")
     @json_option
     @click.pass_context
     def command(
@@ -73,10 +77,17 @@ def _responding(change: "Change", meaning: str, example: str) -> click.Command:
         clients: tuple[str, ...],
         every: bool,
         reason: str,
+        gate: str | None,
+        now: bool,
         as_json: bool,
     ) -> None:
         from palladion.incident.response import respond
 
+        if gate is not None:
+            respond_at(gate, id, change, clients, every=every, now=now, reason=reason, as_json=as_json)
+            return
+        if now:
+            raise click.UsageError("--now goes with --at: here it is done at once")
         installation = find_installation(ctx)
         done = respond(installation, id, change, clients, every=every, reason=reason, actor=actor())
         _told(installation, done, as_json=as_json)

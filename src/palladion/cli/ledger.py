@@ -8,6 +8,7 @@ import click
 import msgspec
 
 from palladion import files
+from palladion.cli.ledger_expire import expire
 from palladion.cli.ledger_export import export
 from palladion.cli.ledger_prune import prune
 from palladion.cli.ledger_query import query
@@ -248,6 +249,7 @@ def checkpoint(ctx: click.Context, directory: Path | None, key: VerifierKey | No
 
 ledger.add_command(query)
 ledger.add_command(export)
+ledger.add_command(expire)
 ledger.add_command(prune)
 ledger.add_command(witness)
 

@@ -12,7 +12,7 @@ import click
 
 from palladion import files
 from palladion.cli.ledger_options import ledger_options, question_of, question_options
-from palladion.cli.output import echo, find_installation, json_option, print_json, warn
+from palladion.cli.output import actor, echo, find_installation, json_option, print_json, warn
 
 if TYPE_CHECKING:
     from palladion.export.destination import Address, Destination
@@ -28,6 +28,7 @@ _PEM = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 _Open = Callable[[], "tuple[LedgerReader, Source]"]
 _Named = Callable[[], dict[str, str]]
+_Tell = Callable[[int, int | None], None]
 
 
 class AddressType(click.ParamType):  # type: ignore[type-arg]  # generic in newer clicks alone
@@ -91,16 +92,18 @@ class AddressType(click.ParamType):  # type: ignore[type-arg]  # generic in newe
 def export(ctx: click.Context, /, **asked: Any) -> None:
     """Write entries for another system, oldest first; each is proved to be under the signed checkpoint before it goes.
 
-    Clients stay pseudonyms unless --name-clients is given. With --state nothing is left out, and after a crash at most
+    Clients stay pseudonyms unless --name-clients is given. An export of this installation's ledger is recorded in it
+    before anything goes. With --state nothing is left out, and after a crash at most
     the last thousand entries go again; exit code 1 if what has gone is not in the ledger any more.
     """
     _refuse_contradictions(asked)
     opened, question = _opener(ctx, asked), question_of(ctx, asked)
     names = partial(_names, ctx) if asked["name_clients"] else None
+    tell = partial(_record, ctx, question, asked)
     if asked["form"] == PARQUET:
-        count, reader = _write_parquet(opened, question, names, asked["out"])
+        count, reader = _write_parquet(opened, question, names, asked["out"], tell)
     else:
-        count, reader = _send(opened, question, names, asked)
+        count, reader = _send(opened, question, names, asked, tell)
     target = asked["out"] or asked["to"]
     if asked["as_json"]:
         origin, size = reader.checkpoint.origin, reader.size
@@ -131,18 +134,22 @@ def _refuse_contradictions(asked: dict[str, Any]) -> None:
 def _opener(ctx: click.Context, asked: dict[str, Any]) -> _Open:
     """Opens the ledger at its last checkpoint, each time anew, and says where its entries come from."""
     from palladion.export.item import Source
+    from palladion.intel.store import FOLDER
     from palladion.ledger.reader import LedgerReader
+    from palladion.watch.taxonomy import load_table, shipped
 
     own = asked["directory"] is None
     folder = find_installation(ctx).paths.ledger if own else asked["directory"]
     key = asked["key"] or find_installation(ctx).ledger_key()
     host = asked["host"] or socket.gethostname()
+    table = load_table(find_installation(ctx).paths.directory / FOLDER) if own else shipped()
 
     def opened() -> "tuple[LedgerReader, Source]":
         reader = LedgerReader(folder, key)
         witnessed, witnesses = _witnessed(ctx, key) if own else (0, ())
         found = reader.checkpoint
-        return reader, Source(found.origin, str(key), found.size, found.root.hex(), host, witnessed, witnesses)
+        proved = (found.origin, str(key), found.size, found.root.hex(), host, witnessed, witnesses)
+        return reader, Source(*proved, techniques=table)
 
     return opened
 
@@ -176,8 +183,30 @@ def _encoder(asked: dict[str, Any]) -> "Encode":
     return lambda item, source: line_of(form.line(item, source))
 
 
+def _record(ctx: click.Context, question: "Question", asked: dict[str, Any], first: int, size: int | None) -> None:
+    """Tell the ledger that entries of it go; it is on the disk when this returns. Of another ledger nobody is told."""
+    from palladion.export.recorded import exported_record
+
+    if asked["directory"] is not None:
+        return
+    installation = find_installation(ctx)
+    record = exported_record(
+        question,
+        form=asked["form"],
+        to=str(asked["out"] or asked["to"] or "standard output"),
+        first=first,
+        size=size,
+        named=asked["name_clients"],
+        actor=actor(),
+        origin=installation.policy.ledger.origin,
+        now=installation.clock.now(),
+    )
+    with installation.open_ledger(installation.open_gate_root()) as ledger:
+        ledger.append([record])
+
+
 def _send(
-    opened: _Open, question: "Question", names: "_Named | None", asked: dict[str, Any]
+    opened: _Open, question: "Question", names: "_Named | None", asked: dict[str, Any], tell: _Tell
 ) -> "tuple[int, LedgerReader]":
     from palladion.export import follow
     from palladion.export.position import Position
@@ -187,20 +216,24 @@ def _send(
     with ExitStack() as stack:
         if position is not None:
             stack.enter_context(position.held())
+        # what it is asked for has to be there before it is recorded
+        reader, source = opened()
+        first = (position.next(reader) if position is not None else None) or 0
+        tell(first, None if asked["follow"] else reader.size)
         destination = stack.enter_context(_destination(asked))
         if asked["follow"] and position is not None:
             follow.follow(opened, wanted, destination, position, seconds=asked["every"])
-        reader, source = opened()
         return follow.export(reader, source, wanted, destination, position).entries, reader
 
 
 def _write_parquet(
-    opened: _Open, question: "Question", names: "_Named | None", path: Path
+    opened: _Open, question: "Question", names: "_Named | None", path: Path, tell: _Tell
 ) -> "tuple[int, LedgerReader]":
     from palladion.export.parquet import write_parquet
     from palladion.export.take import take
 
     reader, source = opened()
+    tell(0, reader.size)
     items = take(reader, question, names=names() if names is not None else None)
     return write_parquet(path, items, source), reader
 

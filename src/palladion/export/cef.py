@@ -42,6 +42,12 @@ def encode(item: Item, source: Source) -> bytes:
     for place, (label, value) in enumerate(custom, 1):
         if value:
             parts.append(f"cs{place}={_value(value, CUSTOM_CHARACTERS_MAX)} cs{place}Label={label}")
+    for name, label, value in (
+        ("flexString1", "cause", item.cause),
+        ("flexString2", "techniques", " ".join(item.techniques)),
+    ):
+        if value:
+            parts.append(f"{name}={_value(value, MESSAGE_CHARACTERS_MAX)} {name}Label={label}")
     details = msgspec.json.encode(record.details, order="sorted").decode()
     parts.append(f"msg={_value(details, MESSAGE_CHARACTERS_MAX)}")
     return f"CEF:0|{'|'.join(map(_header, header))}|{' '.join(parts)}".encode()

@@ -1,7 +1,7 @@
 """One entry on its way out, and what all forms ask of it: who, which model, how grave. Values in, values out."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import cached_property
 from types import MappingProxyType
@@ -9,6 +9,7 @@ from types import MappingProxyType
 import palladion
 from palladion.ledger.merkle import leaf_hash
 from palladion.ledger.record import KINDS, Record
+from palladion.watch.taxonomy import Table, cause_of, ids_of, shipped
 
 PRODUCT = "Palladion"
 VERSION = palladion.__version__
@@ -63,6 +64,7 @@ class Source:
     host: str = "-"
     witnessed: int = 0  # so many of them are under a checkpoint that witnesses cosigned
     witnesses: tuple[str, ...] = ()
+    techniques: Table = field(default_factory=shipped)  # what the ids of causes are called
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,16 @@ class Item:
     def title(self) -> str:
         """A sentence for a person on what kinds like this one mean."""
         return KINDS.get(self.record.kind, self.record.kind)
+
+    @cached_property
+    def cause(self) -> str:
+        """What it is a sign of, a key of `watch.taxonomy.DETECTIONS`; empty for what is no detection."""
+        return cause_of(self.record.kind, self.record.details)
+
+    @property
+    def techniques(self) -> tuple[str, ...]:
+        """The ids of the cause in MITRE ATLAS and OWASP."""
+        return ids_of(self.cause)
 
     def detail(self, name: str) -> str | None:
         """A member of the details that is text."""

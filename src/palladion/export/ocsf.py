@@ -12,6 +12,7 @@ import msgspec
 
 from palladion.clock import timestamp
 from palladion.export.item import PRODUCT, VERSION, Item, Severity, Source
+from palladion.watch.taxonomy import Reference, Table, reference
 
 SCHEMA_VERSION = "1.9.0"
 API_ACTIVITY, DETECTION_FINDING = 6003, 2004
@@ -44,7 +45,7 @@ _LENIENT = frozenset({"trusted", "watched"})  # standings in which a client gets
 
 def encode(item: Item, source: Source) -> bytes:
     """The event of an entry as one line of JSON, with the fingerprint of its own canonical form (RFC 8785)."""
-    event = _finding(item) if item.record.kind.startswith(_FINDINGS) else _activity(item)
+    event = _finding(item, source) if item.record.kind.startswith(_FINDINGS) else _activity(item)
     event |= _common(item, source, event["class_uid"] * 100 + event["activity_id"])
     attestation = {
         "uid": f"{source.origin}/{item.number}",
@@ -83,7 +84,7 @@ def _common(item: Item, source: Source, type_uid: int) -> dict[str, Any]:
             "profiles": profiles,
             "product": {"name": PRODUCT, "vendor_name": PRODUCT, "version": VERSION},
         },
-        "unmapped": {"log": proved, "record": msgspec.Raw(item.data)},
+        "unmapped": {"log": proved, "record": msgspec.Raw(item.data), **_sign(item)},
     }
 
 
@@ -123,7 +124,7 @@ def _activity(item: Item) -> dict[str, Any]:
     return event
 
 
-def _finding(item: Item) -> dict[str, Any]:
+def _finding(item: Item, source: Source) -> dict[str, Any]:
     activity, status = _life(item)
     information: dict[str, Any] = {
         "uid": _finding_uid(item),
@@ -134,6 +135,7 @@ def _finding(item: Item) -> dict[str, Any]:
     text = item.detail("text") or item.detail("reason")
     if text:
         information["desc"] = text
+    information |= _attacks(item, source.techniques)
     event: dict[str, Any] = {
         "category_uid": 2,
         "category_name": "Findings",
@@ -150,6 +152,30 @@ def _finding(item: Item) -> dict[str, Any]:
     if item.client:
         event["evidences"] = [{"actor": {"user": _user(item.client, item)}}]
     return event
+
+
+def _attacks(item: Item, table: Table) -> dict[str, Any]:
+    """The techniques of a finding: those of ATLAS as attacks, OWASP's as a tag, since OCSF has no place for these."""
+    found = [reference(id_, table) for id_ in item.techniques]
+    attacks = [_attack(each, table) for each in found if each.source == "mitre-atlas"]
+    tags: list[dict[str, Any]] = [{"name": "cause", "value": item.cause}] if item.cause else []
+    owasp = [each.id for each in found if each.source == "owasp"]
+    tags += [{"name": "owasp", "values": owasp}] if owasp else []
+    return {**({"attacks": attacks} if attacks else {}), **({"tags": tags} if tags else {})}
+
+
+def _attack(found: Reference, table: Table) -> dict[str, Any]:
+    named = {"uid": found.id, "name": found.name, "src_url": found.url}
+    parent = found.id.rpartition(".")[0]
+    if "." not in parent:
+        return {"version": table.version, "technique": named}
+    above = {"uid": parent, **({"name": table.techniques[parent]} if parent in table.techniques else {})}
+    return {"version": table.version, "technique": above, "sub_technique": named}
+
+
+def _sign(item: Item) -> dict[str, Any]:
+    """Of what is no finding to OCSF, as a refusal, what it is a sign of all the same."""
+    return {"cause": item.cause, "techniques": list(item.techniques)} if item.cause else {}
 
 
 def _life(item: Item) -> tuple[int, int]:

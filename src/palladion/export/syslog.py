@@ -33,6 +33,8 @@ def encode(item: Item, source: Source) -> bytes:
         ("version", None if version is None else str(version)),
         ("route", item.route),
         ("standing", item.standing),
+        ("cause", item.cause),
+        ("techniques", " ".join(item.techniques)),
     )
     parameters = " ".join(f'{name}="{_value(text)}"' for name, text in facts if text)
     head = f"{_header(item, source)} [{STRUCTURED_DATA_ID} {parameters}] ".encode()

@@ -2,14 +2,18 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from palladion.access.pseudonyms import pseudonym
 from palladion.errors import ConflictError, NotFoundError, PalladionError
+from palladion.incident.links import Link, links_details
 from palladion.ledger.record import Record
 from palladion.ledger.writer import Receipt
 from palladion.lifecycle.installation import Installation
 from palladion.registry import Client, Incident, Records, names
+
+if TYPE_CHECKING:
+    from palladion.watch.why import Why
 
 OPEN_STATES = ("open", "acknowledged")
 NAMED_MAX = 3  # clients in a title; the case itself lists all of them
@@ -22,11 +26,15 @@ _ASKED = "asked to suspend"
 
 
 class News(NamedTuple):
-    """What became of a suspension: its case, whether that is new, and the clients that an older one took in, by id."""
+    """What became of a suspension: its case, whether that is new, and the clients that an older one took in, by id.
+
+    `why` is known where it was no suspension.
+    """
 
     case: Incident
     new: bool
     joined: tuple[str, ...]
+    why: "Why | None" = None
 
 
 def suspend_case(records: Records, clients: Sequence[str], *, reason: str, actor: str) -> News:
@@ -56,16 +64,27 @@ def gather_case(records: Records, clients: Sequence[str], what: str, *, reason: 
     return News(records.incidents.open(title, actor=actor, clients=clients, text=text), True, ())
 
 
-def opened_record(case: Incident) -> Record:
-    """The ledger record of a case that was opened; clients are counted, not named."""
-    return Record("incident.opened", case.opened_at, "gate", f"incident:{case.id}", {"clients": len(case.clients)})
+def opened_record(case: Incident, *, why: "Why | None" = None, links: Sequence[Link] = ()) -> Record:
+    """The ledger record of a case that was opened; clients are counted, not named.
+
+    `why` is what it rests on, `links` what its clients share.
+    """
+    details = {"clients": len(case.clients), **({} if why is None else why.details()), **links_details(links)}
+    return Record("incident.opened", case.opened_at, "gate", f"incident:{case.id}", details)
 
 
 def joined_record(
-    case: Incident, joined: Iterable[str], *, name: Callable[[str], str], actor: str, now: datetime, text: str = ""
+    case: Incident,
+    joined: Iterable[str],
+    *,
+    name: Callable[[str], str],
+    actor: str,
+    now: datetime,
+    text: str = "",
+    links: Sequence[Link] = (),
 ) -> Record:
-    """The ledger record of clients that a case took in; `name` gives their pseudonyms."""
-    return acted_record(case, "join", map(name, joined), actor=actor, now=now, text=text)
+    """The ledger record of clients that a case took in; `name` gives their pseudonyms, `links` is what all share."""
+    return acted_record(case, "join", map(name, joined), actor=actor, now=now, text=text, **links_details(links))
 
 
 def acted_record(

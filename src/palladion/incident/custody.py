@@ -21,13 +21,15 @@ from palladion.incident.cases import find_case
 from palladion.ledger.record import Record
 from palladion.ledger.writer import Receipt
 from palladion.lifecycle.installation import Installation
+from palladion.lifecycle.servers import Server, noting_context
 from palladion.model.digest import model_digest
 from palladion.model.read import read_weights
 from palladion.registry import Incident, names
 from palladion.seal.http import exchange
 
 Step = Literal["acquired", "examined", "handed over", "returned", "destroyed"]
-Fetch = Callable[[str], tuple[int, Iterator[bytes]]]  # of a URL: HTTP status and body, piece by piece
+# of a URL: HTTP status, body piece by piece, and over TLS the server
+Fetch = Callable[[str], tuple[int, Iterator[bytes], Server | None]]
 
 STEPS: tuple[Step, ...] = get_args(Step)
 RECORDED = "custody.recorded"
@@ -54,7 +56,8 @@ class Exhibit:
     """A source as it was: its files, and `content`, the digest by which `palladion prove` knows a model.
 
     `too_large` says that it was not looked at as a model: it has more bytes than `scan.file_bytes_max`. Of a URL,
-    `source` lacks user and query, which can be credentials; `?…` stands where a query was.
+    `source` lacks user and query, which can be credentials; `?…` stands where a query was. `server` is who gave it over
+    TLS.
     """
 
     source: str
@@ -63,6 +66,7 @@ class Exhibit:
     content: str | None
     status: int | None = None
     too_large: bool = False
+    server: Server | None = None
 
 
 @dataclass(frozen=True)
@@ -190,13 +194,13 @@ def _fetched(url: str, keep: Path, fetch: Fetch) -> Exhibit:
     partial = keep / f".{os.urandom(8).hex()}.part"
     try:
         with files.atomic_writer(partial) as stream:
-            status, pieces = fetch(url)
+            status, pieces, server = fetch(url)
             digests = _digested(shown, _written(pieces, stream.write))
         with files.storage_errors(keep):
             partial.replace(keep / digests.sha256)
     finally:
         partial.unlink(missing_ok=True)
-    return Exhibit(shown, "url", (digests,), None, status)
+    return Exhibit(shown, "url", (digests,), None, status, server=server)
 
 
 def _written(pieces: Iterator[bytes], write: Callable[[bytes], int]) -> Iterator[bytes]:
@@ -209,17 +213,17 @@ def _written(pieces: Iterator[bytes], write: Callable[[bytes], int]) -> Iterator
         yield piece
 
 
-def _fetch(url: str) -> tuple[int, Iterator[bytes]]:
+def _fetch(url: str) -> tuple[int, Iterator[bytes], Server | None]:
     def pieces() -> Iterator[bytes]:
-        with exchange(url) as answer:
+        with exchange(url, context=noting_context(seen)) as answer:
             statuses.append(answer.status)
             yield b""
             yield from answer.pieces
 
-    statuses: list[int] = []
+    statuses, seen = list[int](), list[Server]()
     body = pieces()
     next(body)  # so far that the status is known
-    return statuses[0], body
+    return statuses[0], body, seen[-1] if seen else None
 
 
 def _digested(name: str, pieces: Iterator[bytes]) -> Digests:
@@ -250,6 +254,7 @@ def _details(exhibit: Exhibit, handling: Handling) -> dict[str, Any]:
         "kind": exhibit.kind,
         "content": exhibit.content,
         "status": exhibit.status,
+        "server": exhibit.server.document() if exhibit.server is not None else None,
         "files": [
             {"name": item.name, "bytes": item.bytes, "sha256": item.sha256, "sha512": item.sha512}
             for item in exhibit.files

@@ -14,11 +14,14 @@ from typing import Any
 from palladion.access.pseudonyms import pseudonym
 from palladion.errors import PalladionError
 from palladion.incident.cases import label
+from palladion.incident.links import links_said
 from palladion.ledger.evidence import write_all
 from palladion.ledger.index import Question
 from palladion.ledger.reader import LedgerReader
 from palladion.ledger.record import Record
 from palladion.registry import Incident, Records
+from palladion.watch import why
+from palladion.watch.taxonomy import cause_of, ids_of
 
 LINES_MAX = 50_000  # nobody reads more, and each is held in memory
 
@@ -27,6 +30,8 @@ _PROPOSALS = ("proposal.made", "proposal.decided")
 _TOUCHED = "decoy.touched"
 _REFUSED = "answer.refused"
 _ANSWERS = ("answer.given", "answer.broken")  # what a stream begins with is not counted twice
+_VERSIONS = ("model.protected", "model.sealed")  # which bind a version's number to what it holds
+NETWORKS_MAX = 10_000  # of an account in an hour that are told apart
 
 Find = Callable[[Question], Iterable[tuple[int, Record]]]
 
@@ -44,6 +49,7 @@ class Subjects:
         yield Question(subject=f"incident:{self.case}", since=since)
         yield Question(kinds=(_TOUCHED,), since=since)
         yield Question(kinds=_PROPOSALS, since=since)
+        yield Question(kinds=_VERSIONS)
         for account in self.accounts:
             yield Question(subject=account, since=since)
             yield Question(kinds=_ANSWERS, actor=account, since=since)
@@ -79,7 +85,9 @@ def read_timeline(subjects: Subjects, find: Find, *, since: datetime | None = No
     Raises PalladionError beyond `LINES_MAX`, TamperError at an entry that cannot be proved.
     """
     taken = _Timeline(subjects)
-    for question in [Question(since=since)] if scan else subjects.questions(since):
+    # versions are older than what is asked for
+    scans = [Question(since=since), *([Question(kinds=_VERSIONS)] if since is not None else [])]
+    for question in scans if scan else subjects.questions(since):
         for number, record in find(question):
             taken.take(number, record)
     return taken.lines()
@@ -106,12 +114,17 @@ class _Hour:
     queries: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
     disclosed: Counter[str] = field(default_factory=Counter)
+    versions: Counter[str] = field(default_factory=Counter)
+    networks: set[str] = field(default_factory=set)
     p_value: float | None = None
 
     def add(self, number: int, record: Record) -> None:
         told = record.details
         self.first, self.last = min(self.first, (number, record.time)), max(self.last, number)
         self.entries += 1
+        if len(self.networks) < NETWORKS_MAX:
+            network = told.get("network")
+            self.networks.update(_texts(network if isinstance(network, list) else [network]))
         if self.kind == _REFUSED:
             requests = _whole(told, "requests")
             self.requests += requests
@@ -120,11 +133,13 @@ class _Hour:
         self.requests += 1
         self.queries += _whole(told, "queries")
         self.disclosed[str(told.get("disclosed"))] += 1
+        self.versions[record.subject] += 1
         p_value = _small(told.get("p_value"))
         if p_value is not None and (self.p_value is None or p_value < self.p_value):
             self.p_value = p_value
 
-    def line(self) -> Line:
+    def line(self, contents: Mapping[str, tuple[int, str]]) -> Line:
+        """The line; `contents` are entry and digest of versions."""
         figures: dict[str, Any] = {"requests": self.requests}
         if self.kind == _REFUSED:
             figures["reasons"] = dict(sorted(self.reasons.items()))
@@ -134,6 +149,14 @@ class _Hour:
             figures["p_value_min"] = self.p_value
             said = f"{self.requests} answers within the hour, {self.queries} queries: {_counted(self.disclosed)}"
             said += "" if self.p_value is None else f"; p down to {self.p_value:.2g}"
+            known = {name: contents[name] for name in sorted(self.versions) if name in contents}
+            if known:
+                named = known.items()
+                figures["versions"] = {name: {"entry": entry, "content": digest} for name, (entry, digest) in named}
+            said += "".join(f"; {name} is {digest} (entry {entry})" for name, (entry, digest) in known.items())
+        if self.networks:
+            figures["networks"] = len(self.networks)
+            said += f"; from {len(self.networks)} network{'' if len(self.networks) == 1 else 's'}"
         entries = tuple(dict.fromkeys((self.first[0], self.last)))
         return Line(entries, self.entries, self.first[1], self.kind, self.actor, self.account, said, figures)
 
@@ -146,6 +169,7 @@ class _Timeline:
         self._lines: dict[int, Line] = {}
         self._hours: dict[tuple[str, str, datetime], _Hour] = {}
         self._proposals: set[str] = set()
+        self._contents: dict[str, tuple[int, str]] = {}
 
     def take(self, number: int, record: Record) -> None:
         """Take in an entry if it belongs to the case."""
@@ -153,17 +177,22 @@ class _Timeline:
             self._count("answer.given", record.actor, number, record)
         elif record.kind == _REFUSED and record.subject in self._subjects.accounts:
             self._count(_REFUSED, record.subject, number, record)
+        elif record.kind in _VERSIONS:
+            # of a number there is one version, and the first record of it
+            if isinstance(content := record.details.get("content"), str):
+                self._contents.setdefault(record.subject, (number, content))
         elif number not in self._lines and self._concerns(record):
             account = record.subject if record.subject in self._subjects.accounts else None
+            said = told(record, self._subjects.accounts)
             self._lines[number] = Line(
-                (number,), 1, record.time, record.kind, record.actor, account, told(record, self._subjects.accounts)
+                (number,), 1, record.time, record.kind, record.actor, account, said, _figures(record)
             )
         if len(self._lines) + len(self._hours) > LINES_MAX:
             raise PalladionError(f"the case has more than {LINES_MAX} lines", "name a later --since")
 
     def lines(self) -> list[Line]:
         """What was taken in, in the order of the ledger."""
-        counted = [hour.line() for hour in self._hours.values()]
+        counted = [hour.line(self._contents) for hour in self._hours.values()]
         return sorted([*self._lines.values(), *counted], key=lambda line: line.entries)
 
     def _count(self, kind: str, account: str, number: int, record: Record) -> None:
@@ -187,7 +216,13 @@ class _Timeline:
 
 
 def told(record: Record, accounts: Mapping[str, str]) -> str:
-    """What a record says, as a sentence; clients by their names where they are of the case."""
+    """What a record says, as a sentence, with its cause; clients by their names where they are of the case."""
+    return "; ".join(
+        words for words in (_told(record, accounts), why.said(record.details), links_said(record.details)) if words
+    )
+
+
+def _told(record: Record, accounts: Mapping[str, str]) -> str:
     details = record.details
     match record.kind:
         case "standing.changed":
@@ -208,6 +243,11 @@ def told(record: Record, accounts: Mapping[str, str]) -> str:
             return ", ".join(words)
         case _:
             return ", ".join(f"{name} {value}" for name, value in sorted(details.items()) if isinstance(value, str))
+
+
+def _figures(record: Record) -> dict[str, Any]:
+    cause = cause_of(record.kind, record.details)
+    return {"cause": cause, "techniques": list(ids_of(cause))} if cause else {}
 
 
 def _touchers(record: Record) -> set[str]:

@@ -5,6 +5,7 @@ import re
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Any
 
 import msgspec
@@ -15,6 +16,8 @@ from palladion.errors import FormatError
 
 _DIMENSIONS_MAX = 8
 _PAIR = struct.Struct("<II")
+_UNMARKED = b"unmarked"  # before the cell of a query without a mark: no pair of classes is so far apart
+_CELL_BYTES = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +25,8 @@ class Body:
     """One query as it was decoded, and what is needed to test a student on it.
 
     `request` and `row` say where in which answer of the ledger; `inputs` by name, without the axis of rows; `scores`
-    (classes,) before marking; `query_hash` and `strength` of the mark; `disclosed` as in the ledger's record.
+    (classes,) before marking, empty where the model gives none; `query_hash` and `strength` of the mark, empty and 0
+    without one; `disclosed` as in the ledger's record; `at`, when it was asked, in seconds since 1970, 0 if unknown.
     """
 
     request: str
@@ -32,6 +36,7 @@ class Body:
     query_hash: bytes
     strength: float
     disclosed: str
+    at: float = 0.0
 
 
 class _Array(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
@@ -48,19 +53,23 @@ class _Document(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fie
     query_hash: bytes
     strength: float
     disclosed: str
+    at: float = 0.0  # bodies of before end one field earlier
 
 
 _DECODER = msgspec.msgpack.Decoder(_Document)
 
 
 def cell_of(body: Body) -> bytes | None:
-    """What queries that share their noise have in common: the hash, and the two highest classes. None if unmarked.
+    """What queries of which one is kept have in common, or None for scores that are no numbers.
 
-    Once the first of them is answered, a client may know the noise of all. Classes and ties are as in
-    `mark.answers.noise.Pairs`, which lies above the ledger.
+    With a mark, the noise: the hash, and the two highest classes. Without one, all of the query. Once the first
+    marked one is answered, a client may know the noise of all. Classes and ties are as in `mark.answers.noise.Pairs`,
+    which lies above the ledger.
     """
+    if not body.strength > 0:
+        return _UNMARKED + _digest(body.inputs)
     exact = body.scores.astype(np.float64).ravel()
-    if not body.strength > 0 or len(exact) < 2:
+    if len(exact) < 2:
         return None
     first = int(exact.argmax())
     high = exact.item(first)
@@ -73,11 +82,19 @@ def cell_of(body: Body) -> bytes | None:
     return _PAIR.pack(min(first, second), max(first, second)) + body.query_hash
 
 
+def _digest(inputs: Mapping[str, NDArray[Any]]) -> bytes:
+    digest = blake2b(digest_size=_CELL_BYTES)
+    for name, array in inputs.items():
+        digest.update(f"{name}\0{array.dtype.str}{array.shape}\0".encode())
+        digest.update(array.tobytes())
+    return digest.digest()
+
+
 def encode_body(body: Body) -> bytes:
     """The bytes of a body. Raises ValueError for inputs or scores that are no numbers."""
     inputs = {name: _packed(array) for name, array in body.inputs.items()}
     document = _Document(
-        body.request, body.row, inputs, _packed(body.scores), body.query_hash, body.strength, body.disclosed
+        body.request, body.row, inputs, _packed(body.scores), body.query_hash, body.strength, body.disclosed, body.at
     )
     return msgspec.msgpack.encode(document)
 
@@ -90,7 +107,7 @@ def decode_body(data: bytes, *, what: str) -> Body:
         scores = _unpacked(item.scores)
     except (msgspec.DecodeError, ValueError, TypeError, RecursionError) as error:
         raise FormatError(f"{what} has a body of an unknown shape: {error}") from None
-    return Body(item.request, item.row, inputs, scores, item.query_hash, item.strength, item.disclosed)
+    return Body(item.request, item.row, inputs, scores, item.query_hash, item.strength, item.disclosed, item.at)
 
 
 def _packed(array: NDArray[Any]) -> _Array:

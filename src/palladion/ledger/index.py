@@ -23,7 +23,7 @@ from palladion.ledger.record import Record, decode_record
 from palladion.ledger.tiles import TILE_WIDTH
 
 INDEX_FILE = "index.sqlite"
-_VERSION = 1
+_VERSION = 2
 BUSY_SECONDS = 30.0  # that another command may take to bring it up to date
 _OF_THE_DISK = {
     sqlite3.SQLITE_BUSY,
@@ -34,14 +34,16 @@ _OF_THE_DISK = {
     sqlite3.SQLITE_CANTOPEN,
 }
 _BATCH = 40 * TILE_WIDTH  # entries in one transaction
+_WORDS_MAX = 100_000  # kept in memory between two of them, some 20 MB
 
+# an index ends with the row's number by itself, so each of these finds in the order of entries
 _SCHEMA = """
 CREATE TABLE state (version INTEGER, origin TEXT, size INTEGER, root BLOB);
 CREATE TABLE word (id INTEGER PRIMARY KEY, text TEXT UNIQUE);
 CREATE TABLE entry (number INTEGER PRIMARY KEY, time TEXT, kind INTEGER, actor INTEGER, subject INTEGER);
-CREATE INDEX by_subject ON entry (subject, number);
-CREATE INDEX by_actor ON entry (actor, number);
-CREATE INDEX by_kind ON entry (kind, number);
+CREATE INDEX by_subject ON entry (subject);
+CREATE INDEX by_actor ON entry (actor);
+CREATE INDEX by_kind ON entry (kind);
 CREATE INDEX by_time ON entry (time);
 """
 
@@ -168,10 +170,13 @@ class Index:
     def _update(self, reader: LedgerReader, progress: Progress | None) -> int:
         self._database.execute("PRAGMA trusted_schema = OFF")
         known = begun = self._known(reader)
+        words = _Words(self._database)
         while known < reader.size:
             end = min(reader.size, known + _BATCH)
             with self._database:
-                self._take_in(reader, known, end)
+                self._database.execute("BEGIN IMMEDIATE")
+                words.renew()
+                self._take_in(reader, words, known, end)
                 self._database.execute("UPDATE state SET size = ?, root = ?", (end, reader.root_at(end)))
             known = end
             if progress is not None:
@@ -200,29 +205,34 @@ class Index:
         self._database.commit()
         return 0
 
-    def _take_in(self, reader: LedgerReader, start: int, end: int) -> None:
-        words = _Words(self._database)
+    def _take_in(self, reader: LedgerReader, words: "_Words", start: int, end: int) -> None:
         rows = []
         for number, data in reader.entries(start, end):
-            time, *texts = _header(data, number)
-            rows.append((number, time, *(words.number(text) for text in texts)))
+            time, kind, actor, subject = _header(data, number)
+            rows.append((number, time, words[kind], words[actor], words[subject]))
         self._database.executemany("INSERT OR REPLACE INTO entry VALUES (?, ?, ?, ?, ?)", rows)
 
 
-class _Words:
+class _Words(dict[str, int]):
     """Texts by number: there are few kinds, and an actor has thousands of entries."""
 
     def __init__(self, database: sqlite3.Connection) -> None:
+        super().__init__()
         self._database = database
-        self._known: dict[str, int] = {}
+        self._seen = -1
 
-    def number(self, text: str) -> int:
-        found = self._known.get(text)
-        if found is None:
-            self._database.execute("INSERT OR IGNORE INTO word (text) VALUES (?)", (text,))
-            (found,) = self._database.execute("SELECT id FROM word WHERE text = ?", (text,)).fetchone()
-            self._known[text] = found
-        return found
+    def renew(self) -> None:
+        """At the beginning of a transaction: forget what another process may have numbered otherwise since the last."""
+        (seen,) = self._database.execute("PRAGMA data_version").fetchone()
+        if seen != self._seen or len(self) > _WORDS_MAX:
+            self.clear()
+        self._seen = seen
+
+    def __missing__(self, text: str) -> int:
+        self._database.execute("INSERT OR IGNORE INTO word (text) VALUES (?)", (text,))
+        (found,) = self._database.execute("SELECT id FROM word WHERE text = ?", (text,)).fetchone()
+        self[text] = number = int(found)
+        return number
 
 
 def scan(reader: LedgerReader, question: Question) -> Iterator[tuple[int, Record]]:

@@ -22,6 +22,11 @@ def leaf_hash(data: bytes) -> bytes:
     return sha256(b"\x00" + data).digest()
 
 
+def leaf_hashes(entries: Sequence[bytes]) -> list[bytes]:
+    """The hash of each entry."""
+    return [sha256(b"\x00" + entry).digest() for entry in entries]
+
+
 def node_hash(left: bytes, right: bytes) -> bytes:
     """The hash of two neighbouring subtrees."""
     return sha256(b"\x01" + left + right).digest()
@@ -34,7 +39,7 @@ def list_root(hashes: Sequence[bytes]) -> bytes:
     level = list(hashes)
     # pairing neighbours and carrying an odd last one upwards is the same tree as RFC 6962's split at a power of two
     while len(level) > 1:
-        paired = [sha256(b"\x01" + level[i] + level[i + 1]).digest() for i in range(0, len(level) - 1, 2)]
+        paired = [sha256(b"\x01" + left + right).digest() for left, right in zip(level[::2], level[1::2], strict=False)]
         if len(level) % 2:
             paired.append(level[-1])
         level = paired

@@ -146,7 +146,7 @@ class LedgerReader:
         except FormatError as error:
             # the hashes still say where it begins to be another one
             entries, problem = split_entries(data, width)[0], error.message
-        leaves = [merkle.leaf_hash(entry) for entry in entries]
+        leaves = merkle.leaf_hashes(entries)
         if leaves == stored and not problem:
             return entries, leaves
         place = next((i for i, leaf in enumerate(leaves) if leaf != stored[i]), len(leaves))

@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any
 
@@ -16,6 +16,7 @@ KINDS = MappingProxyType(
         "ledger.created": "The ledger begins; its first entry.",
         "ledger.contradicted": "A witness has seen another history of this ledger.",
         "ledger.pruned": "Old answers were let go; states before which entry, how many, and why.",
+        "ledger.exported": "Entries are exported; states which, in what form, where to, and whether with names.",
         "keys.created": "A root was made; states its public keys.",
         "keys.rewrapped": "A root was wrapped again: a passphrase or a host identity was changed.",
         "model.protected": "A version was scanned, sealed, signed and registered; states every digest.",
@@ -44,6 +45,7 @@ KINDS = MappingProxyType(
         "client.added": "A client of the API was registered.",
         "client.revoked": "A client is let in no more, with whatever key.",
         "client.forgotten": "What was kept of a revoked client was erased; states what.",
+        "bodies.expired": "Retained queries were erased because their days had passed; states how many, of how many.",
         "client.key-added": "A client got an API key; states its prefix, never the key.",
         "client.key-revoked": "An API key is accepted no more.",
         "client.key-ending": "An API key was given an end, because another takes its place; states prefix and end.",
@@ -52,15 +54,16 @@ KINDS = MappingProxyType(
         "clients.exported": "The clients were sealed into a file for another gate; states how many, and to whom.",
         "clients.imported": "Another gate's clients were taken over; states whose, as of when, and how much changed.",
         "client.changed": "What a client may ask was changed; states its scopes.",
-        "standing.changed": "A client's standing was changed; states from, to, by what evidence.",
+        "standing.changed": "A client's standing was changed; states from, to, by what evidence, and of what a sign.",
         "standing.proposed": "A standing was asked for and not changed: a route observes, or a contract.",
         "watch.calibrated": "A calibration was made; states its digest, and from whose traffic.",
         "watch.measured": "A learning curve was measured; states its digest, and whose buckets it counts.",
+        "redteam.run": "A version was attacked by the red team; states the report's digest, verdict and queries.",
         "watch.drifted": "Traffic has left a calibration, which promises no rate any more; states what has moved.",
         "decoy.added": "A decoy was made, a key or queries that nobody honest uses; states of what kind, never where.",
         "decoy.touched": "A decoy was used; states how often since the last such record, and by whom or from where.",
         "decoy.retired": "A decoy counts no more.",
-        "incident.opened": "A case was opened: by hand, for a suspension, or for a decoy; states how many clients.",
+        "incident.opened": "A case was opened: by hand, for a suspension, or for a decoy; states why and for whom.",
         "incident.acknowledged": "Somebody took a case on.",
         "incident.escalated": "Nobody took a case in time; states the level that was told next, and its channels.",
         "incident.noted": "Something was noticed in a case, or a client appealed; states a digest of its words.",
@@ -81,6 +84,7 @@ KINDS = MappingProxyType(
         "proposal.decided": "A proposal was approved, rejected or withdrawn; states whose it was, and why.",
         "intel.refreshed": "A feed became another version, or could not; states which counts, until when, and why.",
         "intel.hit": "A feed lists something of a client; states feed, version, end, weight, and the indicator keyed.",
+        "intel.told": "A case was written for others, or is sent to them; states what, and where to.",
         "gate.started": "The gate opened; states its routes, with version, mode and calibration of each.",
         "clock.set": "The machine's clock jumped, or is behind the ledger; states by how many seconds.",
         "gate.stopped": "The gate closed in good order.",
@@ -125,12 +129,31 @@ def encode_record(record: Record) -> bytes:
     """The entry's bytes. Raises ValueError on an unknown kind, or on a record that is too large."""
     if record.kind not in KINDS:
         raise ValueError(f"{record.kind!r} is no kind of record; add it to KINDS with a sentence")
-    if max(len(record.actor), len(record.subject)) > TEXT_CHARACTERS_MAX:
+    if len(record.actor) > TEXT_CHARACTERS_MAX or len(record.subject) > TEXT_CHARACTERS_MAX:
         raise ValueError(f"actor and subject of a record have at most {TEXT_CHARACTERS_MAX} characters")
-    data = canonical.encode(document_of(record))
+    data = _encode(record)
     if len(data) > ENTRY_BYTES_MAX:
         raise ValueError(f"a record has {len(data)} bytes, at most {ENTRY_BYTES_MAX} fit")
     return data
+
+
+def _encode(record: Record) -> bytes:
+    moment = record.time
+    plain = type(record.actor) is str and type(record.subject) is str and type(record.details) is dict
+    if not plain or type(moment) is not datetime or moment.tzinfo is not UTC or not moment.microsecond:
+        return canonical.encode(document_of(record))
+    # nearly all: of the members only the details are still to be looked at, and the time is written as `timestamp` does
+    canonical.check(record.details, depth=1)
+    return canonical.unsafe_encode(
+        {
+            "v": 1,
+            "time": moment,
+            "kind": record.kind,
+            "actor": record.actor,
+            "subject": record.subject,
+            "details": record.details,
+        }
+    )
 
 
 def decode_record(data: bytes, *, what: str) -> Record:

@@ -4,7 +4,6 @@
 lies at `….p/<width>`. Bytes in, bytes out; `reader` and `writer` do the reading and writing.
 """
 
-import struct
 from collections.abc import Iterable, Sequence
 
 from palladion.errors import FormatError
@@ -46,12 +45,10 @@ def width_of(index: int, count: int) -> int:
 
 def encode_bundle(entries: Sequence[bytes]) -> bytes:
     """Entries with a two-byte big-endian length before each. Raises ValueError on one that is too long."""
-    parts: list[bytes] = []
-    for entry in entries:
-        if len(entry) > ENTRY_BYTES_MAX:
-            raise ValueError(f"an entry of {len(entry)} bytes does not fit, at most {ENTRY_BYTES_MAX} do")
-        parts += (struct.pack(">H", len(entry)), entry)
-    return b"".join(parts)
+    longest = max(map(len, entries), default=0)
+    if longest > ENTRY_BYTES_MAX:
+        raise ValueError(f"an entry of {longest} bytes does not fit, at most {ENTRY_BYTES_MAX} do")
+    return b"".join([len(entry).to_bytes(2, "big") + entry for entry in entries])
 
 
 def decode_bundle(data: bytes, width: int, *, what: str) -> list[bytes]:
@@ -67,14 +64,14 @@ def decode_bundle(data: bytes, width: int, *, what: str) -> list[bytes]:
 def split_entries(data: bytes, count_max: int) -> tuple[list[bytes], int]:
     """The whole entries at the beginning of `data`, at most `count_max`, and where the last of them ends."""
     entries: list[bytes] = []
-    end = 0
-    while len(entries) < count_max and end + 2 <= len(data):
+    end, size = 0, len(data)
+    while len(entries) < count_max and end + 2 <= size:
         start = end + 2
-        length = int.from_bytes(data[end:start], "big")
-        if start + length > len(data):
+        after = start + (data[end] << 8 | data[end + 1])
+        if after > size:
             break
-        end = start + length
-        entries.append(data[start:end])
+        entries.append(data[start:after])
+        end = after
     return entries, end
 
 

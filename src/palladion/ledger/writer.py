@@ -8,10 +8,12 @@ step, and empties the journal. A crash between any two of these loses nothing th
 import os
 import shutil
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+
+import msgspec
 
 from palladion import files
 from palladion.errors import ConflictError, FormatError, StorageError, TamperError
@@ -27,11 +29,12 @@ JOURNAL_FILE = "journal"
 LOCK_FILE = "lock"
 UNPUBLISHED_MAX = 65_536  # entries between two checkpoints: they are held in memory
 UNPUBLISHED_BYTES_MAX = 256 * 1024 * 1024  # of the journal, for the same reason: an entry may have 64 KiB
+SYNCED_ALONE_MAX = 16  # files; of fewer, threads gain nothing
+SYNC_THREADS = 8
 BATCH_MAX = 1024  # records in one append; with 64 KiB each they fill one journal batch
 
 
-@dataclass(frozen=True)
-class Receipt:
+class Receipt(msgspec.Struct, frozen=True):  # a frozen dataclass takes eight times as long to make
     """The promise that an entry is in the log: which log, which entry, and its leaf hash."""
 
     origin: str
@@ -103,10 +106,9 @@ class Ledger:
         self._failed = True  # unless the write below succeeds
         self._journal.append(entries)
         self._failed = False
-        receipts = []
-        for entry in entries:
-            receipts.append(Receipt(self.origin, self._size, merkle.leaf_hash(entry)))
-            self._grow(entry, receipts[-1].leaf_hash)
+        leaves = merkle.leaf_hashes(entries)
+        receipts = [Receipt(self.origin, index, leaf) for index, leaf in enumerate(leaves, self._size)]
+        self._grow(entries, leaves)
         if self._size - self._published >= UNPUBLISHED_MAX or self._journal.byte_count >= UNPUBLISHED_BYTES_MAX:
             self.checkpoint()
         return receipts
@@ -176,35 +178,45 @@ class Ledger:
                 f"the journal holds entries {content.first} to {content.first + len(content.entries)}, which does not "
                 f"continue the checkpoint of {self._size}: one of the two was replaced"
             )
-        for entry in content.entries[self._size - content.first :]:
+        entries = content.entries[self._size - content.first :]
+        for index, entry in enumerate(entries, self._size):
             try:
-                decode_record(entry, what=f"entry {self._size}, in the journal,")
+                decode_record(entry, what=f"entry {index}, in the journal,")
             except FormatError as error:
                 # once under a checkpoint it could never be taken out again
                 raise TamperError(error.message) from None
-            self._grow(entry, merkle.leaf_hash(entry))
+        self._grow(entries, merkle.leaf_hashes(entries))
         self._journal = JournalWriter(path, self._journal_key, content)
 
-    def _grow(self, entry: bytes, leaf: bytes) -> None:
-        """Put one entry into the tree in memory; what becomes full is kept for the next checkpoint."""
-        self._bundle.append(entry)
-        if len(self._bundle) == TILE_WIDTH:
-            self._full.append((tile_path("entries", self._size // TILE_WIDTH), encode_bundle(self._bundle)))
-            self._bundle = []
-        self._size += 1
-        level, carried = 0, leaf
-        while True:
-            if level == len(self._rows):
-                self._rows.append([])
-            row = self._rows[level]
-            row.append(carried)
-            if len(row) < TILE_WIDTH:
-                return
+    def _grow(self, entries: Sequence[bytes], leaves: Sequence[bytes]) -> None:
+        """Put entries into the tree in memory; what becomes full is kept for the next checkpoint."""
+        start = 0
+        while start < len(entries):
+            # the bundle and the lowest row grow together, and are full together
+            end = start + TILE_WIDTH - len(self._bundle)
+            self._bundle += entries[start:end]
+            self._row(0).extend(leaves[start:end])
+            self._size = self._size - start + min(end, len(entries))
+            if len(self._bundle) == TILE_WIDTH:
+                self._full.append((tile_path("entries", self._size // TILE_WIDTH - 1), encode_bundle(self._bundle)))
+                self._bundle = []
+                self._carry()
+            start = end
+
+    def _carry(self) -> None:
+        """Turn each row that is full into a tile, and its root into the next hash of the row above."""
+        level = 0
+        while len(row := self._row(level)) == TILE_WIDTH:
             index = (self._size >> (TILE_LEVELS * (level + 1))) - 1
             self._full.append((tile_path(level, index), b"".join(row)))
-            carried = merkle.list_root(row)
             self._rows[level] = []
             level += 1
+            self._row(level).append(merkle.list_root(row))
+
+    def _row(self, level: int) -> list[bytes]:
+        if level == len(self._rows):
+            self._rows.append([])
+        return self._rows[level]
 
     def _root(self) -> bytes:
         below: list[bytes] = []
@@ -247,7 +259,8 @@ def _write_durably(directory: Path, contents: Sequence[tuple[str, bytes]]) -> No
     try:
         for path, data in contents:
             target = directory / path
-            files.make_private_directory(target.parent)
+            if target.parent not in folders:
+                files.make_private_directory(target.parent)
             with files.storage_errors(target):
                 flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
                 descriptor = os.open(target, flags, files.PRIVATE_FILE)
@@ -261,10 +274,20 @@ def _write_durably(directory: Path, contents: Sequence[tuple[str, bytes]]) -> No
                 folder = folder.parent
         # all writes first, then all syncs: the first sync carries most of the others along
         with files.storage_errors(directory):
-            for descriptor in descriptors:
-                os.fsync(descriptor)
+            _sync(descriptors)
             for folder in sorted(folders):
                 files.sync_directory(folder)
     finally:
         for descriptor in descriptors:
             os.close(descriptor)
+
+
+def _sync(descriptors: Sequence[int]) -> None:
+    """Sync files, many of them side by side: the file system then commits them together, in a fifth of the time."""
+    if len(descriptors) <= SYNCED_ALONE_MAX:
+        for descriptor in descriptors:
+            os.fsync(descriptor)
+        return
+    with ThreadPoolExecutor(SYNC_THREADS) as pool:
+        # raises the first error, when all have ended: nothing is closed while it is synced
+        list(pool.map(os.fsync, descriptors))

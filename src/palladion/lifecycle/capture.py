@@ -17,6 +17,7 @@ from typing import Any
 from palladion import canonical, files
 from palladion.clock import Clock, timestamp
 from palladion.errors import FormatError, InconclusiveError, TamperError
+from palladion.lifecycle.servers import Server
 
 FIRST_PREVIOUS = "0" * 64
 LINE_BYTES_MAX = 64 * 1024 * 1024  # twice the largest answer, which escapes make longer, and a request of pictures
@@ -36,6 +37,13 @@ class Capture:
         self._number = 0
         self._bytes = 0
         self.digest = FIRST_PREVIOUS
+        self._server: Server | None = None
+
+    def note_server(self, server: Server) -> None:
+        """Write a line that says who answers from here on, unless that is who answered before."""
+        if server != self._server:
+            self.write("server", server.document())
+            self._server = server
 
     def require_room(self, content_bytes: int) -> None:
         """Raise InconclusiveError unless a line with this much content, in canonical JSON, still fits."""

@@ -1,6 +1,8 @@
 """Erases what is kept of a client that is let in no more: queries, what the watch and the limits know, and identities.
 
-The name and the ledger stay (docs/ledger.md, Forgetting a client).
+The ledger stays, and so does the name unless that is asked for (docs/ledger.md, Forgetting a client). A pseudonym is
+made from the client's id, 64 random bits that stand in its row alone: once that row has no name, keys and ledger
+together do not give it back.
 """
 
 from dataclasses import dataclass
@@ -11,25 +13,31 @@ from palladion.ledger.bodies import FOLDER, erase, retained_versions
 from palladion.ledger.record import Record
 from palladion.ledger.writer import Receipt
 from palladion.lifecycle.installation import Installation
-from palladion.registry import Client
+from palladion.registry import Client, Records
 
 
 @dataclass(frozen=True)
 class Forgotten:
-    """What was erased of a client: queries to these versions, so many states of watch and limits, and identities."""
+    """What was erased of a client: queries to these versions, so many states of watch and limits, and identities.
+
+    `client` is as it was before; `erased_as` is what it is called now, if its name was erased.
+    """
 
     client: Client
     versions: tuple[str, ...]
     states: int
     identities: int
     receipt: Receipt
+    erased_as: str = ""
 
 
-def forget_client(installation: Installation, organisation: str, name: str, *, actor: str) -> Forgotten:
-    """Erase what is kept of a revoked client, recorded before it is gone. Raises NotFoundError.
+def forget_client(
+    installation: Installation, organisation: str, name: str, *, actor: str, name_too: bool = False
+) -> Forgotten:
+    """Erase what is kept of a revoked client, recorded before it is gone; its name with `name_too`. NotFoundError.
 
-    ConflictError if the client is let in: what it asks next would be kept anew. After an error while files are deleted,
-    run it again: it erases what is left.
+    ConflictError if the client is let in, since what it asks next would be kept anew, or if its name is to go and an
+    incident is about it. After an error while files are deleted, run it again: it erases what is left.
     """
     gate, folder = installation.open_gate_root(), installation.paths.directory / FOLDER
     with installation.recording(gate) as (ledger, records):
@@ -39,6 +47,8 @@ def forget_client(installation: Installation, organisation: str, name: str, *, a
                 f"{organisation}/{name} is let in, and what it asks would be kept again",
                 f"palladion client revoke {name} --organisation {organisation}",
             )
+        if name_too:
+            _refuse_cases(records, client)
         subject = pseudonym(gate.derive("pseudonyms"), client.id)
         versions = tuple(retained_versions(folder, subject))
         states, identities = records.gate_states.forget(client.id), records.identities.forget(client.id)
@@ -46,4 +56,26 @@ def forget_client(installation: Installation, organisation: str, name: str, *, a
         receipt = ledger.append([Record("client.forgotten", installation.clock.now(), actor, subject, details)])[0]
     # after a gate that serves has taken over that the client is let in no more
     erase(folder, subject)
-    return Forgotten(client, versions, states, identities, receipt)
+    erased_as = ""
+    if name_too:
+        # last: what is left after an error is found by the name
+        with installation.recording(gate) as (ledger, records):
+            _refuse_cases(records, client)
+            erased_as = label_of(records.clients.erase_name(client.id))
+            said = {"name": "erased"}
+            receipt = ledger.append([Record("client.forgotten", installation.clock.now(), actor, subject, said)])[0]
+    return Forgotten(client, versions, states, identities, receipt, erased_as)
+
+
+def label_of(client: Client) -> str:
+    """A client as people name it."""
+    return f"{client.organisation}/{client.name}"
+
+
+def _refuse_cases(records: Records, client: Client) -> None:
+    cases = records.incidents.of_client(client.id)
+    if cases:
+        raise ConflictError(
+            f"incident {cases[0].id} is about {label_of(client)}, and what a case says is never changed",
+            "forget it without its name: the rest is erased",
+        )

@@ -3,8 +3,10 @@
 The ledger knows clients by pseudonym; the registry holds the names. A key is handed back once and kept nowhere.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from types import MappingProxyType
+from typing import Any
 
 from palladion.access.identity import ApiKey, hash_api_key, key_prefix, new_api_key
 from palladion.access.pseudonyms import pseudonym
@@ -149,9 +151,19 @@ def set_standing(
         return change, ledger.append([standing_record(change, before=client.standing, subject=subject)])[0]
 
 
-def standing_record(change: StandingChange, *, before: Standing, subject: str, route: str = "") -> Record:
-    """The ledger record of a change of standing; `subject` is the client's pseudonym, `route` what brought it."""
-    details = {"from": before, "to": change.standing, "reason": change.reason}
+def standing_record(
+    change: StandingChange,
+    *,
+    before: Standing,
+    subject: str,
+    route: str = "",
+    why: Mapping[str, Any] = MappingProxyType({}),
+) -> Record:
+    """The ledger record of a change of standing; `subject` is the client's pseudonym, `route` what brought it.
+
+    `why` are further details that say on what it rests (`watch.why`).
+    """
+    details = {"from": before, "to": change.standing, "reason": change.reason, **why}
     return Record(
         "standing.changed", change.at, change.actor, subject, {**details, "route": route} if route else details
     )

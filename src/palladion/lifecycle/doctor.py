@@ -16,6 +16,7 @@ from palladion.keys import Recipient, Wrap
 from palladion.ledger.audit import verify_ledger
 from palladion.ledger.checkpoint import VerifierKey
 from palladion.ledger.record import decode_record
+from palladion.lifecycle.expiry import look_at_retained
 from palladion.lifecycle.installation import Installation
 from palladion.lifecycle.open import require_registered
 from palladion.lifecycle.reconcile import recorded, registered, unrecorded, unregistered, unserved
@@ -26,6 +27,7 @@ from palladion.seal.reader import inspect_file
 BACKUP_AGE_MAX = timedelta(days=30)  # a month of versions and records is what one would lose
 LOOKED_BACK_MAX = 100_000  # ledger entries searched for the last backup; a second of reading
 AUDITED_MAX = 300_000  # ledger entries that are all recomputed; some two seconds
+MIB = 1024 * 1024
 DIFFERENCES_MAX = 5  # an old registry differs in everything, and says so in one line as well as in a thousand
 
 Status = Literal["ok", "warning", "problem"]
@@ -41,10 +43,16 @@ class Check:
     hint: str = ""
 
 
-def examine(installation: Installation) -> list[Check]:
-    """Every check, in the order in which a person would mend what they find. A check that fails hides no other."""
+Look = tuple[str, Callable[[Installation], Iterator[Check]]]
+
+
+def examine(installation: Installation, *, also: Sequence[Look] = ()) -> list[Check]:
+    """Every check, in the order in which a person would mend what they find. A check that fails hides no other.
+
+    `also` are looks, with their names, at what is built on this: they come last.
+    """
     checks: list[Check] = []
-    for name, look in _LOOKS:
+    for name, look in (*_LOOKS, *also):
         try:
             checks += look(installation)
         except PalladionError as error:
@@ -265,17 +273,20 @@ def _backup(installation: Installation) -> Iterator[Check]:
         yield Check("backup", "ok", f"the last backup is {age.days} days old")
 
 
-def _tracing(installation: Installation) -> Iterator[Check]:
-    """Whether a student of our answers could be traced to an account: only what was marked when it was given can."""
-    routes = installation.policy.route
+def check_tracing(installation: Installation, model: str | None = None) -> Iterator[Check]:
+    """Whether a student of our answers could be traced to an account: only what was marked when it was given can.
+
+    Of the routes of one `model`, or of all.
+    """
+    routes = [route for route in installation.policy.route if model in (None, route.model)]
     unmarked = [route.route for route in routes if route.flipped == 0]
     faults: list[Check] = []
     with installation.open_registry() as registry, registry.read() as records:
-        for model in sorted({route.model for route in routes if route.flipped > 0}):
-            version = records.promotions.current(model)
-            if version is not None and records.calibrations.newest(model, version.number) is None:
-                message = f"version {version.number} of {model} is not calibrated, so its answers cannot be marked"
-                hint = f"palladion watch calibrate {model}@{version.number}, or the gate does not start"
+        for name in sorted({route.model for route in routes if route.flipped > 0}):
+            version = records.promotions.current(name)
+            if version is not None and records.calibrations.newest(name, version.number) is None:
+                message = f"version {version.number} of {name} is not calibrated, so its answers cannot be marked"
+                hint = f"palladion watch calibrate {name}@{version.number}, or the gate does not start"
                 faults.append(Check("student tracing", "problem", message, hint))
     if unmarked:
         message = f"{len(unmarked)} routes mark no answers, {unmarked[0]} first: no student of them can be traced"
@@ -286,7 +297,26 @@ def _tracing(installation: Installation) -> Iterator[Check]:
         yield Check("student tracing", "ok", f"all {len(routes)} routes mark their answers, each client's its own way")
 
 
-_LOOKS: tuple[tuple[str, Callable[[Installation], Iterator[Check]]], ...] = (
+def _retention(installation: Installation) -> Iterator[Check]:
+    """What is kept of queries, and for how long; what has been kept for longer than was said."""
+    policy, name = installation.policy.retention, "retained queries"
+    kept = look_at_retained(installation)
+    size = f"{kept.files} files of {kept.clients} clients, {kept.size / MIB:.0f} MiB"
+    days = f"{policy.days} days, with a marked answer {policy.marked_days}"
+    unlooked = f"; {kept.unlooked} files were not looked through" if kept.unlooked else ""
+    marking = any(route.flipped > 0 for route in installation.policy.route)
+    if kept.overdue and installation.server_status() is None:
+        message = f"{size}; some have been kept for longer than {days}"
+        yield Check(name, "warning", message, "palladion ledger expire, or let a gate run, which erases them")
+    elif policy.queries == 0 or not (policy.unmarked or marking):
+        message = "none are kept of queries to come: no new version can be calibrated before anybody asks it"
+        hint = "retention.queries = 5000 and retention.unmarked = true, if your clients' data may be kept"
+        yield Check(name, "warning", f"{message}, and no policy be tried on what was asked", hint)
+    else:
+        yield Check(name, "ok", f"{size}, at most {policy.queries} of each and version, for {days}{unlooked}")
+
+
+_LOOKS: tuple[Look, ...] = (
     ("permissions", _permissions),
     ("host identity", _host_identity),
     ("owner root", _owner_root),
@@ -295,5 +325,6 @@ _LOOKS: tuple[tuple[str, Callable[[Installation], Iterator[Check]]], ...] = (
     ("ledger", _ledger),
     ("history", _history),
     ("backup", _backup),
-    ("student tracing", _tracing),
+    ("student tracing", check_tracing),
+    ("retained queries", _retention),
 )

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from palladion import canonical
 from palladion.errors import FormatError, InconclusiveError, KeysError, PalladionError
 from palladion.lifecycle.capture import Capture, body_of, headers_of
+from palladion.lifecycle.servers import server_of
 from palladion.transit.connection import Deadline
 from palladion.transit.url import Url
 from palladion.transit.web import Web
@@ -232,6 +233,8 @@ def _exchange(
     deadline = Deadline(SECONDS_MAX)
     try:
         with web.ask("POST", api.url, headers, body=[body], body_bytes=len(body), deadline=deadline) as answer:
+            if answer.tls is not None:
+                capture.note_server(server_of(answer.tls))
             kept = headers_of(dict(answer.headers.items()))
             content |= {"status": answer.status, "headers": kept}
             data = answer.read(ANSWER_BYTES_MAX)

@@ -6,6 +6,7 @@ Needs the gate root, which drew the secrets, and the bodies that the gate kept. 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from palladion.access.pseudonyms import pseudonym
 from palladion.errors import FormatError, TamperError
 from palladion.keys import Root
-from palladion.ledger.bodies import FOLDER, read_retained, retained_versions
+from palladion.ledger.bodies import FOLDER, holds_marks, read_retained, retained_versions
 from palladion.ledger.body import Body
 from palladion.ledger.record import Record
 from palladion.ledger.sampling import level_log10_price
@@ -106,14 +107,18 @@ def prove_student(
 def find_targets(
     installation: Installation, gate: Root, versions: Sequence[str], clients: Sequence[tuple[str, str]]
 ) -> list[Target]:
-    """Of whom queries are kept: of `clients` and `versions`, all of them if empty. Raises NotFoundError."""
+    """Of whom marked queries are kept: of `clients` and `versions`, all of them if empty. Raises NotFoundError.
+
+    One without any has no secret to be tested, and is not paid for.
+    """
     chosen = {f"{item.model}@{item.number}" for item in (find_version(installation, name) for name in versions)}
     folder, names = installation.paths.directory / FOLDER, gate.derive("pseudonyms")
+    key = gate.derive("body-cipher")
     return [
         Target(client, name, version)
         for client, name in ((client, pseudonym(names, client.id)) for client in _clients(installation, clients))
         for version in retained_versions(folder, name)
-        if not chosen or version in chosen
+        if (not chosen or version in chosen) and _holds_marks(folder, key, name, version)
     ]
 
 
@@ -125,8 +130,16 @@ def examine(installation: Installation, gate: Root, target: Target, ask: Ask) ->
         kept = read_retained(folder, bodies, name, version)
     except (FormatError, TamperError) as error:
         return StudentTest(client, name, version, 0, None, unreadable=error.message)
-    traced = _traced(ask, kept.bodies, gate.derive("answer-marks"), target)
-    return StudentTest(client, name, version, len(kept.bodies), traced, level=kept.level, late=kept.late)
+    marked = [body for body in kept.bodies if body.strength > 0]
+    traced = _traced(ask, marked, gate.derive("answer-marks"), target)
+    return StudentTest(client, name, version, len(marked), traced, level=kept.level, late=kept.late)
+
+
+def _holds_marks(folder: Path, key: bytes, name: str, version: str) -> bool:
+    try:
+        return holds_marks(folder, key, name, version)
+    except (FormatError, TamperError):
+        return True  # whoever examines it says that it is damaged
 
 
 def corrected(tests: Sequence[StudentTest]) -> list[StudentTest]:

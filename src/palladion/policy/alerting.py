@@ -24,19 +24,21 @@ class AlertPolicy(Section, frozen=True):
         str, Meta(pattern=_NAME, examples=["pager"], description="Name of the channel, for levels and for commands.")
     ]
     kind: Annotated[
-        Literal["webhook", "alertmanager", "pagerduty", "apprise"],
+        Literal["webhook", "alertmanager", "pagerduty", "apprise", "syslog"],
         Meta(
             description="What is there: webhook takes signed JSON (Standard Webhooks), alertmanager is Prometheus' "
-            "(API v2), pagerduty takes Events v2, apprise sends to mail, chats and a hundred others (extra alerts)."
+            "(API v2), pagerduty takes Events v2, apprise sends to mail, chats and a hundred others (extra alerts), "
+            "syslog takes RFC 5424."
         ),
     ] = "webhook"
     url: Annotated[
         str,
         Meta(
             max_length=2000,
-            pattern=r"^(https?://[!-~]+)?$",
+            pattern=r"^((https?|tls|tcp|udp)://[!-~]+)?$",
             description="Where it takes them: of alertmanager the address before /api/v2/alerts; empty for pagerduty "
-            "means events.pagerduty.com. Of apprise it is a secret, and stands in the file.",
+            "means events.pagerduty.com; of syslog tls://host:6514, or tcp:// or udp:// on this machine. Of apprise it "
+            "is a secret, and stands in the file.",
         ),
     ] = ""
     secret: Annotated[

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, get_args
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import delete, insert, select, update
 
 from palladion.errors import ConflictError, KeysError, NotFoundError, PalladionError
 from palladion.registry import names, tables
@@ -17,6 +17,7 @@ HASH_BYTES = 32
 PREFIX_CHARACTERS_MAX = 64
 SCOPES_MAX = 64  # a scope names a model or a route; whoever needs more may ask for all models
 SCOPE_CHARACTERS_MAX = 256  # a path has at most 200
+ERASED = "erased"  # the organisation of clients whose name was erased
 
 _CLIENT = tables.client.c
 _KEY = tables.client_key.c
@@ -91,6 +92,21 @@ class Clients:
             raise ConflictError(f"client {client} was revoked on {revoked_at:%Y-%m-%d}")
         now = self._transaction.now()
         self._transaction.change(update(tables.client).where(_CLIENT.id == client).values(revoked_at=now))
+        return self.get(client)
+
+    def erase_name(self, client: str) -> Client:
+        """Take name, scopes and keys from a revoked client: nobody can say any more who it was.
+
+        Raises NotFoundError, ConflictError if it is let in. Its id stays, which says nothing: it was drawn at random.
+        """
+        if self.get(client).revoked_at is None:
+            raise ConflictError(f"client {client} is let in, and needs its name")
+        # drawn anew, so that no second registry can be compared by it
+        name = f"erased-{secrets.token_hex(ID_BYTES)}"
+        self._transaction.change(delete(tables.client_key).where(_KEY.client == client))
+        self._transaction.change(
+            update(tables.client).where(_CLIENT.id == client).values(organisation=ERASED, name=name, scopes=[])
+        )
         return self.get(client)
 
     def add_key(self, client: str, *, prefix: str, key_hash: bytes, expires: datetime | None = None) -> ClientKey:

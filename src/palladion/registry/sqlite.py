@@ -36,6 +36,7 @@ def make_engine(path: Path, *, busy_timeout_ms: int) -> Engine:
         connection.execute(f"PRAGMA busy_timeout = {busy_timeout_ms:d}")
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA trusted_schema = OFF")  # a planted view or trigger must not call functions
+        connection.execute("PRAGMA secure_delete = ON")  # what was erased is overwritten, not only out of sight
         connection.execute("PRAGMA journal_mode = WAL")  # readers go on while somebody writes
         connection.execute("PRAGMA synchronous = FULL")  # in WAL mode anything less loses commits at a power cut
 

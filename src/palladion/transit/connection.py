@@ -87,6 +87,11 @@ class Connection:
         if self._timed is not None:
             self._timed.deadline = deadline
 
+    @property
+    def tls(self) -> ssl.SSLSocket | None:
+        """What it goes over, where that is TLS: who is at the other end."""
+        return self._timed.tls if self._timed is not None else None
+
     def end_of_head(self) -> None:
         """The answer's headers are read: its body has limits of its own."""
         if self._timed is not None:
@@ -199,6 +204,10 @@ class _TimedSocket:
         self._idle_seconds = idle_seconds
         self.deadline = Deadline(idle_seconds)
         self.head_bytes_left: int | None = None
+
+    @property
+    def tls(self) -> ssl.SSLSocket | None:
+        return self._socket if isinstance(self._socket, ssl.SSLSocket) else None
 
     def begin(self, deadline: Deadline) -> None:
         self.deadline = deadline

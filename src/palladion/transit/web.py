@@ -56,6 +56,11 @@ class Answer:
         self._response.close()
         self._connections.give_back(self._connection, usable=usable)
 
+    @property
+    def tls(self) -> ssl.SSLSocket | None:
+        """The connection that it comes over, where that is TLS."""
+        return self._connection.tls
+
     def allow(self, deadline: Deadline) -> None:
         """Hold the rest of the body to another deadline, now that its size is known."""
         self._connection.allow(deadline)

@@ -59,6 +59,26 @@ def test_everything_else_is_none(made: Record) -> None:
     assert event_of(made, 7) is None
 
 
+def test_an_alert_says_of_what_it_is_a_sign_and_what_was_unlike() -> None:
+    why = {"test": "clients", "looks": "numbers", "features": [["contrast", "+4.1"]]}
+    made = suspended()
+    made.details.update(cause="foreign-data", why=why)
+    found = event_of(made, 7)
+    assert isinstance(found, Alert)
+    assert found.cause == "foreign-data"
+    assert "contrast +4.1 (the inputs vary" in str(found.figures["why"])
+    links = [{"kind": "payment", "values": 1, "accounts": 4, "keyed": ["ab"]}]
+    opened = event_of(record("incident.opened", clients=4, cause="campaign", why={"test": "group"}, links=links), 8)
+    assert isinstance(opened, Opened)
+    assert (opened.alert.cause, opened.alert.sentence) == (
+        "campaign",
+        "a case was opened about 4 clients; accounts linked: 4 share a means of payment",
+    )
+    refused = event_of(record("answer.refused", CLIENT, reason="budget-spent", requests=3), 9)
+    assert isinstance(refused, Alert)
+    assert refused.cause == "budget"
+
+
 def test_what_is_done_with_a_case_is_heard() -> None:
     assert event_of(record("incident.acknowledged", actor="user:ann", text=""), 7) == Taken(CASE)
     assert event_of(record("incident.closed", actor="user:ann", text="a test"), 7) == Ended(f"case:{CASE}")

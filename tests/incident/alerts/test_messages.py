@@ -126,6 +126,16 @@ def test_people_are_told_that_it_was_a_test_or_is_over() -> None:
     assert title(tested, names=False).startswith("TEST, nothing happened: ")
 
 
+def test_a_cause_comes_with_its_ids_and_none_is_said_where_there_is_none() -> None:
+    message = Message(topic(cause="decoy-key"), "alert", 0)
+    assert "A sign of: decoy-key (AML.T0055, AML.T0012)" in text(message, names=False)
+    data = json.loads(webhook_body(message, names=False, now=NOW))["data"]
+    assert (data["cause"], data["techniques"]) == ("decoy-key", ["AML.T0055", "AML.T0012"])
+    plain = Message(topic(), "alert", 0)
+    assert "A sign of" not in text(plain, names=False)
+    assert json.loads(webhook_body(plain, names=False, now=NOW))["data"]["cause"] is None
+
+
 def test_what_happened_often_says_how_often() -> None:
     message = Message(replace(topic(), count=7, news_at=at(60)), "update", 2)
     assert "7 times until 2026-06-01T12:01:00" in text(message, names=False)

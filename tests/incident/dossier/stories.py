@@ -7,6 +7,7 @@ from pathlib import Path
 from palladion.access.pseudonyms import pseudonym
 from palladion.incident.cases import act, opened_record, suspend_case
 from palladion.incident.custody import Handling, record_custody
+from palladion.incident.links import links_of
 from palladion.incident.measures import end_measure, record_measure
 from palladion.ledger.record import Record
 from palladion.lifecycle.clients import add_client, set_standing
@@ -17,9 +18,11 @@ from palladion.lifecycle.recipients import add_recipient
 from palladion.model.read import read_weights
 from palladion.seal.reader import open_sealed
 from palladion.seal.recipients import FileIdentity
+from palladion.watch.why import Why
 from tests.lifecycle.installations import ACTOR, Made, make
 from tests.models import safetensors_bytes, write
 
+FEATURES = (("contrast", "+4.1"), ("repeats", "-2.5"))
 HOSTILE = '#panic("x") */ $a$ "quoted" <script> \\n 😀 @ref = head'
 TURNING = 'suspect\u202e\x1b[2J\x00 #eval("1")'  # what the registry lets nobody type, and a file can be called
 PARTNER = FileIdentity(b"\x33" * 32)
@@ -75,7 +78,8 @@ def tell(folder: Path, *, answers: int = 40) -> Story:
     later()
     with installation.recording(gate) as (ledger, records):
         case = suspend_case(records, [client.id for client in clients], reason="campaign", actor="gate")[0]
-        ledger.append([opened_record(case)])
+        links = links_of({"payment:card-7": 2, "address:203.0.113.7": 2}, gate.derive("pseudonyms"))
+        ledger.append([opened_record(case, why=Why("campaign", "group", "numbers", FEATURES), links=links)])
     later()
     act(installation, case.id, "acknowledge", "", actor=ACTOR)
     act(installation, case.id, "note", f"the copy was offered on a forum {HOSTILE}", actor=ACTOR)

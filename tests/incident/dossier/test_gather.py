@@ -14,6 +14,7 @@ from palladion.ledger.checkpoint import parse_verifier_key
 from palladion.ledger.proof import verify_proof
 from palladion.model.digest import model_digest
 from palladion.model.read import read_weights
+from palladion.watch.features import SCORES
 from tests.lifecycle.installations import ACTOR
 
 from .stories import Story
@@ -141,6 +142,26 @@ def test_accounts_stand_with_what_they_asked(gathered: Gathered, story: Story) -
     assert (first.answers, first.refused, first.keys, first.standing) == (160, 7, 1, "watched")
     assert first.reasons[0].startswith("trusted → watched: asks like a thief")
     assert first.name is None
+
+
+def test_what_links_the_accounts_is_told_without_what_it_is(gathered: Gathered, story: Story) -> None:
+    (row,) = gathered.dossier.links
+    assert row.says == "accounts linked: 2 share a network; 2 share a means of payment"
+    entry = json.loads(gathered.evidence[f"evidence/ledger/entry-{row.entry}.json"])
+    assert entry["kind"] == "incident.opened"
+    assert row.keyed == [f"{item['kind']} {item['keyed'][0]}" for item in entry["details"]["links"]]
+    everything = gathered.dossier.encode() + b"".join(gathered.evidence.values())
+    assert b"card-7" not in everything
+    assert b"203.0.113" not in everything
+
+
+def test_the_timeline_says_why_and_which_version_answered(gathered: Gathered) -> None:
+    said = {event.kind: event.says for event in gathered.dossier.timeline}
+    assert said["incident.opened"].startswith("a case about 2 accounts; by the queries of linked accounts together; ")
+    assert all(f"({SCORES[name]})" in said["incident.opened"] for name in ("contrast", "repeats"))
+    assert "campaign (AML.T0024.002, " in said["incident.opened"]
+    version = gathered.dossier.models[0].versions[0]
+    assert said["answer.given"].endswith(f"; by house@1, content {version.content} (entry {version.entry})")
 
 
 def test_the_same_state_gives_the_same_document(story: Story, gathered: Gathered) -> None:

@@ -104,6 +104,14 @@ def test_hostile_text_in_every_field_is_text(document: bytes, text: str) -> None
     assert hostile in _streams(render(hostile))
 
 
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_the_server_of_a_suspect_is_shown(document: bytes, count: int) -> None:
+    told = json.loads(document)
+    shown = dict.fromkeys(("sha256", "subject", "issuer", "serial", "since", "until"), HOSTILE)
+    told["custody"][0]["server"] = {"address": "192.0.2.1:443", "tls": "TLSv1.3", "certificates": count * [shown]}
+    assert len(render(canonical.encode(told))) > len(render(document))
+
+
 def test_what_is_shown_is_what_fonts_have_and_all_else_by_its_number() -> None:
     shown = json.loads(showable(json.dumps({"a": "é → \u202e😀\x00\n", "n": [1, None, True]}).encode()))
     assert shown == {"a": "é → \\u{202e}\\u{1f600}\\u{0}\n", "n": [1, None, True]}

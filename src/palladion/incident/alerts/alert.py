@@ -19,7 +19,8 @@ class Alert:
 
     `id` is the same whenever the same record is read. `thread` is what it is about: what comes later about the same is
     an update of it. `subject` is a pseudonym or a name of ours; `name` is how the registry calls it, for channels that
-    are told names. `concerns` are pseudonyms of others whom it is about.
+    are told names. `concerns` are pseudonyms of others whom it is about. `cause` is what it is a sign of, a key of
+    `watch.taxonomy.DETECTIONS`, and empty for what is no detection.
     """
 
     id: str
@@ -35,6 +36,7 @@ class Alert:
     case: str | None = None
     name: str = ""
     concerns: tuple[str, ...] = ()
+    cause: str = ""
 
 
 @dataclass(frozen=True)

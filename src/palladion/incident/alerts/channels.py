@@ -21,6 +21,7 @@ from palladion.incident.alerts.messages import (
     webhook_body,
     webhook_headers,
 )
+from palladion.incident.alerts.syslog import Syslog, parse_place
 from palladion.policy.alerting import AlertPolicy
 from palladion.seal.http import exchange
 from palladion.seal.recipients.identity_file import read_private_file
@@ -164,6 +165,8 @@ def _open(policy: AlertPolicy, home: Path, clock: Clock, source: str) -> Channel
             from palladion.incident.alerts.services import Services
 
             return Services(policy, secret)
+        if policy.kind == "syslog":
+            return _syslog(policy, home, clock, source)
         receiver = _receiver(policy, home)
         if policy.kind == "webhook":
             return Webhook(receiver, webhook_key(secret), clock)
@@ -196,9 +199,11 @@ def webhook_key(text: str) -> bytes:
 def _require_whole(policy: AlertPolicy) -> None:
     if policy.kind == "apprise" and (policy.url or policy.ca):
         raise PolicyError("apprise takes its address from the file of secret, and no url and no ca")
-    if policy.kind in {"webhook", "alertmanager"} and not policy.url:
+    if policy.kind in {"webhook", "alertmanager", "syslog"} and not policy.url:
         raise PolicyError(f"{policy.kind} needs a url")
-    if policy.kind != "alertmanager" and not policy.secret:
+    if policy.kind == "syslog" and policy.secret:
+        raise PolicyError("syslog takes no secret: the certificate of its receiver says who reads it")
+    if policy.kind not in {"alertmanager", "syslog"} and not policy.secret:
         raise PolicyError(f"{policy.kind} needs secret, the name of a file")
 
 
@@ -228,6 +233,22 @@ def _receiver(policy: AlertPolicy, home: Path) -> _Receiver:
         if policy.ca:
             raise PolicyError(f"ca is for https, and url is {url.base}")
         return _Receiver(policy, address, None)
+    return _Receiver(policy, address, _tls(policy, home))
+
+
+def _syslog(policy: AlertPolicy, home: Path, clock: Clock, source: str) -> Syslog:
+    try:
+        place = parse_place(policy.url)
+    except ValueError as error:
+        raise PolicyError(f"url: {error}") from None
+    if place.scheme == "tls":
+        return Syslog(policy, place, _tls(policy, home), clock, source)
+    if policy.ca:
+        raise PolicyError(f"ca is for tls, and url is {place}")
+    return Syslog(policy, place, None, clock, source)
+
+
+def _tls(policy: AlertPolicy, home: Path) -> ssl.SSLContext:
     context = ssl.create_default_context()
     if policy.ca:
         # this authority alone: whoever gets a certificate for that name elsewhere is somebody else
@@ -238,4 +259,4 @@ def _receiver(policy: AlertPolicy, home: Path) -> _Receiver:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
             raise PolicyError(f"ca cannot be used: {reason}") from None
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    return _Receiver(policy, address, context)
+    return context

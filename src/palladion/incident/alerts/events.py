@@ -9,8 +9,11 @@ from types import MappingProxyType
 from typing import Any
 
 from palladion.incident.alerts.alert import Alert, Ended, Event, Opened, Taken, alert_id, case_thread, shortened
+from palladion.incident.links import links_said
 from palladion.ledger.record import Record
 from palladion.policy.alerting import AlertKind, Severity
+from palladion.watch import why
+from palladion.watch.taxonomy import cause_of
 
 WATCH = "watch"  # the actor of changes that no person decided
 GATE = "gate"
@@ -44,7 +47,8 @@ def _standing_changed(record: Record, entry: int) -> Event:
         sentence=f"{record.subject} was {to}{reason}",
         done=_DONE[to],
         next_step=_LOOK,
-        figures={name: str(record.details[name]) for name in ("from", "to", "route") if name in record.details},
+        figures={name: str(record.details[name]) for name in ("from", "to", "route") if name in record.details}
+        | _unlike(record),
     )
 
 
@@ -60,9 +64,9 @@ def _incident_opened(record: Record, entry: int) -> Event:
         severity="info" if by_person else "critical",
         thread=case_thread(case),
         subject=record.subject,
-        sentence=f"a case was opened{about}{' by a person' if by_person else ''}",
+        sentence=f"a case was opened{about}{' by a person' if by_person else ''}{_linked(record)}",
         next_step=f"palladion incident take {case[:8]} says that you are at it",
-        figures={"clients": clients},
+        figures={"clients": clients, **_unlike(record)},
         case=case,
     )
     return Opened(alert)
@@ -80,7 +84,7 @@ def _incident_acted(record: Record, entry: int) -> Event | None:
         severity="critical",
         thread=case_thread(case),
         subject=record.subject,
-        sentence=f"a case took in {clients} more client{'s' if clients != 1 else ''}",
+        sentence=f"a case took in {clients} more client{'s' if clients != 1 else ''}{_linked(record)}",
         next_step=f"palladion incident show {case[:8]}",
         figures={"joined": clients},
         case=case,
@@ -195,6 +199,17 @@ def _contradicted(record: Record, entry: int) -> Event:
     )
 
 
+def _unlike(record: Record) -> dict[str, str]:
+    """What was most unlike honest clients, in words."""
+    words = why.said({"why": record.details.get("why")})
+    return {"why": words} if words else {}
+
+
+def _linked(record: Record) -> str:
+    words = links_said(record.details)
+    return f"; {words}" if words else ""
+
+
 def _count(record: Record, name: str) -> int:
     value = record.details.get(name)
     return value if isinstance(value, int) else 0
@@ -228,6 +243,7 @@ def _alert(
         figures=dict(figures),
         case=case,
         concerns=concerns,
+        cause=cause_of(record.kind, record.details),
     )
 
 

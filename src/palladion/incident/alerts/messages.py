@@ -17,6 +17,7 @@ from palladion.clock import timestamp
 from palladion.incident.alerts.alert import Alert, link_of
 from palladion.incident.alerts.planning import Action
 from palladion.incident.alerts.topics import Topic
+from palladion.watch.taxonomy import ids_of
 
 # Alertmanager ends what it does not hear of: longer than a gate is usually down, so that its end is no all-clear.
 LASTS = timedelta(hours=24)
@@ -72,6 +73,7 @@ def text(message: Message, *, names: bool) -> str:
             if alert.figures
             else []
         ),
+        *([f"A sign of: {alert.cause} ({', '.join(ids_of(alert.cause))})"] if alert.cause else []),
         *([f"Done: {alert.done}"] if alert.done else []),
         *([f"Next: {alert.next}"] if alert.next else []),
         *([f"Case: {alert.case}"] if alert.case else []),
@@ -80,10 +82,15 @@ def text(message: Message, *, names: bool) -> str:
     return "\n".join(lines)
 
 
+def event_of(message: Message) -> str:
+    """What a message tells of an alert: `alert.opened`, `alert.updated`, `alert.taken` or `alert.ended`."""
+    return f"alert.{_TYPES[message.action]}"
+
+
 def webhook_body(message: Message, *, names: bool, now: datetime) -> bytes:
     """The JSON of a webhook."""
     document = {
-        "type": f"alert.{_TYPES[message.action]}",
+        "type": event_of(message),
         "timestamp": timestamp(now),
         "data": _document(message, names=names),
     }
@@ -162,6 +169,8 @@ def _document(message: Message, *, names: bool) -> dict[str, Any]:
         "subject": subject_of(alert, names=names),
         "sentence": alert.sentence,
         "figures": dict(alert.figures),
+        "cause": alert.cause or None,
+        "techniques": list(ids_of(alert.cause)),
         "done": alert.done,
         "next": alert.next,
         "case": alert.case,

@@ -165,6 +165,16 @@ class Account:
 
 
 @dataclass(frozen=True)
+class LinkRow:
+    """What the accounts of the case shared when it was opened, or took some in; `keyed` are pseudonyms of it."""
+
+    entry: int
+    time: str
+    says: str
+    keyed: list[str]
+
+
+@dataclass(frozen=True)
 class Comparison:
     """A test of a suspect, whatever it found. `exhibit` is whether the suspect is in custody under this case."""
 
@@ -193,6 +203,7 @@ class CustodyRow:
     note: str
     source: str
     content: str | None
+    server: dict[str, Any] | None
     files: list[dict[str, Any]]
 
 
@@ -238,6 +249,7 @@ class Dossier:
     timeline: list[Event]
     timeline_left_out: int
     accounts: list[Account]
+    links: list[LinkRow]
     comparison: list[Comparison]
     custody: list[CustodyRow]
     evidence: list[Cited]

@@ -85,6 +85,7 @@ def gather(
         "controls": told.controls(),
         "gate": told.gate(),
         "accounts": told.accounts(),
+        "links": told.links(),
         "comparison": told.comparison(),
         "custody": told.custody(),
     }

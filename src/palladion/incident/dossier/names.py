@@ -29,10 +29,11 @@ _FIELDS = frozenset(
     re.findall(
         "[a-z0-9_]+",
         """
-        accused answered at by bytes category clients content control ended ended_entry entry evidence expires files
-        from id kind log10_p looked_for manifest matches mode model name note owner place policy prefix queries reason
-        recipient recipients recorded requests route routes scopes sha256 sha512 since source state state_at_opening
-        status step suspect tested text to touches version versions
+        accounts accused answered at by bytes category cause clients content control ended ended_entry entry evidence
+        expires features files from id keyed kind links log10_p looked_for looks manifest matches mode model name
+        network note owner place policy prefix queries reason recipient recipients recorded requests route routes scopes
+        sha256 sha512 since source state state_at_opening status step suspect test tested text to touches values version
+        versions why
         """,
     )
 )

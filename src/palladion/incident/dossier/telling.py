@@ -14,6 +14,7 @@ from palladion.incident.dossier.document import (
     CustodyRow,
     Event,
     GateRow,
+    LinkRow,
     ModelRow,
     SeenMeasure,
     described,
@@ -21,8 +22,10 @@ from palladion.incident.dossier.document import (
 from palladion.incident.dossier.history import RULES, Entry, History
 from palladion.incident.dossier.names import Names
 from palladion.incident.dossier.words import found, said
+from palladion.incident.links import links_said
 from palladion.incident.measures import ENDED, RECORDED, measure_document, register
 from palladion.registry import Client, Incident
+from palladion.watch import why
 
 TIMELINE_MAX = 2000  # lines; of more, the first and the last half stand in the dossier
 SAYS_CHARACTERS_MAX = 400
@@ -213,6 +216,7 @@ class Telling:
                     note,
                     source,
                     told.get("content"),
+                    told.get("server"),
                     told.get("files", []),
                 )
             )
@@ -238,10 +242,37 @@ class Telling:
             self._says(entry),
         )
 
+    def links(self) -> list[LinkRow]:
+        """What the accounts share, as the ledger has it from when the case was opened or grew."""
+        rows = []
+        for entry in self._history.of("incident.opened", "incident.acted"):
+            if words := links_said(entry.record.details):
+                keyed = [
+                    f"{item.get('kind')} {name}"
+                    for item in entry.record.details["links"]
+                    if isinstance(item, dict) and isinstance(item.get("keyed"), list)
+                    for name in item["keyed"]
+                ]
+                rows.append(LinkRow(self._cite(entry), timestamp(entry.record.time), words, keyed))
+        return rows
+
     def _says(self, entry: Entry) -> str:
         told: dict[str, Any] = self._names.value(entry.record.details)
         words = said(entry.record.kind, told)
-        return words if words is not None else described(told, SAYS_CHARACTERS_MAX) if told else ""
+        if words is None:
+            return described(told, SAYS_CHARACTERS_MAX) if told else ""
+        more = [why.said(told, words=why.FEATURES_MAX), links_said(told), self._content(entry)]
+        return "; ".join([words, *filter(None, more)])
+
+    def _content(self, entry: Entry) -> str:
+        """Which digest the version has that an answer is of, and by which entry."""
+        if entry.record.kind not in {"answer.given", "answer.begun"}:
+            return ""
+        for model in self._registered.models:
+            for version in model.versions:
+                if version.version == entry.record.subject and version.entry is not None:
+                    return f"by {version.version}, content {version.content} (entry {version.entry})"
+        return ""
 
     def _results(self, told: Mapping[str, Any]) -> list[str]:
         covered: dict[str, Any] = self._names.value(dict(told))

@@ -5,11 +5,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from cryptography import x509
 
 from palladion import files
 from palladion.errors import ConflictError
+from palladion.incident.dossier.calendars import Ask, ask_calendar, promised
 from palladion.incident.dossier.gather import Progress, Wishes, gather
 from palladion.incident.dossier.package import About, Send, Token, build, open_package, stamp, with_token
 from palladion.incident.dossier.render import PdfKey, render, require_typst, sign_pdf
@@ -113,6 +115,35 @@ def stamp_dossier(
     said = open_package(stamped).stamps[-1]
     details = {"authority": said.authority[:AUTHORITY_CHARACTERS_MAX]}
     return _write(installation, installation.open_gate_root(), stamped, out, kind=STAMPED, actor=actor, details=details)
+
+
+def anchor_dossier(
+    installation: Installation,
+    path: Path,
+    out: Path,
+    calendars: Sequence[str],
+    *,
+    actor: str,
+    ask: Ask = ask_calendar,
+) -> Written:
+    """Have calendars promise a block of Bitcoin for the dossier at `path`; the proof becomes the new file `out`.
+
+    It is on record before `out` is there. Raises as `promised` does, TamperError if the dossier does not hold, and
+    ConflictError if `out` exists.
+    """
+    _require_free(out)
+    checked = open_package(files.read_limited(path, size_max=PACKAGE_BYTES_MAX, what="the dossier"))
+    manifest = checked.members[MANIFEST]
+    proof = promised(manifest, calendars, ask)
+    hosts = ", ".join(str(urlsplit(calendar).hostname) for calendar in calendars)
+    case, digest = str(checked.manifest["case"]), sha256(manifest).hexdigest()
+    details = {"manifest": digest, "authority": f"OpenTimestamps: {hosts}"[:AUTHORITY_CHARACTERS_MAX]}
+    with files.atomic_writer(out, replace=False) as stream:
+        stream.write(proof)
+        record = Record(STAMPED, installation.clock.now(), actor, f"incident:{case}", details)
+        with installation.open_ledger(installation.open_gate_root()) as ledger:
+            (receipt,) = ledger.append([record])
+    return Written(checked, case, len(proof), receipt)
 
 
 def _require_free(out: Path) -> None:

@@ -10,7 +10,9 @@ establishes, in this order:
 5. dossier.json speaks of exactly these entries, says of each what it has, and on page one what manifest, checkpoint and
    files have; dossier.pdf carries that same dossier.json, and its pages are not read (`document`, `rows`);
 6. each time stamp is over the manifest, and was signed by an authority whose certificates were valid then (`stamps`,
-   `chain`).
+   `chain`);
+7. of a proof of OpenTimestamps that is given beside it (`--ots`), which block of Bitcoin has to have which Merkle root,
+   and with `--block-header`, that this header has it (`opentimestamps`).
 
 It cannot know whose the keys are. It prints them: compare them with what you got another way, or pass them in.
 """
@@ -44,6 +46,7 @@ from .manifest import (
     check_version,
     read_json,
 )
+from .opentimestamps import PROOF_BYTES_MAX, Proof, blocks_of, read_proof
 from .publisher import publisher_text
 from .stamps import Stamped, check_stamp
 
@@ -152,6 +155,26 @@ def report(checked: Checked) -> list[str]:
     ]
 
 
+def anchored(proof: Proof, manifest: bytes, header: bytes | None) -> list[str]:
+    """What to tell a person of a proof over `manifest`. Raises DossierError if it does not hold."""
+    blocks = blocks_of(proof, manifest, header)
+    if header is not None:
+        return [
+            f"  anchored   in block {block.height} of Bitcoin, {block.time:%Y-%m-%d %H:%M} UTC, if that has the hash"
+            f" {block.hash}"
+            for block in blocks
+        ]
+    # as explorers and nodes print it: the other way round
+    told = [
+        f"  anchored   if block {block.height} of Bitcoin has the Merkle root {block.root[::-1].hex()}"
+        for block in blocks
+    ]
+    waiting = sorted({branch.calendar for branch in proof.branches if branch.calendar is not None})
+    return told or [
+        f"  anchored   not yet: {', '.join(waiting) or 'nobody that is understood here'} only promises a block"
+    ]
+
+
 def main(arguments: Sequence[str]) -> int:
     """Check the dossier that the arguments of a command line name; the exit code, 0 if it holds and 1 if not."""
     parser = argparse.ArgumentParser(prog="verify", description="Check a dossier offline.")
@@ -163,24 +186,40 @@ def main(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--ledger-key", metavar="KEY", help="the ledger's verifier key that you trust")
     parser.add_argument("--roots", metavar="PEM", help="root certificates of time-stamping authorities that you trust")
+    parser.add_argument("--ots", metavar="FILE", help="a proof of OpenTimestamps over the manifest")
+    parser.add_argument(
+        "--block-header",
+        metavar="HEX",
+        help="with --ots: the header of that block, 80 bytes, from a node that you trust",
+    )
     options = parser.parse_args(arguments[1:])
     if options.dossier is None:
         parser.error("name the dossier")
+    if options.block_header is not None and options.ots is None:
+        parser.error("--block-header goes with --ots")
     try:
         with Path(options.dossier).open("rb") as stream:
             data = stream.read(PACKAGE_BYTES_MAX + 1)
         roots = read_roots(Path(options.roots).read_bytes()) if options.roots is not None else None
-    except (OSError, DossierError) as error:
+        proof = _proof(options.ots) if options.ots is not None else None
+        header = bytes.fromhex(options.block_header) if options.block_header is not None else None
+    except (OSError, ValueError, DossierError) as error:
         _say(f"cannot be read: {error}")
         return USAGE
     try:
         checked = check(data, publisher=options.publisher, ledger_key=options.ledger_key, roots=roots)
+        more = anchored(proof, checked.members[MANIFEST], header) if proof is not None else []
     except DossierError as error:
         _say(f"DOES NOT HOLD: {error}")
         return FINDING
-    for line in report(checked):
+    for line in report(checked) + more:
         _say(line)
     return HOLDS
+
+
+def _proof(name: str) -> Proof:
+    with Path(name).open("rb") as stream:
+        return read_proof(stream.read(PROOF_BYTES_MAX + 1))
 
 
 def _say(line: str) -> None:

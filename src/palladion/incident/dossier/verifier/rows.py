@@ -48,7 +48,7 @@ def _citations(document: dict[str, Any]) -> Iterator[_Citation]:
         of_record = {"actor": "actor", "suspect": "subject", "digest": "details.suspect"}
         yield row, row["entry"], {"time": row["time"], "kind": "mark.tested"}, of_record
     for row in document["custody"]:
-        handling = ("step", "by", "place", "at", "note", "source", "content", "files")
+        handling = ("step", "by", "place", "at", "note", "source", "content", "server", "files")
         of_record = {"actor": "actor", **{name: f"details.{name}" for name in handling}}
         yield row, row["entry"], {"time": row["recorded"], "kind": "custody.recorded"}, of_record
     for row in document["measures"]:
