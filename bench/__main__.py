@@ -7,6 +7,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 SCRIPTS = (
+    "activations",
     "answers",
     "detection",
     "detection_baselines",
@@ -23,12 +24,14 @@ SCRIPTS = (
     "hydra",
     "information",
     "install",
+    "intel",
     "ledger",
     "ledger_query",
     "limits",
     "loading",
     "loading_gpu",
     "marks",
+    "membership",
     "model",
     "probing",
     "refusal",

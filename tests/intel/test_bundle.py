@@ -11,7 +11,7 @@ from palladion.intel.bundle import NETWORKS_SHOWN_MAX, CampaignFacts, Tlp, campa
 from palladion.intel.formats import read_content
 from palladion.intel.networks import parse_network
 from palladion.intel.sketch import sketch_of
-from palladion.intel.taxonomy import references, shipped
+from palladion.watch.taxonomy import references, shipped
 
 NOW = datetime(2026, 6, 1, 12, 0, 0, 123456, tzinfo=UTC)
 SKETCH = sketch_of([b"a", b"b"], salt=b"s" * 16)
@@ -33,6 +33,7 @@ def _objects(data: bytes, kind: str) -> list[dict[str, Any]]:
     return [item for item in json.loads(data)["objects"] if item["type"] == kind]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("facts", [FACTS, FULL], ids=["bare", "full"])
 def test_another_parser_accepts_it_strictly(facts: CampaignFacts) -> None:
     stix2 = pytest.importorskip("stix2")

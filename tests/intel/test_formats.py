@@ -53,10 +53,10 @@ def test_numbers_of_autonomous_systems_are_a_list_too() -> None:
 
 def test_csv_names_its_columns() -> None:
     data = b"network,valid_until,confidence,note\n192.0.2.0/24,2027-01-01T00:00:00Z,50,x\n192.0.3.0/24,,,\n"
-    assert read_content(data, "csv", "tor").networks == (
+    assert list(read_content(data, "csv", "tor").networks) == [
         (parse_network("192.0.2.0/24"), UNTIL, 0.5),
         (parse_network("192.0.3.0/24"), NEVER, 1.0),
-    )
+    ]
 
 
 def test_a_bundle_gives_networks_with_expiry_and_confidence() -> None:

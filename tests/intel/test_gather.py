@@ -13,9 +13,9 @@ from palladion.incident.cases import suspend_case
 from palladion.intel.bundle import campaign_bundle
 from palladion.intel.gather import Telling, gather
 from palladion.intel.sketch import row_element, sketch_of
-from palladion.intel.taxonomy import shipped
 from palladion.ledger.record import Record
 from palladion.registry import Incident
+from palladion.watch.taxonomy import shipped
 from tests.lifecycle.installations import NOW, Made
 from tests.lifecycle.students import ROWS, answered
 

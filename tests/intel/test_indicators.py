@@ -1,7 +1,9 @@
 """Hits: bounded, with an end, and recorded without the address."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 import pytest
 
 from palladion.intel.indicators import PRIOR_MAX, Content, Hit, LoadedFeed, hit_record, look_up, prior
@@ -54,6 +56,26 @@ def test_systems_and_harvests_hit_as_well() -> None:
     assert found.indicator == "harvest"
     assert feed.queries(sketch_of([b"x%d" % number for number in range(300)]), NOW) is None
     assert feed.queries(sketch_of([b"%d" % number for number in range(300)], salt=b"s" * 16), NOW) is None
+
+
+def test_of_harvests_the_likest_counts_that_has_not_ended_and_shares_the_salt() -> None:
+    asked = sketch_of([b"%d" % number for number in range(300)])
+    near, far = (sketch_of([b"%d" % number for number in range(start, 300)]) for start in (50, 150))
+    queries = (("ended", asked, 0.0, 1.0), ("salted", replace(asked, salt="ab"), LATER, 1.0))
+    feed = _feed(Content(queries=(*queries, ("far", far, LATER, 1.0), ("near", near, LATER, 1.0))), kind="queries")
+    assert (found := feed.queries(asked, NOW)) is not None
+    assert found.indicator == "near"
+    assert _feed(Content(queries=queries), kind="queries").queries(asked, NOW) is None
+
+
+def test_a_version_that_was_fetched_again_shares_its_tables_and_ends_later() -> None:
+    feed = _feed(_networks("192.0.2.0/24", expires=9e9))
+    heavier = msgspec.structs.replace(feed.policy, weight=1.5)
+    later = feed.renewed(heavier, (NOW + timedelta(days=9)).timestamp())
+    hit = later.address("192.0.2.7", NOW + timedelta(days=8))
+    assert hit is not None
+    assert (hit.log_odds, hit.expires, hit.version) == (1.5, NOW + timedelta(days=9), feed.version)
+    assert feed.address("192.0.2.7", NOW + timedelta(days=8)) is None
 
 
 def test_lists_of_one_kind_do_not_add_up() -> None:

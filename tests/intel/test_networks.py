@@ -7,7 +7,7 @@ import pytest
 
 from palladion.errors import FormatError
 from palladion.intel import networks
-from palladion.intel.networks import Network, NetworkTable, network_text, parse_network
+from palladion.intel.networks import Network, Networks, NetworkTable, network_text, parse_network
 
 NOW = 10.0
 
@@ -61,6 +61,7 @@ def test_of_twins_the_last_counts() -> None:
     assert len(table) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", [4, 6])
 def test_it_agrees_with_looking_through_all_of_them(family: int) -> None:
     width, least = (32, 8) if family == 4 else (128, 16)
@@ -117,3 +118,24 @@ def test_an_entry_takes_few_bytes() -> None:
     wide = NetworkTable(((6, dice.getrandbits(64) << 64, 64), NOW, 1.0) for _ in range(1000))
     assert table.memory_bytes < 100 * len(table)
     assert wide.memory_bytes < 100 * len(wide)
+
+
+def test_what_is_read_is_kept_in_columns_as_it_was() -> None:
+    entries = [(parse_network(text), NOW, 0.3) for text in ("192.0.2.0/24", "2001:db8::/32", "10.0.0.0/8", "::1")]
+    kept = Networks(entries)
+    assert (list(kept), len(kept), kept[-1], kept[1:3]) == (entries, 4, entries[3], entries[1:3])
+    table = NetworkTable(kept)
+    assert len(table) == 4
+    assert [table.find(address, 0.0) is not None for address in ("10.1.1.1", "2001:db8::5", "::1", "::2")] == [
+        *(True, True, True),
+        False,
+    ]
+    with pytest.raises(IndexError):
+        kept[4]
+
+
+def test_of_twins_the_last_counts_also_in_columns() -> None:
+    twins = [(parse_network("192.0.2.0/24"), NOW, share) for share in (0.25, 0.5)]
+    found = NetworkTable(Networks(twins)).find("192.0.2.1", 0.0)
+    assert found is not None
+    assert found[2] == 0.5

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from palladion.errors import FormatError
-from palladion.intel.sketch import PLACES, Sketch, parse_sketch, row_element, salt_label, sketch_of
+from palladion.intel.sketch import PLACES, RunningSketch, Sketch, parse_sketch, row_element, salt_label, sketch_of
 
 SALT, OTHER = b"s" * 16, b"t" * 16
 
@@ -68,3 +68,18 @@ def test_numbers_are_the_same_query_in_every_precision() -> None:
     assert row_element(row) != row_element(row * 1.1)
     with pytest.raises(ValueError, match="not finite"):
         row_element(np.array([np.nan]))
+
+
+def test_a_sketch_that_grows_is_that_of_all_there_is_and_says_when_to_compare() -> None:
+    growing, elements = RunningSketch(), _elements(0, 1000)
+    due = [number for number, element in enumerate(elements, 1) if growing.add(element)]
+    assert due == [64, 128, 256, 512]
+    assert growing.sketch() == sketch_of(elements)
+    assert growing.add(elements[0]) is False
+    assert growing.sketch().places == sketch_of(elements).places
+    assert growing.sketch().size == 1001
+
+
+def test_a_sketch_of_nothing_is_none() -> None:
+    with pytest.raises(FormatError):
+        RunningSketch().sketch()

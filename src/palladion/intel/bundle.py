@@ -17,7 +17,7 @@ from palladion.clock import timestamp
 from palladion.intel.formats import EXTENSION
 from palladion.intel.networks import Network, network_text
 from palladion.intel.sketch import NAME, Sketch
-from palladion.intel.taxonomy import Reference
+from palladion.watch.taxonomy import Reference
 
 Tlp = Literal["clear", "green", "amber", "red"]
 NETWORKS_SHOWN_MAX = 1000

@@ -4,6 +4,7 @@ A malformed item refuses the whole feed: whoever could break one line could have
 of no use here (a file's hash among networks) is counted and left out.
 """
 
+import codecs
 import csv
 import re
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ from typing import Any
 from palladion.access.strict_json import decode_object
 from palladion.errors import FormatError
 from palladion.intel.indicators import Content
-from palladion.intel.networks import NETWORKS_MAX, Network, parse_network
+from palladion.intel.networks import NETWORKS_MAX, Networks, parse_network
 from palladion.intel.sketch import NAME, Sketch, parse_sketch
 from palladion.policy.intelligence import FeedFormat, FeedKind
 
@@ -36,7 +37,7 @@ _TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-
 @dataclass
 class _Found:
     kind: FeedKind
-    networks: list[tuple[Network, float, float]] = field(default_factory=list)
+    networks: Networks = field(default_factory=Networks)
     systems: list[tuple[int, float, float]] = field(default_factory=list)
     queries: list[tuple[str, Sketch, float, float]] = field(default_factory=list)
     skipped: int = 0
@@ -48,10 +49,10 @@ class _Found:
         if self.kind == "asn":
             self.systems.append((_system(text), expires, share))
         else:
-            self.networks.append((parse_network(text), expires, share))
+            self.networks.add(parse_network(text), expires, share)
 
     def content(self) -> Content:
-        return Content(tuple(self.networks), tuple(self.systems), tuple(self.queries), self.skipped)
+        return Content(self.networks, tuple(self.systems), tuple(self.queries), self.skipped)
 
 
 def read_content(data: bytes, form: FeedFormat, kind: FeedKind) -> Content:
@@ -176,14 +177,20 @@ def _writable(text: str) -> str:
 
 
 def _lines(data: bytes) -> Iterator[tuple[int, str]]:
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise FormatError("it is not UTF-8 text") from None
-    for number, line in enumerate(text.split("\n"), 1):
+    # each by itself: decoding and splitting all of them at once would keep a gate's requests from their turn for long
+    number, start = 0, len(codecs.BOM_UTF8) if data.startswith(codecs.BOM_UTF8) else 0
+    while start <= len(data):
+        end = data.find(b"\n", start)
+        end = len(data) if end < 0 else end
+        number += 1
+        try:
+            line = data[start:end].decode("utf-8")
+        except UnicodeDecodeError:
+            raise FormatError("it is not UTF-8 text") from None
         if len(line) > LINE_CHARACTERS_MAX:
             raise FormatError(f"line {number} has {len(line)} characters, at most {LINE_CHARACTERS_MAX} are allowed")
         yield number, line
+        start = end + 1
 
 
 def _row(rows: Iterator[list[str]], number: int) -> list[str] | None:

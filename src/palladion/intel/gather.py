@@ -10,11 +10,11 @@ from palladion.errors import ConflictError
 from palladion.intel.bundle import CampaignFacts, Tlp
 from palladion.intel.networks import Network
 from palladion.intel.sketch import SET_MAX, Sketch, row_element, sketch_of
-from palladion.intel.taxonomy import Table, references
 from palladion.ledger.bodies import FOLDER, read_retained, retained_versions
 from palladion.ledger.index import INDEX_FILE, Index, Progress, Question
 from palladion.lifecycle.installation import Installation
 from palladion.registry import Incident
+from palladion.watch.taxonomy import Table, references
 
 _ANSWERS = ("answer.given", "answer.begun")
 

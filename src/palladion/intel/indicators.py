@@ -3,14 +3,17 @@
 A hit is a bounded hint with an end. It never decides: what it adds to the odds is for the watch to weigh, and recorded.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+import numpy as np
+
 from palladion.access.pseudonyms import identity_pseudonym
 from palladion.clock import timestamp
-from palladion.intel.networks import Network, NetworkTable, network_text
-from palladion.intel.sketch import SIMILAR_MIN, Sketch
+from palladion.intel.networks import Entry, NetworkTable, network_text
+from palladion.intel.sketch import PLACES, SIMILAR_MIN, Sketch
 from palladion.ledger.record import Record
 from palladion.policy.intelligence import WEIGHT_MAX, FeedKind, FeedPolicy
 
@@ -25,7 +28,7 @@ class Content:
     `skipped` are items that this kind of feed does not use.
     """
 
-    networks: tuple[tuple[Network, float, float], ...] = ()
+    networks: Sequence[Entry] = ()
     systems: tuple[tuple[int, float, float], ...] = ()  # numbers of autonomous systems
     queries: tuple[tuple[str, Sketch, float, float], ...] = ()  # name and signature of a harvest
     skipped: int = 0
@@ -54,10 +57,18 @@ class LoadedFeed:
     def __init__(self, policy: FeedPolicy, version: str, content: Content, valid_until: float) -> None:
         self.policy = policy
         self.version = version
-        self._valid_until = valid_until
+        self.valid_until = valid_until
         self._table = NetworkTable(content.networks)
         self._systems = {number: (expires, share) for number, expires, share in content.systems}
         self._queries = content.queries
+        places = [known.places for _, known, _, _ in content.queries]
+        self._places = np.array(places, np.uint32).reshape(len(places), PLACES)
+
+    def renewed(self, policy: FeedPolicy, valid_until: float) -> "LoadedFeed":
+        """The same version under other settings, or fetched again: its tables are shared."""
+        found = copy(self)
+        found.policy, found.valid_until = policy, valid_until
+        return found
 
     def address(self, address: str, now: datetime) -> Hit | None:
         """The hit of an address that can be believed, if there is one."""
@@ -71,17 +82,18 @@ class LoadedFeed:
 
     def queries(self, sketch: Sketch, now: datetime) -> Hit | None:
         """The hit of the harvest that a client's queries are most like, if that is like enough."""
-        fitting = [
-            (sketch.similarity(known), name, expires, share)
-            for name, known, expires, share in self._queries
-            if sketch.comparable(known) and expires > now.timestamp()
-        ]
-        if not fitting or (best := max(fitting))[0] < SIMILAR_MIN:
-            return None
-        return self._hit(best[1], best[2], best[3], now)
+        # one comparison with all of them: a client's queries are compared while requests wait
+        alike = (self._places == np.array(sketch.places, np.uint32)).mean(axis=1)
+        for place in np.argsort(-alike, kind="stable"):
+            name, known, expires, share = self._queries[place]
+            if alike[place] < SIMILAR_MIN:
+                break
+            if sketch.comparable(known) and expires > now.timestamp():
+                return self._hit(name, expires, share, now)
+        return None
 
     def _hit(self, indicator: str, expires: float, share: float, now: datetime) -> Hit | None:
-        end = min(expires, self._valid_until)
+        end = min(expires, self.valid_until)
         if end <= now.timestamp():
             return None
         until = datetime.fromtimestamp(end, UTC)

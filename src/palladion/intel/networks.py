@@ -7,7 +7,9 @@ next wider one: so a lookup is one bisection, and an entry that has expired give
 import socket
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,17 +51,62 @@ def network_text(network: Network) -> str:
     return f"{socket.inet_ntop(kind, first.to_bytes(octets))}/{prefix}"
 
 
+Entry = tuple[Network, float, float]  # with an expiry (seconds since the epoch), and a share of a feed's weight
+
+
+class Networks(Sequence[Entry]):
+    """Entries as they are read, in columns: a million objects would be ten times as large, and take as long to free."""
+
+    def __init__(self, entries: Iterable[Entry] = ()) -> None:
+        self._families = array("B")
+        self._high, self._low, self._prefixes = array("Q"), array("Q"), array("B")
+        self._expires, self._shares = array("d"), array("d")
+        for network, expires, share in entries:
+            self.add(network, expires, share)
+
+    def __len__(self) -> int:
+        return len(self._families)
+
+    @overload
+    def __getitem__(self, place: int) -> Entry: ...
+    @overload
+    def __getitem__(self, place: slice) -> "list[Entry]": ...
+    def __getitem__(self, place: int | slice) -> "Entry | list[Entry]":
+        if isinstance(place, slice):
+            return [self[number] for number in range(*place.indices(len(self)))]
+        first = int(self._high[place]) << 64 | int(self._low[place])
+        return (self._families[place], first, self._prefixes[place]), self._expires[place], self._shares[place]
+
+    def add(self, network: Network, expires: float, share: float) -> None:
+        """Take in one more."""
+        family, first, prefix = network
+        self._families.append(family)
+        self._high.append(first >> 64)
+        self._low.append(first & _LOW)
+        self._prefixes.append(prefix)
+        self._expires.append(expires)
+        self._shares.append(share)
+
+    def of(self, family: int) -> "_Columns":
+        """Those of one family, in order."""
+        mine = np.frombuffer(self._families, np.uint8) == family if self._families else np.zeros(0, np.bool_)
+        found = _Columns()
+        for name in ("high", "low", "prefixes", "expires", "shares"):
+            column, kept = getattr(self, f"_{name}"), getattr(found, name)
+            values = np.frombuffer(column, column.typecode) if len(column) else np.zeros(0, column.typecode)
+            kept.frombytes(values[mine].astype(kept.typecode).tobytes())
+        return found
+
+
 class NetworkTable:
     """Networks with an expiry (seconds since the epoch) and a share of their feed's weight (0 to 1) each."""
 
-    def __init__(self, entries: Iterable[tuple[Network, float, float]]) -> None:
+    def __init__(self, entries: Iterable[Entry]) -> None:
         """Take in `(network, expires, share)`. Raises FormatError beyond `NETWORKS_MAX`. The last of twins counts."""
-        families: dict[int, _Columns] = {4: _Columns(), 6: _Columns()}
-        for number, ((family, first, prefix), expires, share) in enumerate(entries):
-            if number >= NETWORKS_MAX:
-                raise FormatError(f"there are more than {NETWORKS_MAX} networks")
-            families[family].add(first, prefix, expires, share)
-        self._families = {family: _Family(columns, 32 if family == 4 else 128) for family, columns in families.items()}
+        networks = entries if isinstance(entries, Networks) else Networks(islice(entries, NETWORKS_MAX + 1))
+        if len(networks) > NETWORKS_MAX:
+            raise FormatError(f"there are more than {NETWORKS_MAX} networks")
+        self._families = {4: _Family(networks.of(4), 32), 6: _Family(networks.of(6), 128)}
 
     def __len__(self) -> int:
         return sum(len(family.prefixes) for family in self._families.values())
@@ -88,18 +135,11 @@ class NetworkTable:
 
 
 class _Columns:
-    """Entries as they come, in columns: a million objects would be ten times as large."""
+    """The entries of one family, in columns."""
 
     def __init__(self) -> None:
         self.high, self.low = array("Q"), array("Q")
         self.prefixes, self.expires, self.shares = array("B"), array("d"), array("f")
-
-    def add(self, first: int, prefix: int, expires: float, share: float) -> None:
-        self.high.append(first >> 64)
-        self.low.append(first & _LOW)
-        self.prefixes.append(prefix)
-        self.expires.append(expires)
-        self.shares.append(share)
 
 
 class _Family:

@@ -10,6 +10,7 @@ know the salt can, and only sketches of one salt can be compared.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from hashlib import blake2b
 
 import numpy as np
@@ -26,6 +27,9 @@ _PRIME = np.uint64((1 << 61) - 1)
 _PERSON = b"pall/signature"
 _EMPTY = (1 << 32) - 1
 _BATCH = 4096
+_HASH_BYTES = 8
+WAITING_MAX = 64  # queries of a running sketch that are taken in together
+COMPARED_MIN = 64  # queries: of fewer, nothing is known yet
 SIGNIFICANT = 3  # digits of a number: what a client's own rounding or a detour through float16 keeps
 
 
@@ -78,13 +82,40 @@ def sketch_of(elements: Iterable[bytes], *, salt: bytes = b"") -> Sketch:
     if not 0 < len(hashes) <= SET_MAX:
         raise ValueError(f"a signature is of 1 to {SET_MAX} different queries, got {len(hashes)}")
     # below 2^29, so that a product with a factor below 2^32 stays within 64 bits and no carry is lost
-    values = np.frombuffer(b"".join(sorted(hashes)), "<u8") >> np.uint64(35)
     low = np.full(PLACES, _EMPTY, np.uint64)
-    factors, offsets = _functions()
-    for start in range(0, len(values), _BATCH):
-        some = values[start : start + _BATCH, None] * factors + offsets  # (queries, places)
-        low = np.minimum(low, (some % _PRIME & np.uint64(_EMPTY)).min(axis=0))
+    data = b"".join(sorted(hashes))
+    for start in range(0, len(data), _HASH_BYTES * _BATCH):
+        low = _lowest(low, data[start : start + _HASH_BYTES * _BATCH])
     return Sketch(tuple(int(place) for place in low), len(hashes), salt_label(salt) if salt else "")
+
+
+class RunningSketch:
+    """The sketch of what one client asks, as it asks: without a salt, in 512 bytes, and as many that wait."""
+
+    __slots__ = ("_low", "_waiting", "count")
+
+    def __init__(self) -> None:
+        self.count = 0  # queries, repeats among them
+        self._low = np.full(PLACES, _EMPTY, np.uint32)
+        self._waiting = bytearray()  # hashes: taking in many at once costs a fraction for each
+
+    def add(self, element: bytes) -> bool:
+        """Take in a query; whether it is time to compare: at powers of two, from 64 queries on."""
+        self._waiting += blake2b(element, digest_size=_HASH_BYTES, person=_PERSON).digest()
+        self.count += 1
+        if len(self._waiting) >= _HASH_BYTES * WAITING_MAX:
+            self._take_in()
+        return self.count >= COMPARED_MIN and self.count & (self.count - 1) == 0
+
+    def sketch(self) -> Sketch:
+        """What was asked so far. Raises FormatError before the first query."""
+        self._take_in()
+        return Sketch(tuple(self._low.tolist()), min(self.count, SET_MAX))
+
+    def _take_in(self) -> None:
+        if self._waiting:
+            self._low = _lowest(self._low.astype(np.uint64), bytes(self._waiting)).astype(np.uint32)
+            self._waiting.clear()
 
 
 def salt_label(salt: bytes) -> str:
@@ -100,6 +131,17 @@ def row_element(row: NDArray[np.generic]) -> bytes:
     return b" ".join(b"%.*e" % (SIGNIFICANT - 1, value + 0.0) for value in values)
 
 
+def _lowest(low: NDArray[np.uint64], hashes: bytes) -> NDArray[np.uint64]:
+    """The places of a set, `low`, with further hashes in it."""
+    # below 2^29, so that a product with a factor below 2^32 stays within 64 bits and no carry is lost
+    values = np.frombuffer(hashes, "<u8") >> np.uint64(35)
+    factors, offsets = _functions()
+    some = values[:, None] * factors + offsets  # (queries, places)
+    lowest: NDArray[np.uint64] = np.minimum(low, (some % _PRIME & np.uint64(_EMPTY)).min(axis=0))
+    return lowest
+
+
+@cache
 def _functions() -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
     """The 128 hash functions, the same everywhere: factors below 2^32 and offsets below 2^61, from BLAKE2."""
     parts = [blake2b(place.to_bytes(2), digest_size=16, person=b"pall/minhash").digest() for place in range(PLACES)]

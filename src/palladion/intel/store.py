@@ -21,6 +21,7 @@ from palladion.policy.intelligence import FeedPolicy
 
 FOLDER = "intel"
 VERSIONS_KEPT = 5  # of one feed
+LOADED_MAX = 2_000_000  # items of all feeds that a gate loads: some 150 MB, and more while they are read
 _CURRENT = "current.json"
 _CURRENT_BYTES_MAX = 4096
 _FIELDS = {"v", "version", "format", "kind", "fetched", "valid_until", "items", "skipped"}
@@ -91,9 +92,11 @@ class FeedStore:
         version = self.current(feed.name)
         if version is None or (version.kind, version.format) != (feed.kind, feed.format):
             return None
-        # the policy may have become stricter since
-        end = min(version.valid_until, version.fetched + timedelta(days=feed.expiry_days))
-        return LoadedFeed(feed, version.digest, self.content(feed.name, version), end.timestamp())
+        return self.load_version(feed, version)
+
+    def load_version(self, feed: FeedPolicy, version: Version) -> LoadedFeed:
+        """A version, ready for lookups. Raises as `content` does."""
+        return LoadedFeed(feed, version.digest, self.content(feed.name, version), ends(feed, version))
 
     @property
     def lock(self) -> Path:
@@ -110,6 +113,11 @@ class FeedStore:
             old = sorted(folder.glob("*.data"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
             for path in [path for path in old if path.stem != current][VERSIONS_KEPT - 1 :]:
                 path.unlink(missing_ok=True)
+
+
+def ends(feed: FeedPolicy, version: Version) -> float:
+    """When a version ends (seconds since the epoch): the policy may have become stricter since it was fetched."""
+    return min(version.valid_until, version.fetched + timedelta(days=feed.expiry_days)).timestamp()
 
 
 def _document(version: Version) -> dict[str, Any]:

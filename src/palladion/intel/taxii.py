@@ -72,12 +72,18 @@ def read_collection(feed: FeedPolicy, home: Path) -> bytes:
         raise FormatError("the server of the feed sends objects that cannot be written as JSON again") from None
 
 
-def push_bundle(url: str, data: bytes, *, credentials: Path | None = None, ca: Path | None = None) -> Sent:
-    """Send the objects of a STIX bundle to a collection. Raises FormatError on no bundle, StorageError if refused."""
+def read_bundle(data: bytes) -> list[Any]:
+    """The objects of a STIX bundle. Raises FormatError on what is none."""
     bundle = decode_object(data, what="the bundle")
     objects = bundle.get("objects")
     if bundle.get("type") != "bundle" or not isinstance(objects, list) or not objects:
         raise FormatError("the bundle is no STIX bundle with objects")
+    return objects
+
+
+def push_bundle(url: str, data: bytes, *, credentials: Path | None = None, ca: Path | None = None) -> Sent:
+    """Send the objects of a STIX bundle to a collection. Raises FormatError on no bundle, StorageError if refused."""
+    objects = read_bundle(data)
     with _collection(url, credentials, ca) as collection:
         status = collection.add_objects({"objects": objects}, wait_for_completion=False)
         failed, pending = int(status.failure_count or 0), int(status.pending_count or 0)

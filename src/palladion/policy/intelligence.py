@@ -19,6 +19,27 @@ WEIGHT_MAX = 2.0  # nats: at most 7.4 times the odds, so that no feed alone susp
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
+class IntelPolicy(Section, frozen=True):
+    """What a running gate does with feeds (docs/threat_intelligence.md)."""
+
+    refresh: Annotated[
+        bool,
+        Meta(
+            description="Lets the gate itself fetch the feeds that are due. Without it, it asks nobody: a timer with "
+            "palladion intel refresh does."
+        ),
+    ] = False
+    threshold_share: Annotated[
+        float,
+        Meta(
+            ge=0.0,
+            le=0.5,
+            description="Share of watch.alpha_watched that clients give up whom no feed lists, for those whom one "
+            "lists: so the mean over clients stays. 0 only records hits. It counts only where a feed has a weight.",
+        ),
+    ] = 0.1
+
+
 class FeedPolicy(Section, frozen=True):
     """A feed of threat intelligence: a hint with a bound and an end, never a verdict."""
 

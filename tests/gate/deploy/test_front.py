@@ -29,8 +29,8 @@ def test_without_any_it_is_this_policys_gate() -> None:
 
 def test_what_only_a_proxy_may_say_is_removed() -> None:
     assert _front(policy(HERE)).removed == ["x-user", "x-real-ip"]
-    told = ProxyPolicy(payment_header="x-payment", device_header="x-device", tls_header="x-ja4")
-    assert _front(structs.replace(policy(HERE), proxy=told)).removed == ["x-payment", "x-device", "x-ja4"]
+    told = ProxyPolicy(payment_header="x-payment", device_header="x-device", tls_header="x-ja4", asn_header="x-asn")
+    assert _front(structs.replace(policy(HERE), proxy=told)).removed == ["x-payment", "x-device", "x-ja4", "x-asn"]
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from palladion.errors import PolicyError
 from palladion.gate.deploy.kubernetes import base, secrets_needed, yaml
 from palladion.gate.deploy.plan import make_plan
 from palladion.policy import AccessPolicy, OperationsPolicy, Policy, RoutePolicy
+from palladion.policy.intelligence import FeedPolicy, IntelPolicy
 
 from .plans import HERE, policy, with_operators
 
@@ -44,6 +45,7 @@ def _pod(of: Policy) -> Any:
     return _documents(of)["Deployment"]["spec"]["template"]["spec"]
 
 
+@pytest.mark.slow
 @given(document=JSON)
 def test_what_is_written_is_what_a_reader_of_yaml_reads(document: object) -> None:
     assert _yaml().safe_load(yaml(document)) == document
@@ -144,6 +146,7 @@ def test_a_gate_that_asks_nobody_may_ask_nobody() -> None:
     assert _documents(alone)["NetworkPolicy"]["spec"]["egress"] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("host", "to"),
     [
@@ -189,9 +192,68 @@ def test_a_file_beside_the_policy_gets_a_folder_to_go_to() -> None:
     assert caught.value.hints == ("for example: etc/access.cedar",)
 
 
+@pytest.mark.slow
 def test_the_schemas_of_kubernetes_are_met() -> None:
     validator = pytest.importorskip("kubernetes_validate", reason="this needs kubernetes-validate")
     for of in (policy(), policy(HERE, **TLS), policy(grpc_listen="0.0.0.0:8712")):
         for kind, document in _documents(of).items():
             if kind != "Kustomization":
                 validator.validate(document, KUBERNETES, strict=True)
+
+
+FEEDS = (
+    FeedPolicy(name="far", url="https://10.0.0.9/list", ca="tls/feed.pem"),
+    FeedPolicy(name="taxii", url="https://taxii.example/c/1/", format="taxii", credentials="etc/login"),
+    FeedPolicy(name="ours", file="palladion:harvests", format="stix", kind="queries"),
+)
+
+
+def _named(of: Policy) -> dict[tuple[str, str], Any]:
+    texts = [text for name, text in base(make_plan(of), "").items() if name.endswith(".yaml")]
+    found = [document for text in texts for document in _yaml().safe_load_all(text)]
+    return {(item["kind"], item.get("metadata", {}).get("name", "")): item for item in found}
+
+
+def test_feeds_are_refreshed_by_a_job_beside_a_gate_that_asks_nobody() -> None:
+    of = msgspec.structs.replace(policy(HERE), issuer=(), feed=FEEDS)
+    found = _named(of)
+    assert found["NetworkPolicy", "palladion-gate"]["spec"]["egress"] == []
+    asked = found["NetworkPolicy", "palladion-intel"]["spec"]
+    assert asked["ingress"] == []
+    assert asked["egress"][1]["to"] == [{"ipBlock": {"cidr": "10.0.0.9/32"}}]
+    labels = asked["podSelector"]["matchLabels"]
+    job = found["CronJob", "palladion-intel"]["spec"]["jobTemplate"]["spec"]["template"]
+    assert job["metadata"]["labels"] == labels
+    assert labels != found["NetworkPolicy", "palladion-gate"]["spec"]["podSelector"]["matchLabels"]
+    (container,) = job["spec"]["containers"]
+    assert container["args"] == ["intel", "refresh"]
+    assert container["securityContext"]["readOnlyRootFilesystem"]
+    volumes = {volume["name"] for volume in job["spec"]["volumes"]}
+    assert {mount["name"] for mount in container["volumeMounts"]} <= volumes
+    assert {"palladion-tls", "palladion-etc"} <= volumes
+    gate = found["Deployment", "palladion-gate"]["spec"]["template"]
+    assert not volumes & {"palladion-tls", "palladion-etc"} & {item["name"] for item in gate["spec"]["volumes"]}
+    (beside,) = job["spec"]["affinity"]["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    assert beside["labelSelector"]["matchLabels"] == gate["metadata"]["labels"]
+    assert found["PersistentVolumeClaim", "palladion-installation"]["spec"]["accessModes"] == ["ReadWriteOnce"]
+    assert {"palladion-tls", "palladion-etc"} <= secrets_needed(make_plan(of)).keys()
+
+
+def test_a_gate_that_refreshes_feeds_may_ask_their_servers_and_needs_no_job() -> None:
+    of = msgspec.structs.replace(policy(HERE), issuer=(), feed=FEEDS, intel=IntelPolicy(refresh=True))
+    found = _named(of)
+    assert ("CronJob", "palladion-intel") not in found
+    assert len(found["NetworkPolicy", "palladion-gate"]["spec"]["egress"]) == 3
+    assert {"palladion-tls", "palladion-etc"} <= {
+        item["name"] for item in found["Deployment", "palladion-gate"]["spec"]["template"]["spec"]["volumes"]
+    }
+    claim = found["PersistentVolumeClaim", "palladion-installation"]["spec"]
+    assert claim["accessModes"] == ["ReadWriteOncePod"]
+
+
+@pytest.mark.slow
+def test_the_schemas_of_kubernetes_are_met_by_the_job() -> None:
+    validator = pytest.importorskip("kubernetes_validate", reason="this needs kubernetes-validate")
+    for (kind, _), document in _named(msgspec.structs.replace(policy(HERE), feed=FEEDS)).items():
+        if kind != "Kustomization":
+            validator.validate(document, KUBERNETES, strict=True)

@@ -9,8 +9,9 @@ import pytest
 
 from palladion.errors import PolicyError
 from palladion.gate.deploy.plan import make_plan
-from palladion.gate.deploy.systemd import unit
+from palladion.gate.deploy.systemd import REFRESH_NAME, TIMER_NAME, refresh_unit, timer, unit
 from palladion.policy import Policy
+from palladion.policy.intelligence import FeedPolicy, IntelPolicy
 
 from .plans import HERE, policy, with_operators
 
@@ -116,3 +117,49 @@ def test_systemd_finds_nothing_wrong_and_little_exposed(tmp_path: Path) -> None:
             check=False,
         )
         assert rated.returncode == 0, [item for item in json.loads(rated.stdout) if item["set"] is False]
+
+
+FAR = FeedPolicy(name="far", url="https://feeds.example/list")
+NEAR = FeedPolicy(name="near", file="near.txt")
+
+
+def _refresh(*feeds: FeedPolicy) -> str:
+    folder = Path("/srv/palladion")
+    return refresh_unit(
+        make_plan(Policy(route=(HERE,), feed=feeds)),
+        home=folder,
+        directory=folder / ".palladion",
+        identity=Path("/etc/palladion/host.identity"),
+        program="/opt/palladion/bin/palladion",
+        user="palladion",
+    )
+
+
+def test_feeds_are_refreshed_by_a_unit_of_their_own_which_may_ask_others() -> None:
+    text = _refresh(FAR, NEAR)
+    assert 'ExecStart="/opt/palladion/bin/palladion" --home "/srv/palladion" intel refresh\n' in text
+    assert "Type=oneshot\n" in text
+    assert 'ReadWritePaths="/srv/palladion/.palladion"\n' in text
+    assert "IPAddressDeny" not in text
+    assert "IPAddressDeny=any\n" in _refresh(NEAR)
+    assert "IPAddressDeny=any\n" in _unit(Policy(route=(HERE,), feed=(FAR,)))
+    assert "IPAddressDeny" not in _unit(Policy(route=(HERE,), feed=(FAR,), intel=IntelPolicy(refresh=True)))
+    assert "OnCalendar=hourly\nRandomizedDelaySec=30min\nPersistent=true\n" in timer()
+
+
+@pytest.mark.slow
+def test_systemd_finds_nothing_wrong_with_the_timer(tmp_path: Path) -> None:
+    analyze = shutil.which("systemd-analyze")
+    if analyze is None:
+        pytest.skip("this needs systemd-analyze (systemd)")
+    service, timed = tmp_path / REFRESH_NAME, tmp_path / TIMER_NAME
+    service.write_text(_refresh(FAR).replace("/opt/palladion/bin/palladion", "/bin/true"))
+    timed.write_text(timer())
+    verified = subprocess.run([analyze, "verify", service, timed], capture_output=True, text=True, check=False)
+    assert [line for line in verified.stderr.splitlines() if "palladion-intel" in line] == []
+    rated = subprocess.run(
+        [analyze, "security", "--offline=true", f"--threshold={EXPOSURE_MAX}", service],
+        capture_output=True,
+        check=False,
+    )
+    assert rated.returncode == 0, rated.stdout

@@ -82,6 +82,13 @@ def test_groups_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
 FIRING: dict[str, tuple[list[Record], list[Record]]] = {
     "decoy-touched": ([_record(0, kind="decoy.touched")], [_record(0, kind="client.added")]),
     "drift": ([_record(0, kind="watch.drifted")], [_record(0, kind="watch.calibrated")]),
+    "known-harvest": ([_record(0, kind="intel.hit")], [_record(0, kind="intel.refreshed")]),
+    "key-from-many-networks": (
+        [_record(n, kind="answer.given", network=f"n{n}") for n in range(20)],
+        [_record(n, kind="answer.given", network=f"n{n % 19}") for n in range(200)]
+        + [_record(4000 * n, kind="answer.given", network=f"m{n}") for n in range(1, 40)]
+        + [_record(200_000 + n, kind="answer.given") for n in range(50)],
+    ),
     "ledger-contradicted": ([_record(0, kind="ledger.contradicted")], [_record(0, kind="ledger.pruned")]),
     "many-listed-networks": (
         [_record(n, kind="intel.hit", indicator=f"i{n}") for n in range(5)],
@@ -101,9 +108,10 @@ FIRING: dict[str, tuple[list[Record], list[Record]]] = {
 @pytest.mark.parametrize("name", FIRING)
 def test_each_rule_of_the_pack_applies_to_what_it_is_for_and_to_nothing_like_it(name: str) -> None:
     meant, alike = FIRING[name]
-    if name == "many-listed-networks":
+    listed = {"many-listed-networks": "networks", "known-harvest": "queries"}
+    if name in listed:
         for record in [*meant, *alike]:
-            record.details["kind"] = "networks"
+            record.details["kind"] = listed[name]
     rules = [pack()[name]]
     assert len(_run(rules, *meant)) == 1
     assert _run(rules, *alike) == []

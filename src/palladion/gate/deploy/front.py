@@ -60,7 +60,7 @@ class Front:
         """Headers that only a proxy may say: what clients put there never arrives."""
         proxy = self.plan.policy.proxy
         links = (proxy.payment_header, proxy.device_header, proxy.tls_header)
-        told = (proxy.user_header, *links, proxy.address_header)
+        told = (proxy.user_header, *links, proxy.address_header, proxy.asn_header)
         return [name for name in told if name]
 
 

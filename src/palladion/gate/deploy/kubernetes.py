@@ -1,4 +1,6 @@
-"""A Kustomize base for one gate: Deployment, Service, NetworkPolicy, disruption budget and volume.
+"""A Kustomize base for one gate: Deployment, Service, NetworkPolicy, disruption budget and volume, and a CronJob.
+
+The last one is there where the policy has feeds that the gate does not refresh: it may ask servers, the gate need not.
 
 One gate is one pod: its ledger has one writer. More gates are more of these bases, each with an installation of its
 own, behind `envoy` or `haproxy`, which send each client to one of them.
@@ -6,7 +8,7 @@ own, behind `envoy` or `haproxy`, which send each client to one of them.
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -18,6 +20,9 @@ Document = dict[str, Any]
 
 IMAGE = "palladion-gate"
 _LABELS = {"app.kubernetes.io/name": "palladion-gate"}
+_FEED_LABELS = {"app.kubernetes.io/name": "palladion-intel"}
+_FEED_SCHEDULE = "17 * * * *"  # what is due is fetched; everybody else's jobs begin with the hour
+_FEED_SECONDS_MAX = 900
 _CALLER = {"palladion-gate-client": "true"}  # of namespaces whose pods may ask
 _SCRAPER = {"palladion-gate-metrics": "true"}
 _HOME = PurePosixPath(HOME)
@@ -29,6 +34,20 @@ _COPY = (
 )
 
 
+_POD: Mapping[str, Any] = {
+    "automountServiceAccountToken": False,
+    "enableServiceLinks": False,
+    "securityContext": {
+        "runAsNonRoot": True,
+        "runAsUser": USER,
+        "runAsGroup": USER,
+        "fsGroup": USER,
+        "fsGroupChangePolicy": "OnRootMismatch",
+        "seccompProfile": {"type": "RuntimeDefault"},
+    },
+}
+
+
 def base(plan: Plan, policy_text: str, *, storage: str = "10Gi") -> dict[str, str]:
     """The files of the base by name; `policy_text` is palladion.toml. Raises PolicyError where no pod can run so."""
     listen = _required(plan)
@@ -37,8 +56,10 @@ def base(plan: Plan, policy_text: str, *, storage: str = "10Gi") -> dict[str, st
         "service.yaml": [_service(plan, listen)],
         "networkpolicy.yaml": [_network_policy(plan, listen)],
         "disruption.yaml": [_disruption()],
-        "volume.yaml": [_claim(storage)],
+        "volume.yaml": [_claim(storage, shared=plan.refreshed_beside)],
     }
+    if plan.refreshed_beside:
+        documents["intel.yaml"] = [_refresh_job(plan), _refresh_network(plan)]
     kustomization = {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
@@ -52,7 +73,11 @@ def base(plan: Plan, policy_text: str, *, storage: str = "10Gi") -> dict[str, st
 
 def secrets_needed(plan: Plan) -> dict[str, PurePosixPath]:
     """The secrets that the base mounts, by name, and the folder of the policy that each one holds."""
-    folders = dict.fromkeys(absolute(_HOME, name, _HOME).parent for name in plan.files)
+    return _secrets([*plan.files, *plan.feed_files])
+
+
+def _secrets(names: Iterable[str]) -> dict[str, PurePosixPath]:
+    folders = dict.fromkeys(absolute(_HOME, name, _HOME).parent for name in names)
     return {_secret(folder): folder for folder in folders}
 
 
@@ -92,7 +117,7 @@ def _required(plan: Plan) -> Address:
         raise PolicyError(
             "installation.directory and registry.url have to be left as they are: a volume is mounted there"
         )
-    outside = [name for name in plan.files if absolute(_HOME, name, _HOME).parent == _HOME]
+    outside = [name for name in [*plan.files, *plan.feed_files] if absolute(_HOME, name, _HOME).parent == _HOME]
     if outside:
         raise PolicyError(
             f"{outside[0]} lies beside palladion.toml, and secrets are mounted as folders",
@@ -103,20 +128,11 @@ def _required(plan: Plan) -> Address:
 
 def _deployment(plan: Plan, listen: Address) -> Document:
     pod = {
-        "automountServiceAccountToken": False,
-        "enableServiceLinks": False,
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": USER,
-            "runAsGroup": USER,
-            "fsGroup": USER,
-            "fsGroupChangePolicy": "OnRootMismatch",
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        **_POD,
         "terminationGracePeriodSeconds": plan.stop_seconds + 10,
         "initContainers": [_identity_copier(plan)],
         "containers": [_gate(plan, listen)],
-        "volumes": _volumes(plan),
+        "volumes": _volumes(plan, plan.files),
     }
     return {
         "apiVersion": "apps/v1",
@@ -154,21 +170,60 @@ def _gate(plan: Plan, listen: Address) -> Document:
         "startupProbe": {**_probe(plan, listen, "/health/live"), "periodSeconds": 2, "failureThreshold": 300},
         "livenessProbe": {**_probe(plan, listen, "/health/live"), "periodSeconds": 10, "failureThreshold": 6},
         "readinessProbe": {**_probe(plan, listen, "/health/ready"), "periodSeconds": 2, "failureThreshold": 1},
-        "volumeMounts": [
-            {
-                "name": "policy",
-                "mountPath": f"{HOME}/palladion.toml",
-                "subPath": "palladion.toml",
-                "readOnly": True,
-            },
-            {"name": "installation", "mountPath": f"{HOME}/{plan.policy.installation.directory}"},
-            {"name": "identity", "mountPath": str(_identity(plan).parent), "readOnly": True},
-            {"name": "scratch", "mountPath": "/tmp"},  # noqa: S108 (of the container's own)
-            *(
-                {"name": name, "mountPath": str(folder), "readOnly": True}
-                for name, folder in secrets_needed(plan).items()
-            ),
-        ],
+        "volumeMounts": _mounts(plan, plan.files),
+    }
+
+
+def _mounts(plan: Plan, names: Iterable[str]) -> list[Document]:
+    return [
+        {"name": "policy", "mountPath": f"{HOME}/palladion.toml", "subPath": "palladion.toml", "readOnly": True},
+        {"name": "installation", "mountPath": f"{HOME}/{plan.policy.installation.directory}"},
+        {"name": "identity", "mountPath": str(_identity(plan).parent), "readOnly": True},
+        {"name": "scratch", "mountPath": "/tmp"},  # noqa: S108 (of the container's own)
+        *({"name": name, "mountPath": str(folder), "readOnly": True} for name, folder in _secrets(names).items()),
+    ]
+
+
+def _refresh_job(plan: Plan) -> Document:
+    """What refreshes feeds every hour, on the gate's node and in its volume; a running gate writes its records."""
+    beside = {"labelSelector": {"matchLabels": _LABELS}, "topologyKey": "kubernetes.io/hostname"}
+    refresh = {
+        "name": "refresh",
+        "image": IMAGE,
+        "args": ["intel", "refresh"],
+        "env": [{"name": "HOME", "value": HOME}],
+        "securityContext": _contained(),
+        "resources": {
+            # a feed of a million networks takes some 300 MB while it is read
+            "requests": {"cpu": "100m", "memory": "128Mi"},
+            "limits": {"cpu": "1", "memory": "512Mi"},
+        },
+        "volumeMounts": _mounts(plan, plan.feed_files),
+    }
+    pod = {
+        **_POD,
+        "restartPolicy": "Never",
+        "affinity": {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [beside]}},
+        "initContainers": [_identity_copier(plan)],
+        "containers": [refresh],
+        "volumes": _volumes(plan, plan.feed_files),
+    }
+    job = {
+        "backoffLimit": 0,
+        "activeDeadlineSeconds": _FEED_SECONDS_MAX,
+        "template": {"metadata": {"labels": _FEED_LABELS}, "spec": pod},
+    }
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "CronJob",
+        "metadata": {"name": "palladion-intel", "labels": _FEED_LABELS},
+        "spec": {
+            "schedule": _FEED_SCHEDULE,
+            "concurrencyPolicy": "Forbid",
+            "successfulJobsHistoryLimit": 1,
+            "failedJobsHistoryLimit": 1,
+            "jobTemplate": {"spec": job},
+        },
     }
 
 
@@ -190,14 +245,14 @@ def _identity_copier(plan: Plan) -> Document:
     }
 
 
-def _volumes(plan: Plan) -> list[Document]:
+def _volumes(plan: Plan, names: Iterable[str]) -> list[Document]:
     return [
         {"name": "policy", "configMap": {"name": "palladion-policy"}},
         {"name": "installation", "persistentVolumeClaim": {"claimName": "palladion-installation"}},
         {"name": "identity-secret", "secret": {"secretName": _IDENTITY_SECRET, "defaultMode": 0o440}},
         {"name": "identity", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
         {"name": "scratch", "emptyDir": {"sizeLimit": "64Mi"}},
-        *({"name": name, "secret": {"secretName": name, "defaultMode": 0o440}} for name in secrets_needed(plan)),
+        *({"name": name, "secret": {"secretName": name, "defaultMode": 0o440}} for name in _secrets(names)),
     ]
 
 
@@ -231,22 +286,32 @@ def _network_policy(plan: Plan, listen: Address) -> Document:
     if plan.operations is not None and not plan.operations.loopback:
         port = {"port": plan.operations.port, "protocol": "TCP"}
         ingress.append({"from": [{"namespaceSelector": {"matchLabels": _SCRAPER}}], "ports": [port]})
+    return _network("palladion-gate", _LABELS, ingress, plan.servers)
+
+
+def _refresh_network(plan: Plan) -> Document:
+    return _network("palladion-intel", _FEED_LABELS, [], plan.feed_servers)
+
+
+def _network(name: str, labels: Mapping[str, str], ingress: list[Document], servers: Iterable[Address]) -> Document:
+    """A policy that lets in what `ingress` says, and out to these servers, and nothing else."""
+    servers = list(servers)
     egress: list[Document] = []
-    if any(not server.is_ip for server in plan.servers):
+    if any(not server.is_ip for server in servers):
         names = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}}}
         asking = [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]
         egress.append({"to": [{**names, "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}}}], "ports": asking})
-    for server in plan.servers:
+    for server in servers:
         if server.loopback:
             continue  # of the same pod
         egress.append({"to": _peers(server), "ports": [{"port": server.port, "protocol": "TCP"}]})
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
-        "metadata": {"name": "palladion-gate", "labels": _LABELS},
+        "metadata": {"name": name, "labels": labels},
         # both are denied but for what follows, and an empty list denies all
         "spec": {
-            "podSelector": {"matchLabels": _LABELS},
+            "podSelector": {"matchLabels": labels},
             "policyTypes": ["Ingress", "Egress"],
             "ingress": ingress,
             "egress": egress,
@@ -277,12 +342,14 @@ def _disruption() -> Document:
     }
 
 
-def _claim(storage: str) -> Document:
+def _claim(storage: str, *, shared: bool) -> Document:
+    # of one pod alone, unless a job on the same node writes to it as well
+    mode = "ReadWriteOnce" if shared else "ReadWriteOncePod"
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
         "metadata": {"name": "palladion-installation", "labels": _LABELS},
-        "spec": {"accessModes": ["ReadWriteOncePod"], "resources": {"requests": {"storage": storage}}},
+        "spec": {"accessModes": [mode], "resources": {"requests": {"storage": storage}}},
     }
 
 

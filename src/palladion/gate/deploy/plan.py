@@ -4,7 +4,7 @@ Whatever comes from a policy and goes into a file of another program is checked 
 line break must not become a setting of somebody else's.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import PurePosixPath
@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from palladion.errors import PolicyError
 from palladion.gate.listener import DRAIN_SECONDS, UNIX
 from palladion.incident.alerts.channels import PAGERDUTY
+from palladion.intel.refresh import SHIPPED
 from palladion.policy import IssuerPolicy, Policy, RoutePolicy
 
 CLOSE_SECONDS = 30  # for the ledger, the registry and commands that are at work, after the last answer
@@ -64,6 +65,13 @@ class Plan:
     sockets: tuple[Socket, ...]
     servers: tuple[Address, ...]
     files: tuple[str, ...]
+    feed_servers: tuple[Address, ...] = ()  # asked by whatever refreshes feeds, where the gate does not
+    feed_files: tuple[str, ...] = ()
+
+    @property
+    def refreshed_beside(self) -> bool:
+        """Whether something beside the gate has to refresh feeds."""
+        return bool(self.policy.feed) and not self.policy.intel.refresh
 
     @property
     def extras(self) -> tuple[str, ...]:
@@ -71,6 +79,7 @@ class Plan:
         wanted = {
             "alerts": any(channel.kind == "apprise" for channel in self.policy.alert),
             "grpc": self.grpc is not None,
+            "intel": any(feed.format == "taxii" for feed in self.policy.feed),
             "otel": bool(self.policy.operations.otlp),
         }
         return tuple(name for name, is_wanted in wanted.items() if is_wanted)
@@ -100,8 +109,13 @@ def make_plan(policy: Policy) -> Plan:
     """What a policy says of how its gate is run. Raises PolicyError on what cannot be written into files of others."""
     gate, operations = policy.gate, policy.operations
     secure = bool(gate.tls_certificate)
-    named, sockets = tuple(dict.fromkeys(_files(policy))), tuple(_sockets(policy))
-    for name in named:
+    own, sockets = [*_files(policy)], tuple(_sockets(policy))
+    servers, of_feeds = [*_servers(policy)], [*_feed_files(policy)]
+    asked = [*_addresses(feed.url for feed in policy.feed)]
+    if policy.intel.refresh:
+        own, servers, of_feeds, asked = own + of_feeds, servers + asked, [], []
+    named = tuple(dict.fromkeys(own))
+    for name in [*named, *of_feeds]:
         plain(name, "the name of a file in the policy")
     for socket in sockets:
         plain(socket.path, socket.setting)
@@ -112,8 +126,10 @@ def make_plan(policy: Policy) -> Plan:
         _address(gate.grpc_listen, secure=secure) if gate.grpc_listen else None,
         _address(operations.listen, secure=bool(operations.tls_certificate)) if operations.listen else None,
         sockets,
-        tuple(dict.fromkeys(_servers(policy))),
+        tuple(dict.fromkeys(servers)),
         named,
+        tuple(dict.fromkeys(asked)),
+        tuple(dict.fromkeys(of_feeds)),
     )
 
 
@@ -160,13 +176,27 @@ def _servers(policy: Policy) -> Iterator[Address]:
     addresses += [issuer.keys or issuer.url for issuer in _issuers(policy) if not issuer.keys or "://" in issuer.keys]
     addresses.append(policy.operations.otlp)
     addresses += [item.url or (PAGERDUTY if item.kind == "pagerduty" else "") for item in policy.alert]
+    yield from _addresses(addresses)
+
+
+def _feed_files(policy: Policy) -> Iterator[str]:
+    for feed in policy.feed:
+        yield from filter(None, ["" if feed.file == SHIPPED else feed.file, feed.ca, feed.credentials])
+
+
+_PORTS = {"https": 443, "tls": 6514}  # of addresses that name none
+
+
+def _addresses(addresses: Iterable[str]) -> Iterator[Address]:
     for address in filter(None, addresses):
         split = urlsplit(address)
         try:
-            port = split.port or (443 if split.scheme == "https" else 80)
+            port = split.port or _PORTS.get(split.scheme, 80)
         except ValueError:
             raise PolicyError(f"{address} has no port between 0 and 65535") from None
-        yield Address(plain(split.hostname or "", "the name of a server"), port, split.scheme == "https")
+        if split.scheme == "udp":
+            continue  # to this machine alone
+        yield Address(plain(split.hostname or "", "the name of a server"), port, split.scheme in {"https", "tls"})
 
 
 def _issuers(policy: Policy) -> Iterator[IssuerPolicy]:

@@ -1,4 +1,6 @@
-"""A systemd unit for a gate: started after the network, reloaded by SIGHUP, and shut in as far as it can be.
+"""Systemd units: a gate, reloaded by SIGHUP, and beside it, where it asks nobody, what refreshes feeds by a timer.
+
+Both are shut in as far as they can be.
 
 Every line beyond the usual ones is one of `systemd-analyze security`; what is left out has its reason here.
 """
@@ -9,7 +11,36 @@ from palladion.errors import PolicyError
 from palladion.gate.deploy.plan import Plan, plain
 
 NAME = "palladion.service"
+REFRESH_NAME, TIMER_NAME = "palladion-intel.service", "palladion-intel.timer"
+REFRESH_SECONDS_MAX = 900  # for all feeds that are due: each server has a minute, and more for what is large
 DESCRIPTORS = 8192  # connections, and files that the ledger writes at once
+_SHUT_IN = (
+    "PrivateTmp=true",
+    "PrivateDevices=true",
+    "",
+    "# it needs no privilege",
+    "NoNewPrivileges=true",
+    "CapabilityBoundingSet=",
+    "AmbientCapabilities=",
+    "RestrictSUIDSGID=true",
+    "RestrictRealtime=true",
+    "RestrictNamespaces=true",
+    "LockPersonality=true",
+    "MemoryDenyWriteExecute=true",
+    "RemoveIPC=true",
+    "KeyringMode=private",
+    "ProtectClock=true",
+    "ProtectHostname=true",
+    "ProtectControlGroups=true",
+    "ProtectKernelLogs=true",
+    "ProtectKernelModules=true",
+    "ProtectKernelTunables=true",
+    "ProtectProc=invisible",
+    "SystemCallArchitectures=native",
+    "SystemCallFilter=@system-service",
+    "SystemCallFilter=~@privileged",
+)
+_LOOPBACK_ALONE = ("IPAddressDeny=any", "IPAddressAllow=localhost")
 _RUN = Path("/run")  # folders there are gone after a start of the machine, and systemd makes them
 
 
@@ -47,30 +78,7 @@ def unit(plan: Plan, *, home: Path, directory: Path, identity: Path, program: st
         f'ReadOnlyPaths="{home}"',
         *_socket_lines(plan, home, directory),
         *_home_lines(home, directory, identity, *_socket_folders(plan, home)),
-        "PrivateTmp=true",
-        "PrivateDevices=true",
-        "",
-        "# it needs no privilege",
-        "NoNewPrivileges=true",
-        "CapabilityBoundingSet=",
-        "AmbientCapabilities=",
-        "RestrictSUIDSGID=true",
-        "RestrictRealtime=true",
-        "RestrictNamespaces=true",
-        "LockPersonality=true",
-        "MemoryDenyWriteExecute=true",
-        "RemoveIPC=true",
-        "KeyringMode=private",
-        "ProtectClock=true",
-        "ProtectHostname=true",
-        "ProtectControlGroups=true",
-        "ProtectKernelLogs=true",
-        "ProtectKernelModules=true",
-        "ProtectKernelTunables=true",
-        "ProtectProc=invisible",
-        "SystemCallArchitectures=native",
-        "SystemCallFilter=@system-service",
-        "SystemCallFilter=~@privileged",
+        *_SHUT_IN,
         *_group_lines(plan),
         "SystemCallErrorNumber=EPERM",
         "",
@@ -80,6 +88,59 @@ def unit(plan: Plan, *, home: Path, directory: Path, identity: Path, program: st
         "",
         "[Install]",
         "WantedBy=multi-user.target",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def refresh_unit(plan: Plan, *, home: Path, directory: Path, identity: Path, program: str, user: str) -> str:
+    """The unit that refreshes feeds once, beside a gate that does not: it may ask others, and the gate need not.
+
+    A running gate writes its records. Raises PolicyError on names that no file can hold.
+    """
+    for path in (str(home), str(directory), str(identity), program, user):
+        plain(path, "a path of the unit")
+    lines = [
+        "[Unit]",
+        "Description=Palladion feeds of threat intelligence",
+        "Wants=network-online.target",
+        "After=network-online.target",
+        "",
+        "[Service]",
+        "Type=oneshot",
+        f'ExecStart="{program}" --home "{home}" intel refresh',
+        f"User={user}",
+        f"TimeoutStartSec={REFRESH_SECONDS_MAX}",
+        "LimitCORE=0",
+        "UMask=0077",
+        "",
+        "# it writes to the folder of the installation, and to nothing else",
+        "ProtectSystem=strict",
+        f'ReadWritePaths="{directory}"',
+        f'ReadOnlyPaths="{home}"',
+        *_home_lines(home, directory, identity),
+        *_SHUT_IN,
+        "SystemCallErrorNumber=EPERM",
+        "",
+        "# it asks servers of feeds, and a running gate through its socket",
+        "RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX",
+        *([] if any(not server.loopback for server in plan.feed_servers) else _LOOPBACK_ALONE),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def timer() -> str:
+    """The text of the timer: every hour what is due, at some minute, and soon after a start that it slept through."""
+    lines = [
+        "[Unit]",
+        "Description=Refresh Palladion's feeds of threat intelligence",
+        "",
+        "[Timer]",
+        "OnCalendar=hourly",
+        "RandomizedDelaySec=30min",
+        "Persistent=true",
+        "",
+        "[Install]",
+        "WantedBy=timers.target",
     ]
     return "\n".join(lines) + "\n"
 
@@ -128,4 +189,4 @@ def _home_lines(*paths: Path) -> list[str]:
 def _network_lines(plan: Plan) -> list[str]:
     if not plan.local:
         return []
-    return ["IPAddressDeny=any", "IPAddressAllow=localhost"]
+    return [*_LOOPBACK_ALONE]

@@ -1,0 +1,1 @@
+"""Threat feeds in a running gate: loaded and refreshed off the data path, looked into for each client, as hints."""
