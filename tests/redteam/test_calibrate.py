@@ -6,24 +6,30 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
 from palladion.errors import NotFoundError, PalladionError, StorageError
+from palladion.gate.contract import make_contract
+from palladion.gate.sources.layered import open_layered
 from palladion.ledger.record import Record, decode_record
 from palladion.ledger.writer import Ledger
+from palladion.lifecycle.installation import Installation
 from palladion.lifecycle.open import find_version, open_version
 from palladion.lifecycle.protect import protect
 from palladion.model.run import open_session
 from palladion.policy import RoutePolicy
 from palladion.redteam import calibrate as module
-from palladion.redteam.calibrate import Plan, calibrate_session, calibrate_version
+from palladion.redteam.calibrate import Plan, calibrate_on, calibrate_session, calibrate_version
+from palladion.redteam.respondent import Respondent
 from palladion.redteam.validation import Validation
 from palladion.registry import CalibrationRow
 from palladion.watch import features
 from palladion.watch.calibration import Calibration
 from palladion.watch.calibration_file import decode_calibration, encode_calibration
 from tests.lifecycle.installations import ACTOR, NOW, Made, kinds, make
+from tests.mark.classifiers import network
 from tests.models import onnx_bytes, write
 
 pytestmark = pytest.mark.slow  # the default suite is run often, and these are many
@@ -318,3 +324,64 @@ def test_without_its_record_a_calibration_is_not_registered(made: Made, monkeypa
         run(made)
 
     assert registered(made) == before
+
+
+def under(made: Made, *, activations: bool) -> Made:
+    """The same installation, whose policy has layers looked at or not."""
+    policy = made.installation.policy
+    watch = msgspec.structs.replace(policy.watch, activations=activations)
+    changed = Installation(made.installation.paths, msgspec.structs.replace(policy, watch=watch), made.clock)
+    return replace(made, installation=changed)
+
+
+def run_deep(made: Made, *, activations: bool, route: RoutePolicy | None = None) -> Calibration:
+    """A calibration of a model with two hidden layers."""
+    installation = made.installation
+    with installation.open_registry() as registry, registry.read() as records:
+        known = records.promotions.current("deep")
+    if known is None:
+        path = installation.paths.home / "deep.onnx"
+        deep = network((24, 16), features=4, classes=3)
+        protect(installation, made.owner, write(path, bytes(deep.files[0].data)), "deep", actor=ACTOR)
+    made.clock.advance(timedelta(seconds=1))
+    changed = under(made, activations=activations)
+    settings: dict[str, Any] = {"route": route or RoutePolicy(model="deep"), "actor": ACTOR, "progress": quiet}
+    return calibrate_version(changed.installation, "deep", validation(), PLAN, **settings)[0]
+
+
+def test_where_the_policy_says_so_layers_are_looked_at_and_the_ledger_says_which(made: Made) -> None:
+    calibration = run_deep(made, activations=True)
+
+    instruments = calibration.instruments
+    assert instruments.features.layers == ("r0", "r1")
+    assert record(made, made.installation.read_ledger().size - 1).details["layers"] == ["r0", "r1"]
+    spread = np.diff(instruments.scores.quantiles, axis=1)[len(features.FEATURES) :]
+    assert len(spread) == 10
+    assert (spread.sum(axis=1) > 0).all()
+    assert decode_calibration(encode_calibration(calibration), what="it").instruments.features.layers == ("r0", "r1")
+
+
+def test_where_it_does_not_or_the_model_runs_elsewhere_none_is(made: Made) -> None:
+    upstream = RoutePolicy(model="deep", upstream="http://127.0.0.1:1")
+
+    assert run_deep(made, activations=False).instruments.features.layers == ()
+    assert "layers" not in record(made, made.installation.read_ledger().size - 1).details
+    assert run_deep(made, activations=True, route=upstream).instruments.features.layers == ()
+
+
+def test_a_model_without_layers_is_calibrated_as_ever(made: Made) -> None:
+    assert run(under(made, activations=True)).instruments.features.layers == ()
+
+
+def test_real_and_few_real_clients_have_layers_too(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = open_layered(network((24, 16), features=4, classes=3), ("r0", "r1"))
+    about = run(made).about
+    for clients, kind in ((24, "few real"), (60, "real")):
+        data = validation(1400, clients=clients)
+        monkeypatch.setattr(module, "REAL_CLIENTS_MIN", 40)
+        respondent = Respondent(session, make_contract(RoutePolicy(model="deep"), session.outputs), data)
+
+        made_of = calibrate_on(about, respondent, data, PLAN, progress=quiet, layers=("r0", "r1"))
+
+        assert (made_of.about.simulated, made_of.instruments.features.layers) == (False, ("r0", "r1")), kind
+        assert (made_of.about.fitted > made_of.about.fitted_recorded) == (kind == "few real")

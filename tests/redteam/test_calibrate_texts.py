@@ -3,9 +3,10 @@
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from palladion.errors import PalladionError
+from palladion.errors import NotFoundError, PalladionError
 from palladion.gate.chat.calibrated import read_calibration
 from palladion.lifecycle.installation import Installation
 from palladion.policy import RoutePolicy
@@ -19,7 +20,7 @@ from palladion.watch.text.calibration import TextCalibration
 from palladion.watch.text.query import Conversation, Query
 from tests.lifecycle.installations import make
 from tests.watch.talkers import MODEL, prompts
-from tests.watch.text import talk
+from tests.watch.text import encoders, talk
 
 PLAN = Plan(clients=160, organisations=20, horizon=20, group_horizon=8)
 
@@ -58,6 +59,35 @@ def test_the_gate_reads_what_was_written_and_the_ledger_tells_of_it(tmp_path: Pa
     assert (record["subject"], record["details"]["digest"], record["details"]["clients"]) == (MODEL, digest, 120)
     # a calibration follows from its seed
     assert run(installation)[0] == digest
+
+
+def test_an_encoder_that_the_policy_names_is_calibrated_with_and_recorded(tmp_path: Path) -> None:
+    installation = make(tmp_path).installation
+    home = installation.paths.home
+    (home / "encoder.onnx").write_bytes(encoders.network())
+    (home / "tokenizer.json").write_bytes(encoders.tokenizer())
+    route = RoutePolicy(
+        model=MODEL,
+        protocol="openai",
+        upstream="http://127.0.0.1:1",
+        encoder="encoder.onnx",
+        tokenizer="tokenizer.json",
+    )
+    installation.policy = msgspec.structs.replace(installation.policy, route=(route,))
+
+    digest, _ = run(installation)
+
+    named = msgspec.structs.replace(route, calibration=digest)
+    found = read_calibration(installation.paths.calibrations, named, home).calibration
+    assert found.encoder is not None
+    assert found.encoder.digests == encoders.encoder().digests
+    (record,) = [json.loads(entry) for _, entry in installation.read_ledger().entries() if b"calibrated" in entry]
+    assert record["details"]["encoder"] == encoders.encoder().digests.encoder
+    # what it comes to does not depend on how many texts were worked on at once
+    assert run(installation)[0] == digest
+    (home / "tokenizer.json").unlink()
+    with pytest.raises(NotFoundError, match="tokenizer of route"):
+        run(installation)
 
 
 def test_front_ends_are_calibrated_on_where_they_are_asked_for_and_recorded(tmp_path: Path) -> None:

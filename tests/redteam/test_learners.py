@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from palladion.redteam.learners import fit
+from palladion.redteam.learners import Student, fit
 
 SEED = 17
 
@@ -50,3 +50,23 @@ def test_columns_that_never_change_break_nothing() -> None:
     rows = np.ones((40, 3))
     student = fit(rows, np.full((40, 2), 7.0), "numbers", np.random.default_rng(4), steps=5)
     assert np.isfinite(student.answers(rows)).all()
+
+
+def test_slopes_are_those_of_the_largest_output() -> None:
+    generator = np.random.default_rng(3)
+    rows = generator.standard_normal((60, 4))
+    student = fit(rows, np.eye(3)[generator.integers(0, 3, 60)], "probabilities", generator, steps=50)
+    first, shift, second, bias = student.layers
+    # without standardising, so that inputs and columns of the first layer are the same
+    raw = Student((first, shift, second, bias), lambda given: given, "probabilities", student.offset, student.unit)
+
+    def largest(given: NDArray[np.float64], place: int) -> float:
+        return float((np.maximum(given @ first + shift, 0) @ second + bias)[place])
+
+    for row, slope in zip(rows[:20], raw.slopes(rows[:20]), strict=True):
+        place = int((raw.hidden(row[None])[0] @ second + bias).argmax())
+        for column in range(4):
+            step = np.zeros(4)
+            step[column] = 1e-6
+            found = (largest(row + step, place) - largest(row - step, place)) / 2e-6
+            assert abs(found - slope[column]) < 1e-4

@@ -9,12 +9,15 @@ from onnx import TensorProto, helper
 from palladion.errors import PalladionError
 from palladion.gate.contract import make_contract
 from palladion.gate.decode import numbers
+from palladion.gate.sources.layered import Layered, open_layered
 from palladion.model.read import read_memory
 from palladion.model.run import Session, open_session
 from palladion.policy import RoutePolicy
 from palladion.redteam import respondent as module
 from palladion.redteam.respondent import Respondent
 from palladion.redteam.validation import Validation
+from palladion.watch.activations import SHOWN, digest
+from tests.mark.classifiers import network
 
 SEED = 13
 Shape = list[int | str | None]
@@ -178,3 +181,24 @@ def test_where_no_class_is_named_all_rows_are_of_one_class() -> None:
 
     assert respondent.episodes([rows])[0].scores.shape == (10, 0)
     assert respondent.labels(rows).tolist() == [0] * 10
+
+
+def test_what_layers_show_follows_the_class_scores_and_labels_are_the_classes_still() -> None:
+    layered, plain = (open_layered(network((24, 16), features=4, classes=3), names) for names in (("r0", "r1"), ()))
+    rows = np.random.default_rng(5).standard_normal((70, 4)).astype(np.float32)
+    validation = Validation(rows, None, None, None, False)
+    shows, without = (
+        Respondent(session, make_contract(RoutePolicy(model="m"), session.outputs), validation)
+        for session in (layered, plain)
+    )
+
+    first, second = shows.episodes([rows[:30], rows[30:]])
+
+    assert (shows.layers, without.layers) == (("r0", "r1"), ())
+    assert first.scores.shape == (30, 3 + 2 * SHOWN)
+    assert second.scores.shape == (40, 3 + 2 * SHOWN)
+    np.testing.assert_allclose(first.scores[:, :3], without.episodes([rows[:30]])[0].scores, atol=1e-6)
+    assert isinstance(layered, Layered)
+    _, values = layered.run_with_layers({"x": rows[30:]})
+    np.testing.assert_allclose(second.scores[:, 3:], digest(values, 40), atol=1e-4)
+    np.testing.assert_array_equal(shows.labels(rows), without.labels(rows))

@@ -49,6 +49,7 @@ COMMANDS = {
     "watch": "palladion.cli.watch:watch",
     "disclose": "palladion.cli.disclose:disclose",
     "decoy": "palladion.cli.decoy:decoy",
+    "redteam": "palladion.cli.redteam:redteam",
     "incident": "palladion.cli.incident:incident",
     "alert": "palladion.cli.alert:alert",
     "intel": "palladion.cli.intel:intel",

@@ -1,6 +1,7 @@
 """The policy of an installation: one file, `palladion.toml`, read into a frozen `Policy`."""
 
 from palladion.policy.access import AccessPolicy, IssuerPolicy, ProxyPolicy
+from palladion.policy.auditing import RedteamPolicy
 from palladion.policy.limits import ContractPolicy, LimitsPolicy
 from palladion.policy.operations import OperationsPolicy
 from palladion.policy.operators import OperatorsPolicy
@@ -24,6 +25,7 @@ __all__ = [
     "PassphrasePolicy",
     "Policy",
     "ProxyPolicy",
+    "RedteamPolicy",
     "RoutePolicy",
     "WatchPolicy",
     "load_policy",

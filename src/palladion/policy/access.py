@@ -126,6 +126,14 @@ class ProxyPolicy(Section, frozen=True):
             "neighbourhood (address_header) within one hour are judged together.",
         ),
     ] = ""
+    asn_header: Annotated[
+        str,
+        Meta(
+            pattern=_HEADER,
+            description="Header with the number of the autonomous system that the client's address belongs to, such as "
+            "64500 or AS64500: feeds of kind asn are looked into with it.",
+        ),
+    ] = ""
 
 
 class AccessPolicy(Section, frozen=True):

@@ -126,6 +126,13 @@ class ContractPolicy(Section, frozen=True):
             "acme/web; the name alone where both are the same.",
         ),
     ]
+    mode: Annotated[
+        Literal["", "observe", "enforce"],
+        Meta(
+            description="Whether suspicion withholds anything from this client, on whatever route: `observe` records "
+            "what would have been done, `enforce` does it; empty leaves it at the route's mode."
+        ),
+    ] = ""
     queries_per_second: Annotated[
         float, _per_second("Queries a second on average; 0 leaves it at limits.queries_per_second.")
     ] = 0.0

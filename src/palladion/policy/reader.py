@@ -19,7 +19,7 @@ POLICY_BYTES_MAX = 1024 * 1024  # a policy is a few KiB; the parser must not be 
 # What people are told to write where a setting has to match a pattern, which is not for reading.
 FORMS: Mapping[str, str] = {
     "alert.name": "a name of small letters, digits and - such as pager",
-    "alert.url": "an address such as https://hooks.example.com/palladion",
+    "alert.url": "an address such as https://hooks.example.com/palladion, or tls://logs.example.com:6514",
     "contract.client": "a client such as acme, or acme/web of an organisation",
     "feed.name": "a name of small letters, digits and hyphens such as tor-exits",
     "feed.url": "an address such as https://feeds.example.com/tor-exits.txt",
@@ -38,6 +38,7 @@ FORMS: Mapping[str, str] = {
     "operators.issuer": "an address without # such as https://login.example.com/acme",
     "operators.scope": "scopes, the first of which is openid, such as openid",
     "proxy.address_header": "the name of a header in small letters such as x-real-ip",
+    "proxy.asn_header": "the name of a header in small letters such as x-asn",
     "proxy.device_header": "the name of a header in small letters such as x-device",
     "proxy.payment_header": "the name of a header in small letters such as x-payment-token",
     "proxy.tls_header": "the name of a header in small letters such as x-ja4",

@@ -11,7 +11,8 @@ from msgspec import Meta
 from palladion.errors import PolicyError
 from palladion.policy.access import AccessPolicy, IssuerPolicy, ProxyPolicy
 from palladion.policy.alerting import AlertPolicy, OnCallPolicy, check_alerts
-from palladion.policy.intelligence import FeedPolicy, check_feeds
+from palladion.policy.auditing import RedteamPolicy
+from palladion.policy.intelligence import FeedPolicy, IntelPolicy, check_feeds
 from palladion.policy.limits import ContractPolicy, LimitsPolicy
 from palladion.policy.operations import OperationsPolicy
 from palladion.policy.operators import OperatorsPolicy, check_operators
@@ -204,6 +205,8 @@ class Policy(Section, frozen=True):
     oncall: OnCallPolicy = OnCallPolicy()
     proxy: ProxyPolicy = ProxyPolicy()
     access: AccessPolicy = AccessPolicy()
+    intel: IntelPolicy = IntelPolicy()
+    redteam: RedteamPolicy = RedteamPolicy()
     issuer: tuple[IssuerPolicy, ...] = ()
     contract: tuple[ContractPolicy, ...] = ()
     alert: tuple[AlertPolicy, ...] = ()

@@ -307,6 +307,18 @@ class RoutePolicy(Section, frozen=True):
             "`palladion watch calibrate` prints it; empty leaves the model unwatched.",
         ),
     ] = ""
+    encoder: Annotated[
+        str,
+        Meta(
+            max_length=1024,
+            description="ONNX file of a sentence encoder by which the watch looks at texts, beside their n-grams; "
+            "`palladion watch calibrate` uses it, and a calibration is bound to it. Some 30 ms of CPU a text. Needs "
+            "tokenizer; empty looks at n-grams alone (docs/watch.md).",
+        ),
+    ] = ""
+    tokenizer: Annotated[
+        str, Meta(max_length=1024, description="The encoder's tokenizer.json, of kind WordPiece. Needs encoder.")
+    ] = ""
     answer_seconds: Annotated[
         int, Meta(ge=1, le=86_400, description="Seconds in which an answer of a language model has to be complete.")
     ] = 600

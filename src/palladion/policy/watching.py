@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
+from palladion.errors import PolicyError
 from palladion.policy.section import Section
 
 
@@ -28,6 +29,16 @@ class WatchPolicy(Section, frozen=True):
             "calibration clients as one divided by it, less one: 999 for 0.001.",
         ),
     ] = 0.001
+    alpha_spent: Annotated[
+        Literal["epoch", "lifetime"],
+        Meta(
+            description="What alpha_watched and alpha_suspected are shares of, by a client's own queries: of honest "
+            "clients in each epoch, or over all epochs of a client together. Then the k-th epoch has 0.61/k² of them. "
+            "For epoch speaks that few calibration clients support so small shares (1,644 support 0.001 in one epoch, "
+            "6,579 in two), and that whoever waits long enough is suspected by nothing but rules and groups. Of groups "
+            "alpha_campaign is for each epoch, whatever this says."
+        ),
+    ] = "epoch"
     alpha_campaign: Annotated[
         float,
         Meta(
@@ -63,6 +74,14 @@ class WatchPolicy(Section, frozen=True):
     suspend_campaigns: Annotated[
         bool,
         Meta(description="Let linked accounts be suspended together without a person; they are degraded otherwise."),
+    ] = False
+    activations: Annotated[
+        bool,
+        Meta(
+            description="Look at the layers of ONNX models that run here as well, where they have any: five numbers "
+            "each of at most eight layers. Takes effect with the next palladion watch calibrate. Off, because vendors "
+            "hold patents around detection by activations: read docs/watch.md, Activations, before turning it on."
+        ),
     ] = False
     decoys: Annotated[
         Literal["trusted", "watched", "throttled", "degraded", "suspended"],
@@ -112,15 +131,62 @@ class WatchPolicy(Section, frozen=True):
 
 
 class RetentionPolicy(Section, frozen=True):
-    """Which queries are kept, encrypted, so that a student can be traced to the account that trained it."""
+    """Which queries are kept, encrypted: to trace a student to who trained it, to calibrate a new version, to replay.
+
+    They are your clients' data (docs/gate.md, What is kept of queries).
+    """
 
     queries: Annotated[
         int,
         Meta(
             ge=0,
             le=1_000_000,
-            description="Cells of alike queries of which the first is kept, of each client and version on routes that "
-            "mark answers, drawn at random from all it asked, with the unmarked answers; 64 MiB at most. Nothing is "
-            "kept of other routes. 0 keeps nothing, and no route may mark then.",
+            description="Queries that are kept of each client and version, drawn at random from all it asked, with the "
+            "model's own answers; 64 MiB at most. On routes that mark answers, the first of each cell of alike ones. "
+            "Texts are not kept. 0 keeps nothing, and no route may mark then.",
         ),
     ] = 5000
+    unmarked: Annotated[
+        bool,
+        Meta(
+            description="Keep them also of routes that mark no answers: without, a new version cannot be calibrated "
+            "before anybody asks it, and no policy tried on what was asked. false keeps those alone whose answers a "
+            "mark is tested on."
+        ),
+    ] = True
+    days: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=3650,
+            description="Days after which a query without a mark is erased, by the gate that serves or by `palladion "
+            "ledger expire`.",
+        ),
+    ] = 90
+    marked_days: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=3650,
+            description="Days after which one with a marked answer is erased, at least as many as the others': until "
+            "then a student that was trained on it can be traced, and students are found late.",
+        ),
+    ] = 730
+    total_mb: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=1_048_576,
+            description="Most disk for all of them, in MiB: beyond it, or with less than 1 GiB free, no query without "
+            "a mark is kept until others were erased. Those with marks are, since their answers depend on it.",
+        ),
+    ] = 4096
+
+    def __post_init__(self) -> None:
+        """Raises PolicyError where evidence would go before what is none."""
+        if self.marked_days < self.days:
+            raise PolicyError(
+                f"retention.marked_days is {self.marked_days} and retention.days {self.days}: queries with marks would "
+                "be erased before the others, and students could be traced no more",
+                "set retention.marked_days to at least as many",
+            )

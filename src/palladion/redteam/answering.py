@@ -17,10 +17,11 @@ from palladion.gate.contract import Contract, as_probabilities, make_contract
 from palladion.gate.decode import is_finite
 from palladion.gate.served import load_calibration, newest_calibration
 from palladion.gate.sources.batch import parted, rows_stand_alone
+from palladion.gate.sources.layered import layers_for, open_layered, run_shown, seen, taken
 from palladion.lifecycle.installation import Installation
 from palladion.lifecycle.open import find_version, open_version
 from palladion.lifecycle.revoke import require_unrevoked
-from palladion.model.run import Port, Session, open_session
+from palladion.model.run import Port, Session
 from palladion.policy import Policy, RoutePolicy
 from palladion.registry import CalibrationRow, Version
 from palladion.watch.calibration import Calibration
@@ -74,9 +75,10 @@ def open_subject(installation: Installation, model: str) -> Subject:
             f"palladion watch calibrate {version.model}@{version.number} --validation FILE",
         )
     calibration = load_calibration(installation, version, row)
+    layers = layers_for(installation.policy.watch, f"{version.model}@{version.number}", calibration)
     with open_version(installation, f"{version.model}@{version.number}") as opened:
         require_unrevoked(installation, version.model, version.number, opened.info.header_digest)
-        session = open_session(opened.model)
+        session = open_layered(opened.model, layers)
     if len(session.inputs) != 1 or np.dtype(session.inputs[0].dtype).kind not in "biuf":
         raise PalladionError("only models with one input of numbers can be replayed so far")
     return Subject(version, session, calibration, row)
@@ -97,6 +99,7 @@ class Answering:
         self._contract = make_contract(route, subject.session.outputs)
         self._width = subject.calibration.instruments.features.centre.size
         self._classes = len(subject.calibration.instruments.features.class_means)
+        self._layers = subject.calibration.instruments.features.layers
         self._together = rows_stand_alone(subject.session.run, subject.session.inputs, subject.session.outputs)
         self.answered = 0  # queries that the version answered here
 
@@ -130,8 +133,10 @@ class Answering:
                 yield Shown(request, feed.reshape(len(feed), -1).astype(np.float64), found)
 
     def _recorded(self, request: Recorded, rows: int) -> Rows | None:
-        """The class scores that the line holds, as probabilities; None where it holds none."""
+        """The class scores that the line holds, as probabilities; None where it holds none, or not all that is seen."""
         contract: Contract = self._contract
+        if self._layers:
+            return None  # what layers show is in no line: the version answers
         if contract.scores is None or contract.kind != "classes":
             return np.zeros((rows, 0))
         scores = request.scores.get(contract.scores, request.scores.get(""))
@@ -163,14 +168,16 @@ class Answering:
         if not asked:
             return []
         if self._together and len({feed.shape[1:] for feed in asked}) == 1:
-            outputs = self._session.run({self._port.name: np.concatenate(asked)})
+            outputs = run_shown(self._session, {self._port.name: np.concatenate(asked)})
             parts = parted(outputs, [len(feed) for feed in asked])
         else:
-            parts = [self._session.run({self._port.name: feed}) for feed in asked]
-        return [
-            self._contract.class_scores(self._contract.verify_outputs(part, len(feed)), len(feed))
-            for part, feed in zip(parts, asked, strict=True)
-        ]
+            parts = [run_shown(self._session, {self._port.name: feed}) for feed in asked]
+        found: list[Rows | None] = []
+        for part, feed in zip(parts, asked, strict=True):
+            own, shown = taken(part)
+            scores = self._contract.class_scores(self._contract.verify_outputs(own, len(feed)), len(feed))
+            found.append(seen(scores, shown))
+        return found
 
 
 def _take(requests: Iterator[Recorded]) -> list[Recorded]:

@@ -17,11 +17,13 @@ from numpy.typing import NDArray
 from palladion import files
 from palladion.errors import PalladionError
 from palladion.gate.contract import make_contract
+from palladion.gate.sources.layered import find_layers, layers_of, open_layered
 from palladion.ledger.record import Record
 from palladion.ledger.writer import Receipt
 from palladion.lifecycle.installation import Installation
 from palladion.lifecycle.open import open_version
-from palladion.model.run import Session, open_session
+from palladion.model.model import Model
+from palladion.model.run import Session
 from palladion.policy import RoutePolicy
 from palladion.redteam.respondent import Respondent
 from palladion.redteam.traffic import Pool, honest_clients, honest_organisations
@@ -38,7 +40,7 @@ from palladion.watch.calibration import (
 )
 from palladion.watch.calibration_file import encode_calibration
 from palladion.watch.features import INPUTS_MAX
-from palladion.watch.instruments import Episode
+from palladion.watch.instruments import Episode, Instruments
 from palladion.watch.own_past import EPOCHS_MAX, OwnPast
 from palladion.watch.suspicion import CLIENTS_MIN, CORRELATION
 
@@ -95,10 +97,16 @@ def calibrate_version(
     Raises PalladionError where the data do not fit the model, or are too few. Costs the model's answers to all queries.
     """
     with open_version(installation, model) as opened:
-        session, version = open_session(opened.model), opened.version
+        session, version = open_to_calibrate(installation, opened.model, route), opened.version
     return calibrate_session(
         installation, version, session, validation, plan, route=route, actor=actor, progress=progress
     )
+
+
+def open_to_calibrate(installation: Installation, model: Model, route: RoutePolicy) -> Session:
+    """Open a version as it is calibrated: with its layers where the policy has them looked at, and it runs here."""
+    looked_at = installation.policy.watch.activations and not route.upstream
+    return open_layered(model, find_layers(model) if looked_at else ())
 
 
 def calibrate_session(
@@ -132,7 +140,13 @@ def calibrate_session(
     )
     try:
         calibration = calibrate_on(
-            about, respondent, validation, plan, progress=progress, real_min=real_min or _few_left(FEW_CLIENTS_MIN)
+            about,
+            respondent,
+            validation,
+            plan,
+            progress=progress,
+            real_min=real_min or _few_left(FEW_CLIENTS_MIN),
+            layers=layers_of(session),
         )
     except ValueError as error:
         raise PalladionError(f"these data cannot be calibrated on: {error}") from None
@@ -148,10 +162,12 @@ def calibrate_on(
     *,
     progress: Progress,
     real_min: int = FEW_CLIENTS_MIN - FEW_FITTED_MIN,
+    layers: Sequence[str] = (),
 ) -> Calibration:
     """A calibration of any model that answers; nothing is registered. Raises ValueError for data that do not do.
 
     Thresholds are those of recorded clients where `real_min` of them are left for that, else of simulated ones.
+    `layers` are those that `answers` show behind their scores.
     """
     generator = np.random.default_rng(plan.seed)
     labels = validation.labels if validation.labels is not None else answers.labels(validation.rows)
@@ -176,7 +192,7 @@ def calibrate_on(
     fitting, instruments = list(islice(clients, len(few) or _fitted(count))), None
     if few:
         halves = _halves(fitting, few, answers, validation, plan, generator=generator, progress=progress)
-        fitting, instruments = [*halves[0], *halves[1]], fit_apart(*halves, generator)
+        fitting, instruments = [*halves[0], *halves[1]], fit_apart(*halves, generator, layers=layers)
     elif real:
         about = replace(about, fitted_recorded=len(fitting))
     # 2. organisations: always simulated, because records do not tell which accounts of a company act as one
@@ -186,7 +202,8 @@ def calibrate_on(
     told = _told(groups, plan.organisations, "simulated organisations", progress)
     organisations = (answers.episodes([member.rows for member in members]) for members in told)
     # 3. what the watch makes of them; and where clients are few, of each one beside its own past
-    calibration = calibrate(about, fitting, clients, organisations, generator, instruments=instruments)
+    chain = instruments or Instruments.fit(fitting, generator, layers=layers, recorded=real)
+    calibration = calibrate(about, fitting, clients, organisations, generator, instruments=chain)
     if instruments is None:
         return calibration
     later = recorded[len(few) :]
@@ -288,6 +305,7 @@ def _register(
             "clients": about.clients,
             "organisations": about.organisations,
             "seed": about.seed,
+            **({"layers": list(layers)} if (layers := calibration.instruments.features.layers) else {}),
             **more,
         }
         record = Record("watch.calibrated", about.created, actor, f"{version.model}@{version.number}", details)

@@ -4,7 +4,9 @@ The model is not asked: what the watch looks at is what clients send. The calibr
 a gate whose policy names its digest.
 """
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from hashlib import sha256
 from itertools import islice
@@ -14,7 +16,7 @@ import numpy as np
 
 from palladion import files
 from palladion.errors import PalladionError
-from palladion.gate.chat.calibrated import path_of
+from palladion.gate.chat.calibrated import check_calibrations, open_encoder, path_of
 from palladion.ledger.record import Record
 from palladion.ledger.writer import Receipt
 from palladion.lifecycle.installation import Installation
@@ -26,7 +28,11 @@ from palladion.watch.calibration import MEMBER_SIZES, QUERIES_OF_CLIENT_MIN, REA
 from palladion.watch.suspicion import CLIENTS_MIN, CORRELATION
 from palladion.watch.text.calibration import TextCalibration, calibrate_texts
 from palladion.watch.text.calibration_file import encode_text_calibration
+from palladion.watch.text.encoder import Encoder
 from palladion.watch.text.query import Conversation, Parameters
+
+THREADS_MAX = 32  # texts at once: more cores than that wait for what Python does
+VECTORS_KNOWN = 65_536  # while a model is calibrated: of the clients that are fitted to, each text is looked at twice
 
 _Item = TypeVar("_Item")
 
@@ -43,13 +49,16 @@ def calibrate_model(
 ) -> tuple[TextCalibration, str, Receipt]:
     """Calibrate the watch of a language model on talk made of `prompts`, write the calibration and record it.
 
-    Of the simulated clients a share are `front_ends` (`manners.front_end`), which is recorded. Returns the digest as
-    well, which the policy has to name. Raises PalladionError where the prompts are too few, ValueError for no share.
+    Of the simulated clients a share are `front_ends` (`manners.front_end`), which is recorded. Where the policy names
+    an encoder for the model, texts are looked at by it as well. Returns the digest as well, which the policy has to
+    name. Raises PalladionError where the prompts are too few or the encoder is none, ValueError for no share.
     """
     if not 0 <= front_ends <= 1:
         raise ValueError(f"front_ends is a share of the clients from 0 to 1, got {front_ends}")
     try:
-        calibration = _simulated(_about(installation, model, plan), prompts, plan, progress, front_ends)
+        with _encoder(installation, model) as encoder:
+            about = _about(installation, model, plan)
+            calibration = _simulated(about, prompts, plan, progress, encoder, front_ends=front_ends)
     except ValueError as error:
         raise PalladionError(f"these prompts cannot be calibrated on: {error}") from None
     told = {"front_ends": f"{front_ends:g}"} if front_ends else {}
@@ -73,13 +82,30 @@ def calibrate_talk(
     about = _about(installation, model, plan)
     enough = [talker for talker in talkers if _distinct(talker.conversation) >= QUERIES_OF_CLIENT_MIN]
     try:
-        if left_for_thresholds(len(enough)) >= REAL_CLIENTS_MIN:
-            calibration = _real(replace(about, simulated=False), enough, plan, progress)
-        else:
-            calibration = _simulated(about, prompts_of(talkers), plan, progress)
+        with _encoder(installation, model) as encoder:
+            if left_for_thresholds(len(enough)) >= REAL_CLIENTS_MIN:
+                calibration = _real(replace(about, simulated=False), enough, plan, progress, encoder)
+            else:
+                calibration = _simulated(about, prompts_of(talkers), plan, progress, encoder)
     except ValueError as error:
         raise PalladionError(f"this talk cannot be calibrated on: {error}") from None
     return calibration, *_written(installation, model, calibration, actor, {"talk": len(talkers)})
+
+
+@contextmanager
+def _encoder(installation: Installation, model: str) -> Iterator[Encoder | None]:
+    """The encoder that the policy names for a model, at work on as many texts at once as there are cores."""
+    check_calibrations(installation.policy)
+    route = next((route for route in installation.policy.route if route.model == model and route.encoder), None)
+    if route is None:
+        yield None
+        return
+    threads = min(THREADS_MAX, len(os.sched_getaffinity(0)))
+    encoder = open_encoder(installation.paths.home, route, threads=threads, known=VECTORS_KNOWN)
+    try:
+        yield encoder
+    finally:
+        encoder.close()
 
 
 def _about(installation: Installation, model: str, plan: Plan) -> About:
@@ -113,6 +139,7 @@ def _written(
             "clients": made.clients,
             "organisations": made.organisations,
             "seed": made.seed,
+            **({} if calibration.encoder is None else calibration.encoder.digests._asdict()),
             **told,
         }
         receipt = ledger.append([Record("watch.calibrated", made.created, actor, model, details)])[0]
@@ -120,7 +147,13 @@ def _written(
 
 
 def _simulated(
-    about: About, prompts: Prompts, plan: Plan, progress: Progress, front_ends: float = 0.0
+    about: About,
+    prompts: Prompts,
+    plan: Plan,
+    progress: Progress,
+    encoder: Encoder | None,
+    *,
+    front_ends: float = 0.0,
 ) -> TextCalibration:
     generator = np.random.default_rng(plan.seed)
     talkers = honest_talkers(prompts, plan.clients, plan.horizon, generator, front_ends=front_ends)
@@ -133,10 +166,12 @@ def _simulated(
         for members in _told(households, plan.organisations, "simulated organisations", progress)
     )
     fitting = list(islice(clients, max(CLIENTS_MIN, int(plan.clients * FIT_SHARE))))
-    return calibrate_texts(about, fitting, clients, organisations, generator)
+    return calibrate_texts(about, fitting, clients, organisations, generator, encoder=encoder)
 
 
-def _real(about: About, talkers: Sequence[RecordedTalker], plan: Plan, progress: Progress) -> TextCalibration:
+def _real(
+    about: About, talkers: Sequence[RecordedTalker], plan: Plan, progress: Progress, encoder: Encoder | None
+) -> TextCalibration:
     generator = np.random.default_rng(plan.seed)
     talkers = [talkers[place] for place in generator.permutation(len(talkers)).tolist()]
     firsts = _told([_first(each.conversation, plan.horizon) for each in talkers], len(talkers), "clients", progress)
@@ -152,7 +187,7 @@ def _real(about: About, talkers: Sequence[RecordedTalker], plan: Plan, progress:
     )
     organisations = _told(made_up, plan.organisations, "made-up organisations", progress)
     about = replace(about, fitted_recorded=fitted)
-    return calibrate_texts(about, fitting, firsts, organisations, generator)
+    return calibrate_texts(about, fitting, firsts, organisations, generator, encoder=encoder)
 
 
 def _first(conversation: Conversation, horizon: int) -> Conversation:

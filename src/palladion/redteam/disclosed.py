@@ -108,7 +108,7 @@ def measure(
             f"{queries} queries cannot be measured: {len(pool)} of the {len(order)} rows are not held out",
             f"give --queries between {QUERIES_MIN} and {len(pool)}",
         )
-    steps = _steps(victim.contract, route)
+    steps = steps_of(victim.contract, route)
     goal = "probabilities" if victim.goal_is_classes else "numbers"
     target = Target(victim.rows[pool], victim.rows[kept], victim.truth[kept], goal, victim.whole)  # type: ignore[arg-type]
     trials = _trials(victim, steps)
@@ -132,7 +132,7 @@ def measure(
     )
 
 
-def _steps(contract: Contract, route: RoutePolicy) -> dict[str, Terms]:
+def steps_of(contract: Contract, route: RoutePolicy) -> dict[str, Terms]:
     """What holds for each standing that is answered; a route without perturbation watches at no cost."""
     steps = {"trusted": Terms(contract, "contract")}
     method = None if route.perturbation == "none" else route.perturbation
@@ -145,7 +145,7 @@ def _steps(contract: Contract, route: RoutePolicy) -> dict[str, Terms]:
 
 def _trials(victim: Victim, steps: Mapping[str, Terms]) -> list[tuple[list[str], Api, Way]]:
     """Every training that is needed: for which steps it counts, whom it asks, and how."""
-    whole = Terms(_undisturbed(victim.contract), "contract")
+    whole = undefended(victim.contract)
     names: dict[Terms, list[str]] = {whole: [UNDEFENDED]}
     for name, terms in steps.items():
         names.setdefault(terms, []).append(name)  # a contract without limits is no defence
@@ -161,9 +161,10 @@ def _trials(victim: Victim, steps: Mapping[str, Terms]) -> list[tuple[list[str],
     return found
 
 
-def _undisturbed(contract: Contract) -> Contract:
+def undefended(contract: Contract) -> Terms:
     """All that the model says."""
-    return Contract(contract.scores, contract.label, contract.kind, "scores", DECIMALS_ALL, 0, rank=contract.rank)
+    whole = Contract(contract.scores, contract.label, contract.kind, "scores", DECIMALS_ALL, 0, rank=contract.rank)
+    return Terms(whole, "contract")
 
 
 def _api(victim: Victim, terms: Terms) -> Api:

@@ -37,6 +37,18 @@ class Student:
         found = np.maximum(self.scaled(rows) @ first + shift, 0) @ second + bias
         return _softmax(found) if self.goal == "probabilities" else np.asarray(found * self.unit + self.offset)
 
+    def hidden(self, rows: Rows) -> Rows:
+        """What the hidden layer makes of rows (rows, HIDDEN)."""
+        first, shift, _, _ = self.layers
+        return np.asarray(np.maximum(self.scaled(rows) @ first + shift, 0))
+
+    def slopes(self, rows: Rows) -> Rows:
+        """How the largest output before the softmax changes with each input (rows, inputs), but for its scale."""
+        first, _, second, bias = self.layers
+        active = self.hidden(rows)
+        highest = (active @ second + bias).argmax(axis=1)
+        return np.asarray((second[:, highest].T * (active > 0)) @ first.T)
+
 
 def fit(rows: Rows, targets: Rows, goal: Goal, generator: np.random.Generator, *, steps: int = STEPS) -> Student:
     """A student of `targets` (rows, outputs): soft or hard labels by cross entropy, numbers by squared error."""

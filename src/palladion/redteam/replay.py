@@ -99,14 +99,18 @@ class Replay:
         *,
         enforce: bool,
     ) -> None:
-        """With `enforce`, all routes are taken as enforcing. Raises PolicyError where the policy does not fit."""
+        """With `enforce`, all routes are taken as enforcing, for everybody.
+
+        Raises PolicyError where the policy does not fit.
+        """
         self._subject = subject
         self._roster = roster
         self._clock = ManualClock(_EPOCH)
         model = subject.version.model
         if enforce:
             routes = tuple(msgspec.structs.replace(route, mode="enforce") for route in policy.route)
-            self._policy = msgspec.structs.replace(policy, route=routes)
+            contracts = tuple(msgspec.structs.replace(item, mode="") for item in policy.contract)
+            self._policy = msgspec.structs.replace(policy, route=routes, contract=contracts)
         else:
             self._policy = policy
         found = routes_of(self._policy, model)
@@ -213,7 +217,7 @@ class Replay:
         unlike = rows_unlike(route, self._subject.calibration, asked[0])
         if unlike:
             self._courses[caller.id].unlike += 1
-            if route.mode == "enforce":
+            if stages.modes.of(caller, route) == "enforce":
                 held.settle(queries=0, information=information)
                 raise refusal(unlike, of=len(shown.inputs))
         if terms.level != "contract" or terms.perturbation is not None:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from palladion.errors import PalladionError
 from palladion.gate.contract import Contract
+from palladion.gate.sources.layered import layers_of, run_shown, seen, taken
 from palladion.model.run import Session
 from palladion.redteam.validation import Validation
 from palladion.watch.instruments import Episode
@@ -27,6 +28,7 @@ class Respondent:
             )
         self._port = session.inputs[0]
         self._session = session
+        self.layers = layers_of(session)
         self._contract = contract
         self._channels_first = validation.channels_first
         self._row_shape = self._shape_of(validation.rows)
@@ -34,18 +36,23 @@ class Respondent:
     def episodes(self, clients: Sequence[NDArray[np.float32]]) -> list[Episode]:
         """What some clients' rows (queries, *shape) and their answers look like to the watch; asked all together."""
         shaped = self._shaped(np.concatenate(clients))
-        answers = [
-            self._contract.class_scores(self._session.run({self._port.name: part}), len(part))
-            for part in self._parts(shaped)
-        ]
-        inputs, scores = shaped.reshape(len(shaped), -1).astype(np.float64), np.concatenate(answers)
+        scores = np.concatenate([self._seen(part) for part in self._parts(shaped)])
+        inputs = shaped.reshape(len(shaped), -1).astype(np.float64)
         ends = np.cumsum([len(rows) for rows in clients])[:-1]
         return [Episode(*parts) for parts in zip(np.split(inputs, ends), np.split(scores, ends), strict=True)]
 
     def labels(self, rows: NDArray[np.float32]) -> NDArray[np.int64]:
         """The class that the model names for each row; 0 where it names none."""
-        scores = self.episodes([rows])[0].scores
+        answers = [
+            self._contract.class_scores(self._session.run({self._port.name: part}), len(part))
+            for part in self._parts(self._shaped(rows))
+        ]
+        scores = np.concatenate(answers)
         return scores.argmax(axis=1) if scores.shape[1] else np.zeros(len(rows), np.int64)
+
+    def _seen(self, part: NDArray[Any]) -> NDArray[np.float64]:
+        outputs, shown = taken(run_shown(self._session, {self._port.name: part}))
+        return seen(self._contract.class_scores(outputs, len(part)), shown)
 
     def _shaped(self, rows: NDArray[np.float32]) -> NDArray[Any]:
         turned = np.moveaxis(rows, -1, 1) if self._channels_first else rows

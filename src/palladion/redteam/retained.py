@@ -1,8 +1,8 @@
 """Calibrates a version that nobody has asked yet, on what is retained of clients' queries to the one that is served.
 
-The version answers them in memory, each client's in the order of asking. What is retained is there only where routes
-mark answers, and is no full record: the first query of each cell of queries, and a random part of the cells of a client
-who asked much (`palladion.ledger.bodies`). What that means for the promise: docs/versions.md.
+The version answers them in memory, each client's in the order of asking. What is retained is no full record: of equal
+queries the first, on routes that mark answers of alike ones, and a random part of those of a client who asked much
+(`palladion.ledger.bodies`). What that means for the promise: docs/versions.md.
 """
 
 import math
@@ -20,9 +20,15 @@ from palladion.ledger.body import Body
 from palladion.ledger.writer import Receipt
 from palladion.lifecycle.installation import Installation
 from palladion.lifecycle.open import open_version
-from palladion.model.run import Port, open_session
+from palladion.model.run import Port
 from palladion.policy import RoutePolicy
-from palladion.redteam.calibrate import Plan, Progress, calibrate_session, left_for_thresholds
+from palladion.redteam.calibrate import (
+    Plan,
+    Progress,
+    calibrate_session,
+    left_for_thresholds,
+    open_to_calibrate,
+)
 from palladion.redteam.validation import VALUES_MAX, make_validation
 from palladion.registry import CalibrationRow
 from palladion.registry.rows import Standing
@@ -70,7 +76,7 @@ def calibrate_retained(
     other inputs; else as `calibrate_version`.
     """
     with open_version(installation, f"{model}@{number}") as opened:
-        session, version = open_session(opened.model), opened.version
+        session, version = open_to_calibrate(installation, opened.model, route), opened.version
     rows, owners, found = _read(installation, model, session.inputs, plan, progress)
     needed = math.ceil(1 / installation.policy.watch.alpha_watched - 1e-9) - 1
     if left_for_thresholds(found.used) < needed:

@@ -1,6 +1,7 @@
 """What is retained of clients' queries (`palladion.ledger.bodies`), as recorded traffic: with times from the ledger.
 
-It is a sample: the first query of each cell, of routes that mark answers. What it is good for: docs/traffic.md.
+It is a sample: distinct queries, of routes that mark answers the first of each cell. What it is good for:
+docs/traffic.md.
 """
 
 from collections.abc import Callable, Mapping
@@ -75,7 +76,8 @@ def read_retained_traffic(
             thinned += found.level > 0
     if not kept:
         raise ConflictError(
-            f"nothing is retained of queries to {source}", "queries are kept of routes that mark answers (flipped)"
+            f"nothing is retained of queries to {source}",
+            "a gate keeps them where retention.queries is above 0, and without marks where retention.unmarked is true",
         )
     wanted = {body.request for bodies in kept.values() for body in bodies}
     times = _times(installation, wanted, told)
@@ -110,5 +112,6 @@ def _recorded(client: str, at: float, bodies: list[Body], *, answers: bool) -> R
     if others or any(body.inputs.keys() != {name} for body in bodies):
         raise ConflictError("the retained queries have several inputs, only models with one can be replayed so far")
     inputs = np.stack([body.inputs[name] for body in bodies]).astype(np.float64)
+    answers = answers and all(body.scores.size for body in bodies)  # of labels and numbers none are kept
     scores = {"": np.stack([body.scores.ravel() for body in bodies]).astype(np.float64)} if answers else {}
     return Recorded(0, at, client, inputs, scores)

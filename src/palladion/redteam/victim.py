@@ -22,6 +22,7 @@ from palladion.mark.answers.noise import are_probabilities
 from palladion.model.model import Model
 from palladion.model.run import STRING, Port, Session
 from palladion.redteam.utility import as_distribution
+from palladion.redteam.validation import LABEL as VALIDATION_LABEL
 from palladion.redteam.validation import ROWS as VALIDATION_ROWS
 from palladion.redteam.validation import read_validation
 
@@ -159,17 +160,19 @@ def read_data(
     """
     right = None if labels is None else _read_labels(labels)
     single = session.inputs[0].name if len(session.inputs) == 1 else None
-    if single is None or single == VALIDATION_ROWS or not _holds_validation(path):
+    # where the input is called x too, only labels beside it say that this is such a file
+    wanted = {VALIDATION_ROWS, *((VALIDATION_LABEL,) if single == VALIDATION_ROWS else ())}
+    if single is None or not _holds(path, wanted):
         return read_rows(path, model), right
     found = read_validation(path)
     rows = np.moveaxis(found.rows, -1, 1) if found.channels_first else found.rows
     return {single: np.ascontiguousarray(rows)}, found.labels if right is None else right
 
 
-def _holds_validation(path: Path) -> bool:
+def _holds(path: Path, names: set[str]) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
-            return f"{VALIDATION_ROWS}.npy" in archive.namelist()
+            return {f"{name}.npy" for name in names} <= set(archive.namelist())
     except (OSError, zipfile.BadZipFile):
         return False
 

@@ -1,0 +1,153 @@
+"""`palladion redteam run URL`: the same attacks on a model behind an address, by whoever states that he may."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+from click.core import ParameterSource
+
+from palladion.cli.output import actor, find_installation
+from palladion.cli.prove.api import api_options, capturing, limits_of, read_api, require_use
+from palladion.errors import ConflictError
+
+if TYPE_CHECKING:
+    from palladion.lifecycle.installation import Installation
+    from palladion.redteam.audit.subject import Subject
+    from palladion.transit.url import Url
+
+BUDGET = 50_000
+PER_REQUEST = 32  # rows; the gate takes 256 where its policy says nothing else
+_OWN = ("i_am_authorised", "per_second", "per_request")
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Address:
+    """What the options say about an address."""
+
+    budget: int
+    key_file: Path | None
+    no_key: bool
+    api_file: Path | None
+    capture: Path | None
+    per_second: float
+    per_request: int
+
+
+def remote_options(command: _Command) -> _Command:
+    """What `redteam run` takes beside where MODEL is an address."""
+    decorators: list[Callable[[_Command], _Command]] = [
+        click.option(
+            "--i-am-authorised",
+            is_flag=True,
+            help="Of an address: its owner allows this attack. Recorded in the ledger as you state it.",
+        ),
+        click.option(
+            "--per-second",
+            type=click.FloatRange(0.01, 1000),
+            default=5.0,
+            show_default=True,
+            help="Of an address: requests in a second.",
+        ),
+        click.option(
+            "--per-request",
+            type=click.IntRange(1, 1024),
+            default=PER_REQUEST,
+            show_default=True,
+            help="Of the address of a Palladion gate: rows in a request.",
+        ),
+    ]
+    command = api_options(command, budget=BUDGET)
+    for decorate in reversed(decorators):
+        command = decorate(command)
+    return command
+
+
+def address_of(ctx: click.Context, model: str, *, authorised: bool) -> "Url | None":
+    """The address that MODEL is, or None. Raises UsageError for options that do not go with it."""
+    from palladion.transit.url import parse_url
+
+    address = "://" in model
+    require_use(ctx, address=address)
+    if not address:
+        for name in _OWN:
+            if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+                raise click.UsageError(f"--{name.replace('_', '-')} is for an address")
+        return None
+    try:
+        url = parse_url(model, insecure_http=bool(ctx.params.get("insecure_http")))
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="MODEL") from None
+    if not authorised:
+        raise ConflictError(
+            f"an attack on {url} needs the leave of whoever runs it",
+            "--i-am-authorised states that you have it, and is recorded",
+        )
+    return url
+
+
+@contextmanager
+def remote_subject_of(
+    ctx: click.Context,
+    url: "Url",
+    address: Address,
+    *,
+    rows: Path,
+    labels: Path | None,
+    training: Path | None,
+    state: Path,
+) -> "Iterator[tuple[Subject, Callable[[], str]]]":
+    """The subject behind `url`, met; and what says how its capture ends. Recorded before it is asked."""
+    from palladion import files
+    from palladion.lifecycle.capture import new_capture
+    from palladion.redteam.audit.journal import Journal
+    from palladion.redteam.audit.record import record_planned
+    from palladion.redteam.audit.remote import Remote
+    from palladion.redteam.audit.remote_subject import digest_of, read_remote_rows, remote_subject
+    from palladion.transit.web import Web
+
+    installation: Installation = find_installation(ctx)
+    layout, flat, right = read_remote_rows(rows, labels)
+    learnt = None
+    if training is not None:
+        _, learnt_rows, learnt_labels = read_remote_rows(training, None)
+        if learnt_labels is None:
+            raise ConflictError("membership needs labels of the rows of training", "y beside x")
+        learnt = (learnt_rows, learnt_labels)
+    api = read_api(url, api_file=address.api_file, key_file=address.key_file, no_key=address.no_key)
+    if address.api_file is None:
+        api = replace(api, rows=address.per_request)
+    files.make_private_directory(state.parent)
+    files.make_private_directory(state)
+    web = Web(limits_of(url))
+    with (
+        files.exclusive_lock(state / "asking", what=f"the audit in {state}"),
+        capturing(address.capture, installation.clock) as path,
+        new_capture(path, installation.clock) as capture,
+        Journal(state / f"answers-{digest_of(api)[:16]}.jsonl") as journal,
+    ):
+        try:
+            record_planned(installation, str(url), actor=actor(), queries=address.budget)
+            capture.write("plan", {"suspect": str(url), "budget": address.budget, "authorised": f"stated by {actor()}"})
+            remote = Remote(
+                api, layout, journal, capture, web,
+                budget=address.budget, per_second=address.per_second, wait=time.sleep,
+            )  # fmt: skip
+            yield remote_subject(remote, flat, right, learnt), lambda: capture.digest
+        finally:
+            web.close()
+
+
+def folder_of(url: "Url") -> Path:
+    """Where an audit of an address goes if nobody says."""
+    return Path(f"audit-{url.host.replace(':', '-')}-{url.port}")
+
+
+def budget_of(installation: "Installation", address: Address) -> int:
+    """Queries that may be asked: of the policy and the option, the smaller."""
+    return min(installation.policy.redteam.queries, address.budget)

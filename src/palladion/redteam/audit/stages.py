@@ -1,0 +1,9 @@
+"""All stages of an audit, in the order in which they run."""
+
+from palladion.redteam.audit.extraction import EXTRACTION
+from palladion.redteam.audit.membership import MEMBERSHIP
+from palladion.redteam.audit.noticed import NOTICED
+from palladion.redteam.audit.stage import Stage
+from palladion.redteam.audit.surface import SURFACE
+
+STAGES: tuple[Stage, ...] = (SURFACE, EXTRACTION, MEMBERSHIP, NOTICED)

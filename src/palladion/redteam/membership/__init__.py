@@ -1,0 +1,1 @@
+"""Membership and attribute inference by an auditor who holds the training data (docs/membership.md)."""
