@@ -122,8 +122,8 @@ def _suprema(
 
 
 def statistic(instruments: Instruments, scores: Rows) -> Rows:
-    """The statistic after each query (queries,); before it is weighed, minus infinity."""
-    found = instruments.effects.statistic(np.cumsum(scores, axis=0), np.arange(1, len(scores) + 1))
+    """The statistic after each query (queries,), by all tests of a client; before it is weighed, minus infinity."""
+    found = instruments.path(scores)
     found[: QUERIES_MIN - 1] = -np.inf
     return found
 

@@ -290,7 +290,7 @@ def _disclosed(instruments: Instruments, calibrated: Conformal, rows: Rows, answ
     # the default is 0.001, which few calibration clients do not support
     policy = WatchPolicy(alpha_suspected=max(WatchPolicy().alpha_suspected, calibrated.rate_min))
     threshold = calibrated.threshold(policy.alpha_suspected)
-    state, given = ClientState(), list[Rows]()
+    state, given = ClientState.of(instruments), list[Rows]()
     standing: Standing = "trusted"
     for row, answer in zip(rows[:, None], answers[:, None], strict=True):
         state.read(instruments, row, answer, horizon=horizon, threshold=threshold)

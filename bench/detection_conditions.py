@@ -12,12 +12,17 @@ from numpy.typing import NDArray
 
 from bench.report import Report, main
 from bench.watch_bank import World
-from bench.watch_chain import Chain, Sizes, ask_honestly, flat
+from bench.watch_chain import FIRST_QUERIES, Chain, Sizes, ask_honestly, flat, seen, supremum
 from bench.watch_worlds import payments_world, photographs_world
 from palladion.redteam.thieves import thief
 from palladion.redteam.traffic import SimulatedClient
+from palladion.watch.conformal import Conformal
+from palladion.watch.coverage import Coverage
+from palladion.watch.features import Features
+from palladion.watch.instruments import Instruments
+from palladion.watch.scores import NormalScores
 
-ALPHA, ALPHA_WATCHED = 0.0005, 0.01
+ALPHA, ALPHA_WATCHED, ALPHA_TWICE = 0.0005, 0.01, 0.02
 STRETCHED = 1.5  # how far out unseen styles lie, of those that were calibrated on
 POISONED = 0.01  # share of the calibration clients
 POISONED_BAR = 5.0  # points of power that this may cost
@@ -149,12 +154,12 @@ def _add_poisoned(report: Report, form: _Form, generator: np.random.Generator) -
     world, honest = payments_world(generator, rows=size.rows), size.honest
     asked = [ask_honestly(world, honest.horizon, generator) for _ in range(honest.fitted + honest.clients)]
     fitted, others = asked[: honest.fitted], asked[honest.fitted :]
-    clean = Chain.fit(world, fitted, others, honest.horizon, generator)
+    clean = _recorded(world, fitted, others, honest.horizon, generator)
     for cell in CELLS[: form.poisons]:
         accounts = _accounts(world, cell, round(POISONED * len(asked)), honest.horizon, generator)
         rows = [flat(account) for account in accounts]
         among = round(POISONED * len(fitted))
-        poisoned = Chain.fit(
+        poisoned = _recorded(
             world,
             rows[:among] + fitted[among:],
             rows[among:] + others[len(rows) - among :],
@@ -162,6 +167,24 @@ def _add_poisoned(report: Report, form: _Form, generator: np.random.Generator) -
             generator,
         )
         _add_power(report, cell, clean, poisoned, size, generator)
+
+
+def _recorded(
+    world: World,
+    fitted: Sequence[NDArray[np.float32]],
+    others: Sequence[NDArray[np.float32]],
+    horizon: int,
+    generator: np.random.Generator,
+) -> Chain:
+    """`Chain.fit` to recorded clients, among whom thieves may be."""
+    rows = np.concatenate([one[:FIRST_QUERIES] for one in fitted])
+    features = Features.fit(rows.astype(np.float64), world.answers(rows))
+    measured = [seen(world, features, one)[1] for one in fitted]
+    coverage = Coverage.draw(features.directions.shape[1], generator)
+    scores = NormalScores.fit(np.concatenate(measured))
+    instruments = Instruments.of_scores(features, scores, coverage, measured, recorded=True)
+    suprema = [supremum(instruments, seen(world, features, one)[1]) for one in others]
+    return Chain(world, instruments, Conformal.fit(np.array(suprema)), horizon)
 
 
 def _add_power(
@@ -176,7 +199,7 @@ def _add_power(
     accounts = _accounts(clean.world, cell, size.thieves, clean.horizon, generator)
     scored = {chain: [chain.scores(account) for account in accounts] for chain in (clean, poisoned)}
     suprema = poisoned.honest(size.tested, generator)
-    for rate, label in ((ALPHA, _rate(poisoned)), (ALPHA_WATCHED, "1 %")):
+    for rate, label in ((ALPHA, _rate(poisoned)), (ALPHA_WATCHED, "1 %"), (ALPHA_TWICE, "2 %")):
         before, after = (_share(chain, found, rate, within) for chain, found in scored.items())
         clean_late, late = (_share(chain, found, rate, clean.horizon) for chain, found in scored.items())
         disturbed = 100 * float((suprema >= poisoned.threshold(rate)).mean())
@@ -184,6 +207,9 @@ def _add_power(
             f"{after:.3g} % of {before:.3g} %; within {clean.horizon}: {late:.3g} % of {clean_late:.3g} %; honest ones "
             f"beyond that threshold: {disturbed:.2g} % of {size.tested:,}"
         )
+        if rate < POISONED:
+            # of those who are a share of the calibration clients, no promise lets more than that be seen
+            beside += f"; no more than {100 * max(rate, poisoned.rate(rate)) / POISONED:.0f} % is possible"
         what = f"1 % poisoned, at {label}: power within {within} queries lost on {name}"
         report.at_most(what, before - after, "points", POISONED_BAR, reference=beside)
 

@@ -9,6 +9,7 @@ smallest that the calibration supports: then a person is told to look.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -116,7 +117,7 @@ class _World:
         owners = np.repeat(np.arange(len(clients)), [len(rows) for rows in clients])
         data = Validation(np.concatenate(clients), None, owners, (28, 28), channels_first=False)
         plan = Plan(self.size.simulated, organisations=1, horizon=HORIZON, group_horizon=8, seed=self.seed + draw)
-        more = {"real_min": REAL_CLIENTS_MIN} if old else {}
+        more: dict[str, Any] = {"real_min": REAL_CLIENTS_MIN} if old else {}
         return calibrate_on(ABOUT, self.victim, data, plan, progress=_quiet, **more)
 
 

@@ -32,6 +32,7 @@ from palladion.watch.instruments import Episode
 ACTOR = "user:bench"
 CLASSES = 10
 CLIENTS = 32
+HONEST = 200  # clients that calibrate a model
 TICKS = os.sysconf("SC_CLK_TCK")
 WAIT_SECONDS_MAX = 60
 # every client may ask as much as the machine carries: what is measured is the cost of a limit, not a refusal
@@ -74,8 +75,12 @@ class House:
         path.write_text(text)
 
 
-def make_house(folder: Path, models: Mapping[str, int], seed: int) -> House:
-    """An installation with one promoted and calibrated classifier for each name and number of inputs."""
+def make_house(folder: Path, models: Mapping[str, int], seed: int, *, honest: Mapping[str, int] | None = None) -> House:
+    """An installation with one promoted and calibrated classifier for each name and number of inputs.
+
+    `honest` says by how many clients a model is calibrated, if not by `HONEST`: it takes seconds where rows are wide,
+    and what a request costs does not depend on it.
+    """
     home = folder / "home"
     home.mkdir(parents=True)
     owner = FileIdentity(bytes(range(32)))
@@ -87,7 +92,7 @@ def make_house(folder: Path, models: Mapping[str, int], seed: int) -> House:
         path = folder / f"{name}.onnx"
         path.write_bytes(_classifier(inputs, generator))
         protect(installation, root, path, name, actor=ACTOR)
-        _calibrate(installation, name, inputs, generator)
+        _calibrate(installation, name, inputs, generator, (honest or {}).get(name, HONEST))
     keys = []
     for number in range(CLIENTS):
         _, key, _ = add_client(
@@ -118,7 +123,7 @@ def http_answer(body: bytes, media_type: str = "application/json") -> bytes:
 @contextmanager
 def upstream(answers: Mapping[str, Sequence[bytes]]) -> Iterator[int]:
     """A server on a free port that answers at once: by path, or "*"."""
-    options = {"port": 0, "answers": {path: [_text(part) for part in parts] for path, parts in answers.items()}}
+    options = {"port": 0, "answers": {path: [as_text(part) for part in parts] for path, parts in answers.items()}}
     process = _spawn([sys.executable, "-m", "bench.gate_load", "serve"], options)
     try:
         assert process.stdout is not None
@@ -141,13 +146,28 @@ class Load:
     resident_bytes: int
 
 
-def load(pid: int, port: int, requests: Sequence[bytes], *, seconds: float, connections: int = 32) -> Load:
-    """Ask a gateway, by its process, over `connections` for so many seconds; CPU time is its process tree's."""
+def load(
+    pid: int,
+    port: int,
+    requests: Sequence[bytes],
+    *,
+    seconds: float,
+    connections: int = 32,
+    tls: bool = False,
+    enough: int = 0,
+) -> Load:
+    """Ask a gateway, by its process, over `connections` for so many seconds; CPU time is its process tree's.
+
+    Where the machine is so busy that fewer than `enough` are answered, it goes on: what a gate does once a second would
+    count for too few.
+    """
     options = {
         "port": port,
-        "requests": [_text(item) for item in requests],
+        "requests": [as_text(item) for item in requests],
         "seconds": seconds,
         "connections": connections,
+        "tls": tls,
+        "enough": enough,
     }
     before = cpu_seconds(pid)
     process = _spawn([sys.executable, "-m", "bench.gate_load", "ask"], options)
@@ -196,6 +216,31 @@ def cpu_seconds(pid: int) -> float:
     return ticks / TICKS + sum(cpu_seconds(child) for child in _children(pid))
 
 
+def certificate(folder: Path) -> tuple[Path, Path]:
+    """A certificate for this machine, and its key (ECDSA P-256), as files."""
+    from datetime import UTC, datetime, timedelta
+
+    from cryptography import x509
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.hazmat.primitives.hashes import SHA256
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(days=1))
+        .sign(key, SHA256())
+    )
+    paths = folder / "bench.crt", folder / "bench.key"
+    paths[0].write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    private = (serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    paths[1].write_bytes(key.private_bytes(serialization.Encoding.PEM, *private))
+    return paths
+
+
 def free_port() -> int:
     """A port that nobody listens on now."""
     import socket
@@ -238,7 +283,8 @@ def _spawn(command: Sequence[str], options: Mapping[str, object]) -> "subprocess
     return process
 
 
-def _text(data: bytes) -> str:
+def as_text(data: bytes) -> str:
+    """Bytes as the other ends of `gate_load` take them."""
     return base64.b64encode(data).decode()
 
 
@@ -261,7 +307,7 @@ def _classifier(inputs: int, generator: np.random.Generator) -> bytes:
     return bytes(helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString())
 
 
-def _calibrate(installation: Installation, name: str, inputs: int, generator: np.random.Generator) -> None:
+def _calibrate(installation: Installation, name: str, inputs: int, generator: np.random.Generator, honest: int) -> None:
     with installation.open_registry() as registry, registry.read() as records:
         version = records.promotions.current(name)
     assert version is not None
@@ -277,7 +323,7 @@ def _calibrate(installation: Installation, name: str, inputs: int, generator: np
         seed=1, created=installation.clock.now(),
     )  # fmt: skip
     calibration = calibrate(
-        about, [episode() for _ in range(20)], [episode() for _ in range(200)], [[episode()]], generator
+        about, [episode() for _ in range(20)], [episode() for _ in range(honest)], [[episode()]], generator
     )
     data = encode_calibration(calibration)
     digest = sha256(data).hexdigest()
@@ -286,7 +332,7 @@ def _calibrate(installation: Installation, name: str, inputs: int, generator: np
     files.make_private_directory(target.parent)
     files.write_atomically(target, data)
     with installation.open_registry() as registry, registry.write() as records:
-        records.calibrations.add(name, version.number, path=path, digest=digest, simulated=True, clients=200)
+        records.calibrations.add(name, version.number, path=path, digest=digest, simulated=True, clients=honest)
 
 
 def predict_body(row: Array) -> bytes:

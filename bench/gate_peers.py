@@ -74,10 +74,15 @@ def peers() -> dict[str, Callable[[Path, int, int], Sequence[str]]]:
 
 
 @contextmanager
-def forwarding(name: str, folder: Path, upstream: int) -> Iterator[tuple[int, int]]:
-    """One of `peers` that forwards to a port: its process and port."""
+def forwarding(
+    name: str, folder: Path, upstream: int, *, tls: tuple[Path, Path] | None = None
+) -> Iterator[tuple[int, int]]:
+    """One of `peers` that forwards to a port: its process and port. Envoy ends TLS with a certificate and its key."""
     port = free_port()
-    with running(peers()[name](folder, port, upstream), port) as pid:
+    command = peers()[name](folder, port, upstream)
+    if tls is not None:
+        (folder / "envoy.json").write_text(json.dumps(_envoy_config(port, upstream, tls)))
+    with running(command, port) as pid:
         yield pid, port
 
 
@@ -93,7 +98,7 @@ def _envoy() -> Path | None:
     return binary if binary is not None and binary.is_file() else None
 
 
-def _envoy_config(port: int, upstream: int) -> dict[str, object]:
+def _envoy_config(port: int, upstream: int, tls: tuple[Path, Path] | None = None) -> dict[str, object]:
     filters = "type.googleapis.com/envoy.extensions.filters"
     manager = {
         "@type": f"{filters}.network.http_connection_manager.v3.HttpConnectionManager",
@@ -124,7 +129,8 @@ def _envoy_config(port: int, upstream: int) -> dict[str, object]:
                         {
                             "filters": [
                                 {"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}
-                            ]
+                            ],
+                            **({} if tls is None else {"transport_socket": _ends_tls(*tls)}),
                         }
                     ],
                 }
@@ -141,6 +147,17 @@ def _envoy_config(port: int, upstream: int) -> dict[str, object]:
                 }
             ],
         }
+    }
+
+
+def _ends_tls(certificate: Path, key: Path) -> dict[str, object]:
+    pair = {"certificate_chain": {"filename": str(certificate)}, "private_key": {"filename": str(key)}}
+    return {
+        "name": "envoy.transport_sockets.tls",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+            "common_tls_context": {"tls_certificates": [pair]},
+        },
     }
 
 

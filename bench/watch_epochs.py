@@ -79,7 +79,7 @@ def _add_disturbed(
 
 def _first(chain: Chain, total: int, drift: float, threshold: float, generator: np.random.Generator) -> int:
     """About how many queries an honest client has asked when it is first disturbed; `total` if it never is."""
-    state, person = ClientState(), stranger(chain.world.pool, generator)
+    state, person = ClientState.of(chain.instruments), stranger(chain.world.pool, generator)
     way = drift * generator.choice([-1.0, 1.0], len(person.style))
     for start in range(0, total, AT_ONCE):
         now = replace(person, style=person.style + way * start / total)
@@ -115,7 +115,7 @@ def _add_costs(report: Report, chain: Chain, size: _Size, generator: np.random.G
 
 def _states(chain: Chain, inputs: Rows, answers: Rows) -> dict[int, bytes]:
     """Saved states of a client that has asked so many queries: the same rows in turns, but no exact repeats of 256."""
-    state, found = ClientState(), {}
+    state, found = ClientState.of(chain.instruments), {}
     for asked in ASKED[:-1]:
         while state.queries < asked:
             start = state.queries % ROWS

@@ -14,6 +14,7 @@ import numpy as np
 
 from bench.mark_subjects import DATA
 from bench.report import SEED, Report, Row, interleaved, main
+from bench.watch_text_encoder import compare_encoder
 from bench.watch_text_mmd import compare
 from palladion.redteam.distillers import FAMILIES, distiller
 from palladion.redteam.manners import FRONT_END_TASKS, front_end
@@ -71,6 +72,7 @@ def measure(report: Report) -> None:
     _front_ends(report, (before, later), prompts.halves()[1], size, generator)
     _cost(report, calibration.instruments, later, generator)
     compare(report, prompts, generator, quick=report.quick)
+    compare_encoder(report, prompts, quick=report.quick)
 
 
 def _calibrated(

@@ -18,6 +18,7 @@ from palladion.watch.coverage import Coverage
 from palladion.watch.instruments import parts
 from palladion.watch.rows import Rows
 from palladion.watch.text.calibration import client_suprema
+from palladion.watch.text.encoder import Encoder
 from palladion.watch.text.features import Looks, TextFeatures
 from palladion.watch.text.instruments import TextInstruments
 from palladion.watch.text.memory import TextMemory, measure
@@ -76,7 +77,7 @@ def compare(report: Report, prompts: Prompts, generator: np.random.Generator, *,
     splits, limiting, judged = (1, 300, 40) if quick else (2, 1000, 200)
     found: dict[tuple[int, float], list[tuple[bool, bool]]] = {}
     for _ in range(splits):
-        bench = _Bench.draw(prompts, generator)
+        bench = Bench.draw(prompts, generator)
         for window in windows:
             for mix, pairs in bench.caught(window, limiting, judged, generator).items():
                 found.setdefault((window, mix), []).extend(pairs)
@@ -108,7 +109,7 @@ def _row(report: Report, window: int, mix: float, pairs: Rows) -> None:
 
 
 @dataclass(frozen=True, eq=False)
-class _Bench:
+class Bench:
     """Texts of some tasks that were fitted to, others of these tasks, and texts of tasks that no honest client asks."""
 
     features: Remembered
@@ -118,11 +119,12 @@ class _Bench:
     mmd: Mmd
 
     @classmethod
-    def draw(cls, prompts: Prompts, generator: np.random.Generator) -> "_Bench":
+    def draw(cls, prompts: Prompts, generator: np.random.Generator, encoder: Encoder | None = None) -> "Bench":
+        """From tasks that are parted at random; texts are looked at by an `encoder` as well where there is one."""
         home, away = prompts.split(generator)
         fitted, later = (_queries(half) for half in home.halves())
-        plain = TextFeatures.fit(fitted, generator)
-        features = Remembered(*(getattr(plain, name) for name in TextFeatures.__dataclass_fields__))
+        plain = TextFeatures.fit(fitted, generator, encoder)
+        features = Remembered(**plain.arrays, encoder=encoder)
         texts = later + _queries(away)
         # in units of texts: where a coordinate hardly varies, it weighs little
         coordinates = features.look(texts).coordinates * features.deviations

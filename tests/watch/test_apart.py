@@ -19,7 +19,8 @@ def test_features_are_fitted_to_some_and_all_else_to_others() -> None:
 
     made = fit_apart(seen, others, generator)
 
-    features = Features.fit(*(np.concatenate([getattr(one, name) for one in seen]) for name in ("inputs", "scores")))
+    inputs, scores = (np.concatenate([getattr(one, name) for one in seen]) for name in ("inputs", "scores"))
+    features = Features.fit(inputs, scores)
     np.testing.assert_array_equal(made.features.low, features.low)
     np.testing.assert_array_equal(made.features.directions, features.directions)
     # the scores of whom they are fitted to are centred, those of the others nearly

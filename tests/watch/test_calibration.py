@@ -20,7 +20,7 @@ from palladion.watch.calibration import (
 )
 from palladion.watch.calibration_file import encode_calibration
 from palladion.watch.campaigns import Group
-from palladion.watch.client import QUERIES_MIN, ClientState
+from palladion.watch.client import QUERIES_MIN
 from palladion.watch.instruments import Episode
 
 from . import factories
@@ -47,14 +47,13 @@ def small(
 def caught_at(episode: Episode, rate: float) -> int:
     """After how many queries the client is at or below that p-value; one more than it asked if it never is."""
     scores = INSTRUMENTS.score([episode])[0][:HORIZON]
-    statistics = INSTRUMENTS.effects.statistic(np.cumsum(scores, axis=0), np.arange(1, len(scores) + 1))
-    above = np.flatnonzero(statistics[QUERIES_MIN - 1 :] > CALIBRATION.clients.threshold(rate))
+    above = np.flatnonzero(INSTRUMENTS.path(scores)[QUERIES_MIN - 1 :] > CALIBRATION.clients.threshold(rate))
     return int(above[0]) + QUERIES_MIN if len(above) else len(episode.inputs) + 1
 
 
 def ask_in_turns(members: list[Episode]) -> Group:
     """The group of clients who ask one query each in turns, as the gate would have it."""
-    group, states = Group(INSTRUMENTS.shares), [ClientState() for _ in members]
+    group, states = Group(INSTRUMENTS.shares), [CALIBRATION.new_state() for _ in members]
     for name, state in enumerate(states):
         group.join(str(name), state)
     for turn in range(len(members[0].inputs)):
@@ -76,6 +75,7 @@ def test_counts_are_of_those_who_were_used() -> None:
     assert sizes == dict.fromkeys(MEMBER_SIZES, 149)
 
 
+@pytest.mark.slow
 def test_clients_and_generator_decide_every_byte() -> None:
     assert encode_calibration(small()) == encode_calibration(small())
     assert encode_calibration(small()) != encode_calibration(small(seed=SEED + 1))
@@ -84,7 +84,7 @@ def test_clients_and_generator_decide_every_byte() -> None:
 def test_a_client_counts_by_what_the_watch_would_have_found() -> None:
     generator = np.random.default_rng(SEED)
     for episode in [factories.honest(generator, 60), factories.mixing(generator, 30, 0.5)]:
-        state, largest = ClientState(), float("-inf")
+        state, largest = factories.calibration().new_state(), float("-inf")
         for index in range(min(HORIZON, len(episode.inputs))):
             state.read(
                 INSTRUMENTS, episode.inputs[index : index + 1], episode.scores[index : index + 1], horizon=HORIZON
@@ -105,6 +105,7 @@ def test_what_a_client_asks_after_its_epoch_does_not_count() -> None:
     assert client_supremum(INSTRUMENTS, both, 10 * HORIZON) > client_supremum(INSTRUMENTS, first, HORIZON)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.0, 0.5])
 @pytest.mark.parametrize("size", MEMBER_SIZES)
 def test_an_organisation_counts_by_what_the_watch_would_have_found(size: int, share: float) -> None:
@@ -207,6 +208,7 @@ def test_over_many_calibrations_honest_clients_are_suspected_as_rarely_as_promis
     assert alarms / (rounds * each) <= binomial_bound(rate, rounds * each), f"seed {SEED}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("thief", "queries"), [(factories.noise, 6), (factories.foreign, 16)], ids=["noise", "foreign rows"]
 )
@@ -220,6 +222,7 @@ def test_thieves_with_rows_of_another_kind_are_caught_at_once(
     assert np.quantile(caught, 0.98) <= queries, f"seed {SEED}"
 
 
+@pytest.mark.slow
 def test_a_thief_with_honest_rows_is_not_told_apart() -> None:
     generator = np.random.default_rng(SEED)
 

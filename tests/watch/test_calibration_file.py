@@ -131,12 +131,14 @@ def test_a_file_that_is_too_large_is_refused_unread(monkeypatch: pytest.MonkeyPa
 NAMES = sorted(safetensors.parse(memoryview(DATA), what="it")[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith("groups.")])
 def test_a_file_without_one_of_its_arrays_is_refused(name: str) -> None:
     with pytest.raises(FormatError, match=f"has no float64 tensor '{name}'"):
         decode_calibration(changed({name: None}), what="it")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf], ids=str)
 def test_values_that_are_not_finite_are_refused(name: str, value: float) -> None:
@@ -144,6 +146,7 @@ def test_values_that_are_not_finite_are_refused(name: str, value: float) -> None
         decode_calibration(changed(with_value(name, value)), what="it")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(
     "defect",
@@ -155,6 +158,7 @@ def test_arrays_of_lying_shapes_and_types_are_refused(name: str, defect: Callabl
         decode_calibration(changed({name: defect(array(name))}), what="it")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "features.class_means"])
 def test_arrays_that_do_not_fit_each_other_are_refused(name: str) -> None:
     with pytest.raises(FormatError):
@@ -290,3 +294,43 @@ def test_a_calibration_says_what_it_is(*, simulated: bool, clients: int, kind: s
     about = replace(factories.ABOUT, simulated=simulated, clients=clients, fitted_recorded=0 if simulated else 5)
 
     assert (about.kind, about.recorded) == (kind, recorded)
+
+
+def test_a_calibration_from_before_the_further_tests_weighs_as_it_did() -> None:
+    before = replace(CALIBRATION, instruments=replace(CALIBRATION.instruments, own=None))
+    data = encode_calibration(before)
+
+    decoded = decode_calibration(data, what="it")
+
+    assert b'"own.' not in data
+    assert encode_calibration(decoded) == data
+    scores = decoded.instruments.score([factories.foreign(np.random.default_rng(SEED))])[0]
+    by_means = decoded.instruments.effects.statistic(np.cumsum(scores, axis=0), np.arange(1, len(scores) + 1))
+    np.testing.assert_array_equal(decoded.instruments.path(scores), by_means)
+    state = decoded.new_state()
+    assert state.to_bytes().startswith(b"PWC2")
+    assert decoded.fits(state)
+    assert not CALIBRATION.fits(state)
+    assert not decoded.fits(CALIBRATION.new_state())
+
+
+@pytest.mark.parametrize("missing", ["own.near", "own.scales"])
+def test_half_of_the_further_tests_is_refused(missing: str) -> None:
+    tensors, metadata = safetensors.parse(memoryview(DATA), what="it")
+    kept = [Tensor(name, DTYPES["float64"], item.shape, item.data) for name, item in tensors.items() if name != missing]
+
+    with pytest.raises(FormatError, match=f"no float64 tensor '{missing}'"):
+        decode_calibration(safetensors.serialise(kept, metadata), what="it")
+
+
+@pytest.mark.parametrize(
+    ("name", "place"), [("own.near", 1), ("own.near", 2), ("own.scales", (0, 1)), ("own.scales", (3, 1))], ids=str
+)
+def test_further_tests_on_no_scale_are_refused(name: str, place: int | tuple[int, int]) -> None:
+    tensors, metadata = safetensors.parse(memoryview(DATA), what="it")
+    arrays = {key: np.array(item.data) for key, item in tensors.items()}
+    arrays[name][place] = -1.0
+    written = [Tensor(key, DTYPES["float64"], array.shape, array) for key, array in arrays.items()]
+
+    with pytest.raises(FormatError, match="a variance or a scale that is not positive"):
+        decode_calibration(safetensors.serialise(written, metadata), what="it")

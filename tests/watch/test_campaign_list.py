@@ -63,7 +63,7 @@ def test_of_very_many_members_the_links_of_the_first_are_looked_up(
     asked: list[int] = []
     between = watch.links_between
 
-    def counted(clients: Collection[str]) -> list[str]:
+    def counted(clients: Collection[str]) -> dict[str, int]:
         asked.append(len(clients))
         return between(clients)
 

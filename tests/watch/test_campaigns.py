@@ -26,7 +26,7 @@ def members(share: float, count: int = 10, queries: int = GROUP_HORIZON, seed: i
 def group_of(count: int) -> Group:
     group = Group(CALIBRATION.instruments.shares)
     for name in range(count):
-        group.join(str(name), ClientState())
+        group.join(str(name), CALIBRATION.new_state())
     return group
 
 
@@ -64,16 +64,17 @@ def test_members_and_their_names_are_collected_again_only_when_somebody_joins() 
     group.leave_memory("1")
     assert group.members is members
     assert group.names is names
-    group.join("00", ClientState())
+    group.join("00", CALIBRATION.new_state())
     assert group.members == set(group.names)
     assert list(group.names) == ["0", "00", "1", "2"]
     other = Group(CALIBRATION.instruments.shares)
-    other.join("9", ClientState())
+    other.join("9", CALIBRATION.new_state())
     group.absorb(other)
     assert group.members == set(group.names)
     assert list(group.names) == ["0", "00", "1", "2", "9"]
 
 
+@pytest.mark.slow
 def test_a_ring_is_caught_together_where_its_members_are_not() -> None:
     rings = [ask_in_turns(members(0.25, seed=SEED + index), at_once=3) for index in range(8)]
 
@@ -107,6 +108,7 @@ def test_a_group_of_which_one_member_asks_is_judged_as_that_member_alone() -> No
     assert group.suspected == 0
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(cuts=st.lists(st.integers(1, 59), max_size=6), seed=st.integers(0, 99))
 def test_cutting_a_members_queries_differently_changes_nothing_for_the_group(cuts: list[int], seed: int) -> None:
@@ -200,7 +202,7 @@ def test_who_joins_brings_no_verdict_along() -> None:
     group = ask_in_turns(members(0.8, count=3))
     assert group.p_value <= RATE
 
-    group.join("new", ClientState())
+    group.join("new", CALIBRATION.new_state())
 
     assert group.p_value == group.latest == 1
 
@@ -247,13 +249,13 @@ def test_a_ring_that_asked_more_than_an_epoch_as_part_of_a_larger_group_is_caugh
     assert group.p_value <= RATE
     assert (group.count, group.squares) == (0, 0)
     assert not group.sums.any()
-    group.join("late", ClientState())
+    group.join("late", CALIBRATION.new_state())
     assert group.p_value <= RATE
     whole = asked_together(members(0.0))
     whole.absorb(group)
     assert whole.p_value <= RATE
     whole.forgive()
-    whole.join("later", ClientState())
+    whole.join("later", CALIBRATION.new_state())
     assert whole.p_value == 1
 
 
@@ -278,6 +280,7 @@ def test_more_than_an_epoch_is_weighed_as_the_same_means_over_an_epoch(monkeypat
     assert (group.p_value, group.latest, group.carried) == (0.25, 0.25, 0.25)
 
 
+@pytest.mark.slow
 def test_honest_organisations_are_rarely_caught_as_their_group_is_parted_however_much_they_asked() -> None:
     generator = np.random.default_rng(SEED)
     caught = 0
@@ -319,7 +322,7 @@ def test_coverage_of_a_group_is_that_of_all_its_members() -> None:
 def test_a_member_who_asks_marks_the_group_and_not_the_others() -> None:
     group = group_of(1)
     ask(group, "0", factories.honest(np.random.default_rng(SEED), 5))
-    group.join("1", ClientState())
+    group.join("1", CALIBRATION.new_state())
     alone = group.states["0"].bitmap.copy()
 
     ask(group, "1", factories.honest(np.random.default_rng(SEED + 1), 5))

@@ -32,7 +32,7 @@ Request = tuple[Asker, Rows, Rows, float]
 
 def requests(clients: Mapping[str, str], thieves: Iterable[str]) -> list[Request]:
     """Queries of clients in turn, one each; `clients` are organisations by name."""
-    generator = np.random.default_rng(5)
+    generator = np.random.default_rng(6)
     episodes = {name: (foreign if name in thieves else honest)(generator, QUERIES) for name in clients}
     return [
         (Asker(name, clients[name]), episodes[name].inputs[[turn]], episodes[name].scores[[turn]], 60.0 * turn)
@@ -84,6 +84,7 @@ def test_a_feed_sees_what_the_watch_sees(store: FeedStore) -> None:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("saved_every", [1, 7])
 @pytest.mark.parametrize("organisations", ["alone", "linked"])
 def test_restarts_change_nothing(tmp_path: Path, saved_every: int, organisations: str) -> None:
@@ -104,6 +105,7 @@ def test_restarts_change_nothing(tmp_path: Path, saved_every: int, organisations
     assert without
 
 
+@pytest.mark.slow
 def test_a_campaign_is_told_of_all_its_members(store: FeedStore) -> None:
     clients = {f"c{number}": "ring" for number in range(4)}
     policy = WatchPolicy(

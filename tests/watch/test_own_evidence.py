@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 
 from palladion.policy import WatchPolicy
-from palladion.watch.client import ClientState, Past
+from palladion.watch.client import ClientState, Past, statistics
 from palladion.watch.conformal import Conformal
 from palladion.watch.features import SCORES
 from palladion.watch.instruments import Episode
 from palladion.watch.own_evidence import OwnEvidence
 from palladion.watch.own_past import OwnPast, together
-from palladion.watch.response import FEW, Evidence, judge
+from palladion.watch.response import FEW, SPENT, Evidence, judge
+from palladion.watch.spending import spent_weight
 from palladion.watch.watch import Asker, Observation, Watch
 
 from . import factories, few
@@ -64,6 +65,7 @@ def test_in_the_first_epoch_the_smallest_p_value_is_half_of_that() -> None:
     assert observation.verdict.standing == "watched"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 3, 17, HORIZON, 1000])
 def test_how_queries_are_cut_into_requests_changes_nothing(size: int) -> None:
     episode = few.taken_over(np.random.default_rng(SEED), 4)
@@ -99,15 +101,11 @@ def test_whose_standing_was_raised_has_no_past_any_more() -> None:
 
 def test_queries_count_as_suspicious_by_either_test_and_once() -> None:
     alpha = 0.05
-    tests, state = OwnEvidence(CALIBRATION, alpha), ClientState()
+    tests, state = OwnEvidence(CALIBRATION, alpha), CALIBRATION.new_state()
     episode = few.taken_over(np.random.default_rng(SEED), 2)
     ((scores, _),) = CALIBRATION.measure([(state, episode)])
     stretches = tests.advance(state, scores, len(scores))
-    own = CALIBRATION.statistic(
-        np.concatenate([item.sums.reshape(-1, scores.shape[1]) for item in stretches]),
-        np.concatenate([np.arange(item.first, item.last + 1) for item in stretches]),
-    )
-    own[[*range(4), *range(HORIZON, HORIZON + 4)]] = -np.inf
+    own = np.array(statistics(CALIBRATION, stretches))
 
     tests.weigh(state, stretches, own.tolist())
 
@@ -188,18 +186,100 @@ def test_the_stated_rates_hold_in_every_epoch_of_unseen_clients() -> None:
     seen = {1: 0, 2: 0, 3: 0}
     clients = 200
     for _ in range(clients):
-        episode, state = few.whole(generator), ClientState()
+        episode, state = few.whole(generator), CALIBRATION.new_state()
         tests = OwnEvidence(CALIBRATION, 0.001)
         ((scores, _),) = CALIBRATION.measure([(state, episode)])
         for epoch in seen:
             part = scores[(epoch - 1) * HORIZON : epoch * HORIZON]
             stretches = tests.advance(state, part, len(part))
-            weighed = CALIBRATION.statistic(stretches[-1].sums.reshape(len(part), -1), np.arange(1, len(part) + 1))
-            weighed[:4] = -np.inf
-            tests.weigh(state, stretches, weighed.tolist())
+            tests.weigh(state, stretches, statistics(CALIBRATION, stretches))
             seen[epoch] += tests.is_beyond(state)
 
     # one calibration's rate is a draw itself: Beta(1, 39) for each test, of which 99.9 % are below 0.163
     assert seen[1] / clients <= 0.163
     assert seen[2] / clients <= 2 * 0.163
     assert seen[3] / clients <= 2 * 0.163
+
+
+MANY = replace(CALIBRATION, about=replace(CALIBRATION.about, clients=1999), past=None)
+
+
+def in_epoch(tests: OwnEvidence, epoch: int, supremum: float) -> tuple[float, bool]:
+    state = ClientState(epoch=epoch, supremum=supremum)
+    return tests.p_value(state), tests.is_beyond(state)
+
+
+def test_over_all_epochs_together_honest_clients_are_suspected_as_rarely_as_promised() -> None:
+    generator, rate, epochs, times = np.random.default_rng(SEED), 0.1, 12, 1500
+    ever = {"epoch": 0, "lifetime": 0}
+    for _ in range(times):
+        suprema = generator.standard_normal(99 + epochs)  # one client's epochs, exchangeable with the others'
+        known = replace(MANY, clients=Conformal.fit(suprema[epochs:]))
+        for spent in ever:
+            tests = OwnEvidence(known, rate, lifetime=spent == "lifetime")
+            found = [in_epoch(tests, epoch, suprema[epoch])[0] <= rate for epoch in range(epochs)]
+            ever[spent] += any(found)
+
+    assert ever["lifetime"] <= (rate + 3 * np.sqrt(rate * (1 - rate) / times)) * times
+    assert ever["lifetime"] > 0.05 * times
+    assert ever["epoch"] > 0.5 * times
+
+
+def test_in_the_first_epoch_less_than_the_whole_rate_is_spent_and_later_ever_less() -> None:
+    known = replace(MANY, clients=Conformal(np.arange(1999.0)))
+    tests = OwnEvidence(known, 0.001, lifetime=True)
+
+    assert in_epoch(tests, 0, 1998.5) == (spent_weight(0) / 2000, False)
+    # the second smallest p-value is half as good as the smallest, which is not enough in the second epoch
+    assert in_epoch(tests, 0, 1997.5)[0] > 0.001
+    assert in_epoch(tests, 1, 1998.5) == (spent_weight(1) / 2000, True)
+    assert in_epoch(tests, 1, 1997.5) == (2 * spent_weight(1) / 2000, False)
+    assert in_epoch(tests, 1000, 0.0) == (1.0, False)
+    tests.renew(0.001)
+    assert in_epoch(tests, 1, 1998.5) == (1 / 2000, False)
+
+
+def test_who_is_beyond_all_where_nothing_is_left_is_shown_to_a_person_and_not_throttled() -> None:
+    tests, state = OwnEvidence(replace(MANY, clients=Conformal(np.arange(1999.0))), 0.001, lifetime=True), ClientState()
+    state.epoch, state.supremum, state.count = 40, 5000.0, 9
+    p_value, beyond = tests.p_value(state), tests.is_beyond(state)
+    evidence = Evidence(p_value, 30, simulated=False, rate_min=tests.rate_min(state), beyond=beyond)
+
+    verdict = judge(evidence, WatchPolicy())
+
+    assert (verdict.standing, verdict.cause) == ("watched", "client")
+    assert SPENT in verdict.reason
+    assert tests.rate_min(state) == 0
+    said = tests.reasons(state)
+    assert said[0] == "beyond all calibration clients, as at most 0.0005 of honest ones are: a person should look"
+    assert said[1].startswith("in its epoch 41 a p-value of 0.0005 counts 2.77e+03 times as much")
+    assert tests.unlike(state).test == "clients"
+
+
+@pytest.mark.parametrize(("epoch", "counted"), [(0, 3), (3, 0)])
+def test_queries_count_as_suspicious_by_what_is_spent_in_their_epoch(epoch: int, counted: int) -> None:
+    known = replace(MANY, clients=Conformal(np.arange(1999.0)))
+    tests, state = OwnEvidence(known, 0.001, lifetime=True), known.new_state()
+    state.epoch = epoch
+    stretches = tests.advance(state, np.zeros((4, len(SCORES))), 4)
+
+    weighed = tests.weigh(state, stretches, [1998.5, 1999.5, 5.0, 2e9])
+
+    assert state.suspected == counted
+    assert weighed.p_value == tests.p_value(state)
+    assert weighed.beyond == (epoch > 0)
+
+
+def test_the_running_watch_spends_as_its_policy_says_from_the_next_request_on() -> None:
+    settings = {"alpha_watched": 0.2, "alpha_suspected": 0.05}
+    watch, episode = watching(**settings), few.whole(np.random.default_rng(SEED))
+    each = ask(watch, episode).evidence.p_value
+    epoch = ClientState.from_bytes(watch.changes("fraud")[ASKER.client]).epoch
+
+    watch.renew(WatchPolicy(**settings, alpha_spent="lifetime"))  # type: ignore[arg-type]
+    spent = watch.explain(ASKER.client)[0].p_value
+
+    assert epoch > 0
+    assert spent == min(1.0, each * spent_weight(epoch)) > each
+    fresh = watching(**settings, alpha_spent="lifetime")
+    assert ask(fresh, episode).evidence.p_value == spent

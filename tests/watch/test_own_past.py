@@ -50,10 +50,9 @@ def test_who_stays_as_it_was_is_usual_and_who_is_taken_over_is_not() -> None:
 
 def test_beside_honest_clients_alone_the_same_takeover_is_hardly_seen() -> None:
     generator = np.random.default_rng(SEED)
-    counts = np.arange(1, HORIZON + 1)
     found = [scores(few.taken_over(generator))[-HORIZON:] for _ in range(40)]
 
-    suprema = [CALIBRATION.statistic(np.cumsum(own, axis=0), counts)[QUERIES_MIN - 1 :].max() for own in found]
+    suprema = [CALIBRATION.instruments.path(own)[QUERIES_MIN - 1 :].max() for own in found]
 
     assert np.mean([CALIBRATION.p_value(float(value)) <= 0.05 for value in suprema]) <= 0.6
 

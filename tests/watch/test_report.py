@@ -40,6 +40,21 @@ def test_two_routes_of_one_model_do_not_share_the_answers_that_name_their_route(
     }
 
 
+def test_a_client_of_concern_has_the_cause_of_its_worst_standing_in_words() -> None:
+    why = {"test": "clients", "looks": "numbers", "features": [["contrast", "+4.1"]]}
+    found = _report(
+        _step("proposed", "client:1", "watched", cause="repeats"),
+        _step("proposed", "client:1", "throttled", cause="foreign-data", why=why),
+        _step("proposed", "client:2", "watched"),
+    )
+    first, second = found.clients()
+    assert first.cause == "foreign-data"
+    assert first.said.startswith(
+        "by its queries beside those of honest clients; most unlike honest ones: contrast +4.1 ("
+    )
+    assert (second.cause, second.said) == ("", "")
+
+
 def test_what_would_have_been_disturbed_is_told_as_shares() -> None:
     found = _report(
         *[_answer(f"client:{n}") for n in range(9)],

@@ -118,6 +118,7 @@ def step(gate: Gate, kind: str, what: Any, requests: list[Asked], now: float) ->
     return gate.keep(written=kind == "keep")
 
 
+@pytest.mark.slow
 @settings(max_examples=120, deadline=None)
 @given(steps=st.lists(STEP, min_size=1, max_size=30))
 def test_it_makes_no_difference_that_states_leave_memory(steps: list[tuple[str, Any, list[Asked]]]) -> None:
@@ -291,10 +292,10 @@ def test_states_of_a_mapping_stay_in_memory(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_state_on_its_way_to_the_shelf_is_in_memory_from_the_start() -> None:
     shelf = Shelved(ORGANISATIONS)
-    shelf.put({"c14": ClientState().to_bytes()})
+    shelf.put({"c14": CALIBRATION.new_state().to_bytes()})
     watch = Watch(WatchPolicy(**SETTINGS))
 
     watch.watch_model(MODELS[0], CALIBRATION, shelf)
 
     assert watch.in_memory("c14")
-    assert shelf.get("c14") == Kept("organisation 14", ClientState().to_bytes())
+    assert shelf.get("c14") == Kept("organisation 14", CALIBRATION.new_state().to_bytes())

@@ -8,7 +8,7 @@ from msgspec import structs
 
 from palladion.policy import WatchPolicy
 from palladion.registry.rows import Standing
-from palladion.watch.response import FEW, STANDINGS, Cause, Evidence, Verdict, judge, next_standing, rank
+from palladion.watch.response import FEW, STANDINGS, Cause, Evidence, Prior, Verdict, judge, next_standing, rank
 
 # thresholds that differ, so that none can stand in for another
 POLICY = WatchPolicy(
@@ -252,3 +252,44 @@ def test_few_real_clients_who_support_what_disturbs_disturb() -> None:
 
     evidence = replace(REAL, p_value=1 / 61, suspected=1, rate_min=1 / 61, beyond=True)
     assert judge(evidence, policy).standing == "throttled"
+
+
+@pytest.mark.parametrize(
+    ("weight", "p_value", "standing"),
+    [
+        (1.0, 0.02, "watched"),
+        (1.0, 0.021, "trusted"),
+        (2.5, 0.05, "watched"),
+        (2.5, 0.0501, "trusted"),
+        (0.9, 0.018, "watched"),
+        (0.9, 0.0181, "trusted"),
+        (7.39, 0.0021, "watched"),  # no prior steps anybody further down
+        (0.05, 0.002, "throttled"),  # and none keeps anybody from it
+        (1000.0, 0.5, "watched"),
+        (1000.0, 0.5001, "trusted"),  # without evidence p is 1: lists alone never count
+    ],
+)
+def test_a_prior_moves_the_threshold_of_watched_and_no_other(weight: float, p_value: float, standing: Standing) -> None:
+    verdict = judge(replace(REAL, p_value=p_value, suspected=9 if p_value > 0.002 else 1), POLICY, Prior(weight, "it"))
+
+    assert verdict.standing == standing
+
+
+def test_a_prior_says_nothing_of_a_group() -> None:
+    assert judge(replace(REAL, campaign_p_value=0.03), POLICY, Prior(7.0, "it")).standing == "trusted"
+    assert judge(replace(REAL, campaign_p_value=0.02), POLICY, Prior(0.5)).standing == "watched"
+
+
+def test_a_reason_names_the_prior_only_where_it_made_the_difference() -> None:
+    prior = Prior(2.0, "address listed by tor")
+    assert judge(replace(REAL, p_value=0.03), POLICY, prior).reason.endswith(
+        "(p = 0.03); watched sooner: address listed by tor"
+    )
+    assert "listed" not in judge(replace(REAL, p_value=0.02), POLICY, prior).reason
+    assert "listed" not in judge(replace(REAL, p_value=0.001, suspected=1), POLICY, prior).reason
+
+
+def test_no_policy_lets_lists_alone_watch_anybody() -> None:
+    policy = structs.replace(POLICY, alpha_watched=0.5)
+    assert judge(replace(REAL, p_value=1.0), policy, Prior(7.39, "it")).standing == "trusted"
+    assert judge(replace(REAL, p_value=0.5), policy, Prior(7.39, "it")).standing == "watched"

@@ -18,13 +18,17 @@ from palladion.watch.rows import Rows
 from palladion.watch.scores import NormalScores
 
 
-def fit_apart(seen: Sequence[Episode], others: Sequence[Episode], generator: np.random.Generator) -> Instruments:
-    """Features fitted to honest clients, and the rest to how others look in these. Raises as `Instruments.fit` does."""
+def fit_apart(
+    seen: Sequence[Episode], others: Sequence[Episode], generator: np.random.Generator, *, layers: Sequence[str] = ()
+) -> Instruments:
+    """Features fitted to honest clients, and the rest to how others look in these. As `Instruments.fit` otherwise."""
     inputs, answers = [client.inputs for client in seen], [client.scores for client in seen]
-    features = Features.fit(*_drawn(inputs, answers, generator=generator))
+    rows, scores = _drawn(inputs, answers, generator=generator)
+    features = Features.fit(rows, scores, layers)
     found = measure(features, [(Memory(), client.inputs, client.scores) for client in others])
     (rows,) = _drawn([found.features], generator=generator)
     coverage = Coverage.draw(features.directions.shape[1], generator)
+    # nobody is left out: the few real ones among simulated ones may be far from these, and are what matters
     return Instruments.of_scores(features, NormalScores.fit(rows), coverage, parts(found.features, found.sizes))
 
 

@@ -18,10 +18,10 @@ from palladion.watch.abstention import NO_ROWS, ROWS_OF_CLIENT_MAX, Abstention
 from palladion.watch.client import QUERIES_MIN, ClientState, Scored
 from palladion.watch.conformal import Conformal
 from palladion.watch.drift import DRIFT_QUERIES, Reference
-from palladion.watch.features import SCORES
 from palladion.watch.instruments import Episode, Instruments, parts
 from palladion.watch.memory import Memory, measure
 from palladion.watch.own_past import OwnPast
+from palladion.watch.recent import Run
 from palladion.watch.rows import Rows
 from palladion.watch.scores import STEPS
 from palladion.watch.shares import Shares
@@ -119,7 +119,7 @@ class Calibration:
     @property
     def words(self) -> Mapping[str, str]:
         """The scores in order by name, and what an unusual one means to a person who asks why."""
-        return SCORES
+        return self.instruments.words
 
     @property
     def shares(self) -> Shares:
@@ -128,11 +128,13 @@ class Calibration:
 
     def new_state(self) -> ClientState:
         """The state of a client that never asked."""
-        return ClientState()
+        return ClientState.of(self.instruments)
 
     def fits(self, state: ClientState) -> bool:
         """Whether a saved state is one of this calibration, as far as its sizes tell."""
-        if state.memory.mark != Memory.mark:
+        if state.memory.mark != Memory.mark or len(state.sums) != len(self.words):
+            return False
+        if (state.recent is None) != (self.instruments.own is None):
             return False
         _, queries, kept = state.memory.shape
         return not queries or kept == self.instruments.features.directions.shape[1]
@@ -149,12 +151,24 @@ class Calibration:
         return [Scored(own, list(islice(buckets, len(own)))) for own in scores]
 
     def statistic(self, sums: Rows, counts: NDArray[np.int64]) -> Rows:
-        """The statistic (n,) of the summed scores (n, scores) of clients over `counts` (n,) queries."""
-        return self.instruments.effects.statistic(sums, counts)
+        """The statistic (n,) of the summed scores (n, scores) of clients over `counts` (n,) queries.
+
+        Of the first test alone: what the drift test holds against calibration clients.
+        """
+        return self.instruments.statistic(sums, counts)
+
+    def weigh(self, run: Run) -> Rows:
+        """The statistic (n,) of clients on their own, by all tests: what has a p-value."""
+        return self.instruments.weigh(run)
 
     def p_value(self, statistic: float) -> float:
         """The p-value of a client whose statistic has been at most that."""
         return self.clients.p_value(statistic)
+
+    @property
+    def rate_min(self) -> float:
+        """The smallest p-value that a client can have."""
+        return self.clients.rate_min
 
     def threshold(self, alpha: float) -> float:
         """What the statistic of so small a share of honest clients is ever larger than."""
@@ -196,7 +210,7 @@ def calibrate(
     remain. The counts of `about` are set here. Only `fitting` is held at once. With `instruments`, these were fitted to
     it already.
     """
-    instruments = instruments or Instruments.fit(fitting, generator)
+    instruments = instruments or Instruments.fit(fitting, generator, recorded=not about.simulated)
     suprema: list[float] = []
     distances: list[Rows] = []
     beginnings: list[Rows] = []
@@ -225,9 +239,7 @@ def calibrate(
 
 def client_supremum(instruments: Instruments, scores: Rows, horizon: int) -> float:
     """The largest statistic of a client in its first epoch; `scores` (distinct, features) of its distinct queries."""
-    scores = scores[:horizon]
-    counts = np.arange(1, len(scores) + 1)
-    return float(instruments.effects.statistic(np.cumsum(scores, axis=0), counts)[QUERIES_MIN - 1 :].max())
+    return float(instruments.path(scores[:horizon])[QUERIES_MIN - 1 :].max())
 
 
 def group_suprema(instruments: Instruments, members: Sequence[Rows]) -> dict[int, tuple[float, float]]:

@@ -14,17 +14,21 @@ from palladion import canonical
 from palladion.clock import parse_timestamp, timestamp
 from palladion.errors import FormatError
 from palladion.model import safetensors
+from palladion.model.inner import is_layer_name
 from palladion.model.tensors import DTYPES, Tensor
 from palladion.watch.abstention import LIMITS, Abstention
+from palladion.watch.activations import DIRECTIONS_MAX as LAYER_DIRECTIONS
+from palladion.watch.activations import LAYERS_MAX, SKETCH, Activations, layer_words
 from palladion.watch.atypical import Atypical
 from palladion.watch.calibration import HORIZON_MAX, MEMBER_SIZES, About, Calibration, Organisations
 from palladion.watch.conformal import Conformal
 from palladion.watch.coverage import BITS, Coverage
 from palladion.watch.drift import CLIENTS_MIN, Reference
-from palladion.watch.features import DIRECTIONS_MAX, FEATURES, SCORES, Features
+from palladion.watch.features import ATYPICAL, DIRECTIONS_MAX, FEATURES, Features
 from palladion.watch.instruments import Instruments
 from palladion.watch.own_past import CLIENTS_MIN as PAST_CLIENTS_MIN
 from palladion.watch.own_past import KEPT, OwnPast
+from palladion.watch.own_tests import TESTS, OwnTests
 from palladion.watch.scores import KNOTS, NormalScores
 from palladion.watch.shares import Shares
 from palladion.watch.suspicion import RandomEffects
@@ -40,6 +44,7 @@ def encode_calibration(calibration: Calibration) -> bytes:
     instruments = calibration.instruments
     arrays: dict[str, NDArray[np.float64]] = {
         **{f"features.{name}": getattr(instruments.features, name) for name in _FEATURE_ARRAYS},
+        **_written_activations(instruments.features.activations),
         **{f"effects.{name}": getattr(instruments.effects, name) for name in _EFFECT_ARRAYS},
         **{f"pooled.{name}": getattr(instruments.pooled, name) for name in _EFFECT_ARRAYS},
         "scores.quantiles": instruments.scores.quantiles,
@@ -47,6 +52,7 @@ def encode_calibration(calibration: Calibration) -> bytes:
         "atypical.whitening": instruments.atypical.whitening,
         "atypical.limit": np.array([instruments.atypical.limit]),
         "shares": np.array([getattr(instruments.shares, name) for name in _SHARE_FIELDS]),
+        **_written_own(instruments.own),
         "coverage.planes": instruments.coverage.planes,
         "abstention.limits": calibration.abstention.limits,
         "abstention.rows": np.array([float(calibration.abstention.rows)]),
@@ -59,7 +65,8 @@ def encode_calibration(calibration: Calibration) -> bytes:
     about = calibration.about
     document = {
         "format": _FORMAT,
-        "features": list(SCORES),
+        "features": list(instruments.words),
+        **({"layers": list(instruments.features.layers)} if instruments.features.layers else {}),
         **{name: getattr(about, name) for name in About.__dataclass_fields__ if name != "created"},
         "created": timestamp(about.created),
     }
@@ -75,13 +82,12 @@ def decode_calibration(data: bytes, *, what: str) -> Calibration:
     if len(data) > CALIBRATION_BYTES_MAX:
         raise FormatError(f"{what} has {len(data)} bytes, more than the {CALIBRATION_BYTES_MAX} allowed")
     tensors, metadata = safetensors.parse(memoryview(data), what=what)
-    about = _about(metadata, what)
+    about, layers = _about(metadata, what)
     arrays = _Arrays(tensors, what)
     inputs = arrays.take("features.centre", (None,)).shape[0]
     kept = arrays.take("features.deviations", (None,)).shape[0]
     if kept > DIRECTIONS_MAX:
         raise FormatError(f"{what} keeps {kept} directions, more than the {DIRECTIONS_MAX} allowed")
-    size = len(FEATURES)
     features = Features(
         arrays.take("features.centre", (inputs,)),
         arrays.take("features.scale", (inputs,)),
@@ -90,8 +96,10 @@ def decode_calibration(data: bytes, *, what: str) -> Calibration:
         arrays.take("features.directions", (inputs, kept)),
         arrays.take("features.deviations", (kept,)),
         arrays.take("features.class_means", (None, kept)),
+        arrays.activations(layers),
     )
-    effects, pooled = arrays.effects("effects", len(SCORES)), arrays.effects("pooled", size)
+    size = len(features.words)
+    effects, pooled = arrays.effects("effects", size + 1), arrays.effects("pooled", size)
     scores = NormalScores(arrays.take("scores.quantiles", (size, KNOTS)))
     limit = float(arrays.take("atypical.limit", (1,))[0])
     atypical = Atypical(arrays.take("atypical.mean", (size,)), arrays.take("atypical.whitening", (size, size)), limit)
@@ -115,8 +123,9 @@ def decode_calibration(data: bytes, *, what: str) -> Calibration:
     if any(len(group.pooled.suprema) != len(group.shares.suprema) for group in groups.values()):
         raise FormatError(f"{what} has organisations that were weighed by one of two tests")
     coverage = Coverage(arrays.take("coverage.planes", (kept, BITS)))
-    instruments = Instruments(features, scores, atypical, effects, pooled, shares, coverage)
-    calibration = Calibration(about, instruments, clients, groups, arrays.abstention(), arrays.drift(), arrays.past())
+    instruments = Instruments(features, scores, atypical, effects, pooled, shares, coverage, arrays.own())
+    drift = arrays.drift(len(instruments.words))
+    calibration = Calibration(about, instruments, clients, groups, arrays.abstention(), drift, arrays.past())
     if encode_calibration(calibration) != data:
         raise FormatError(f"{what} is not written the way calibrations are")
     return calibration
@@ -124,6 +133,7 @@ def decode_calibration(data: bytes, *, what: str) -> Calibration:
 
 _FEATURE_ARRAYS = ("centre", "scale", "low", "high", "directions", "deviations", "class_means")
 _EFFECT_ARRAYS = ("mean", "basis", "between", "spread", "centre", "width")
+_ACTIVATION_ARRAYS = ("centre", "scale", "directions", "deviations")
 _SHARE_FIELDS = ("mean", "between", "within")
 
 
@@ -167,12 +177,28 @@ class _Arrays:
             raise FormatError(f"{self._what} has limits of strange queries that do not descend, or of no queries")
         return Abstention(limits, int(rows))
 
-    def drift(self) -> Reference | None:
+    def activations(self, layers: tuple[str, ...]) -> Activations | None:
+        """How those layers respond to honest rows; None where none is looked at."""
+        if not layers:
+            return None
+        count = len(layers)
+        found = Activations(
+            layers,
+            self.take("activations.centre", (count, SKETCH)),
+            self.take("activations.scale", (count, SKETCH)),
+            self.take("activations.directions", (count, SKETCH, LAYER_DIRECTIONS)),
+            self.take("activations.deviations", (count, LAYER_DIRECTIONS)),
+        )
+        if (found.scale <= 0).any() or (found.deviations <= 0).any() or not found.directions.any(axis=(1, 2)).all():
+            raise FormatError(f"{self._what} has a scale that is not positive, or a layer without directions")
+        return found
+
+    def drift(self, size: int) -> Reference | None:
         """What the drift test holds clients against; None where too few calibration clients asked enough."""
         if not self._tensors.keys() & {"drift.statistics", "drift.scores"}:
             return None
         statistics = self.suprema("drift.statistics")
-        scores = self.take("drift.scores", (len(SCORES), len(statistics)))
+        scores = self.take("drift.scores", (size, len(statistics)))
         if len(statistics) < CLIENTS_MIN or (np.diff(scores, axis=1) < 0).any():
             raise FormatError(f"{self._what} has too few clients for a drift test, or scores that do not ascend")
         return Reference(statistics, scores)
@@ -186,12 +212,34 @@ class _Arrays:
             raise FormatError(f"{self._what} has {len(clients)} clients with a past, fewer than {PAST_CLIENTS_MIN}")
         return OwnPast(self.effects("past", len(KEPT)), Conformal(clients))
 
+    def own(self) -> OwnTests | None:
+        """The further tests of a client; None in calibrations that were made without."""
+        if not self._tensors.keys() & {"own.near", "own.scales"}:
+            return None
+        near = Shares(*self.take("own.near", (len(_SHARE_FIELDS),)).tolist())
+        scales = self.take("own.scales", (TESTS, 2))
+        if near.between <= 0 or near.within < 0 or (scales[:, 1] <= 0).any():
+            raise FormatError(f"{self._what} has a variance or a scale that is not positive")
+        return OwnTests(near, scales)
+
     def suprema(self, name: str) -> NDArray[np.float64]:
         """The largest statistics of honest clients or groups, ascending."""
         values = self.take(name, (None,))
         if (np.diff(values) < 0).any():
             raise FormatError(f"{self._what}: {name!r} does not ascend")
         return values
+
+
+def _written_activations(activations: Activations | None) -> dict[str, NDArray[np.float64]]:
+    if activations is None:
+        return {}
+    return {f"activations.{name}": getattr(activations, name) for name in _ACTIVATION_ARRAYS}
+
+
+def _written_own(own: OwnTests | None) -> dict[str, NDArray[np.float64]]:
+    if own is None:
+        return {}
+    return {"own.near": np.array([getattr(own.near, name) for name in _SHARE_FIELDS]), "own.scales": own.scales}
 
 
 def _written_drift(drift: Reference | None) -> dict[str, NDArray[np.float64]]:
@@ -205,13 +253,15 @@ def _written_past(past: OwnPast | None) -> dict[str, NDArray[np.float64]]:
     return {**effects, "past.clients": past.clients.suprema}
 
 
-def _about(metadata: Mapping[str, str], what: str) -> About:
+def _about(metadata: Mapping[str, str], what: str) -> tuple[About, tuple[str, ...]]:
+    """What it is of, and the names of the layers that are looked at."""
     if metadata.keys() != {_KEY}:
         raise FormatError(f"{what} is not a calibration of Palladion")
     document = canonical.decode(metadata[_KEY].encode(errors="surrogatepass"), size_max=METADATA_BYTES_MAX, what=what)
     if not isinstance(document, dict) or document.pop("format", None) != _FORMAT:
         raise FormatError(f"{what} is not a calibration of a format that is known here")
-    if document.pop("features", None) != list(SCORES):
+    layers = document.pop("layers", [])
+    if not _are_names(layers) or document.pop("features", None) != [*FEATURES, *layer_words(len(layers)), ATYPICAL]:
         raise FormatError(f"{what} was made for other features", "calibrate again: palladion watch calibrate")
     try:
         created: Any = parse_timestamp(str(document.pop("created", "")))
@@ -220,4 +270,14 @@ def _about(metadata: Mapping[str, str], what: str) -> About:
         raise FormatError(f"{what} does not say what it is of: {error}") from None
     if not (0 < about.horizon <= HORIZON_MAX and 0 < about.group_horizon <= HORIZON_MAX):
         raise FormatError(f"{what} has a horizon outside 1 to {HORIZON_MAX}")
-    return about
+    return about, tuple(layers)
+
+
+def _are_names(layers: Any) -> bool:
+    """Whether these are names of layers: a few different texts."""
+    return (
+        isinstance(layers, list)
+        and len(layers) <= LAYERS_MAX
+        and all(isinstance(name, str) and is_layer_name(name) for name in layers)
+        and len(set(layers)) == len(layers)
+    )

@@ -14,27 +14,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palladion.errors import FormatError
-from palladion.watch import coverage
+from palladion.watch import coverage, suspicion
 from palladion.watch.features import FEATURES, SCORES
 from palladion.watch.instruments import Instruments
 from palladion.watch.memory import Memory
+from palladion.watch.own_tests import TESTS
+from palladion.watch.recent import Lately, Recent, Run, run_of_parts
 from palladion.watch.rows import Rows
 from palladion.watch.text.features import TEXT_FEATURES
 from palladion.watch.text.memory import TextMemory
 
-QUERIES_MIN = 5  # one odd row of an honest client must not decide alone
+QUERIES_MIN = suspicion.QUERIES_MIN
 PAST_EPOCHS = 4  # finished epochs that a client's past holds at most; before one more, what it holds is halved
 STATE_BYTES_MAX = 16 * 1024
 _HEAD = struct.Struct("<4s6Q3d4H")
 _FIRST = struct.Struct("<4s6Q3d3H")  # whose bitmap is always whole, and which has no score of `ATYPICAL`
 _FIRST_MARK = b"PWC1"
+_LAYERED = struct.Struct("<4s6Q3d5H")  # which says last how many scores it has: those of layers are among them
+_LAYERED_MARK = b"PWC3"
+_RECENT = struct.Struct("<4s6Q3d6H")  # of a state with `recent`: the same, and which test spoke
+_RECENT_MARK = b"PWC4"
 _PAST = struct.Struct("<Qd")  # after the memory, and before its sums, of a client that has a past
 _MARK_BYTES, _NUMBER_BYTES = 4, 8
 
 
-def nothing() -> Rows:
+def nothing(scores: int = len(SCORES)) -> Rows:
     """The sum (scores,) of no scores, of queries in numbers."""
-    return np.zeros(len(SCORES))
+    return np.zeros(scores)
 
 
 class Recall(Protocol):
@@ -68,6 +74,8 @@ class _Form(NamedTuple):
 _FORMS = {
     Memory.mark: _Form(_HEAD, len(SCORES), Memory),
     _FIRST_MARK: _Form(_FIRST, len(FEATURES), Memory),
+    _LAYERED_MARK: _Form(_LAYERED, 0, Memory),
+    _RECENT_MARK: _Form(_RECENT, 0, Memory),
     # and last whether a request is atypical
     TextMemory.mark: _Form(_HEAD, len(TEXT_FEATURES) + 1, TextMemory),
 }
@@ -112,7 +120,8 @@ class Past:
 class Stretch(NamedTuple):
     """Distinct queries that follow each other in one epoch: the sums (n * features,) and the counts after each.
 
-    `begins` says that the epoch begins with them; `past` is what the client did before it, where that is kept.
+    `begins` says that the epoch begins with them; `past` is what the client did before it, where that is kept, and
+    `lately` what it did lately.
     """
 
     sums: Rows
@@ -120,6 +129,7 @@ class Stretch(NamedTuple):
     last: int
     begins: bool
     past: Past | None = None
+    lately: Lately | None = None
 
 
 @dataclass(eq=False, slots=True)
@@ -130,6 +140,7 @@ class ClientState:
     left the statistic above the threshold, in all epochs. What starts with `pooled` is this client's part in the same
     figures of its group (`campaigns`), whose epochs are its own. `alarmed_at` is in seconds since 1970, 0 for never.
     `past` is what it did in finished epochs, and `past_supremum` the largest statistic beside that (`own_past`).
+    `recent` is kept where it is weighed by several tests; `spoke` is the one that gave the `supremum` (`own_tests`).
     """
 
     sums: Rows = field(default_factory=nothing)
@@ -147,6 +158,15 @@ class ClientState:
     bitmap: NDArray[np.uint8] = field(default_factory=coverage.empty_bitmap)
     past: Past | None = None
     past_supremum: float = float("-inf")
+    recent: Recent | None = None
+    spoke: int = 0
+
+    @classmethod
+    def of(cls, instruments: Instruments) -> "ClientState":
+        """The state of a client that never asked, as these instruments weigh it."""
+        size = len(instruments.words)
+        recent = None if instruments.own is None else Recent(size)
+        return cls(nothing(size), pooled_sums=nothing(size), recent=recent)
 
     def read(
         self, instruments: Instruments, inputs: Rows, scores: Rows, *, horizon: int, threshold: float = np.inf
@@ -155,7 +175,7 @@ class ClientState:
         measured = cast("Memory", self.memory).measure(instruments.features, inputs, scores)
         values = instruments.score_features(measured.features)
         stretches = self.advance(values, len(inputs), horizon=horizon)
-        largest = self.weigh(stretches, statistics(instruments.effects, stretches), threshold=threshold)
+        largest = self.weigh(stretches, statistics(instruments, stretches), threshold=threshold)
         new = coverage.mark(self.bitmap, instruments.coverage.buckets(measured.coordinates))
         return Reading(values, new, largest)
 
@@ -167,7 +187,8 @@ class ClientState:
         self.queries += queries
         if len(values) == 1 and self.count < horizon:
             self.sums, self.count = self.sums + values[0], self.count + 1
-            return [Stretch(self.sums, self.count, self.count, False, self.past)]
+            found = None if self.recent is None else self.recent.add(values[0], self.sums, self.count)
+            return [Stretch(self.sums, self.count, self.count, False, self.past, found)]
         stretches: list[Stretch] = []
         start = 0
         while start < len(values):
@@ -175,10 +196,11 @@ class ClientState:
             if begins:
                 if remember:
                     self.past = Past.after(self.past, self.sums, self.count, horizon=horizon)
-                self.sums, self.count, self.epoch = np.zeros_like(self.sums), 0, self.epoch + 1
+                self._begin_epoch()
             part = values[start : start + horizon - self.count]
             sums = self.sums + np.add.accumulate(part, axis=0)
-            stretches.append(Stretch(sums.ravel(), self.count + 1, self.count + len(part), begins, self.past))
+            found = None if self.recent is None else self.recent.follow(part, sums, self.count + 1)
+            stretches.append(Stretch(sums.ravel(), self.count + 1, self.count + len(part), begins, self.past, found))
             # a copy, because a view would keep the whole batch in memory
             self.sums, self.count = sums[-1].copy(), self.count + len(part)
             start += len(part)
@@ -214,9 +236,13 @@ class ClientState:
     def forgive(self) -> None:
         """Start a new epoch now; used when somebody's standing is raised again. What was so unlike it is no past."""
         self.past, self.past_supremum = None, float("-inf")
-        self.sums, self.count, self.epoch = np.zeros_like(self.sums), 0, self.epoch + 1
+        self._begin_epoch()
         self.supremum = self.statistic = float("-inf")
-        self.suspected = 0
+        self.suspected = self.spoke = 0
+
+    def _begin_epoch(self) -> None:
+        self.sums, self.count, self.epoch = np.zeros_like(self.sums), 0, self.epoch + 1
+        self.recent = None if self.recent is None else Recent(len(self.sums))
 
     def begin_part(self, *, forgiven: bool) -> None:
         """Begin anew in the group: what it does to all its members when an epoch begins, or one is forgiven."""
@@ -232,13 +258,19 @@ class ClientState:
     def to_bytes(self) -> bytes:
         """For the registry: everything above, at most `STATE_BYTES_MAX`."""
         filled, bitmap = coverage.packed(self.bitmap)
-        head = _HEAD.pack(
-            self.memory.mark,
+        mark, recent = self.memory.mark, b""
+        extra: tuple[int, ...] = ()
+        if self.recent is not None:
+            mark, extra, recent = _RECENT_MARK, (len(self.sums), self.spoke), self.recent.to_bytes(self.count)
+        elif mark == Memory.mark and len(self.sums) != len(SCORES):
+            mark, extra = _LAYERED_MARK, (len(self.sums),)
+        head = _FORMS[mark].head.pack(
+            mark,
             *(self.count, self.epoch, self.queries, self.suspected, self.pooled_count, self.pooled_suspected),
             *(self.supremum, self.statistic, self.alarmed_at),
-            *(*self.memory.shape, filled),
+            *(*self.memory.shape, filled, *extra),
         )
-        whole = (head, self.sums.tobytes(), self.pooled_sums.tobytes(), bitmap, self.memory.to_bytes())
+        whole = (head, self.sums.tobytes(), self.pooled_sums.tobytes(), bitmap, self.memory.to_bytes(), recent)
         if self.past is None:
             return b"".join(whole)
         return b"".join((*whole, _PAST.pack(self.past.count, self.past_supremum), self.past.sums.tobytes()))
@@ -247,17 +279,22 @@ class ClientState:
     def from_bytes(cls, data: bytes) -> "ClientState":
         """The state of `to_bytes`. Raises FormatError on anything else."""
         form = _FORMS.get(data[:_MARK_BYTES])
-        if form is None or not _HEAD.size <= len(data) <= STATE_BYTES_MAX:
+        if form is None or not form.head.size <= len(data) <= STATE_BYTES_MAX:
             raise FormatError("the saved state of a client is not one that the watch wrote")
         head, scores, memory = form
         first = head is _FIRST
         _, count, epoch, queries, suspected, pooled, pooled_suspected, *rest = head.unpack_from(data)
         supremum, statistic, alarmed_at, *shape = rest[:6]
         floats, filled = (supremum, statistic, alarmed_at), coverage.WHOLE if first else rest[6]
+        if not scores:
+            scores = rest[7]
+            if scores < len(SCORES) + (head is _LAYERED):
+                raise FormatError("the saved state of a client has sizes that do not fit together")
         # a client of a million comes back in the middle of a request: plain arithmetic, and few small arrays
         bitmap_at = head.size + 2 * scores * _NUMBER_BYTES
         memory_at = bitmap_at + coverage.packed_bytes(filled)
-        past_at = memory_at + memory.saved_bytes((shape[0], shape[1], shape[2]))
+        recent_at = memory_at + memory.saved_bytes((shape[0], shape[1], shape[2]))
+        past_at = recent_at + (Recent.saved_bytes(count, scores) if head is _RECENT else 0)
         if len(data) - past_at not in {0, _PAST.size + scores * _NUMBER_BYTES} or (first and len(data) > past_at):
             raise FormatError("the saved state of a client has sizes that do not fit together")
         past, past_supremum = _past_of(data, past_at, scores)
@@ -271,11 +308,19 @@ class ClientState:
         return cls(
             *(sums, count, supremum, statistic, epoch, queries, suspected, alarmed_at),
             *(pooled_sums, pooled, pooled_suspected),
-            memory=memory.of_saved(data[memory_at:past_at], (shape[0], shape[1], shape[2])),
+            memory=memory.of_saved(data[memory_at:recent_at], (shape[0], shape[1], shape[2])),
             bitmap=coverage.unpacked(filled, packed),
             past=past,
             past_supremum=past_supremum,
+            recent=Recent.of_bytes(data[recent_at:past_at], count, scores) if head is _RECENT else None,
+            spoke=_spoke(rest[8]) if head is _RECENT else 0,
         )
+
+
+def _spoke(test: int) -> int:
+    if test >= TESTS:
+        raise FormatError("the saved state of a client names a test that there is not")
+    return test
 
 
 def _past_of(data: bytes, at: int, scores: int) -> tuple[Past | None, float]:
@@ -296,12 +341,27 @@ class Weighs(Protocol):
         ...
 
 
-def statistics(effects: Weighs, stretches: Sequence[Stretch]) -> list[float]:
-    """The statistic that each query of some stretches left, of whichever clients; -inf before `QUERIES_MIN`."""
+class WeighsRuns(Weighs, Protocol):
+    """What makes one number of all that is kept of a client on its own."""
+
+    def weigh(self, run: Run) -> Rows:
+        """The statistic (n,) of clients after each of several queries."""
+        ...
+
+
+def statistics(weighs: Weighs, stretches: Sequence[Stretch]) -> list[float]:
+    """The statistic that each query of some stretches left, of whichever clients; -inf before `QUERIES_MIN`.
+
+    Where `stretches` say what was done lately, `weighs` is a `WeighsRuns`.
+    """
     if not stretches:
         return []
     counts = [count for stretch in stretches for count in range(stretch.first, stretch.last + 1)]
-    sums = stretches[0].sums if len(stretches) == 1 else np.concatenate([stretch.sums for stretch in stretches])
-    sums = sums.reshape(len(counts), -1)
-    found = effects.statistic(sums, np.array(counts)).tolist()
+    sums, recent = [stretch.sums for stretch in stretches], [stretch.lately for stretch in stretches]
+    whole = [part for part in recent if part is not None]
+    if whole:
+        found = cast("WeighsRuns", weighs).weigh(run_of_parts(sums, whole, counts)).tolist()
+    else:
+        every = sums[0] if len(sums) == 1 else np.concatenate(sums)
+        found = weighs.statistic(every.reshape(len(counts), -1), np.array(counts)).tolist()
     return [value if count >= QUERIES_MIN else -math.inf for value, count in zip(found, counts, strict=True)]

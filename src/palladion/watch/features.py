@@ -1,17 +1,19 @@
 """What is looked at in a query: a dozen numbers from its input and its output, whatever the model computes.
 
 Fitted on rows that honest clients sent, so that every number says how far a query is from what honest rows look like.
-Needs no access to the model's inside. Source: the score list of docs/watch.md.
+Needs no access to the model's inside; where the policy turns that on, what layers show comes behind the model's class
+scores, and five numbers of each layer behind the others (`activations`). Source: the score list of docs/watch.md.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
 
 import numpy as np
 
+from palladion.watch.activations import SHOWN, Activations
 from palladion.watch.rows import Rows, constant, product
 
 # Names in the order of the columns, and what a high or low value means to a person who asks why.
@@ -44,6 +46,7 @@ COMPONENTS = 4  # shown as features of their own; more of them cost power and to
 REPEATS = list(FEATURES).index("repeats")  # filled in per client: it needs the client's earlier queries
 _SCALES = slice(list(FEATURES).index("contrast"), list(FEATURES).index("spectrum") + 1)  # compared in logarithms
 _ANSWERS = slice(list(FEATURES).index("confidence"), list(FEATURES).index("agreement") + 1)  # need the model's scores
+_FIRST_COMPONENT = len(FEATURES) - COMPONENTS
 DIRECTIONS_MAX = 32  # principal directions kept; images of 8x8 to 32x32 hold 90 % of their variance in fewer
 VARIANCE_KEPT = 0.95
 ROWS_MIN = 32  # fewer rows than directions give covariances that mean nothing
@@ -61,7 +64,8 @@ class Features:
     """The fitted reference: ranges, principal directions, and the honest rows of each class in those directions.
 
     Arrays: `centre`, `scale`, `low`, `high` (inputs,), `directions` (inputs, kept), `deviations` (kept,), `class_means`
-    (classes, kept); a class without honest rows has the overall mean.
+    (classes, kept); a class without honest rows has the overall mean. `activations` are None where no layer is looked
+    at.
     """
 
     centre: Rows
@@ -71,19 +75,25 @@ class Features:
     directions: Rows
     deviations: Rows
     class_means: Rows
+    activations: Activations | None = None
 
     @classmethod
-    def fit(cls, inputs: Rows, scores: Rows) -> "Features":
+    def fit(cls, inputs: Rows, scores: Rows, layers: Sequence[str] = ()) -> "Features":
         """Fit to honest rows: `inputs` (rows, inputs) and the model's class scores for them (rows, classes).
 
-        `scores` has no columns for a model that names no classes. Raises ValueError on fewer than `ROWS_MIN` rows, or
-        on rows without inputs or with more than `INPUTS_MAX`.
+        `scores` has no columns for a model that names no classes. With `layers`, what these show follows the class
+        scores (rows, classes + layers * SHOWN). Raises ValueError on fewer than `ROWS_MIN` rows, on rows without inputs
+        or with more than `INPUTS_MAX`, or without what the layers show.
         """
         if len(inputs) < ROWS_MIN:
             raise ValueError(f"{len(inputs)} rows cannot be a reference, at least {ROWS_MIN} are needed")
         if not 1 <= inputs.shape[1] <= INPUTS_MAX:
             raise ValueError(f"rows have {inputs.shape[1]} inputs, expected 1 to {INPUTS_MAX}")
-        inputs = clean(inputs)
+        classes = scores.shape[1] - len(layers) * SHOWN
+        if classes < 0:
+            raise ValueError(f"scores of the shape {scores.shape} do not hold what {len(layers)} layers show")
+        activations = Activations.fit(layers, scores[:, classes:]) if layers else None
+        inputs, scores = clean(inputs), scores[:, :classes]
         centre, deviation = inputs.mean(axis=0), inputs.std(axis=0)
         # a column that never varies must not make every later difference infinite
         scale = np.maximum(deviation, max(float(np.median(deviation)) * 1e-2, float(_TINY)))
@@ -101,18 +111,32 @@ class Features:
             np.ascontiguousarray(directions[:, :kept]),
             deviations,
             _class_means(standard @ directions[:, :kept] / deviations, scores),
+            activations,
         )
+
+    @cached_property
+    def words(self) -> Mapping[str, str]:
+        """The features by name, in the order of the columns, and what each means."""
+        return FEATURES if self.activations is None else MappingProxyType({**FEATURES, **self.activations.words})
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The names of the layers that are looked at."""
+        return () if self.activations is None else self.activations.names
 
     def measure(self, inputs: Rows, scores: Rows) -> tuple[Rows, Rows]:
         """The features (rows, features) of queries, and their coordinates (rows, kept) along the kept directions.
 
         A coordinate of 1 is the standard deviation of honest rows. "repeats" is left at 0. Inputs of another size than
         the honest ones count as unlike them in everything. Of scores that are not numbers, or not one for each class,
-        nothing is made: these features are NaN.
+        nothing is made: these features are NaN. So are those of layers where what they show does not follow the scores.
         """
         inputs, scores = self.comparable(inputs, scores)
         inputs = np.asarray(inputs, np.float64)
-        found, coordinates = np.zeros((len(inputs), len(FEATURES))), np.empty((len(inputs), len(self.deviations)))
+        found, coordinates = np.zeros((len(inputs), len(self.words))), np.empty((len(inputs), len(self.deviations)))
+        if self.activations is not None:
+            found[:, len(FEATURES) :] = self.activations.measure(scores[:, self._classes :])
+            scores = scores[:, : self._classes]
         for part in _parts(inputs):
             self._look(inputs[part], found[part], coordinates[part])
         # in single precision before anything is computed from them: what is saved is what was used
@@ -132,19 +156,28 @@ class Features:
         if scores.shape[1] >= 2:
             self._answers(coordinates, energy, scores, found[:, _ANSWERS])
         shown = min(COMPONENTS, coordinates.shape[1])
-        found[:, -COMPONENTS : len(FEATURES) - COMPONENTS + shown] = coordinates[:, :shown]
+        found[:, _FIRST_COMPONENT : _FIRST_COMPONENT + shown] = coordinates[:, :shown]
         return found, coordinates
 
     def comparable(self, inputs: Rows, scores: Rows) -> tuple[Rows, Rows]:
         """The same with as many columns as honest ones: `VALUE_MAX`, and NaN, where there were others."""
-        rows, size, classes = len(inputs), len(self.centre), len(self.class_means)
+        rows, size, classes = len(inputs), len(self.centre), self._classes
         if inputs.shape[1] != size:
             inputs = np.full((rows, size), VALUE_MAX)
-        if classes == 1:
+        width = classes if self.activations is None else classes + self.activations.width
+        if not width:
             scores = np.empty((rows, 0))
-        elif scores.shape[1] != classes:
-            scores = np.full((rows, classes), np.nan)
+        elif scores.shape[1] != width:
+            whole = np.full((rows, width), np.nan)
+            if scores.shape[1] == classes:  # without what layers show
+                whole[:, :classes] = scores
+            scores = whole
         return inputs, scores
+
+    @cached_property
+    def _classes(self) -> int:
+        """How many classes the model names; 0 where it names none."""
+        return len(self.class_means) if len(self.class_means) > 1 else 0
 
     def _look(self, inputs: Rows, found: Rows, coordinates: Rows) -> None:
         """Look at every input: writes coordinates, and for level, outside, contrast and roughness sums over inputs."""

@@ -71,6 +71,11 @@ class AnyCalibration(Protocol):
         """The p-value of a client whose statistic has been at most that."""
         ...
 
+    @property
+    def rate_min(self) -> float:
+        """The smallest p-value that a client can have."""
+        ...
+
     def threshold(self, alpha: float) -> float:
         """What the statistic of so small a share of honest clients is ever larger than."""
         ...

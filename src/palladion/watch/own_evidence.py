@@ -8,10 +8,18 @@ from typing import NamedTuple
 
 from palladion.watch.calibration import Calibration
 from palladion.watch.client import ClientState, Stretch
-from palladion.watch.explanation import NOTEWORTHY
+from palladion.watch.explanation import NOTEWORTHY, oddest, unlike
+from palladion.watch.instruments import Instruments
 from palladion.watch.kinds import AnyCalibration
 from palladion.watch.own_past import changes, rate_together, together
+from palladion.watch.own_tests import WHOLE, WORDS
+from palladion.watch.recent import Lately, run_of_parts
 from palladion.watch.rows import Rows
+from palladion.watch.spending import spent_weight
+from palladion.watch.suspicion import QUERIES_MIN
+from palladion.watch.why import BY_PLACE, Test, Unlike
+
+RARE = 0.05  # of honest clients: where more are as unusual, it explains nothing which test says so
 
 
 class Weighed(NamedTuple):
@@ -21,6 +29,14 @@ class Weighed(NamedTuple):
     beyond: bool
 
 
+class _Limits(NamedTuple):
+    """What a statistic is larger than where a query counts as suspicious: of one test, of two, and beside the past."""
+
+    alone: float
+    of_two: float
+    past: float
+
+
 class OwnEvidence:
     """The tests of a client on its own, and what both together come to.
 
@@ -28,24 +44,33 @@ class OwnEvidence:
     both, and its p-value is the smaller one doubled: so the rate holds for each epoch, with a past or without. Where
     real clients are few, who is beyond all of them by either test is told apart from who has a p-value as small: the
     two tests can support rates of their own, and doubling the larger one would reach into the middle of the other.
+
+    Where a rate is for all epochs of a client together, its p-values are those of `spending`: they count the more, the
+    more epochs it has begun. Who is beyond all calibration clients is told apart then as well, from the epoch on in
+    which these support what is spent no more.
     """
 
-    def __init__(self, calibration: AnyCalibration, alpha: float) -> None:
-        """`alpha` is the p-value from which queries count as suspicious (`renew`)."""
+    def __init__(self, calibration: AnyCalibration, alpha: float, *, lifetime: bool = False) -> None:
+        """`alpha` is the p-value from which queries count as suspicious, in `lifetime` or in each epoch (`renew`)."""
         self._calibration = calibration
         self._horizon = calibration.about.horizon
         self._past = calibration.past if isinstance(calibration, Calibration) else None
+        self._instruments: Instruments | None = None  # of a client that is weighed by several tests
+        if isinstance(calibration, Calibration) and calibration.instruments.own is not None:
+            self._instruments = calibration.instruments
+        self._rare = calibration.threshold(RARE)
         self._rate_min = 0.0  # of its own test, where real clients are few
         if isinstance(calibration, Calibration) and calibration.about.kind == "few real":
             self._rate_min = calibration.clients.rate_min
-        self.renew(alpha)
+        self.renew(alpha, lifetime=lifetime)
 
-    def renew(self, alpha: float) -> None:
-        """Count queries that leave a p-value of at most `alpha` as suspicious from now on."""
-        self._alpha = alpha
-        self._threshold = self._calibration.threshold(alpha)
-        self._threshold_of_two = self._calibration.threshold(alpha / 2)
-        self._threshold_of_past = float("inf") if self._past is None else self._past.threshold(alpha / 2)
+    def renew(self, alpha: float, *, lifetime: bool = False) -> None:
+        """Count queries that leave a p-value of at most `alpha` as suspicious from now on.
+
+        With `lifetime`, it is spent over all epochs of a client, those it has begun already among them.
+        """
+        self._alpha, self._lifetime = alpha, lifetime
+        self._limits = self._limits_at(alpha)
 
     def advance(self, state: ClientState, scores: Rows, queries: int) -> list[Stretch]:
         """Add the scores (distinct, scores) of so many queries to a state; what they leave has to be weighed yet."""
@@ -57,27 +82,32 @@ class OwnEvidence:
 
     def weigh(self, state: ClientState, stretches: Sequence[Stretch], weighed: Sequence[float]) -> Weighed:
         """Let a client's state take in its queries and their statistics, `weighed`; what these alone come to."""
+        before, weight = state.supremum, self._weight(state)
+        limits = self._limits_at(self._alpha / weight) if self._lifetime else self._limits
         if self._past is None or all(stretch.past is None for stretch in stretches):
-            own = self._calibration.p_value(state.weigh(stretches, weighed, threshold=self._threshold))
-            return Weighed(own, self._are_beyond(own, None))
-        largest = state.weigh(stretches, weighed, threshold=self._threshold_of_two)
+            own = self._calibration.p_value(state.weigh(stretches, weighed, threshold=limits.alone))
+            self._note(state, stretches, weighed, before)
+            return Weighed(min(1.0, own * weight), self._are_beyond(own, None, weight))
+        largest = state.weigh(stretches, weighed, threshold=limits.of_two)
+        self._note(state, stretches, weighed, before)
         beside = self._past.statistics(stretches)
         largest_beside = state.weigh_past(stretches, beside)
         state.suspected += sum(
-            new > self._threshold_of_past and value <= self._threshold_of_two
-            for new, value in zip(beside, weighed, strict=True)
+            new > limits.past and value <= limits.of_two for new, value in zip(beside, weighed, strict=True)
         )
         own, past = self._calibration.p_value(largest), self._past.p_value(largest_beside)
-        return Weighed(together(own, past), self._are_beyond(own, past))
+        return Weighed(min(1.0, together(own, past) * weight), self._are_beyond(own, past, weight))
 
     def p_value(self, state: ClientState) -> float:
-        """The p-value of a client in its epoch."""
-        own, past = self._p_values(state)
-        return own if past is None else together(own, past)
+        """The p-value of a client in its epoch, as it counts."""
+        return min(1.0, self._unspent(state) * self._weight(state))
 
     def is_beyond(self, state: ClientState) -> bool:
-        """Whether one of its tests finds a client more unusual than all of the few real ones; False if not few."""
-        return self._rate_min > 0 and self._are_beyond(*self._p_values(state))
+        """Whether one of its tests finds a client more unusual than all calibration clients, and these are too few.
+
+        Too few real ones, or too few for what is spent in its epoch; False if neither.
+        """
+        return (self._rate_min > 0 or self._lifetime) and self._are_beyond(*self._p_values(state), self._weight(state))
 
     def rate_min(self, state: ClientState) -> float:
         """How many honest clients `is_beyond` holds of, at most, where few real clients are known; else 0."""
@@ -88,17 +118,67 @@ class OwnEvidence:
     def reasons(self, state: ClientState) -> tuple[str, ...]:
         """What is to be said to a person beside the scores: of the past, and of who is beyond all few real clients."""
         found: list[str] = []
-        p_value = self.p_value(state)
+        p_value, unspent = self.p_value(state), self._unspent(state)
+        if WORDS[state.spoke]:
+            found.append(WORDS[state.spoke])
         if self._past is not None and state.past is not None and state.count:
             moved = changes(state.past, state.sums, state.count)
             place = int(abs(moved).argmax())
-            if abs(moved[place]) >= NOTEWORTHY and p_value == min(1.0, 2 * self._past.p_value(state.past_supremum)) < 1:
+            if abs(moved[place]) >= NOTEWORTHY and unspent == min(1.0, 2 * self._past.p_value(state.past_supremum)) < 1:
                 name, words = list(self._calibration.words.items())[place]
                 found.append(f"own earlier queries, {name} {moved[place]:+.1f}: {words}")
         if p_value > self._alpha and self.is_beyond(state):
-            share = f"as at most {self.rate_min(state):.2g} of honest ones are"
-            found.append(f"beyond all of the few calibration clients, {share}: a person should look")
+            # by its own test alone where real clients are not few: then it has no past
+            rate = self.rate_min(state) or self._calibration.rate_min
+            whom = "all of the few calibration clients" if self._rate_min else "all calibration clients"
+            found.append(f"beyond {whom}, as at most {rate:.2g} of honest ones are: a person should look")
+        if self._lifetime and state.epoch and unspent <= RARE:
+            times = f"{self._weight(state):.3g} times as much, since rates are for all epochs together"
+            found.append(f"in its epoch {state.epoch + 1} a p-value of {unspent:.2g} counts {times}")
         return tuple(found)
+
+    def _note(self, state: ClientState, stretches: Sequence[Stretch], weighed: Sequence[float], before: float) -> None:
+        """Take note of the test that gave the supremum, if that is another than the one `before` these queries.
+
+        Only where it is rare: that takes as long as weighing, and says nothing of anybody else.
+        """
+        if self._instruments is None or not stretches:
+            return
+        latest = stretches[-1]  # all but the first begin an epoch
+        part = weighed[len(weighed) - (latest.last - latest.first + 1) :]
+        if state.supremum <= self._rare:
+            state.spoke = WHOLE
+        elif latest.begins or state.supremum > before:
+            state.spoke = self._spoke(latest, part.index(max(part)))
+
+    def _spoke(self, stretch: Stretch, place: int) -> int:
+        """The test by which a query of a stretch is the most unusual."""
+        instruments = self._instruments
+        if instruments is None or instruments.own is None or stretch.lately is None:
+            return WHOLE
+        if stretch.first + place < QUERIES_MIN:
+            return WHOLE
+        size = len(stretch.sums) // (stretch.last - stretch.first + 1)
+        at, one = slice(place * size, (place + 1) * size), slice(place, place + 1)
+        last = Lately(stretch.lately.sums[at], stretch.lately.near[one], stretch.lately.near_lately[one])
+        run = run_of_parts([stretch.sums[at]], [last], [stretch.first + place])
+        return int(instruments.own.each(instruments.effects, run)[0].argmax())
+
+    def unlike(self, state: ClientState) -> Unlike:
+        """What of a client's queries is most unlike honest ones, or its own earlier ones, where that test speaks."""
+        test = self._test(state)
+        if test != "past" or state.past is None or not state.count:
+            return unlike(self._calibration, state.sums, state.count, test)
+        return Unlike(test, "numbers", oddest(self._calibration, changes(state.past, state.sums, state.count)))
+
+    def _test(self, state: ClientState) -> Test:
+        """Which of the tests a client's p-value is of."""
+        own, past = self._p_values(state)
+        if self._rate_min and own * self._weight(state) > self._alpha and self.is_beyond(state):
+            return "few"
+        if past is not None and past < own:
+            return "past"
+        return BY_PLACE[state.spoke]
 
     def _p_values(self, state: ClientState) -> tuple[float, float | None]:
         """By its own test, and beside its past, if it has one."""
@@ -107,8 +187,21 @@ class OwnEvidence:
             return own, None
         return own, self._past.p_value(state.past_supremum)
 
-    def _are_beyond(self, own: float, past: float | None) -> bool:
+    def _unspent(self, state: ClientState) -> float:
+        """The p-value of a client in its epoch, as if there were no other epoch."""
+        own, past = self._p_values(state)
+        return own if past is None else together(own, past)
+
+    def _weight(self, state: ClientState) -> float:
+        return spent_weight(state.epoch) if self._lifetime else 1.0
+
+    def _limits_at(self, alpha: float) -> _Limits:
+        past = float("inf") if self._past is None else self._past.threshold(alpha / 2)
+        return _Limits(self._calibration.threshold(alpha), self._calibration.threshold(alpha / 2), past)
+
+    def _are_beyond(self, own: float, past: float | None, weight: float) -> bool:
         if not self._rate_min:
-            return False
+            rate = self._calibration.rate_min
+            return self._lifetime and own <= rate and rate * weight > self._alpha
         beside = past is not None and self._past is not None and past <= self._past.rate_min
         return beside or own <= self._rate_min

@@ -12,6 +12,8 @@ from typing import Any, get_args
 from palladion.ledger.record import Record
 from palladion.registry.rows import Standing
 from palladion.watch.response import rank
+from palladion.watch.taxonomy import cause_of
+from palladion.watch.why import said
 
 KINDS = frozenset({"standing.proposed", "standing.changed", "answer.given", "answer.refused", "gate.started"})
 WATCH = "watch"  # the actor of changes that no person decided
@@ -20,7 +22,10 @@ DISTURBING = rank("throttled")  # a watched client is answered as before
 
 @dataclass(eq=False)
 class Concern:
-    """A client whom a route put into a standing, or would have: the worst one, since when, why, and how often."""
+    """A client whom a route put into a standing, or would have: the worst one, since when, why, and how often.
+
+    `cause` is what it is a sign of, and `said` on what it rests, in words; both are empty in older records.
+    """
 
     client: str
     route: str
@@ -30,6 +35,8 @@ class Concern:
     reason: str
     answers: int = 0  # while it stood worse than watched
     queries: int = 0
+    cause: str = ""
+    said: str = ""
 
     @property
     def disturbs(self) -> bool:
@@ -137,6 +144,7 @@ class Report:
         if rank(standing) > (0 if known is None else rank(known.standing)):
             reason = str(record.details.get("reason"))
             concern = Concern(record.subject, route, enforced, standing, record.time, reason)
+            concern.cause, concern.said = cause_of(record.kind, record.details), said(record.details)
             if known is not None:
                 concern.answers, concern.queries = known.answers, known.queries
             self.concerns[key] = concern

@@ -25,7 +25,7 @@ from palladion.watch.shelf import Kept, Shelf, Unshelved
 __all__ = ["Kept", "Residents", "Shelf", "Unshelved"]
 
 # Of a client alone in its group, beside what its state holds: objects, arrays and their places in dictionaries.
-ENTRY_BYTES = 4000
+ENTRY_BYTES = 4700
 ABSENT_BYTES = 140  # of a member that is known by its id alone
 PARTED_AT_ONCE = 64  # members of a group that was parted whose states are looked at for each request: some 3 ms
 PASSED_MAX = 16  # states that have to stay, before looking for one that may leave is given up for now

@@ -16,14 +16,14 @@ from palladion.watch import coverage
 from palladion.watch.campaigns import Group, Turn, p_values
 from palladion.watch.client import ClientState, Stretch, statistics
 from palladion.watch.drift_store import DriftStore
-from palladion.watch.explanation import Explanation, reasons
+from palladion.watch.explanation import Explanation, reasons, unlike
 from palladion.watch.kinds import AnyCalibration
 from palladion.watch.learning_curve import LearningCurve, budget_of
 from palladion.watch.links import ADDRESS, DEVICE, PAYMENT, Links, Shown, follow, tls_shown
 from palladion.watch.onset import AT_ONCE, Onsets
 from palladion.watch.own_evidence import OwnEvidence
 from palladion.watch.residents import Residents, Shelf, Unshelved
-from palladion.watch.response import Evidence, Verdict, judge, rank
+from palladion.watch.response import NO_PRIOR, Evidence, Prior, Verdict, hours_quiet, judge, rank, watched_from
 from palladion.watch.rows import Rows
 from palladion.watch.scratch import Scratch
 from palladion.watch.text.query import Query
@@ -34,6 +34,7 @@ class Asker:
     """Who asks: the client's id, its organisation, and what can be believed of the rest, which links it with others.
 
     Its network address, names of its means of payment and of its device, and the TLS fingerprint of its program.
+    `prior` is what others know of it.
     """
 
     client: str
@@ -42,6 +43,7 @@ class Asker:
     payment: str | None = None
     device: str | None = None
     tls: str | None = None
+    prior: Prior = NO_PRIOR
 
     def shown(self, now: float) -> Iterator[Shown]:
         """What links it with whoever shows the same; a TLS fingerprint only with its address and the time."""
@@ -119,7 +121,7 @@ class Observation:
 class _Waiting(NamedTuple):
     """A request that was added up, and waits for being weighed together with others."""
 
-    client: str
+    asker: Asker
     state: ClientState
     group: Group
     stretches: list[Stretch]
@@ -151,7 +153,7 @@ class Watch:
         """Go by other settings from now on; what was observed and counted under the ones before counts on."""
         self.policy = policy
         for model, known in self._models.items():
-            self._own[model].renew(policy.alpha_suspected)
+            self._own[model].renew(policy.alpha_suspected, lifetime=policy.alpha_spent == "lifetime")
             known.budget = self._budget(known.curve)
         self._shrink()
 
@@ -169,7 +171,8 @@ class Watch:
             return
         shelf = Unshelved(saved) if isinstance(saved, Mapping) else saved
         self._models[model] = Residents(model, calibration, shelf, self._links, self._scratch, drift=drift)
-        self._own[model] = OwnEvidence(calibration, self.policy.alpha_suspected)
+        lifetime = self.policy.alpha_spent == "lifetime"
+        self._own[model] = OwnEvidence(calibration, self.policy.alpha_suspected, lifetime=lifetime)
         self.learn(model, None)
 
     def learn(self, model: str, curve: LearningCurve | None) -> None:
@@ -234,7 +237,7 @@ class Watch:
             turns = group.advance(client, scores, new, known.calibration)
             # when a group begins a new epoch, it takes their parts from all its members
             known.asked(client, everybody=group.count <= len(scores))
-            waiting.append(_Waiting(client, state, group, stretches, turns, len(scores), len(new), group.covered))
+            waiting.append(_Waiting(item.asker, state, group, stretches, turns, len(scores), len(new), group.covered))
         observations += self._weigh(model, known, waiting, now)
         self._shrink()
         return observations
@@ -294,34 +297,36 @@ class Watch:
         pooled = p_values(calibration, [turn for item in waiting for turn in item.turns])
         observations, start = [], 0
         for item in waiting:
-            state, group, end = item.state, item.group, start + item.distinct
+            asker, state, group, end = item.asker, item.state, item.group, start + item.distinct
             latest, beyond = tests.weigh(state, item.stretches, own[start:end])
-            group.weigh(item.client, item.turns, pooled[start:end], rate=self.policy.alpha_campaign)
-            known.heed(item.client, item.stretches, now)
+            group.weigh(asker.client, item.turns, pooled[start:end], rate=self.policy.alpha_campaign)
+            known.heed(asker.client, item.stretches, now)
             start = end
             # not only what the last query left: honest ones at the end of each request would hide the others
-            if beyond or min(latest, group.latest) <= self.policy.alpha_watched:
+            own_alarm = latest <= watched_from(self.policy, asker.prior)
+            if beyond or own_alarm or group.latest <= self.policy.alpha_watched:
                 state.alarmed_at = now
-            evidence = self._evidence(known, item.client, state, group, item.covered)
-            evidence, verdict, alarmed_at = self._judged(model, item.client, evidence, state.alarmed_at)
-            quiet = _quiet_hours(alarmed_at, now)
+            evidence = self._evidence(known, asker.client, state, group, item.covered)
+            evidence, verdict, alarmed_at = self._judged(model, asker, evidence, state.alarmed_at)
+            quiet = hours_quiet(alarmed_at, now)
             observations.append(Observation(evidence, verdict, item.distinct, item.new_buckets, quiet, calibrated=True))
         return observations
 
     def _judged(
-        self, model: str, client: str, evidence: Evidence, alarmed_at: float
+        self, model: str, asker: Asker, evidence: Evidence, alarmed_at: float
     ) -> tuple[Evidence, Verdict, float]:
         """What evidence under one name comes to with that under the other, and when either last looked suspicious."""
         other = self._models.get(self._beside.get(model, "")) if self._beside else None
-        state = None if other is None else other.find(client)
+        state = None if other is None else other.find(asker.client)
         if other is None or state is None:
-            return evidence, judge(evidence, self.policy), alarmed_at
-        group = other.group(client)
-        theirs = self._evidence(other, client, state, group, group.covered)
+            return evidence, judge(evidence, self.policy, asker.prior), alarmed_at
+        group = other.group(asker.client)
+        theirs = self._evidence(other, asker.client, state, group, group.covered)
         own = evidence.suspected + theirs.suspected
         pooled = evidence.campaign_suspected + theirs.campaign_suspected
         evidence, theirs = (replace(item, suspected=own, campaign_suspected=pooled) for item in (evidence, theirs))
-        verdict = max(judge(evidence, self.policy), judge(theirs, self.policy), key=lambda item: rank(item.standing))
+        verdicts = (judge(found, self.policy, asker.prior) for found in (evidence, theirs))
+        verdict = max(verdicts, key=lambda item: rank(item.standing))
         return evidence, verdict, max(alarmed_at, state.alarmed_at)
 
     def _evidence(self, known: Residents, client: str, state: ClientState, group: Group, covered: int) -> Evidence:
@@ -346,8 +351,8 @@ class Watch:
         return budget_of(self.policy.information_budget, self.policy.fidelity_max, curve)
 
     def _unwatched(self, model: str, item: AnyAsked, now: float) -> Observation:
-        evidence, verdict, alarmed_at = self._judged(model, item.asker.client, Evidence(), 0.0)
-        quiet = _quiet_hours(alarmed_at, now)
+        evidence, verdict, alarmed_at = self._judged(model, item.asker, Evidence(), 0.0)
+        quiet = hours_quiet(alarmed_at, now)
         return Observation(evidence, verdict, len(item), 0, quiet, calibrated=False)
 
     def _may_link(self, asker: Asker, now: float) -> bool:
@@ -379,17 +384,14 @@ class Watch:
             group.covered,
             reasons(known.calibration, sums, count) + self._own[model].reasons(state),
             None if known.curve is None else known.curve.at_most(group.covered),
+            self._own[model].unlike(state) if own else unlike(known.calibration, sums, count, "group"),
         )
 
-    def links_between(self, clients: Iterable[str]) -> list[str]:
-        """What links some clients: each `organisation:…`, `address:…`, `tls:…` and the like that two have shown."""
+    def links_between(self, clients: Iterable[str]) -> dict[str, int]:
+        """What links some clients: each `organisation:…`, `address:…` and so on that several show, and how many."""
         shown = Counter(token for client in clients for token in self._tokens(client))
-        return sorted(token for token, count in shown.items() if count > 1)
+        return {token: count for token, count in sorted(shown.items()) if count > 1}
 
     def _tokens(self, client: str) -> list[str]:
         organisations = {known.organisation(client) for known in self._models.values()} - {None}
         return [*(f"organisation:{name}" for name in organisations), *self._links.tokens(client)]
-
-
-def _quiet_hours(alarmed_at: float, now: float) -> float:
-    return (now - alarmed_at) / 3600 if alarmed_at else float("inf")

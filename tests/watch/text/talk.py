@@ -10,6 +10,7 @@ from palladion.redteam.talk import honest_households, honest_talkers
 from palladion.watch.calibration import About
 from palladion.watch.text.calibration import TextCalibration, calibrate_texts
 from palladion.watch.text.query import Conversation
+from tests.watch.text.encoders import encoder
 
 WORDS = ("river", "stone", "market", "engine", "letter", "garden", "winter", "copper", "signal", "harbour", "lesson")
 FITTED, QUERIES, MEMBERS, MEMBER_QUERIES = 45, 24, 3, 12
@@ -46,3 +47,11 @@ def calibration() -> TextCalibration:
     households = honest_households(prompts(), 5, MEMBERS, MEMBER_QUERIES, generator, correlation=0.2)
     groups = [[member.conversation for member in members] for members in households]
     return calibrate_texts(about(), talk[:FITTED], talk[FITTED:], groups, generator)
+
+
+@cache
+def encoded() -> TextCalibration:
+    """Another one with an encoder, without organisations."""
+    generator = np.random.default_rng(1)
+    talk = conversations(FITTED + 35, QUERIES, 1)
+    return calibrate_texts(about(), talk[:FITTED], talk[FITTED:], [], generator, encoder=encoder())

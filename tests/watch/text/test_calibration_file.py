@@ -15,8 +15,10 @@ from palladion.watch.text.calibration_file import (
     decode_text_calibration,
     encode_text_calibration,
 )
+from palladion.watch.text.encoder import NotOpened, SentenceEncoder
 from palladion.watch.text.panels import Leaning
 from tests.watch.text import talk
+from tests.watch.text.encoders import encoder, network, tokenizer
 
 
 def encoded() -> bytes:
@@ -41,6 +43,51 @@ def test_what_came_later_is_written_where_there_is_something_to_say() -> None:
 
     assert b"fitted_recorded" not in encoded()
     assert decode_text_calibration(encode_text_calibration(of_real), what="it").about.fitted_recorded == 9
+
+
+def test_a_calibration_with_an_encoder_names_it_and_is_opened_with_no_other() -> None:
+    made = talk.encoded()
+    data = encode_text_calibration(made)
+
+    again = decode_text_calibration(data, what="it")
+
+    assert again.encoder == NotOpened(encoder().digests, encoder().width)
+    assert encode_text_calibration(again) == data
+    (one,), (other,) = (
+        each.instruments.score(talk.conversations(1, 24, 3)) for each in (made, again.opened(encoder()))
+    )
+    np.testing.assert_array_equal(one, other)
+    with pytest.raises(ValueError, match="is not opened"):
+        again.instruments.score(talk.conversations(1, 24, 3))
+    for calibration in (again, talk.calibration()):
+        with pytest.raises(ValueError, match="and with no other"):
+            calibration.opened(SentenceEncoder(network(), tokenizer(version="2")))
+    assert b'"encoder' not in encoded()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (b'"tokenizer', b'"tokeniser', "by which encoder"),
+        (encoder().digests.tokenizer.encode(), encoder().digests.tokenizer.upper().encode(), "by which encoder"),
+        (b'\\"encoder\\":{', b'\\"encodes\\":{', "which does not fit"),
+    ],
+    ids=["name", "digest", "key"],
+)
+def test_an_encoder_that_is_not_named_as_one_is_refused(old: bytes, new: bytes, message: str) -> None:
+    data = encode_text_calibration(talk.encoded())
+    assert old in data
+    with pytest.raises(FormatError, match=message):
+        decode_text_calibration(data.replace(old, new), what="that file")
+
+
+def test_vectors_that_no_encoder_gives_are_refused() -> None:
+    made = talk.calibration()
+    named = replace(made.instruments.features, encoder=NotOpened(encoder().digests, 0))
+    of_none = replace(made, instruments=replace(made.instruments, features=named))
+
+    with pytest.raises(FormatError, match="vectors of 1024 numbers, which no encoder gives"):
+        decode_text_calibration(encode_text_calibration(of_none), what="that file")
 
 
 @pytest.mark.parametrize(

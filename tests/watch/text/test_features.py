@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from palladion.watch.text.features import HOUR_S, HOURS, KEPT, TEXT_FEATURES, TEXTS_MIN, TextFeatures, hour_of_week
-from palladion.watch.text.ngrams import AT_ONCE, LOOKED_BYTES, folded
+from palladion.watch.text.ngrams import AT_ONCE, CELLS, LOOKED_BYTES, folded
 from palladion.watch.text.query import Parameters, Query
 from palladion.watch.text.rules import RULES, applied
 from palladion.watch.text.template import SIGNATURE
 from tests.watch.text import talk
+from tests.watch.text.encoders import WIDTH, encoder
 
 NAMES = list(TEXT_FEATURES)
 PLAIN = Query("say what follows in one short sentence, please", at=5 * HOUR_S, answer_chars=100.0)
@@ -25,6 +26,7 @@ def seen(query: Query) -> dict[str, float]:
     return dict(zip(NAMES, features().look([query]).found[0].tolist(), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "changed"),
     [
@@ -115,6 +117,7 @@ def test_nothing_is_looked_at_where_nothing_is_asked() -> None:
     assert looks.signatures.shape == (0, SIGNATURE)
 
 
+@pytest.mark.slow
 def test_coordinates_of_honest_texts_have_unit_variance() -> None:
     queries = [Query(text) for texts in talk.prompts().tasks.values() for text in texts]
     fitted = TextFeatures.fit(queries, np.random.default_rng(0))
@@ -124,6 +127,7 @@ def test_coordinates_of_honest_texts_have_unit_variance() -> None:
     np.testing.assert_allclose(coordinates.std(axis=0), 1, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_fitting_is_decided_by_the_generator() -> None:
     queries = [Query(text) for texts in talk.prompts().tasks.values() for text in texts]
     one, same, other = (TextFeatures.fit(queries, np.random.default_rng(seed)) for seed in (1, 1, 2))
@@ -135,3 +139,50 @@ def test_fitting_is_decided_by_the_generator() -> None:
 def test_too_few_texts_are_no_reference() -> None:
     with pytest.raises(ValueError, match=f"at least {TEXTS_MIN}"):
         TextFeatures.fit([Query("a")] * (TEXTS_MIN - 1), np.random.default_rng(0))
+
+
+def encoded() -> TextFeatures:
+    return talk.encoded().instruments.features
+
+
+def test_of_an_encoder_s_directions_half_are_its_own_and_the_rest_is_of_n_grams_alone() -> None:
+    fitted, plain = encoded(), features()
+
+    assert fitted.directions.shape == (CELLS + WIDTH, KEPT)
+    for columns, none in ((slice(0, None, 2), slice(CELLS, None)), (slice(1, None, 2), slice(0, CELLS))):
+        assert not fitted.directions[none, columns].any()
+        assert np.linalg.matrix_rank(fitted.directions[:, columns]) == KEPT // 2
+    # the same words elsewhere are the same n-grams, and another mean
+    looks, strange = fitted.look([PLAIN]), fitted.look([replace(PLAIN, vector=np.ones(WIDTH, np.float32))])
+    assert (looks.coordinates[:, 0::2] == strange.coordinates[:, 0::2]).all()
+    assert (looks.coordinates[:, 1::2] != strange.coordinates[:, 1::2]).all()
+    assert looks.found[0, NAMES.index("residual")] == strange.found[0, NAMES.index("residual")]
+    assert looks.found[0, NAMES.index("energy")] < strange.found[0, NAMES.index("energy")]
+    assert not np.array_equal(plain.deviations, fitted.deviations)
+
+
+def test_the_strongest_directions_of_both_are_shown() -> None:
+    for part in (encoded().deviations[0::2], encoded().deviations[1::2]):
+        assert (np.diff(part) <= 0).all()
+
+
+def test_an_encoder_is_shown_what_is_looked_at_in_its_own_letters() -> None:
+    text = "The River. \u00e9t\u00e9 12 " * 40
+
+    assert encoded().words(text) == text
+    long = encoded().words("First " + "\U0001f3db" * 5000 + " Last")
+    assert (long[:6], long[-5:]) == ("First ", " Last")
+    assert len(long) <= LOOKED_BYTES
+
+
+def test_a_vector_that_is_known_already_is_what_would_have_been_worked_out() -> None:
+    texts = [PLAIN, replace(PLAIN, text="The river. " * 600), replace(PLAIN, text="\ud800"), replace(PLAIN, text="")]
+    known = [replace(query, vector=encoder().vector(encoded().words(query.text))) for query in texts]
+
+    alone, mixed = encoded().look(texts), encoded().look([known[0], texts[1], *known[2:]])
+
+    np.testing.assert_array_equal(alone.found, mixed.found)
+    np.testing.assert_array_equal(alone.coordinates, mixed.coordinates)
+    each = np.concatenate([encoded().look([query]).coordinates for query in texts])
+    np.testing.assert_array_equal(alone.coordinates, each)
+    assert encoded().look([]).coordinates.shape == (0, KEPT)

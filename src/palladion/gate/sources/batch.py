@@ -32,13 +32,18 @@ def rows_stand_alone(run: Run, inputs: Sequence[Port], outputs: Sequence[Port]) 
     """Whether rows that are run together get what each gets alone, as far as a few runs on noise can tell."""
     if not all(port.shape and not isinstance(port.shape[0], int) for port in (*inputs, *outputs)):
         return False
-    feeds = {port.name: _noise(port) for port in inputs}
+    feeds = noise(inputs)
     try:
         together = parted(run(feeds), [1] * ROWS_TRIED)
         alone = [run({name: array[row : row + 1] for name, array in feeds.items()}) for row in range(ROWS_TRIED)]
     except (FormatError, ValueError):
         return False  # it does not take noise
     return all(map(_same, together, alone))
+
+
+def noise(inputs: Sequence[Port]) -> Feeds:
+    """`ROWS_TRIED` rows that a model is tried on, the same ones each time; with `OPEN_SIZE` where sizes are open."""
+    return {port.name: _noise(port) for port in inputs}
 
 
 def alike(one: Feeds, other: Feeds) -> bool:
@@ -60,10 +65,11 @@ def parted(outputs: Outputs, rows: Sequence[int]) -> list[Outputs]:
 
 
 def _same(one: Outputs, other: Outputs) -> bool:
-    return all(array.shape == other[name].shape and _close(array, other[name]) for name, array in one.items())
+    return all(array.shape == other[name].shape and is_close(array, other[name]) for name, array in one.items())
 
 
-def _close(array: NDArray[Any], expected: NDArray[Any]) -> bool:
+def is_close(array: NDArray[Any], expected: NDArray[Any]) -> bool:
+    """Whether values are the same but for how they were rounded with other rows beside."""
     if array.dtype.kind != "f":
         return np.array_equal(array, expected)
     largest = float(np.abs(expected).max(initial=0))

@@ -16,6 +16,7 @@ from palladion.gate.contract import Outputs
 from palladion.gate.decode import Feeds
 from palladion.gate.problems import Problem
 from palladion.gate.sources import batch
+from palladion.gate.sources.layered import layers_of, run_shown
 from palladion.model.run import Port, Session
 
 ROWS_TOGETHER_MAX = 64  # beyond, a row costs hardly less, and all wait for the last
@@ -36,8 +37,12 @@ class Embedded:
     """A session and its threads. Satisfies `source.Source`."""
 
     def __init__(self, session: Session, *, threads: int, together: bool = False) -> None:
-        """`together` runs rows of several requests at once: only for a model whose rows stand alone."""
+        """`together` runs rows of several requests at once: only for a model whose rows stand alone.
+
+        Of a `layered.Layered` session, what its layers show comes with the outputs (`layered.taken`).
+        """
         self.session = session
+        self.layers = layers_of(session)
         self._together = together
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="model")
         self._free = threads
@@ -137,8 +142,8 @@ def _outcomes(session: Session, asked: Sequence[tuple[Feeds, int]]) -> list[Outp
     """The outputs of each request, or why there are none; what fails one, fails no other."""
     try:
         if len(asked) == 1:
-            return [session.run(asked[0][0])]
-        outputs = session.run(batch.joined([feeds for feeds, _ in asked]))
+            return [run_shown(session, asked[0][0])]
+        outputs = run_shown(session, batch.joined([feeds for feeds, _ in asked]))
         return [*batch.parted(outputs, [rows for _, rows in asked])]
     except Exception as error:  # noqa: BLE001 (whoever asked gets it)
         if len(asked) == 1:

@@ -16,6 +16,7 @@ from palladion.watch.calibration import QUERIES_OF_CLIENT_MIN, About, against, i
 from palladion.watch.client import QUERIES_MIN
 from palladion.watch.conformal import Conformal
 from palladion.watch.rows import Rows
+from palladion.watch.text.encoder import Encoder
 from palladion.watch.text.instruments import TextInstruments
 from palladion.watch.text.ngrams import AT_ONCE
 from palladion.watch.text.panels import STATISTICS, Panels
@@ -63,6 +64,18 @@ class TextCalibration:
     clients: TextThresholds
     groups: Mapping[int, TextThresholds]
 
+    @property
+    def encoder(self) -> Encoder | None:
+        """What makes vectors of texts beside their n-grams, or the name of what does."""
+        return self.instruments.features.encoder
+
+    def opened(self, encoder: Encoder) -> "TextCalibration":
+        """The same with the encoder that it names. Raises ValueError for another one."""
+        if self.encoder is None or (self.encoder.digests, self.encoder.width) != (encoder.digests, encoder.width):
+            raise ValueError("a calibration is opened with the encoder that it was made with, and with no other")
+        features = replace(self.instruments.features, encoder=encoder)
+        return replace(self, instruments=replace(self.instruments, features=features))
+
     def statistics(self, sums: Rows, counts: NDArray[np.int64], concentration: Rows | None = None) -> Rows:
         """The statistics (n, STATISTICS) of summed scores (n, scores), as `Panels.statistics`."""
         return self.instruments.effects.statistics(sums, counts, concentration)
@@ -98,12 +111,15 @@ def calibrate_texts(
     clients: Iterable[Conversation],
     organisations: Iterable[Sequence[Conversation]],
     generator: np.random.Generator,
+    *,
+    encoder: Encoder | None = None,
 ) -> TextCalibration:
     """Fit to the clients in `fitting` and take thresholds from whole `clients` and `organisations`, all disjoint.
 
-    As `watch.calibration.calibrate`. Raises ValueError where too few clients remain.
+    As `watch.calibration.calibrate`. Texts are looked at by their n-grams, and by an `encoder` where there is one.
+    Raises ValueError where too few clients remain, FormatError where the encoder fails.
     """
-    instruments = TextInstruments.fit(fitting, generator)
+    instruments = TextInstruments.fit(fitting, generator, encoder)
     left, suprema = iter(clients), list[Rows]()
     while some := list(islice(left, AT_ONCE)):
         suprema += [

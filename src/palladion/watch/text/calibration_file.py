@@ -4,9 +4,11 @@ The same calibration always gives the same bytes.
 """
 
 from collections.abc import Mapping
+from typing import Annotated, Literal
 
 import msgspec
 import numpy as np
+from msgspec import Meta
 
 from palladion import canonical
 from palladion.clock import parse_timestamp, timestamp
@@ -21,6 +23,7 @@ from palladion.watch.rows import Rows
 from palladion.watch.scores import KNOTS, NormalScores
 from palladion.watch.suspicion import RandomEffects
 from palladion.watch.text.calibration import TextCalibration, TextThresholds
+from palladion.watch.text.encoder import WIDTH_MAX, WIDTH_MIN, Digests, NotOpened
 from palladion.watch.text.features import HOURS, KEPT, TEXT_FEATURES, TextFeatures
 from palladion.watch.text.instruments import SCORES, TextInstruments
 from palladion.watch.text.ngrams import CELLS, SALT_MAX
@@ -31,15 +34,18 @@ METADATA_BYTES_MAX = 16 * 1024
 _KEY = "palladion"
 _FORMAT = "text-calibration-1"
 _ADDED = frozenset({"fitted_recorded"})
+_ENCODER = "encoder"
+_Names = Literal["encoder", "tokenizer"]
+_Digest = Annotated[str, Meta(pattern="^[0-9a-f]{64}$", max_length=64)]
 _WHOLE = ("mean", "basis", "between", "spread", "centre", "width")
 
 
 def encode_text_calibration(calibration: TextCalibration) -> bytes:
     """The file's bytes."""
     parts, about = calibration.instruments, calibration.about
-    effects = parts.effects
+    effects, encoder = parts.effects, calibration.encoder
     arrays: dict[str, Rows] = {
-        **{f"features.{name}": getattr(parts.features, name) for name in TextFeatures.__dataclass_fields__},
+        **{f"features.{name}": array for name, array in parts.features.arrays.items()},
         "scores.quantiles": parts.scores.quantiles,
         "atypical.mean": parts.atypical.mean,
         "atypical.whitening": parts.atypical.whitening,
@@ -57,6 +63,7 @@ def encode_text_calibration(calibration: TextCalibration) -> bytes:
         **{name: getattr(about, name) for name in About.__dataclass_fields__ if name not in _ADDED | {"created"}},
         # what came later is written where there is something to say, so that older files stay what they are
         **{name: getattr(about, name) for name in _ADDED if getattr(about, name)},
+        **({} if encoder is None else {_ENCODER: encoder.digests._asdict()}),
         "created": timestamp(about.created),
     }
     tensors = [
@@ -67,20 +74,27 @@ def encode_text_calibration(calibration: TextCalibration) -> bytes:
 
 
 def decode_text_calibration(data: bytes, *, what: str) -> TextCalibration:
-    """The calibration of `encode_text_calibration`. Raises FormatError, naming `what`, where anything does not fit."""
+    """The calibration of `encode_text_calibration`; an encoder that it names is not opened.
+
+    Raises FormatError, naming `what`, where anything does not fit.
+    """
     if len(data) > CALIBRATION_BYTES_MAX:
         raise FormatError(f"{what} has {len(data)} bytes, more than the {CALIBRATION_BYTES_MAX} allowed")
     tensors, metadata = safetensors.parse(memoryview(data), what=what)
-    about, arrays = _about(metadata, what), _Arrays(tensors, what)
+    (about, named), arrays = _about(metadata, what), _Arrays(tensors, what)
     kept = len(arrays.take("features.deviations", None))
     if kept > KEPT:
         raise FormatError(f"{what} keeps {kept} directions, more than the {KEPT} allowed")
+    width = CELLS if named is None else len(arrays.take("features.centre", None))
+    if named is not None and not CELLS + WIDTH_MIN <= width <= CELLS + WIDTH_MAX:
+        raise FormatError(f"{what} has vectors of {width} numbers, which no encoder gives")
     features = TextFeatures(
         arrays.take("features.salt", 1),
-        arrays.take("features.centre", CELLS),
-        arrays.take("features.directions", CELLS, kept),
+        arrays.take("features.centre", width),
+        arrays.take("features.directions", width, kept),
         arrays.positive("features.deviations", kept),
         arrays.positive("features.hours", HOURS),
+        None if named is None else NotOpened(named, width - CELLS),
     )
     salt = float(features.salt[0])
     if not (0 <= salt < SALT_MAX and salt.is_integer()):
@@ -159,7 +173,8 @@ def _written(thresholds: TextThresholds) -> Rows:
     return np.stack([known.suprema for known in thresholds.each])
 
 
-def _about(metadata: Mapping[str, str], what: str) -> About:
+def _about(metadata: Mapping[str, str], what: str) -> tuple[About, Digests | None]:
+    """What it is of, and the encoder that it names."""
     if metadata.keys() != {_KEY}:
         raise FormatError(f"{what} is not a calibration of Palladion")
     document = canonical.decode(metadata[_KEY].encode(errors="surrogatepass"), size_max=METADATA_BYTES_MAX, what=what)
@@ -167,6 +182,11 @@ def _about(metadata: Mapping[str, str], what: str) -> About:
         raise FormatError(f"{what} is not a calibration for texts of a format that is known here")
     if document.pop("features", None) != list(TEXT_FEATURES):
         raise FormatError(f"{what} was made for other features", "calibrate again: palladion watch calibrate")
+    encoder = document.pop(_ENCODER, None)
+    try:
+        named = None if encoder is None else Digests(**msgspec.convert(encoder, dict[_Names, _Digest]))
+    except (msgspec.ValidationError, TypeError):
+        raise FormatError(f"{what} does not say by which encoder it was made") from None
     try:
         created: object = parse_timestamp(str(document.pop("created", "")))
         about = msgspec.convert({**document, "created": created}, About, strict=True)
@@ -174,4 +194,4 @@ def _about(metadata: Mapping[str, str], what: str) -> About:
         raise FormatError(f"{what} does not say what it is of: {error}") from None
     if not (0 < about.horizon <= HORIZON_MAX and 0 < about.group_horizon <= HORIZON_MAX):
         raise FormatError(f"{what} has a horizon outside 1 to {HORIZON_MAX}")
-    return about
+    return about, named

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palladion.watch.rows import Rows
-from palladion.watch.text.ngrams import AT_ONCE, FOUR_BITS, SALT_MAX, NgramHash, folded
+from palladion.watch.text.encoder import Encoder
+from palladion.watch.text.ngrams import AT_ONCE, CELLS, FOUR_BITS, SALT_MAX, NgramHash, folded
 from palladion.watch.text.query import Query
 from palladion.watch.text.rules import LETTERS, RULES, applied
 from palladion.watch.text.template import SIGNATURE, Signatures, signatures
@@ -84,8 +85,11 @@ class Looks:
 
 @dataclass(frozen=True, eq=False)
 class TextFeatures:
-    """The fitted reference. Arrays: `salt` (1,), `centre` (CELLS,), `directions` (CELLS, kept), `deviations` (kept,),
+    """The fitted reference. Arrays: `salt` (1,), `centre` (width,), `directions` (width, kept), `deviations` (kept,),
     and the share of honest requests in each hour, `hours` (HOURS,).
+
+    A text's vector has its n-grams (CELLS,), and behind these, where there is an `encoder`, that one's. Then half of
+    the directions are of n-grams and half of the other, in turn, so that the first ones are the strongest of both.
     """
 
     salt: Rows
@@ -93,28 +97,44 @@ class TextFeatures:
     directions: Rows
     deviations: Rows
     hours: Rows
+    encoder: Encoder | None = None
 
     @classmethod
-    def fit(cls, queries: Sequence[Query], generator: np.random.Generator) -> "TextFeatures":
+    def fit(
+        cls, queries: Sequence[Query], generator: np.random.Generator, encoder: Encoder | None = None
+    ) -> "TextFeatures":
         """Fit to what honest clients asked. Raises ValueError on fewer than `TEXTS_MIN` queries."""
         if len(queries) < TEXTS_MIN:
             raise ValueError(f"{len(queries)} texts cannot be a reference, at least {TEXTS_MIN} are needed")
         salt = int(generator.integers(0, SALT_MAX))
         hashing = NgramHash(salt)
-        vectors = hashing.vectors([folded(hashing.looked_at(query.text)) for query in queries])
-        centre = vectors.mean(axis=0)
-        vectors -= centre
-        variances, directions = np.linalg.eigh(vectors.T @ vectors / len(vectors))
-        kept = directions[:, ::-1][:, :KEPT]
-        deviations = np.sqrt(np.maximum(variances[::-1][:KEPT], _TINY))
+        looked = [hashing.looked_at(query.text) for query in queries]
+        vectors = hashing.vectors([folded(text) for text in looked])
+        if encoder is None:
+            centre, kept, deviations = _principal(vectors, KEPT)
+        else:
+            grams, said = _principal(vectors, KEPT // 2), _principal(_encoded(encoder, queries, looked), KEPT // 2)
+            centre, deviations = np.concatenate((grams[0], said[0])), np.empty(KEPT)
+            kept = np.zeros((len(centre), KEPT))
+            kept[:CELLS, 0::2], deviations[0::2] = grams[1:]
+            kept[CELLS:, 1::2], deviations[1::2] = said[1:]
         counts = np.bincount([hour_of_week(query.at) for query in queries if math.isfinite(query.at)], minlength=HOURS)
         shares = (counts + 1) / (counts.sum() + HOURS)
-        return cls(np.array([float(salt)]), centre, np.ascontiguousarray(kept), deviations, shares)
+        return cls(np.array([float(salt)]), centre, np.ascontiguousarray(kept), deviations, shares, encoder)
 
     @property
     def names(self) -> Mapping[str, str]:
         """The features in the order of the columns, in words."""
         return TEXT_FEATURES
+
+    @property
+    def arrays(self) -> Mapping[str, Rows]:
+        """Everything that was fitted, by the names above."""
+        return {name: getattr(self, name) for name in ("salt", "centre", "directions", "deviations", "hours")}
+
+    def words(self, text: str) -> str:
+        """The part of a text that is looked at, for an encoder."""
+        return _words(self.hashing.looked_at(text))
 
     @property
     def kept(self) -> int:
@@ -152,13 +172,17 @@ class TextFeatures:
         looked = [self.hashing.looked_at(query.text) for query in queries]
         plain = [folded(text) for text in looked]
         vectors, fours = self.hashing.hashed(plain)
+        if self.encoder is not None:
+            vectors = np.hstack((vectors, _encoded(self.encoder, queries, looked)))
         vectors -= self.centre
         # in half the precision, because the directions then fill half the cache; a coordinate is kept in no more
         # row by row, as `rows.product`
         along = np.matmul(vectors.astype(np.float32)[:, None, :], self._directions)[:, 0]
         coordinates = along * self._shares
         energy = np.vecdot(coordinates, coordinates).tolist()
-        rest = (np.vecdot(vectors, vectors) - np.vecdot(along, along)).tolist()
+        # of n-grams alone: what they leave is how texts of another kind are known, whatever these say
+        grams, own = vectors[:, :CELLS], along[:, :: 1 if self.encoder is None else 2]
+        rest = (np.vecdot(grams, grams) - np.vecdot(own, own)).tolist()
         shown = coordinates[:, :COMPONENTS].tolist()
         possible = self._possible(fours, plain)
         # logarithms one by one: NumPy's may differ in the last bit by where in an array they are taken
@@ -211,6 +235,27 @@ class TextFeatures:
     @cached_property
     def _rarity(self) -> list[float]:
         return [-math.log(share) for share in self.hours.tolist()]
+
+
+def _principal(vectors: Rows, count: int) -> tuple[Rows, Rows, Rows]:
+    """The centre (width,) of vectors (n, width), which they lose, their directions (width, count) and deviations."""
+    centre = vectors.mean(axis=0)
+    vectors -= centre
+    variances, directions = np.linalg.eigh(vectors.T @ vectors / len(vectors))
+    deviations = np.sqrt(np.maximum(variances[::-1][:count], _TINY))
+    return centre, directions[:, ::-1][:, :count], deviations
+
+
+def _encoded(encoder: Encoder, queries: Sequence[Query], looked: Sequence[bytes]) -> Rows:
+    """The encoder's vectors (n, width) of texts, but for those that are worked out already."""
+    left = [place for place, query in enumerate(queries) if query.vector is None]
+    made = dict(zip(left, encoder.vectors([_words(looked[place]) for place in left]), strict=True))
+    vectors = [made[place] if query.vector is None else query.vector for place, query in enumerate(queries)]
+    return np.array(vectors, np.float64).reshape(len(queries), encoder.width)
+
+
+def _words(looked: bytes) -> str:
+    return looked.decode(errors="replace")  # a part may end within a character
 
 
 def _styles(looked: bytes) -> list[float]:

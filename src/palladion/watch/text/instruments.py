@@ -12,6 +12,7 @@ from palladion.watch.features import VALUE_MAX
 from palladion.watch.instruments import REFERENCE_ROWS_MAX, parts
 from palladion.watch.rows import Rows
 from palladion.watch.scores import KNOTS, NormalScores
+from palladion.watch.text.encoder import Encoder
 from palladion.watch.text.features import COHESION, TEXT_FEATURES, TextFeatures
 from palladion.watch.text.memory import TextMemory
 from palladion.watch.text.memory import measure as measure_requests
@@ -33,13 +34,15 @@ class TextInstruments:
     coverage: Coverage
 
     @classmethod
-    def fit(cls, clients: Sequence[Conversation], generator: np.random.Generator) -> "TextInstruments":
-        """Fit to whole honest clients. Raises ValueError where they are too few."""
+    def fit(
+        cls, clients: Sequence[Conversation], generator: np.random.Generator, encoder: Encoder | None = None
+    ) -> "TextInstruments":
+        """Fit to whole honest clients, beside n-grams by an `encoder`. Raises ValueError where they are too few."""
         queries = [query for client in clients for query in client.queries]
         if len(queries) > REFERENCE_ROWS_MAX:
             chosen = generator.choice(len(queries), REFERENCE_ROWS_MAX, replace=False)
             queries = [queries[place] for place in np.sort(chosen).tolist()]
-        features = TextFeatures.fit(queries, generator)
+        features = TextFeatures.fit(queries, generator, encoder)
         coverage = Coverage.draw(features.kept, generator)
         return cls.of_measured(features, coverage, measure(features, clients))
 

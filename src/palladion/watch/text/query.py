@@ -1,7 +1,10 @@
 """One request to a language model as the watch sees it, and a client's requests in order. Values only."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
 
 NOT_SAID = float("nan")  # of a time, a size or a parameter that is not known: it says nothing
 
@@ -30,7 +33,8 @@ DEFAULTS = Parameters()
 class Query:
     """A text that was asked with its parameters; `at` in seconds since 1970, `answer_chars` long was the answer.
 
-    `failed` says that there was none: refused by a rule, or broken off by an error.
+    `failed` says that there was none: refused by a rule, or broken off by an error. `vector` is what the encoder of the
+    calibration makes of the text, where that is known already (`features`).
     """
 
     text: str
@@ -38,6 +42,7 @@ class Query:
     at: float = NOT_SAID
     answer_chars: float = NOT_SAID
     failed: bool = False
+    vector: NDArray[np.float32] | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,16 +22,16 @@ class Rule(NamedTuple):
     technique: str
 
 
-_EXTRACTION = "AML.T0024.002"  # exfiltration by the inference API: extract the model
+EXTRACTION = "AML.T0024.002"  # exfiltration by the inference API: extract the model
 _ACCESS = "AML.T0040"  # access to the inference API
 
 RULES: Mapping[str, Rule] = MappingProxyType(
     {
-        "reasoning": Rule("asks for the model's own train of thought", _EXTRACTION),
-        "refusal": Rule("tells the model not to refuse, or asks what it would refuse", _EXTRACTION),
-        "invention": Rule("asks for new tasks, or for data to train a model with", _EXTRACTION),
-        "enumeration": Rule("is written like one record of a data set after the other", _EXTRACTION),
-        "odds": Rule("asks for log-probabilities of several tokens, or biases tokens", _EXTRACTION),
+        "reasoning": Rule("asks for the model's own train of thought", EXTRACTION),
+        "refusal": Rule("tells the model not to refuse, or asks what it would refuse", EXTRACTION),
+        "invention": Rule("asks for new tasks, or for data to train a model with", EXTRACTION),
+        "enumeration": Rule("is written like one record of a data set after the other", EXTRACTION),
+        "odds": Rule("asks for log-probabilities of several tokens, or biases tokens", EXTRACTION),
         "choices": Rule("asks for several answers at once", _ACCESS),
     }
 )

@@ -94,6 +94,11 @@ class WatchedTexts:
         """The p-value of a client whose statistic has been at most that."""
         return min(1.0, -statistic)
 
+    @property
+    def rate_min(self) -> float:
+        """The smallest p-value that a client can have."""
+        return self.calibration.clients.rate_min
+
     def threshold(self, alpha: float) -> float:
         """What the statistic of so small a share of honest clients is ever larger than."""
         return float(np.nextafter(-alpha, -np.inf))

@@ -1,0 +1,79 @@
+"""The tests of a client on its own, and the one number that they come to: the largest of four.
+
+By all that it did in an epoch, and by what it did lately (`recent`): how far its mean scores lie from those of honest
+clients (`suspicion`), and how often it asks near its own earlier queries. Each is put on the scale of the clients
+fitted to, and the largest counts. The promise needs no more than that this is one number (`conformal`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from palladion.watch.features import REPEATS
+from palladion.watch.recent import NEAR_RATE, NEAR_SCORE, Run, run_of
+from palladion.watch.rows import Rows, constant
+from palladion.watch.shares import Shares
+from palladion.watch.suspicion import QUERIES_MIN, RandomEffects
+
+WHOLE, LATELY, NEAR, NEAR_LATELY = range(4)
+TESTS = 4
+WORDS = (
+    "",  # the scores say it themselves
+    "what it asked lately is more unusual than what it asked before",
+    "asks again and again near its own earlier queries",
+    "lately asks again and again near its own earlier queries",
+)
+# What a test counts for beside the first. More for near queries costs thieves who mix other rows in at a rate of 1 %,
+# less leaves half of what they show; with 0.8 for the second, augmentation after honest use is seen in 73 instead of
+# 100 of 100 at 0.1 % (development seeds 5 and 31; docs/watch.md).
+WEIGHTS = np.array([1.0, 0.9, 1.0, 0.8])
+_LEAST = constant(2)  # below what a statistic, which is a square on its scale, ever is
+# Of the largest values of the clients fitted to, those between which the mean is taken: the upper hundredth is left
+# out, because thieves may be among them.
+_TAIL = (0.9, 0.99)
+_SCALE_MIN = 0.25  # tests that say the same of every client fitted to are no reason to suspect others
+_ZERO = constant(0)
+_NEAR_UNIT = (NEAR_RATE * (1 - NEAR_RATE)) ** 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class OwnTests:
+    """Honest clients' shares of near queries, and by test (TESTS, 2) what is subtracted from it and divided by."""
+
+    near: Shares
+    scales: Rows
+
+    @classmethod
+    def fit(cls, effects: RandomEffects, clients: Sequence[Rows]) -> "OwnTests":
+        """Fit to the scores (queries, scores) of honest clients, two with two queries at least."""
+        near = Shares.fit([(scores[:, REPEATS] <= NEAR_SCORE) / _NEAR_UNIT for scores in clients])
+        plain = cls(near, np.stack([np.zeros(TESTS), np.ones(TESTS)], axis=1))
+        found = [plain.each(effects, run_of(scores))[QUERIES_MIN - 1 :] for scores in clients]
+        suprema = np.sort([values.max(axis=0) for values in found if len(values)], axis=0)
+        if not len(suprema):
+            return plain
+        start, end = int(_TAIL[0] * len(suprema)), max(int(_TAIL[1] * len(suprema)), 1)
+        middle = np.median(suprema, axis=0)
+        spread = np.maximum(suprema[min(start, end - 1) : end].mean(axis=0) - middle, _SCALE_MIN)
+        return cls(near, np.stack([middle, spread / WEIGHTS], axis=1))
+
+    def each(self, effects: RandomEffects, run: Run) -> Rows:
+        """The values (n, TESTS) of all tests, each on the scale of the clients fitted to."""
+        found = np.empty((TESTS, len(run.counts) // 2))
+        distances, shares = found[:NEAR].reshape(-1), found[NEAR:].reshape(-1)
+        np.add(effects.statistic(run.sums, run.counts), _LEAST, out=distances)
+        np.sqrt(np.maximum(distances, _ZERO, out=distances), out=distances)
+        # random effects of one score, to one side: who never comes near itself is no reason for suspicion
+        each = 1 / run.counts
+        np.multiply(run.near, each, out=shares)
+        shares /= _NEAR_UNIT
+        shares -= self.near.mean
+        shares /= np.sqrt(self.near.between + self.near.within * each)
+        found -= self.scales[:, :1]
+        found /= self.scales[:, 1:]
+        return found.T
+
+    def statistic(self, effects: RandomEffects, run: Run) -> Rows:
+        """The largest (n,) of them."""
+        return np.asarray(np.maximum.reduce(self.each(effects, run), axis=1))
