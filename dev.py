@@ -20,8 +20,8 @@ STAMP = VENV / "palladion-set-up"
 PYTHON = VENV / "bin" / "python"
 EXTRAS = ("demo", "dev")  # enough for the demo and the default suite
 # with them every test and check can run; torch alone takes 0.7 GB
-ALL_EXTRAS = (*EXTRAS, "alerts", "aws", "azure", "cloud", "dossier", "export", "gcp", "hsm", "intel", "otel", "release",
-              "stamp", "thorough", "torch", "vault")  # fmt: skip
+ALL_EXTRAS = (*EXTRAS, "alerts", "aws", "azure", "cloud", "dossier", "export", "gcp", "grpc", "hsm", "intel", "otel",
+              "release", "stamp", "thorough", "torch", "vault")  # fmt: skip
 TEST_PEERS = ("mlserver",)  # servers of other makers that service tests run against; without them these are skipped
 FAST = "not slow and not service and not torch"
 TAIL_LINES = 40  # of a failing command's output; the cause stands at its end

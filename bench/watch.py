@@ -27,7 +27,7 @@ MODEL, NOW = "bench", 1_780_000_000.0
 CLASSES, LATENTS, NOISE = 10, 60, 0.3
 CLIENTS = 256  # their states are larger than a core's cache, as those of real clients are
 SIZES = (1, 8, 32)  # requests that come together
-ALONE_US_MAX, TOGETHER_US_MAX = 250, 60  # of a request of 784 numbers: a gate has 180 µs for all of it
+ALONE_US_MAX, TOGETHER_US_MAX = 100, 50  # of a request of 784 numbers, alone and with 31 others
 BAR_INPUTS = 784
 
 

@@ -129,7 +129,7 @@ PURPOSES: tuple[Purpose, ...] = (
         "derived",
         "turns client names and networks into pseudonyms in the ledger",
         "records can no longer be told apart by client, except through the registry",
-        "pseudonyms can be matched with guessed names",
+        "pseudonyms can be matched with guessed names; of networks, all can be tried",
     ),
     Purpose(
         "gate",

@@ -2,7 +2,7 @@
 
 import pytest
 
-from palladion.access.pseudonyms import identity_pseudonym, pseudonym
+from palladion.access.pseudonyms import identity_pseudonym, link_pseudonym, network_pseudonym, pseudonym
 
 KEY = bytes(range(32))
 
@@ -37,3 +37,26 @@ def test_an_identity_has_a_name_of_its_own() -> None:
     }
     assert len(names) == 4
     assert all(name.startswith("identity:") for name in names)
+
+
+def test_addresses_of_one_network_have_one_pseudonym_and_those_of_others_another() -> None:
+    assert network_pseudonym(KEY, "192.0.2.1") == network_pseudonym(KEY, "::ffff:192.0.2.254")
+    assert network_pseudonym(KEY, "2001:db8:1:2::3") == network_pseudonym(KEY, "2001:db8:1:ffff::")
+    names = {network_pseudonym(KEY, f"192.0.{n}.1") for n in range(200)} | {network_pseudonym(KEY, "2001:db8::")}
+    assert len(names) == 201
+    assert network_pseudonym(bytes(32), "192.0.2.1") != network_pseudonym(KEY, "192.0.2.1")
+
+
+def test_the_pseudonym_of_a_key_and_a_network_is_fixed_for_good() -> None:
+    assert network_pseudonym(KEY, "192.0.2.1") == "fb09e5a2326b1f2e"
+
+
+@pytest.mark.parametrize("address", ["", "unix:", "a.example", "192.0.2.0/24"])
+def test_what_is_no_address_has_no_network(address: str) -> None:
+    assert network_pseudonym(KEY, address) == ""
+
+
+def test_what_links_has_a_name_by_its_kind() -> None:
+    names = {link_pseudonym(KEY, kind, value) for kind in ("device", "payment") for value in "ab"}
+    assert len(names) == 4
+    assert {len(name) for name in names} == {16}

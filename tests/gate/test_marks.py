@@ -182,6 +182,47 @@ def test_bodies_are_on_the_disk_when_the_retainer_is_closed(house: House, tmp_pa
     assert len(kept.bodies) == 1
 
 
+class _SecondBroken(BodyWriter):
+    calls = 0
+    synced_after = 0
+
+    def append(self, *arguments: Any) -> None:
+        self.calls += 1
+        if self.calls == 2:
+            raise StorageError("the disk is full")
+        super().append(*arguments)
+
+    def sync(self) -> None:
+        self.synced_after = self.calls
+        super().sync()
+
+
+def test_of_requests_that_come_together_each_is_told_what_became_of_its_own(house: House, tmp_path: Path) -> None:
+    writer = _SecondBroken(tmp_path / FOLDER, house.root.derive("body-cipher"), queries_max=50)
+    name = "client:" + "0" * 20
+
+    async def keep() -> list[object]:
+        retainer = Retainer(writer)
+        handed = [
+            retainer.keep(
+                name, f"{MODEL}@1", [Body(f"r{number}", 0, {"x": ROWS[0]}, ROWS[number], bytes(16), 0.1, "contract")]
+            )
+            for number in range(4)
+        ]
+        handed[2].cancel()
+        # what was handed over in this turn is written before the sync
+        await retainer.sync()
+        outcomes = await asyncio.gather(*handed, return_exceptions=True)
+        await retainer.close()
+        return [type(outcome) for outcome in outcomes]
+
+    assert asyncio.run(asyncio.wait_for(keep(), 30)) == [type(None), StorageError, asyncio.CancelledError, type(None)]
+    kept = read_retained(tmp_path / FOLDER, house.root.derive("body-cipher"), name, f"{MODEL}@1").bodies
+    assert "r1" not in {body.request for body in kept}
+    assert kept[0].request == "r0"
+    assert writer.synced_after == writer.calls == 4
+
+
 def test_a_student_of_one_account_names_it(marked_house: House, tmp_path: Path) -> None:
     house = marked_house.copy(tmp_path)
     bench = _open(house, house.installation.paths.directory, replace_route(MARKING, answer="label", flipped=0.1))
@@ -310,8 +351,44 @@ def test_a_row_whose_label_is_another_than_that_of_its_highest_score_is_left_alo
     outputs = session.run({"x": ROWS})
     odd = {**outputs, "named": (outputs["named"] + 1) % 3}
     marked = marks.mark(odd, {"x": ROWS}, len(ROWS), "acme", trusted=True)
-    assert (marked.flipped, marked.strengths.max()) == (0, 0.0)
+    assert (marked.flipped, max(marked.strengths)) == (0, 0.0)
     assert np.array_equal(marked.outputs["probabilities"], outputs["probabilities"])
+
+
+@pytest.mark.parametrize("names", [["no", "perhaps", "yes"], [30, 10, 20]], ids=["texts", "numbers"])
+@pytest.mark.parametrize("trusted", [True, False])
+def test_rows_that_come_one_by_one_are_answered_as_all_together(house: House, names: list[Any], trusted: bool) -> None:
+    one_by_one, session, _ = _made(house, _labelled(names))
+    together, _, _ = _made(house, _labelled(names))
+    assert one_by_one is not None
+    assert together is not None
+    outputs = session.run({"x": ROWS})
+    outputs["named"][::7] = outputs["named"][0]  # some labels are not those of the highest score
+    every = together.mark(outputs, {"x": ROWS}, len(ROWS), "acme", trusted=trusted)
+    turned = 0
+    for row in range(len(ROWS)):
+        single = {name: values[row : row + 1] for name, values in outputs.items()}
+        before = {name: values.copy() for name, values in single.items()}
+        marked = one_by_one.mark(single, {"x": ROWS[row : row + 1]}, 1, "acme", trusted=trusted)
+        assert marked.outputs["probabilities"].tobytes() == every.outputs["probabilities"][row].tobytes()
+        assert marked.outputs["named"].tolist() == [every.outputs["named"][row]]
+        assert (*marked.strengths, *marked.query_hashes) == (every.strengths[row], every.query_hashes[row])
+        # what the model said stays as it was: it is what was observed, and what is kept
+        assert all(np.array_equal(single[name], before[name]) for name in single)
+        turned += marked.flipped
+    assert turned == every.flipped > 0
+    assert 0.0 in every.strengths
+    assert vars(one_by_one.turned["acme"]) == vars(together.turned["acme"])
+
+
+def test_scores_that_are_no_numbers_are_answered_as_they_are(house: House) -> None:
+    marks, session, _ = _made(house, _labelled([0, 1, 2]))
+    assert marks is not None
+    outputs = session.run({"x": ROWS[:2]})
+    outputs["probabilities"][0] = np.nan
+    marked = marks.mark(outputs, {"x": ROWS[:2]}, 2, "acme", trusted=False)
+    assert np.isnan(marked.outputs["probabilities"][0]).all()
+    assert not np.array_equal(marked.outputs["probabilities"][1], outputs["probabilities"][1])
 
 
 # --- what cannot be marked

@@ -8,10 +8,11 @@ import asyncio
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,7 @@ from palladion.ledger.bodies import ENTRY_BYTES_MAX, BodyWriter
 from palladion.ledger.body import Body
 from palladion.mark.answers.noise import (
     Cells,
+    Pair,
     Pairs,
     are_probabilities,
     client_key,
@@ -40,8 +42,11 @@ from palladion.watch.rows import Rows, product
 MARGINS = 4096  # points at which the honest margins of a calibration are read, between its quantiles
 # Three deviations of what turns by chance, and a few at first: less would stop marking honest clients at random.
 ALLOWANCE_DEVIATIONS, ALLOWANCE_START = 3.0, 3.0
+ALONE_MAX = 8  # rows up to which each is marked by itself, which is cheaper then
 _ROW_BYTES = 8  # of a number in a retained body, at most
 _STRETCHES = (1.0, 0.5, 1.5, 2.5, 4.0)  # of honest class means from the centre: rows that the model names classes for
+
+_Result = TypeVar("_Result")
 
 log = logging.getLogger("palladion.gate")
 
@@ -60,7 +65,7 @@ class MarkedAnswer:
 
     outputs: Outputs
     query_hashes: Sequence[bytes]
-    strengths: Rows
+    strengths: Sequence[float]
     flipped: int
 
 
@@ -90,27 +95,60 @@ class AnswerMarks:
         One that is watched has no such limit: whoever sought out answers that turn easily would use it up with them.
         """
         scores = outputs[self._scores]
-        exact = scores.astype(np.float64)
-        probabilities = are_probabilities(exact)
-        pairs = Pairs.of(exact, probabilities)
-        strengths = np.where(self._mapped(outputs, pairs), self.strength, 0.0)
-        chances = flip_probability(pairs.margins, strengths)
-        if trusted:
-            strengths = np.where(self._allowed(self.turned[client], chances), strengths, 0.0)
         hashes = self.cells.hashes(self._coordinates(numbers(feeds, rows)))
         key = self.keys.get(client)
         if key is None:
             key = self.keys[client] = client_key(self.root, client, self.version.model, self.version.number)
+        turned = self.turned[client] if trusted else None
+        listed: list[list[float]] = scores.tolist() if rows <= ALONE_MAX else []
+        # scores that are no numbers are left to the arrays, which look at each
+        if listed and all(math.isfinite(sum(row)) for row in listed):
+            return self._mark_each(outputs, listed, hashes, key, turned)
+        return self._mark_all(outputs, hashes, key, turned)
+
+    def _mark_each(
+        self, outputs: Outputs, listed: list[list[float]], hashes: list[bytes], key: bytes, turned: Turned | None
+    ) -> MarkedAnswer:
+        """`_mark_all` of few rows of numbers, to the last bit."""
+        scores = outputs[self._scores].copy()
+        label = self.contract.label
+        said = None if label is None else outputs[label].copy()
+        strengths, flipped = [], 0
+        for row, values in enumerate(listed):
+            pair = Pair.of(values)
+            strength = self.strength if said is None or self._names(said.item(row), pair.first, pair.second) else 0.0
+            if turned is not None and not self._allows(turned, pair.flip_probability(strength)):
+                strength = 0.0
+            strengths.append(strength)
+            if strength > 0:
+                column, flips = pair.marked(scores[row], key, hashes[row], strength)
+                flipped += flips
+                if flips and said is not None:
+                    said[row] = (self.labels or ())[column]
+        shown = {**outputs, self._scores: scores}
+        if label is not None and said is not None:
+            shown[label] = said
+        return MarkedAnswer(shown, hashes, strengths, flipped)
+
+    def _mark_all(self, outputs: Outputs, hashes: list[bytes], key: bytes, turned: Turned | None) -> MarkedAnswer:
+        scores = outputs[self._scores]
+        exact = scores.astype(np.float64)
+        probabilities = are_probabilities(exact)
+        pairs = Pairs.of(exact, probabilities)
+        strengths = np.where(self._mapped(outputs, pairs), self.strength, 0.0)
+        if turned is not None:
+            chances = flip_probability(pairs.margins, strengths)
+            strengths = np.where(self._allowed(turned, chances), strengths, 0.0)
         marked = mark_scores(scores, key, hashes, strengths=strengths, probabilities=probabilities)
         shown = {**outputs, self._scores: marked.scores}
         if self.contract.label is not None:
             shown[self.contract.label] = self._relabelled(outputs[self.contract.label], marked.labels, marked.flipped)
-        return MarkedAnswer(shown, hashes, strengths, int(marked.flipped.sum()))
+        return MarkedAnswer(shown, hashes, strengths.tolist(), int(marked.flipped.sum()))
 
     def bodies(
-        self, answer: MarkedAnswer, feeds: Feeds, outputs: Outputs, *, request: str, disclosed: str
+        self, answer: MarkedAnswer, feeds: Feeds, outputs: Outputs, *, request: str, disclosed: str, at: float = 0.0
     ) -> list[Body]:
-        """What is kept of a request: the rows that were marked; `outputs` are the unmarked ones."""
+        """What is kept of a request that was asked `at`: the rows that were marked; `outputs` are the unmarked ones."""
         scores = outputs[self._scores]
         return [
             Body(
@@ -119,10 +157,12 @@ class AnswerMarks:
                 {name: array[row] for name, array in feeds.items()},
                 scores[row],
                 answer.query_hashes[row],
-                float(answer.strengths[row]),
+                strength,
                 disclosed,
+                at,
             )
-            for row in np.flatnonzero(answer.strengths > 0).tolist()
+            for row, strength in enumerate(answer.strengths)
+            if strength > 0
         ]
 
     @property
@@ -135,14 +175,18 @@ class AnswerMarks:
 
     def _mapped(self, outputs: Outputs, pairs: Pairs) -> NDArray[np.bool_]:
         """Which rows may be marked: those whose label is the one of the highest score, and would have another to be."""
-        if self.contract.label is None or self.labels is None:
+        if self.contract.label is None:
             return np.ones(len(pairs.first), np.bool_)
         said = outputs[self.contract.label].reshape(-1).tolist()
         found = [
-            self.labels[first] == label and self.labels[second] is not None
+            self._names(label, first, second)
             for label, first, second in zip(said, pairs.first.tolist(), pairs.second.tolist(), strict=True)
         ]
         return np.array(found, np.bool_)
+
+    def _names(self, label: object, first: int, second: int) -> bool:
+        """Whether a row may be marked whose label is this, and whose highest scores are in these two columns."""
+        return self.labels is None or (self.labels[first] == label and self.labels[second] is not None)
 
     def _relabelled(self, said: NDArray[Any], labels: NDArray[np.int64], flipped: NDArray[np.bool_]) -> NDArray[Any]:
         turned = said.copy()
@@ -151,52 +195,99 @@ class AnswerMarks:
         return turned
 
     def _allowed(self, turned: Turned, chances: Rows) -> NDArray[np.bool_]:
-        allowed = np.ones(len(chances), np.bool_)
-        for row, chance in enumerate(chances.tolist()):
-            turned.answers += 1
-            mean = self.share * turned.answers
-            limit = mean + ALLOWANCE_DEVIATIONS * math.sqrt(mean) + ALLOWANCE_START
-            if turned.expected + chance > limit:
-                allowed[row] = False
-            else:
-                turned.expected += chance
-        return allowed
+        return np.array([self._allows(turned, chance) for chance in chances.tolist()], np.bool_)
+
+    def _allows(self, turned: Turned, chance: float) -> bool:
+        """Whether one more answer may turn by such a chance; it counts if so."""
+        turned.answers += 1
+        mean = self.share * turned.answers
+        if turned.expected + chance > mean + ALLOWANCE_DEVIATIONS * math.sqrt(mean) + ALLOWANCE_START:
+            return False
+        turned.expected += chance
+        return True
+
+
+class _Keeping(NamedTuple):
+    """Bodies of one request, whose they are, and who waits for them."""
+
+    client: str
+    version: str
+    bodies: Sequence[Body]
+    done: "asyncio.Future[None]"
 
 
 class Retainer:
-    """Writes bodies from a thread of its own, in order, while the ledger syncs. To be called from one event loop."""
+    """Writes bodies from a thread of its own, in order, while the ledger syncs. To be called from one event loop.
+
+    What one turn of the loop brings goes to the thread in one piece: waking somebody costs more than a body.
+    """
 
     def __init__(self, writer: BodyWriter) -> None:
         self.handed = 0  # bodies since the start
         self._writer = writer
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="bodies")
+        self._arrived: list[_Keeping] = []  # in this turn of the loop
         self._sound = True
 
     def keep(self, client: str, version: str, bodies: Sequence[Body]) -> "asyncio.Future[None]":
         """Keep `bodies` of a client, by pseudonym; done when the kernel has them. Fails with PalladionError."""
         self.handed += len(bodies)
         loop = asyncio.get_running_loop()
-        keeping = loop.run_in_executor(self._thread, self._writer.append, client, version, bodies)
-        keeping.add_done_callback(self._told)
-        return keeping
+        done: asyncio.Future[None] = loop.create_future()
+        if not self._arrived:
+            loop.call_soon(self._hand_over)
+        self._arrived.append(_Keeping(client, version, bodies, done))
+        return done
 
-    def _told(self, done: "asyncio.Future[None]") -> None:
-        """Tell the operator once that nothing marked is answered, and why."""
-        error = None if done.cancelled() else done.exception()
-        if error is not None and self._sound:
-            log.error("bodies cannot be kept, so no marked answer is given: %s", error)
-        self._sound = error is None
+    async def run(self, job: Callable[[BodyWriter], _Result]) -> _Result:
+        """The result of `job`, done by the thread that writes, after what came before it."""
+        self._hand_over()
+        return await asyncio.get_running_loop().run_in_executor(self._thread, job, self._writer)
 
     async def sync(self) -> None:
         """Make what is kept durable: a power cut loses the last second of it. Raises PalladionError."""
+        self._hand_over()
         await asyncio.get_running_loop().run_in_executor(self._thread, self._writer.sync)
 
     async def close(self) -> None:
         """Sync and end the thread. Raises PalladionError."""
+        self._hand_over()
         try:
             await asyncio.get_running_loop().run_in_executor(self._thread, self._writer.close)
         finally:
             self._thread.shutdown(wait=True)
+
+    def _hand_over(self) -> None:
+        arrived, self._arrived = self._arrived, []
+        if arrived:
+            writing = asyncio.get_running_loop().run_in_executor(self._thread, self._write, arrived)
+            writing.add_done_callback(partial(self._tell, arrived))
+
+    def _write(self, arrived: Sequence[_Keeping]) -> list[Exception | None]:
+        """Why each of them could not be written; in the thread."""
+        failed: list[Exception | None] = []
+        for item in arrived:
+            try:
+                self._writer.append(item.client, item.version, item.bodies)
+            except Exception as error:  # noqa: BLE001 (who waits gets it)
+                failed.append(error)
+            else:
+                failed.append(None)
+        return failed
+
+    def _tell(self, arrived: Sequence[_Keeping], writing: "asyncio.Future[list[Exception | None]]") -> None:
+        """Tell everybody who waits, and the operator once: that nothing marked is answered, and why."""
+        for item, error in zip(arrived, writing.result(), strict=True):
+            if error is not None and self._sound:
+                log.error("bodies cannot be kept, so no marked answer is given: %s", error)
+            self._sound = error is None
+            if item.done.done():
+                continue  # gave up meanwhile
+            if error is None:
+                item.done.set_result(None)
+            else:
+                item.done.set_exception(error)
+                item.done.exception()  # a request that was refused meanwhile asks nobody
 
 
 def make_marks(

@@ -38,11 +38,18 @@ class Talk:
     models: LanguageModels
 
     async def ask(
-        self, document: object = HELLO, *, path: str = CHAT, client: str = "acme", method: str = "POST"
+        self,
+        document: object = HELLO,
+        *,
+        path: str = CHAT,
+        client: str = "acme",
+        method: str = "POST",
+        address: str | None = None,
     ) -> Response:
         """The response to one request; a stream is still to come."""
         body = document if isinstance(document, bytes) else json.dumps(document).encode()
-        return await self.bench.gate.handle(self.bench.request(body=body, path=path, client=client, method=method))
+        request = self.bench.request(body=body, path=path, client=client, method=method, address=address)
+        return await self.bench.gate.handle(request)
 
     async def stream(self, document: Mapping[str, Any] = HELLO, **changes: Any) -> "Heard":
         """A streamed answer to its end."""

@@ -1,15 +1,20 @@
 """The language models of a policy: their paths, and what cannot be served."""
 
 import asyncio
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from palladion.errors import PolicyError
+from palladion.errors import PolicyError, TamperError
+from palladion.gate.chat.calibrated import path_of
 from palladion.gate.chat.kinds import KINDS
 from palladion.gate.chat.models import LanguageModels
 from palladion.policy import RoutePolicy
+from palladion.watch.text.calibration_file import encode_text_calibration
 from tests.gate.gates import MODEL, House, open_gate
+from tests.watch.text import encoders, talk
 
 UP: dict[str, Any] = {"protocol": "openai", "upstream": "http://127.0.0.1:9"}
 
@@ -57,3 +62,46 @@ def test_what_cannot_be_served_is_said_at_the_start(house: House, settings: dict
 
 def test_without_language_models_there_are_no_paths(house: House) -> None:
     assert _models(house, RoutePolicy(model=MODEL)).endpoints == {}
+
+
+def test_a_gate_starts_with_the_encoder_that_its_calibration_names_and_with_no_other(
+    house: House, tmp_path: Path
+) -> None:
+    data = encode_text_calibration(talk.encoded())
+    path = path_of(tmp_path, sha256(data).hexdigest())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    (tmp_path / "encoder.onnx").write_bytes(encoders.network())
+    (tmp_path / "tokenizer.json").write_bytes(encoders.tokenizer())
+    named: dict[str, Any] = {
+        "model": talk.about().model,
+        "calibration": sha256(data).hexdigest(),
+        "encoder": str(tmp_path / "encoder.onnx"),
+        "tokenizer": str(tmp_path / "tokenizer.json"),
+    }
+    policy = house.with_policy(RoutePolicy(**named, **UP), RoutePolicy(**named, path="/b", **UP)).policy
+
+    def opened() -> LanguageModels:
+        home, stages = house.installation.paths.home, open_gate(house).gate.stages
+        return LanguageModels(policy, home, stages, house.root, calibrations=tmp_path)
+
+    async def test() -> None:
+        models = opened()
+        first, second = models._routes
+        assert first.encoding is not None
+        assert second.encoding is not None
+        assert first.calibration is not None
+        assert second.calibration is not None
+        # two routes to one model have one encoder in memory
+        assert first.calibration.calibration.encoder is second.calibration.calibration.encoder
+        assert [route.encoding for route in models.renewed(policy)] == [first.encoding, second.encoding]
+        (vector,) = await first.encoding.vectors(["The river."])
+        assert vector.tobytes() == encoders.encoder().vector("The river.").tobytes()
+        await models.close()
+        with pytest.raises(RuntimeError, match="after shutdown"):
+            await second.encoding.vectors(["The river."])
+
+    asyncio.run(test())
+    (tmp_path / "encoder.onnx").write_bytes(encoders.network(names=("input_ids",)))
+    with pytest.raises(TamperError, match="is not the encoder that the calibration"):
+        opened()

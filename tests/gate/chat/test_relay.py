@@ -10,11 +10,12 @@ import pytest
 
 from palladion.errors import StorageError
 from palladion.gate.chat.events import EVENT_BYTES_MAX
+from palladion.gate.operations.meter import Sampler
 from palladion.gate.requests import request_salt
 from tests.gate.gates import House
 
 from .engine import MODEL, WORDS, Exchange, Script, chunk, streams, usage, words
-from .talking import HELLO, Talk, run, talking
+from .talking import CHAT, HELLO, NAME, Talk, run, talking
 from .test_turn import Ledgered
 
 TEXT = "".join(WORDS)
@@ -43,6 +44,33 @@ def test_a_stream_is_recorded_at_its_beginning_and_before_its_end(house: House) 
             salt = request_salt(house.root.derive("ledger-salts"), given["request"])
             body = heard.body.partition(b": palladion-receipt")[0]
             assert blake2b(body, digest_size=32, key=salt).hexdigest() == given["answer_digest"]
+
+    run(test)
+
+
+def test_what_answers_cost_is_told_to_telemetry_of_a_stream_at_its_end(house: House) -> None:
+    async def test() -> None:
+        async with talking(house) as talk:
+            meter, sampler = talk.bench.gate.stages.meter, Sampler(1)
+            meter.samplers = [sampler]
+            whole = await talk.ask()
+            meter.answered(CHAT, 200, "", 0.1, whole.request_id)
+            begun = await talk.ask({**HELLO, "stream": True})
+            meter.answered(CHAT, 200, "", 0.1, begun.request_id)
+            first, second = [sample.usage for sample in sampler.take()]
+            assert first is not None
+            assert second is not None
+            assert (first.model, first.known, second.model, second.known) == (NAME, True, NAME, False)
+            assert begun.stream is not None
+            async for _ in begun.stream.parts:
+                pass
+            given = [details for details in talk.details if "tokens_out" in details]
+            for usage_told, details in zip((first, second), given, strict=True):
+                assert usage_told.known
+                assert (usage_told.input_tokens, usage_told.output_tokens) == (
+                    details["tokens_in"],
+                    details["tokens_out"],
+                )
 
     run(test)
 

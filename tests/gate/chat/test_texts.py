@@ -107,6 +107,35 @@ def test_pieces_are_written_anew_and_the_end_is_held_back() -> None:
     assert streamed.finish == "stop"
 
 
+@pytest.mark.parametrize(
+    "beside",
+    [{"reasoning_content": "hm"}, {"reasoning": "hm"}, {"role": "secret"}, {"refusal": "no"}, {"tool_calls": []}],
+)
+def test_a_text_hides_nothing_that_comes_beside_it(beside: dict[str, Any]) -> None:
+    streamed = _texts().streamed(GIVEN)
+    ((piece,),) = [said["choices"] for said in _read(streamed.take(_event({"content": "a", **beside})))]
+    expected = {"role": "assistant"} if "role" in beside else {"refusal": "no"} if "refusal" in beside else {}
+    assert piece["delta"] == {"content": "a", **expected}
+    assert streamed._texts.tally.characters == 1 + len(
+        "".join(str(text) for name, text in beside.items() if name not in {"role", "tool_calls"})
+    )
+
+
+def test_log_probabilities_that_nobody_is_given_do_not_come_with_a_piece() -> None:
+    place = {"token": "a", "logprob": -0.5, "bytes": [97], "top_logprobs": []}
+    for texts, data in (
+        (_texts(), _event({"content": "a"}, logprobs={"content": [place]})),
+        (
+            _texts(prompts=1),
+            json.dumps(
+                {"choices": [{"index": 0, "text": "a", "logprobs": {"tokens": ["a"], "token_logprobs": [-0.5]}}]}
+            ).encode(),
+        ),
+    ):
+        ((piece,),) = [said["choices"] for said in _read(texts.streamed(GIVEN).take(data))]
+        assert piece["logprobs"] is None
+
+
 def test_thoughts_leave_no_empty_pieces_behind() -> None:
     assert _texts().streamed(GIVEN).take(_event({"reasoning_content": "hm"})) == b""
 

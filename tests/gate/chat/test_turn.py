@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from palladion.access.pseudonyms import network_pseudonym
 from palladion.errors import StorageError
 from palladion.gate.chat.budget import Reservation
 from palladion.gate.directory import WATCH, Caller
@@ -42,6 +43,18 @@ class Ledgered:
 
     def release(self) -> None:
         self.ends.append("released")
+
+
+def test_the_record_has_the_network_under_a_pseudonym_of_streams_as_well(house: House) -> None:
+    async def test() -> None:
+        async with talking(house) as talk:
+            await talk.ask(address="192.0.2.1")
+            await talk.stream(address="192.0.2.9")
+            await talk.ask()
+            network = network_pseudonym(house.root.derive("pseudonyms"), "192.0.2.1")
+            assert [details.get("network") for details in talk.details] == [network, network, network, None]
+
+    run(test)
 
 
 def test_an_answer_is_written_anew_and_proved_by_its_headers(house: House) -> None:

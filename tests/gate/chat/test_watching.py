@@ -2,21 +2,27 @@
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
 
-from palladion.errors import StorageError
+from palladion.errors import FormatError, StorageError
+from palladion.gate.chat.encoding import Encoding
 from palladion.ledger.record import Record
 from palladion.ledger.writer import Receipt
 from palladion.policy import WatchPolicy
 from palladion.registry.rows import Standing
 from palladion.watch.response import Verdict
+from palladion.watch.taxonomy import ids_of
+from palladion.watch.text.encoder import SentenceEncoder, Vectors
 from palladion.watch.text.query import Query
-from palladion.watch.watch import Watch
+from palladion.watch.text.watched import WORDS, WatchedTexts
+from palladion.watch.watch import Observation, Watch
 from tests.gate.gates import House
 from tests.watch.talkers import harvest, honest, untimed
+from tests.watch.text import encoders
+from tests.watch.text import talk as texts
 
 from .engine import Exchange
 from .talking import CHAT, NAME, Talk, run, talking
@@ -49,6 +55,7 @@ def asked(query: Query) -> dict[str, Any]:
     return {"model": NAME, "messages": [{"role": "user", "content": query.text}], **named}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("streamed", [False, True])
 def test_a_harvester_is_suspected_and_an_honest_client_is_not(house: House, streamed: bool) -> None:
     async def test() -> None:
@@ -68,8 +75,69 @@ def test_a_harvester_is_suspected_and_an_honest_client_is_not(house: House, stre
             assert "standing.changed" in talk.bench.kinds
             (explanation,) = watch.explain(house.ids["globex"])
             assert explanation.reasons
+            told = [record.details for record in talk.bench.journal.records if record.kind == "standing.changed"]
+            why = told[-1]["why"]
+            assert why["looks"] == "texts"
+            assert {name for name, _ in why["features"]} <= set(WORDS)
+            assert ids_of(told[-1]["cause"])
 
     run(test)
+
+
+def encoded(talk: Talk, encoder: SentenceEncoder) -> list[Sequence[Query]]:
+    """Have the first model watched by a calibration with an encoder; what its watch is shown."""
+    calibration = WatchedTexts(texts.encoded())
+    watch, shown = Watch(POLICY), list[Sequence[Query]]()
+    watch.watch_model(NAME, calibration, {})
+    observe_all = watch.observe_all
+
+    def noted(model: str, asked: Sequence[Any], *, now: float) -> list[Observation]:
+        shown.extend(item.queries for item in asked)
+        return observe_all(model, asked, now=now)
+
+    watch.observe_all = noted  # type: ignore[method-assign]
+    route = talk.models._routes[0]
+    route.calibration = calibration
+    route.encoding = Encoding(calibration.calibration.instruments.features, encoder, threads=1)
+    talk.bench.gate.stages.watch = watch
+    return shown
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_what_the_watch_is_shown_is_encoded_already(house: House, streamed: bool) -> None:
+    texts.encoded()  # made before the loop turns: it takes a second, or more where much else goes on
+
+    async def test() -> None:
+        async with talking(house) as talk:
+            shown = encoded(talk, encoders.encoder())
+            response = await talk.ask({**asked(Query("The river.")), "stream": streamed})
+            assert response.status == 200
+            if response.stream is not None:
+                await response.stream.close()
+            ((query,),) = shown
+            assert query.vector is not None
+            assert query.vector.tobytes() == encoders.encoder().vector("The river.").tobytes()
+
+    run(test)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_what_cannot_be_encoded_is_not_answered(house: House, streamed: bool, caplog: pytest.LogCaptureFixture) -> None:
+    class Broken:
+        def vector(self, text: str) -> Vectors:
+            raise FormatError("the encoder fails")
+
+    texts.encoded()
+
+    async def test() -> None:
+        async with talking(house) as talk:
+            shown = encoded(talk, cast("SentenceEncoder", Broken()))
+            assert (await talk.ask({**asked(Query("The river.")), "stream": streamed})).status == 500
+            assert not shown
+            assert talk.bench.kinds == []
+
+    run(test)
+    assert "/v1/models/llama: the encoder fails" in caplog.text
 
 
 def test_the_answer_that_lowers_a_client_discloses_what_is_left(house: House) -> None:

@@ -72,7 +72,7 @@ UNKNOWN_PATHS = [
 class Caller:
     """Clients in every state, and one request of each."""
 
-    def __init__(self, house: House) -> None:
+    def __init__(self, house: House, **sections: Mapping[str, Any]) -> None:
         installation = house.installation
         self.house = house
         self.keys = dict(house.keys)
@@ -83,14 +83,22 @@ class Caller:
         revoke_client(installation, "gone", "gone", actor=ACTOR)
         add_key(installation, "rotated", "rotated", environment="test", expires=None, actor=ACTOR)
         revoke_key(installation, first["rotated"], actor=ACTOR)
-        self.bench = _gate(house)
+        self.bench = _gate(house, **sections)
         self.bench.clock.advance(timedelta(hours=2))
         with installation.open_registry() as registry, registry.read() as records:
             bad = records.clients.named("bad", "bad").id
         self.bench.gate.stages.directory.change(StandingChange(bad, "suspended", "for the test", "user:test", NOW))
         self.app = App(self.bench.gate, ready=lambda: True)
 
-    def status(self, method: str, path: str, headers: list[tuple[bytes, bytes]], query: bytes = b"") -> int:
+    def status(
+        self,
+        method: str,
+        path: str,
+        headers: list[tuple[bytes, bytes]],
+        query: bytes = b"",
+        app: Any = None,
+        **more: Any,
+    ) -> int:
         statuses: list[int] = []
 
         async def receive() -> dict[str, Any]:
@@ -107,14 +115,16 @@ class Caller:
             "query_string": query,
             "headers": headers,
             "client": None,
+            **more,
         }
-        asyncio.run(self.app(scope, receive, send))
+        asyncio.run((app or self.app)(scope, receive, send))
         assert len(statuses) == 1
         return statuses[0]
 
 
-def _gate(house: House) -> Bench:
-    bench = open_gate(house, RoutePolicy(model=MODEL, mode="enforce"), BY_PATHS, INFERENCE, limits={"burst": 100_000})
+def _gate(house: House, **sections: Mapping[str, Any]) -> Bench:
+    routes = (RoutePolicy(model=MODEL, mode="enforce"), BY_PATHS, INFERENCE)
+    bench = open_gate(house, *routes, limits={"burst": 100_000}, **sections)
     policy = house.with_policy(LANGUAGE).policy
     models = LanguageModels(policy, house.installation.paths.home, bench.gate.stages, house.root)
     late = Waiting(LATER, model_paths("", LATE, ""), OpenInferenceErrors())

@@ -4,11 +4,13 @@ import asyncio
 from collections import Counter
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 
 from palladion.gate.operations.figures import Lag, resident_bytes
 from palladion.policy import RoutePolicy
 from tests.gate.gates import MODEL, PATH, ROW, House, open_gate
+from tests.gate.intelligence.feeding import feed_policy, loaded
 from tests.watch import factories
 
 from .watched import POLICY, watched
@@ -26,7 +28,7 @@ def test_answered_and_refused_requests_are_counted(house: House) -> None:
 
 def test_requests_with_rows_too_unlike_honest_ones_are_counted_by_mode(house: House) -> None:
     bench = open_gate(house)
-    bench.gate.stages.count_unlike(RoutePolicy(model=MODEL, mode="observe"), rows=3)
+    bench.gate.stages.count_unlike(RoutePolicy(model=MODEL), "observe", rows=3)
     item = watched(bench)
     assert item.value("unlike_requests_total", PATH, "observe") == 1
     assert item.value("unlike_queries_total", PATH, "observe") == 3
@@ -121,3 +123,19 @@ def test_drift_is_told_of_where_a_calibration_has_a_test(house: House) -> None:
     assert drift is not None
     drift.clients, drift.left_at = 7, 1.0
     assert (item.value("drift_clients", MODEL), item.value("drift_left", MODEL)) == (7, 1)
+
+
+def test_hits_of_feeds_are_told_by_feed_and_nothing_where_there_are_none(house: House) -> None:
+    bench = open_gate(house)
+    item = watched(bench)
+    assert not [name for name in item.read() if name.startswith("intel")]
+    feed = loaded(feed_policy(), "192.0.2.0/24")
+    intelligence = bench.gate.stages.intelligence
+    intelligence.renew(msgspec.structs.replace(bench.gate.stages.policy, feed=(feed.policy,)))
+    intelligence.take([feed])
+    bench.ask(address="192.0.2.7")
+    bench.ask(address="192.0.2.8")
+    bench.ask(client="globex", address="192.0.2.9")
+    assert item.value("intel_hits_total", "tor", "tor") == 2
+    assert item.value("intel_hits_waiting") == 2
+    assert item.value("intel_valid_until_seconds", "tor") == feed.valid_until

@@ -52,6 +52,21 @@ def test_samples_that_nobody_takes_do_not_pile_up() -> None:
     assert (len(taken), taken[0].request) == (SAMPLES_MAX, "5")
 
 
+def test_a_sample_knows_what_its_own_request_cost_also_where_that_is_known_later() -> None:
+    meter, sampler = Meter(), Sampler(1)
+    meter.samplers = [sampler]
+    meter.used("a", "llama").tell(7, 5)
+    meter.answered("/chat", 200, "", 0.5, lambda: "a")
+    streamed = meter.used("b", "mistral")
+    meter.answered("/chat", 200, "", 0.5, lambda: "b")
+    meter.answered("/predict", 200, "", 0.5, lambda: "c")
+    streamed.tell(3, 90)
+    usages = [sample.usage for sample in sampler.take()]
+    assert [usage and (usage.model, usage.input_tokens, usage.output_tokens) for usage in usages] == [
+        ("llama", 7, 5), ("mistral", 3, 90), None,
+    ]  # fmt: skip
+
+
 def test_none_of_no_requests_can_be_kept() -> None:
     with pytest.raises(ValueError, match="one of 0 requests"):
         Sampler(0)

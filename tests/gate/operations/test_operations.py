@@ -19,7 +19,7 @@ from .watched import POLICY, StillRecorder
 
 def _operations(bench: Bench, policy: OperationsPolicy) -> Operations:
     recorder = cast(Recorder, StillRecorder())
-    return Operations(bench.gate, recorder, policy, Path(), servers=dict, digest=lambda: POLICY, retainer=None)
+    return Operations(bench.gate, recorder, policy, Path(), servers=dict, digest=lambda: POLICY, retention=None)
 
 
 def test_without_an_address_nothing_listens_and_nothing_is_sampled(house: House) -> None:
@@ -78,7 +78,7 @@ def test_an_upstream_that_failed_when_last_asked_is_a_fault_whatever_its_protoco
         Path(),
         servers=lambda: servers,
         digest=lambda: POLICY,
-        retainer=None,
+        retention=None,
     )
     assert operations.health.faults() == []
     servers["/v1/models/llama"].well = False

@@ -1,24 +1,26 @@
 """Which settings a running gate takes over, what it refuses, and that it is one or the other."""
 
 import asyncio
+import re
 from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
+from palladion.access.cedar import Question
 from palladion.errors import PolicyError, StorageError
+from palladion.gate.operations.access import Access, open_access, read_digests
 from palladion.gate.operations.policies import (
     FILES,
     RECORDED_MAX,
     VALUE_CHARACTERS_MAX,
     Policies,
     compare_files,
-    read_digests,
     recorded,
     restart_needed,
-    stale_text,
 )
 from palladion.ledger.record import Record, encode_record
 from palladion.policy import Policy, RoutePolicy, load_policy, parse_policy
@@ -73,7 +75,6 @@ def test_what_is_read_for_each_request_or_command_changes_live(section: str, cha
         ("operations", "listen", "127.0.0.1:1"),
         ("operations", "log", "json"),
         ("proxy", "user_header", "x-user"),
-        ("access", "policies", "p.cedar"),
     ],
 )
 def test_what_is_opened_at_the_start_needs_a_restart(section: str, key: str, value: object) -> None:
@@ -135,6 +136,7 @@ class _Running:
         self.text = self.file.read_text(encoding="utf-8")
         self.put(mode="observe")
         self.applied: list[tuple[Policy, Record]] = []
+        self.access = Access()
         self.fails: Exception | None = None
         self.start()
 
@@ -146,7 +148,9 @@ class _Running:
 
     def start(self) -> None:
         self.mine.installation.policy = load_policy(self.file)
-        self.policies = Policies(self.mine.installation, check=self._check, apply=self._apply, marking=False)
+        installation = self.mine.installation
+        opened = open_access(installation.policy, installation.paths.home).digests
+        self.policies = Policies(installation, check=self._check, apply=self._apply, marking=False, opened=opened)
 
     def put(self, *, mode: str = "observe", more: str = "") -> None:
         self.file.write_text(f'{self.text}\n{more}\n[[route]]\nmodel = "fraud"\nmode = "{mode}"\n', encoding="utf-8")
@@ -158,10 +162,11 @@ class _Running:
         if not policy.route:
             raise PolicyError("no routes")
 
-    async def _apply(self, policy: Policy, record: Record) -> None:
+    async def _apply(self, policy: Policy, record: Record, access: Access) -> None:
         if self.fails is not None:
             raise self.fails
         self.applied.append((policy, record))
+        self.access = access
         self.mine.installation.policy = policy
 
 
@@ -220,22 +225,83 @@ def test_a_command_is_told_what_changed(running: _Running) -> None:
     assert [(change["after"], change["live"]) for change in reply.changes] == [("enforce", True)]
 
 
-def test_a_file_that_was_read_at_the_start_and_changed_is_told_each_time(
-    running: _Running, caplog: pytest.LogCaptureFixture
-) -> None:
-    access = running.mine.installation.paths.home / "access.cedar"
-    access.write_text("permit(principal, action, resource);", encoding="utf-8")
-    running.name_access(access.name)
+ALL_MAY, NONE_MAY = "permit(principal, action, resource);", "forbid(principal, action, resource);"
+QUESTION = Question("acme", "acme", "trusted", "api-key", "ask", "fraud", HERE.route)
+
+
+def _access(running: _Running) -> Path:
+    path = running.mine.installation.paths.home / "access.cedar"
+    path.write_text(ALL_MAY, encoding="utf-8")
+    running.name_access(path.name)
+    return path
+
+
+def test_another_content_of_the_file_of_access_policies_is_taken_over_and_recorded_once(running: _Running) -> None:
+    access = _access(running)
+    (was,) = running.policies.settings()[FILES].values()
     assert asyncio.run(running.policies.take_over("user:test")).changes == []
-    access.write_text("forbid(principal, action, resource);", encoding="utf-8")
-    for _ in range(2):
-        (change,) = asyncio.run(running.policies.take_over("user:test")).changes
-        assert (change["setting"], change["live"]) == ("access.policies (access.cedar)", False)
-    assert caplog.messages == [stale_text("access.policies (access.cedar)")] * 2
-    access.unlink()
+    access.write_text(NONE_MAY, encoding="utf-8")
     (change,) = asyncio.run(running.policies.take_over("user:test")).changes
-    assert change["after"] == ""
-    assert running.applied == []
+    assert change == {
+        "setting": "access.policies (access.cedar)",
+        "before": was,
+        "after": sha256(NONE_MAY.encode()).hexdigest(),
+        "live": True,
+    }
+    ((_, record),) = running.applied
+    assert record.details["before"] == record.details["after"] == running.policies.digest
+    assert [item["setting"] for item in record.details["changes"]] == ["access.policies (access.cedar)"]
+    assert running.access.cedar is not None
+    assert not running.access.cedar.permits(QUESTION)
+    assert running.reload() == []
+    assert len(running.applied) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("permit(", "access.cedar:1: not Cedar"),
+        (f'{ALL_MAY}\nforbid(principal, action, resource == Route::"/nowhere");', "access.cedar:2: there is no"),
+        (None, "access.policies: "),
+    ],
+)
+def test_access_policies_that_are_wrong_refuse_the_whole_reload(running: _Running, text: str | None, said: str) -> None:
+    access = _access(running)
+    before = running.policies.settings()
+    running.put(mode="enforce")
+    if text is None:
+        access.unlink()
+    else:
+        access.write_text(text, encoding="utf-8")
+    with pytest.raises(PolicyError, match=re.escape(said)):
+        running.reload()
+    assert (running.applied, running.policies.settings()) == ([], before)
+    access.write_text(ALL_MAY, encoding="utf-8")
+    assert [change.name for change in running.reload()] == ["route[/v1/models/fraud/predict].mode"]
+
+
+def test_access_policies_can_come_and_go(running: _Running) -> None:
+    text = running.text
+    path = running.mine.installation.paths.home / "access.cedar"
+    path.write_text(NONE_MAY, encoding="utf-8")
+    running.text = text.replace("[access]\n", f'[access]\npolicies = "{path.name}"\n')
+    running.put()
+    assert [change.name for change in running.reload()] == ["access.policies"]
+    assert running.access.cedar is not None
+    running.text = text
+    running.put()
+    assert [change.name for change in running.reload()] == ["access.policies"]
+    assert running.access == Access()
+
+
+def test_a_route_that_access_policies_name_cannot_go(running: _Running) -> None:
+    access = _access(running)
+    running.put(more='[[route]]\nmodel = "fraud"\npath = "/second"\n')
+    access.write_text('permit(principal, action, resource == Route::"/second");', encoding="utf-8")
+    assert len(running.reload()) == 2
+    running.put()
+    with pytest.raises(PolicyError, match=r'there is no \[\[route\]\] for Route::"/second"'):
+        running.reload()
 
 
 def test_a_command_that_compares_is_told_what_the_files_were(running: _Running) -> None:

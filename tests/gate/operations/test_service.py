@@ -165,6 +165,38 @@ def test_a_policy_that_is_reloaded_under_load_loses_no_request(mine: House, caps
     verify_ledger(mine.installation.paths.ledger, mine.installation.ledger_key())
 
 
+def test_access_policies_that_are_reloaded_under_load_lose_no_request(
+    mine: House, capsys: pytest.CaptureFixture[str]
+) -> None:
+    access = mine.installation.paths.home / "access.cedar"
+    access.write_text("permit(principal, action, resource);", encoding="utf-8")
+    _rewrite(mine, lambda text: text.replace("[access]\n", f'[access]\npolicies = "{access.name}"\n', 1))
+    with serving(mine) as service, load(service) as running:
+        running.wait_for(50)
+        # broken: nothing changes
+        access.write_text("permit(", encoding="utf-8")
+        assert _palladion(mine, "policy", "reload") == 2
+        assert "access.cedar:1: not Cedar" in capsys.readouterr().err
+        running.wait_for(50)
+        assert set(running.answered) == {200}
+        for text in ("forbid", "permit") * 3:
+            access.write_text(f'{text}(principal == Client::"acme/acme", action, resource);', encoding="utf-8")
+            assert _palladion(mine, "policy", "reload") == 0
+            # each request that comes from now on is decided anew
+            assert service.ask().status == (200 if text == "permit" else 403)
+            running.wait_for(50)
+        running.stop()
+        assert "nothing differs" not in capsys.readouterr().out
+        assert service.terminate() == 0
+    assert (running.lost, running.refused, set(running.answered)) == ([], 0, {200, 403})
+    changed = [record for record in _records(mine) if record.kind == "policy.changed"]
+    assert len(changed) == 6
+    assert {item["setting"] for record in changed for item in record.details["changes"]} == {
+        "access.policies (access.cedar)"
+    }
+    assert changed[0].details["changes"][0]["after"] == changed[1].details["changes"][0]["before"]
+
+
 def test_routes_come_and_go_between_two_requests(mine: House) -> None:
     with serving(mine) as service, load(service) as running:
         running.wait_for(20)

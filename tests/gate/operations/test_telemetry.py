@@ -5,14 +5,15 @@ import builtins
 import http.server
 import logging
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from palladion.errors import MissingExtraError
-from palladion.gate.operations.meter import Sample
-from palladion.gate.operations.telemetry import Telemetry
+from palladion.gate.operations.meter import Sample, Usage
+from palladion.gate.operations.telemetry import HELD_SECONDS_MAX, Telemetry
 from palladion.policy import OperationsPolicy
 from tests.gate.gates import PATH, House, open_gate
 
@@ -90,6 +91,7 @@ def _attributes(point: Any) -> dict[str, Any]:
     return {item.key: item.value.string_value or item.value.int_value for item in point.attributes}
 
 
+@pytest.mark.slow
 def test_figures_arrive_as_sums_gauges_and_histograms(house: House, collector: Collector) -> None:
     _send(house, collector.url)
     (body,) = collector.bodies["/v1/metrics"]
@@ -103,6 +105,7 @@ def test_figures_arrive_as_sums_gauges_and_histograms(house: House, collector: C
     assert metrics["palladion.request_seconds"].unit == "s"
 
 
+@pytest.mark.slow
 def test_language_models_are_told_of_by_the_convention(house: House, collector: Collector) -> None:
     _send(house, collector.url)
     (point,) = _metrics(collector.bodies["/v1/metrics"][0])["gen_ai.server.request.duration"].histogram.data_points
@@ -111,6 +114,7 @@ def test_language_models_are_told_of_by_the_convention(house: House, collector: 
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_samples_arrive_as_spans_with_their_times(house: House, collector: Collector) -> None:
     from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
@@ -127,12 +131,82 @@ def test_samples_arrive_as_spans_with_their_times(house: House, collector: Colle
     assert len({span.trace_id for span in spans}) == 2
 
 
+def _spans(collector: Collector) -> list[dict[str, Any]]:
+    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+    requests = map(ExportTraceServiceRequest.FromString, collector.bodies.get("/v1/traces", []))
+    return [
+        _attributes(span) for request in requests for span in request.resource_spans[0].scope_spans[0].spans
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_span_names_the_model_and_its_tokens_and_that_of_a_stream_waits_for_them(
+    house: House, collector: Collector
+) -> None:
+    whole, stream, endless = Usage("llama"), Usage("llama"), Usage("llama")
+    whole.tell(12, 34)
+    now = time.time()
+    rounds = iter(
+        [
+            [
+                Sample(CHAT, 200, "", 0.25, now, "a", whole),
+                Sample(CHAT, 200, "", 0.25, now, "b", stream),
+                Sample(CHAT, 200, "", 0.25, now - HELD_SECONDS_MAX - 1, "c", endless),
+            ]
+        ]
+    )
+    sent: list[list[dict[str, Any]]] = []
+
+    async def work() -> None:
+        telemetry = Telemetry(
+            OperationsPolicy(otlp=collector.url), watched(open_gate(house)).figures, lambda: next(rounds, [])
+        )
+        for _ in range(2):
+            await telemetry.send()
+            sent.append(_spans(collector))
+        stream.tell(5, 600)
+        await telemetry.send()
+        sent.append(_spans(collector))
+
+    asyncio.run(work())
+    assert [[span["gen_ai.response.id"] for span in spans] for spans in sent] == [
+        ["a", "c"],
+        ["a", "c"],
+        ["a", "c", "b"],
+    ]
+    first, late, last = sent[-1]
+    assert [first[f"gen_ai.{name}"] for name in ("request.model", "usage.input_tokens", "usage.output_tokens")] == [
+        "llama", 12, 34,
+    ]  # fmt: skip
+    assert late["gen_ai.request.model"] == "llama"
+    assert "gen_ai.usage.input_tokens" not in late
+    assert (last["gen_ai.usage.input_tokens"], last["gen_ai.usage.output_tokens"]) == (5, 600)
+
+
+@pytest.mark.slow
+def test_what_waits_is_sent_at_the_end(house: House, collector: Collector) -> None:
+    rounds = iter([[Sample(CHAT, 200, "", 0.25, time.time(), "a", Usage("llama"))]])
+
+    async def work() -> None:
+        item = watched(open_gate(house))
+        telemetry = Telemetry(OperationsPolicy(otlp=collector.url), item.figures, lambda: next(rounds, []))
+        await telemetry.send()
+        assert _spans(collector) == []
+        await telemetry.close()
+
+    asyncio.run(work())
+    assert [span["gen_ai.response.id"] for span in _spans(collector)] == ["a"]
+
+
+@pytest.mark.slow
 def test_nothing_that_is_sent_names_a_client(house: House, collector: Collector) -> None:
     _send(house, collector.url)
     sent = b"".join(body for bodies in collector.bodies.values() for body in bodies)
     assert [name for name in [*house.keys, *house.keys.values(), *house.ids.values()] if name.encode() in sent] == []
 
 
+@pytest.mark.slow
 def test_a_collector_that_refuses_is_told_of_once(
     house: House, collector: Collector, caplog: pytest.LogCaptureFixture
 ) -> None:

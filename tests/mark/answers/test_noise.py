@@ -12,6 +12,7 @@ from palladion.mark.answers.noise import (
     STRENGTH_MAX,
     Cells,
     Marked,
+    Pair,
     Pairs,
     Scores,
     are_probabilities,
@@ -154,6 +155,63 @@ def test_whatever_a_model_says_the_label_is_the_highest(scores: NDArray[np.float
 def test_scores_of_one_class_cannot_be_marked() -> None:
     with pytest.raises(ValueError, match="name no two classes"):
         Pairs.of(np.ones((3, 1)), np.ones(3, np.bool_))
+    with pytest.raises(ValueError, match="name no two classes"):
+        Pair.of([1.0])
+
+
+def _assert_alone_is_as_together(scores: NDArray[np.floating], strength: float, key: bytes = KEY) -> None:
+    exact = scores.astype(np.float64)
+    probabilities = are_probabilities(exact)
+    pairs = Pairs.of(exact, probabilities)
+    chances = flip_probability(pairs.margins, strength)
+    together = _mark(scores, strength=strength, key=key)
+    alone = scores.copy()
+    for row, query_hash in enumerate(_hashes(len(scores))):
+        pair = Pair.of(scores[row].tolist())
+        assert (pair.first, pair.second, pair.probability) == (
+            pairs.first[row],
+            pairs.second[row],
+            probabilities[row],
+        )
+        assert (pair.margin, pair.flip_probability(strength)) == (pairs.margins[row], chances[row])
+        label, flipped = pair.marked(alone[row], key, query_hash, strength)
+        assert (label, flipped) == (together.labels[row], together.flipped[row])
+    assert alone.tobytes() == together.scores.tobytes()
+
+
+_FEW = st.integers(2, 12)
+_STRENGTHS = st.floats(1e-6, STRENGTH_MAX)
+
+
+@given(st.data(), _STRENGTHS, st.binary(min_size=32, max_size=32))
+def test_a_row_alone_is_marked_like_one_among_many_to_the_last_bit(
+    data: st.DataObject, strength: float, key: bytes
+) -> None:
+    classes = data.draw(_FEW)
+    # the same few numbers again and again: ties, and sums that are 1 or nearly
+    numbers = st.one_of(st.sampled_from([0.0, -0.0, 0.25, 0.5, 0.4995, 1.0, 1e-8]), st.floats(-50, 50, width=32))
+    scores = data.draw(arrays(np.float32, (4, classes), elements=numbers))
+    _assert_alone_is_as_together(scores, strength, key)
+    sums = np.abs(scores).sum(axis=1, keepdims=True)
+    _assert_alone_is_as_together(np.where(sums > 0, np.abs(scores) / np.maximum(sums, 1e-30), scores), strength, key)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("strength", [0.05, 0.5, STRENGTH_MAX])
+def test_rows_alone_are_marked_alike_in_every_precision(dtype: type, strength: float) -> None:
+    for logits in (_logits(200), 40 * _logits(200), 300 * _logits(200), 1e-3 * _logits(200, 40)):
+        _assert_alone_is_as_together(logits.astype(dtype), strength)
+        _assert_alone_is_as_together(_softmax(logits).astype(dtype), strength)
+
+
+def test_scores_whose_sum_is_barely_that_of_probabilities_are_one_thing_alone_and_together() -> None:
+    generator = np.random.default_rng(SEED)
+    shares = _softmax(_logits(300, 9))
+    # within a few steps of what still passes for 1, on either side
+    away = 1 + generator.choice([-1e-3, 1e-3], (300, 1)) * (1 + generator.integers(-4, 5, (300, 1)) * 2e-13)
+    scores = shares * away
+    assert 0 < are_probabilities(scores).sum() < 300
+    _assert_alone_is_as_together(scores, 0.5)
 
 
 @pytest.mark.parametrize("share", [0.001, 0.03, 0.1])

@@ -167,6 +167,16 @@ class ChatDelta(msgspec.Struct):
         self.delta.disclose(given)
 
     @property
+    def plain(self) -> str | None:
+        """Its text, where it is nothing but the next piece of what is said to everybody: nearly every piece is."""
+        delta = self.delta
+        if self.logprobs is not None or self.finish_reason is not None or delta.role is not None:
+            return None
+        if delta.tool_calls is not None or delta.refusal is not None:
+            return None
+        return delta.content if delta.reasoning_content is None and delta.reasoning is None else None
+
+    @property
     def empty(self) -> bool:
         """Whether there is nothing to tell: a thought was withheld."""
         delta = self.delta
@@ -195,6 +205,11 @@ class TextChoice(msgspec.Struct):
 
     def disclose(self, given: Terms) -> None:
         """Nothing of a text is left out."""
+
+    @property
+    def plain(self) -> str | None:
+        """Its text, where it is nothing but the next piece of it."""
+        return self.text if self.logprobs is None and self.finish_reason is None else None
 
     @property
     def empty(self) -> bool:
@@ -246,7 +261,8 @@ class SaidUsage(msgspec.Struct):
     @classmethod
     def of(cls, tally: Tally) -> "SaidUsage":
         """What was counted."""
-        return cls(tally.prompt, tally.completion, tally.total)
+        prompt, completion = tally.prompt, tally.completion
+        return cls(prompt, completion, prompt + completion)
 
 
 class Said(msgspec.Struct):

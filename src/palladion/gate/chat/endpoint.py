@@ -18,6 +18,7 @@ from palladion.gate.chat.relay import Relay
 from palladion.gate.chat.response_request import ResponseAsked
 from palladion.gate.chat.responses import Responses
 from palladion.gate.chat.route import ModelRoute
+from palladion.gate.chat.ruled import RuledClients
 from palladion.gate.chat.shown import SaidBefore
 from palladion.gate.chat.terms import Terms
 from palladion.gate.chat.texts import Label, Texts
@@ -27,7 +28,8 @@ from palladion.gate.directory import Caller
 from palladion.gate.problems import Problem
 from palladion.gate.questions import REQUEST_ID_BYTES
 from palladion.gate.requests import JSON, Request, Response
-from palladion.gate.stages import Stages, level_of
+from palladion.gate.stages import Stages
+from palladion.watch.text.query import NOT_SAID
 
 OWNER = "palladion"  # whose the models are, as clients see it
 
@@ -39,7 +41,14 @@ class Asking(ErrorObject):
     media_types = frozenset({JSON})
 
     def __init__(
-        self, stages: Stages, kind: str, routes: Mapping[str, ModelRoute], budget: Budget, said_before: SaidBefore
+        self,
+        stages: Stages,
+        kind: str,
+        routes: Mapping[str, ModelRoute],
+        budget: Budget,
+        said_before: SaidBefore,
+        *,
+        ruled: RuledClients,
     ) -> None:
         """`kind` is one of `KINDS`; `routes` are by the names of their models."""
         self._stages = stages
@@ -48,6 +57,7 @@ class Asking(ErrorObject):
         self._routes = routes
         self._budget = budget
         self._said_before = said_before
+        self._ruled = ruled
 
     def allows(self, caller: Caller) -> bool:
         """Whether the caller may ask any of the models."""
@@ -57,7 +67,10 @@ class Asking(ErrorObject):
         """The response to a request. Raises Problem."""
         stages = self._stages
         open_to = [route for route in self._routes.values() if caller.may(self._action, route.policy)]
-        if not any(level_of(caller, route.policy) for route in open_to):
+        for route in open_to:
+            if stages.modes.level(caller, route.policy) is not None:
+                break
+        else:
             raise Problem("suspended")
         # 2. admit: which model pays is known when the body is read
         body = await request.body()
@@ -77,15 +90,28 @@ class Asking(ErrorObject):
             stages.admit(caller, route.policy, rows - 1, rows=rows, address=request.address)
         if model in stages.directory.decoys.texts:
             caller = await stages.heard(caller, request, route.policy, _said(asked))
+        if route.calibration is None:
+            caller = await self._heard(caller, route, asked)
         turn = await self._turn(caller, request, body, route, asked)
         # 4. infer, and what follows
         if asked.stream:
             return await Relay(turn, await turn.streamed()).response()
         return await turn.whole()
 
+    async def _heard(self, caller: Caller, route: ModelRoute, asked: Asked) -> Caller:
+        """The caller as it stands by rules on what it asks, where nothing else looks at that. Raises Problem."""
+        if isinstance(asked, EmbeddingAsked):
+            return caller  # documents, which say what they say: nobody asks an embedding for its reasons
+        try:
+            shown = self._said_before.show(caller.id, asked)
+        except Problem:
+            return caller  # numbers of tokens: a model that is not watched takes them, and no rule knows any by these
+        queries = [query for part in shown.parts(at=NOT_SAID) for query in part]
+        return await self._ruled.hear(self._stages, caller, route.policy, queries)
+
     async def _turn(self, caller: Caller, request: Request, body: bytes, route: ModelRoute, asked: Asked) -> Turn:
         stages, policy = self._stages, route.policy
-        disclosed = route.given_to(caller, stages.promises)
+        disclosed = route.given_to(caller, stages.modes, stages.promises)
         if disclosed is None:
             raise Problem("suspended")
         level, given = disclosed

@@ -24,6 +24,16 @@ class EventReader:
         """The data of the events that are complete now, in order. Raises FormatError on one that is too long."""
         if self._after_return or b"\r" in part:
             part = self._with_line_feeds(part)
+        elif (
+            not self._rest
+            and part.startswith(_DATA)
+            and part.endswith(_END)
+            and part.find(b"\n") == len(part) - len(_END)
+        ):
+            # engines send event by event, and each comes alone where nothing is late
+            self._check(len(part) - len(_END))
+            data = part[len(_DATA) : -len(_END)]
+            return [data] if data else []
         if self._rest:
             # looked for where it can be new: else a stream that comes byte by byte costs the square of its length
             searched = max(0, len(self._rest) - 1)
@@ -39,7 +49,8 @@ class EventReader:
             self._rest += rest
         found = []
         for event in events:
-            self._check(len(event))
+            if len(event) > self._event_bytes_max:
+                self._check(len(event))
             data = event[len(_DATA) :] if event.startswith(_DATA) and b"\n" not in event else _data(event)
             if data:
                 found.append(data)

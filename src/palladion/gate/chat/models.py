@@ -5,10 +5,12 @@ from pathlib import Path
 
 from palladion.gate.chat.budget import Budget, Unlimited
 from palladion.gate.chat.calibrated import check_calibrations, read_calibration
+from palladion.gate.chat.encoding import Encoding
 from palladion.gate.chat.endpoint import Asking, Listing
 from palladion.gate.chat.kinds import KINDS
 from palladion.gate.chat.marks import TextMarks
 from palladion.gate.chat.route import ModelRoute
+from palladion.gate.chat.ruled import RuledClients
 from palladion.gate.chat.shown import SaidBefore
 from palladion.gate.endpoint import Endpoint
 from palladion.gate.keeper import Keeper, try_states
@@ -19,6 +21,7 @@ from palladion.gate.upstream.pool import Upstream
 from palladion.keys import Root
 from palladion.policy import Policy, RoutePolicy
 from palladion.registry import Registry
+from palladion.watch.text.encoder import Digests, SentenceEncoder
 
 PROTOCOL = "openai"
 
@@ -39,16 +42,20 @@ class LanguageModels:
         """File names in the policy are relative to `home`; `root` is the gate's.
 
         `calibrations` is their folder; without it, none is read, and nothing is watched. Raises PolicyError, and
-        TamperError or FormatError for a calibration that is not the one that the policy names.
+        TamperError or FormatError for a calibration that is not the one that the policy names, or whose encoder is not.
         """
         self.policies = [route for route in policy.route if route.protocol == PROTOCOL]
         self.purposes: dict[str, str] = {}  # under which the suspicion of each model that is watched is kept
         self._stages, self._budget, self._said_before = stages, budget or Unlimited(), SaidBefore()
+        self._ruled = RuledClients()  # of models without a calibration
         check_calibrations(policy)
-        self.put([_open(route, home, root, calibrations) for route in self.policies])
+        threads = policy.gate.threads
+        encoders: dict[Digests, SentenceEncoder] = {}  # of which several routes have one in common
+        self.put([_open(route, home, root, calibrations, encoders, threads=threads) for route in self.policies])
 
     def watch(self, keeper: Keeper, registry: Registry) -> None:
         """Have clients watched from now on, with what is known of them from before. Raises FormatError."""
+        self._ruled.keep(keeper)
         for route in self._routes:
             model = route.policy.model
             if route.calibration is not None and model not in self.purposes:
@@ -67,7 +74,7 @@ class LanguageModels:
         check_calibrations(policy)
         settings = {route.route: route for route in policy.route}
         return [
-            ModelRoute(settings[route.policy.route], route.server, route.marks, route.calibration)
+            ModelRoute(settings[route.policy.route], route.server, route.marks, route.calibration, route.encoding)
             for route in self._routes
         ]
 
@@ -79,26 +86,42 @@ class LanguageModels:
 
     def answering(self, routes: Sequence[ModelRoute]) -> Mapping[str, Endpoint]:
         """What answers on which path, by these routes."""
-        return _endpoints(self._stages, routes, self._budget, self._said_before)
+        return _endpoints(self._stages, routes, self._budget, self._said_before, self._ruled)
 
     async def close(self) -> None:
         """Close every connection."""
         for route in self._routes:
+            if route.encoding is not None:
+                route.encoding.close()
             await route.server.close()
 
 
-def _open(route: RoutePolicy, home: Path, root: Root, calibrations: Path | None) -> ModelRoute:
+def _open(
+    route: RoutePolicy,
+    home: Path,
+    root: Root,
+    calibrations: Path | None,
+    encoders: dict[Digests, SentenceEncoder],
+    *,
+    threads: int,
+) -> ModelRoute:
     if not route.upstream:
         raise needs_upstream(route)
     # a whole text is written before its head comes
     limits = UpstreamLimits(head_seconds=float(route.answer_seconds))
     marks = TextMarks(route.engine, root) if route.engine else None
-    calibration = read_calibration(calibrations, route) if calibrations is not None and route.calibration else None
-    return ModelRoute(route, open_upstream(route, home, limits=limits), marks, calibration)
+    if calibrations is None or not route.calibration:
+        return ModelRoute(route, open_upstream(route, home, limits=limits), marks)
+    calibration = read_calibration(calibrations, route, home, encoders)
+    features = calibration.calibration.instruments.features
+    encoding = None
+    if features.encoder is not None:
+        encoding = Encoding(features, encoders[features.encoder.digests], threads=threads)
+    return ModelRoute(route, open_upstream(route, home, limits=limits), marks, calibration, encoding)
 
 
 def _endpoints(
-    stages: Stages, routes: Sequence[ModelRoute], budget: Budget, said_before: SaidBefore
+    stages: Stages, routes: Sequence[ModelRoute], budget: Budget, said_before: SaidBefore, ruled: RuledClients
 ) -> dict[str, Endpoint]:
     """What answers on which path; routes of one prefix share all but the page of each model."""
     prefixes: dict[str, dict[str, ModelRoute]] = {}
@@ -107,7 +130,7 @@ def _endpoints(
     found: dict[str, Endpoint] = {}
     for prefix, named in prefixes.items():
         for kind in KINDS:
-            found[prefix + kind] = Asking(stages, kind, named, budget, said_before)
+            found[prefix + kind] = Asking(stages, kind, named, budget, said_before, ruled=ruled)
         found[f"{prefix}/v1/models"] = Listing(stages, named)
         for model in named:
             found[f"{prefix}/v1/models/{model}"] = Listing(stages, named, only=model)

@@ -14,9 +14,9 @@ from palladion.errors import FormatError
 from palladion.gate.chat.events import EventReader, comment, event
 from palladion.gate.chat.problems import ErrorObject
 from palladion.gate.chat.turn import Streaming, Turn
+from palladion.gate.operations.meter import Usage
 from palladion.gate.problems import Problem
 from palladion.gate.requests import Response, Stream
-from palladion.gate.stages import level_of
 from palladion.gate.upstream.errors import UpstreamError
 from palladion.gate.upstream.pool import Streamed
 from palladion.ledger.writer import Receipt
@@ -36,6 +36,7 @@ class Relay:
         self._digest = blake2b(digest_size=32, key=turn.stages.salt(turn.id))
         self._receipt: Receipt | None = None
         self._ended = False
+        self._usage: Usage | None = None
         loop = asyncio.get_running_loop()
         self._now = loop.time
         self._until = loop.time() + turn.route.policy.answer_seconds
@@ -48,6 +49,7 @@ class Relay:
         await anext(parts)
         if self._receipt is None:
             raise ValueError("a stream begins with its record")
+        self._usage = self._turn.stages.meter.used(self._turn.id, self._turn.route.policy.model)
         headers = [(b"content-type", b"text/event-stream; charset=utf-8"), *self._turn.headers(self._receipt)]
         return Response(200, b"", headers, Stream(parts))
 
@@ -81,7 +83,10 @@ class Relay:
             else:
                 if reason == CLIENT_LEFT:
                     await self._break(reason)
-                turn.reservation.settle(turn.work.tally.total)
+                tokens = turn.tokens
+                turn.reservation.settle(sum(tokens.values()))
+                if self._usage is not None:
+                    self._usage.tell(*tokens.values())
 
     def _take(self, part: bytes) -> bytes:
         """What leaves of a part. Raises FormatError, and Problem where the client may have no more."""
@@ -113,7 +118,7 @@ class Relay:
         caller = turn.stages.directory.callers.get(turn.caller.id)
         if caller is None:
             raise Problem("unauthenticated", "the client was revoked")
-        if caller is not turn.caller and level_of(caller, turn.route.policy) is None:
+        if caller is not turn.caller and turn.stages.modes.level(caller, turn.route.policy) is None:
             raise Problem("suspended")
 
     async def _rest(self, parts: Streamed) -> None:

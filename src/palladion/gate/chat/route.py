@@ -12,6 +12,7 @@ import msgspec
 
 from palladion.errors import PolicyError
 from palladion.gate.chat.asked import ChatAsked
+from palladion.gate.chat.encoding import Encoding
 from palladion.gate.chat.events import MEDIA_TYPE
 from palladion.gate.chat.kinds import KINDS, Asked
 from palladion.gate.chat.marks import TextMarks
@@ -20,9 +21,9 @@ from palladion.gate.chat.terms import Terms, terms
 from palladion.gate.directory import WATCH, Caller
 from palladion.gate.disclosure import Level
 from palladion.gate.disclosure.terms import Own
+from palladion.gate.modes import Modes
 from palladion.gate.problems import Problem
 from palladion.gate.requests import JSON
-from palladion.gate.stages import level_of
 from palladion.gate.upstream.errors import UpstreamError
 from palladion.gate.upstream.pool import Streamed, Upstream
 from palladion.policy import RoutePolicy
@@ -61,8 +62,12 @@ class ModelRoute:
         server: Upstream,
         marks: TextMarks | None = None,
         calibration: WatchedTexts | None = None,
+        encoding: Encoding | None = None,
     ) -> None:
-        """Without a `calibration` it is not watched. Raises PolicyError for extra fields that cannot be let through."""
+        """Without a `calibration` it is not watched; `encoding` is for one with an encoder.
+
+        Raises PolicyError for extra fields that cannot be let through.
+        """
         refused = sorted(NEVER.intersection(policy.extra_fields))
         if refused:
             raise PolicyError(f"route {policy.route}: {refused[0]} is a field that no client may send")
@@ -70,16 +75,17 @@ class ModelRoute:
         self.server = server
         self.marks = marks
         self.calibration = calibration
+        self.encoding = encoding
         self.upstream_model = policy.upstream_model or policy.model
         self._given: Mapping[Level, Terms] = {level: terms(policy, level) for level in get_args(Level)}
         self._decoders = {path: _decoder(kind.asked, policy) for path, kind in KINDS.items()}
 
-    def given_to(self, caller: Caller, promises: Own) -> tuple[Level, Terms] | None:
+    def given_to(self, caller: Caller, modes: Modes, promises: Own) -> tuple[Level, Terms] | None:
         """What a caller is given, and the level of disclosure that it is; None for nothing, it is suspended.
 
         As of arrays (`disclosure.terms`): who was promised a precision keeps all of it until a person decides.
         """
-        level = level_of(caller, self.policy)
+        level = modes.level(caller, self.policy)
         if level is None:
             return None
         own = promises.get((caller.client.organisation, caller.client.name)) if promises else None

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 
 from palladion.gate.chat.kinds import Asked
+from palladion.watch.text.encoder import Vectors
 from palladion.watch.text.query import NOT_SAID, Parameters, Query
 
 MESSAGES_MAX = 65_536  # of all clients together that are known again, some 10 MiB
@@ -27,10 +28,24 @@ class Shown:
     parameters: Parameters
     answers: int
 
-    def parts(self, *, at: float, answer_chars: float = NOT_SAID, failed: bool = False) -> list[list[Query]]:
-        """The queries, some at a time. `answer_chars` are those of all answers together; `at` in seconds since 1970."""
+    def parts(
+        self,
+        *,
+        at: float,
+        answer_chars: float = NOT_SAID,
+        failed: bool = False,
+        vectors: Sequence[Vectors] | None = None,
+    ) -> list[list[Query]]:
+        """The queries, some at a time. `answer_chars` are those of all answers together; `at` in seconds since 1970.
+
+        `vectors` are what the calibration's encoder makes of the texts.
+        """
         each = answer_chars / max(1, len(self.texts) * self.answers)
-        queries = [Query(text, self.parameters, at, each, failed) for text in self.texts]
+        made = [None] * len(self.texts) if vectors is None else vectors
+        queries = [
+            Query(text, self.parameters, at, each, failed, vector)
+            for text, vector in zip(self.texts, made, strict=True)
+        ]
         return [queries[start : start + TEXTS_AT_ONCE] for start in range(0, len(queries), TEXTS_AT_ONCE)]
 
 

@@ -30,6 +30,7 @@ from palladion.gate.chat.terms import Terms
 from palladion.gate.chat.usage import Tally, Usage
 
 _encode = msgspec.json.Encoder().encode
+_CLOSING = b"]}"  # of an answer's choices, and of it
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,8 @@ class Texts:
     def read(self, body: bytes) -> Callable[[Terms], tuple[bytes, str]]:
         """Read and count the server's answer; returns what tells it under some terms, once. Raises FormatError."""
         answer = heard(self._form.whole_decoder, body)
-        _count(self.tally, answer.usage)
+        if answer.usage is not None:
+            _count(self.tally, answer.usage)
         choices = sorted(answer.choices, key=lambda item: item.index)
         if [choice.index for choice in choices] != list(range(self.choices)):
             raise FormatError(f"the server gave {len(choices)} answers, {self.choices} were asked for")
@@ -111,6 +113,8 @@ class Streamed:
         self._given = given
         self._alternatives = texts._asked.alternatives
         self._decoder = texts._form.piece_decoder
+        # what is the same in each event, up to its choices
+        self._opening = b"data: " + _encode(texts._said(texts._form.piece, [])).removesuffix(_CLOSING)
         self._finished: dict[int, str] = {}
         self._held: list[bytes] = []
         self.complete = False
@@ -124,15 +128,24 @@ class Streamed:
             self.complete = True
             return b""
         chunk = heard(self._decoder, data)
-        _count(texts.tally, chunk.usage)
+        if chunk.usage is not None:
+            _count(texts.tally, chunk.usage)
         now = [choice for choice in chunk.choices if self._passes(choice)]
-        return event(_encode(texts._said(texts._form.piece, now))) if now else b""
+        return self._event(now) if now else b""
+
+    def _event(self, choices: Sequence[Any]) -> bytes:
+        """An event of these choices, written from what was read of them."""
+        return b"%b%b%b\n\n" % (self._opening, _encode(choices)[1:-1], _CLOSING)
 
     def _passes(self, choice: Any) -> bool:
         """Whether a piece leaves now; one that ends an answer is held back."""
         texts = self._texts
         if choice.index >= texts.choices or choice.index in self._finished:
             raise FormatError("the server sent a piece of an answer that nobody asked for, or that had ended")
+        plain = choice.plain
+        if plain:
+            texts.tally.see(plain)
+            return True
         generated = choice.generated
         if generated:
             texts.tally.see(generated)
@@ -140,7 +153,7 @@ class Streamed:
         if choice.finish_reason is None:
             return not choice.empty
         self._finished[choice.index] = choice.finish_reason
-        self._held.append(event(_encode(texts._said(texts._form.piece, [choice]))))
+        self._held.append(self._event([choice]))
         return False
 
     def cut(self) -> None:
@@ -148,9 +161,7 @@ class Streamed:
         for index in range(self._texts.choices):
             if index not in self._finished:
                 self._finished[index] = CUT
-                self._held.append(
-                    event(_encode(self._texts._said(self._texts._form.piece, [self._texts._form.ending(index)])))
-                )
+                self._held.append(self._event([self._texts._form.ending(index)]))
 
     def end(self) -> bytes:
         """What was held back: it leaves when the answer is recorded."""
@@ -169,9 +180,8 @@ class Streamed:
     last = event(DONE)
 
 
-def _count(tally: Tally, usage: Usage | None) -> None:
-    if usage is not None:
-        tally.report(usage.prompt_tokens, usage.completion_tokens or 0)
+def _count(tally: Tally, usage: Usage) -> None:
+    tally.report(usage.prompt_tokens, usage.completion_tokens or 0)
 
 
 def _finish(reasons: Any) -> str:

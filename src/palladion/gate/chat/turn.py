@@ -4,6 +4,7 @@ The order is that of all questions: infer, observe, disclose, record. Whole answ
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -25,8 +26,11 @@ from palladion.gate.stages import Stages
 from palladion.gate.together import Showing
 from palladion.ledger.record import Record
 from palladion.ledger.writer import Receipt
+from palladion.watch.text.encoder import Vectors
 from palladion.watch.text.query import NOT_SAID, Query
 from palladion.watch.watch import AskedTexts, Observation
+
+log = logging.getLogger("palladion.gate")
 
 
 class Streaming(Protocol):
@@ -91,7 +95,7 @@ class Turn:
         """Ask, and answer at once. Raises Problem."""
         try:
             try:
-                async with asyncio.timeout(self.route.policy.answer_seconds):
+                with self.stages.deadlines.within(self.route.policy.answer_seconds):
                     body = await self.route.ask(self.kind, self.sent)
             except TimeoutError:
                 # the server worked on it all the same: what was asked is charged, if not what was never said
@@ -110,19 +114,21 @@ class Turn:
                 answer, finish = tell(self.given)
             except FormatError as error:
                 raise self.route.failed(error.message) from None
-            details = {"streamed": False, "finish": finish, **self.tokens}
+            tokens = self.tokens
+            details = {"streamed": False, "finish": finish, **tokens}
             receipt = await self.record("answer.given", details, answer=answer)
         except BaseException:
             self.reservation.release()
             raise
-        self.reservation.settle(self.work.tally.total)
+        self.reservation.settle(sum(tokens.values()))
+        self.stages.meter.used(self.id, self.route.policy.model).tell(*tokens.values())
         self.stages.answered += self.rows
         return Response(200, answer, [(b"content-type", JSON), *self.headers(receipt)])
 
     def renew(self) -> None:
         """Take the caller as it stands now. Raises Problem."""
         self.caller = self.stages.identify(self.request)
-        disclosed = self.route.given_to(self.caller, self.stages.promises)
+        disclosed = self.route.given_to(self.caller, self.stages.modes, self.stages.promises)
         if disclosed is None:
             raise Problem("suspended")
         self.level, self.given = disclosed
@@ -151,10 +157,22 @@ class Turn:
         if self.shown is None:
             return
         at = stages.clock.now().timestamp()
-        for part in self.shown.parts(at=at, answer_chars=answer_chars, failed=failed):
+        vectors = await self._vectors(self.shown.texts)
+        for part in self.shown.parts(at=at, answer_chars=answer_chars, failed=failed, vectors=vectors):
             recording = await stages.together.observe(model, partial(self._show, part), self._settle)
             if recording is not None:
                 await asyncio.shield(recording)
+
+    async def _vectors(self, texts: Sequence[str]) -> Sequence[Vectors] | None:
+        """What an encoder makes of texts, where the calibration has one. Raises Problem."""
+        if self.route.encoding is None:
+            return None
+        try:
+            return await self.route.encoding.vectors(texts)
+        except FormatError as error:
+            # what cannot be observed is not answered
+            log.error("%s: %s", self.route.policy.route, error.message)  # noqa: TRY400 (where it was raised is known)
+            raise Problem("internal") from None
 
     def _show(self, queries: Sequence[Query]) -> Showing:
         stages = self.stages
@@ -188,7 +206,8 @@ class Turn:
             "queries": self.rows,
             "standing": self.caller.standing,
             "disclosed": self.level,
-            "mode": policy.mode,
+            "mode": stages.modes.of(self.caller, policy),
+            **stages.network(self.request),
             "p_value": None if self.p_value is None else f"{self.p_value:.3g}",
             "request_digest": digests.request,
         }

@@ -37,9 +37,10 @@ class Tally:
 
     def see(self, text: str) -> None:
         """A piece of an answer came."""
+        length = len(text)
         self._pieces += 1
-        self.characters += len(text)
-        self._bytes += len(text) if text.isascii() else len(text.encode(errors="surrogatepass"))
+        self.characters += length
+        self._bytes += length if text.isascii() else len(text.encode(errors="surrogatepass"))
 
     def report(self, prompt: int, completion: int) -> None:
         """The upstream says so; the last word counts."""

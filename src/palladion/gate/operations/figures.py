@@ -12,10 +12,10 @@ from typing import Literal, NamedTuple
 
 from palladion import __version__
 from palladion.gate.gate import Gate
-from palladion.gate.marks import Retainer
 from palladion.gate.operations.health import Health
 from palladion.gate.operations.meter import Histogram
 from palladion.gate.recorder import Recorder
+from palladion.gate.retention import Retention
 from palladion.gate.upstream.pool import Upstream
 from palladion.gate.witnessing import Witnessing
 from palladion.registry.rows import Standing
@@ -63,7 +63,7 @@ class Figures:
         lag: Lag,
         servers: Callable[[], Mapping[str, Upstream]],
         policy: Callable[[], str],
-        retainer: Retainer | None = None,
+        retention: Retention | None = None,
         witnessing: Witnessing | None = None,
     ) -> None:
         """`servers` are the upstreams by route, `policy` is the digest of the one in force."""
@@ -73,7 +73,7 @@ class Figures:
         self._lag = lag
         self._servers = servers
         self._policy = policy
-        self._retainer = retainer
+        self._retention = retention
         self._witnessing = witnessing
         self._begun = time.time()
 
@@ -86,6 +86,7 @@ class Figures:
             *self._of_drifts(),
             *self._of_trials(),
             *self._of_servers(),
+            *self._of_feeds(),
             *self._of_process(),
         ]
 
@@ -247,6 +248,40 @@ class Figures:
             Family("upstream_failures_total", "Those without an answer.", "counter", ("route", "kind"), failures),
         ]
 
+    def _of_feeds(self) -> list[Family]:
+        intelligence = self._gate.stages.intelligence
+        if not intelligence.feeds and not intelligence.hits:
+            return []
+        return [
+            Family(
+                "intel_hits_total",
+                "Clients that a feed lists, once for each version and each thing that it lists.",
+                "counter",
+                ("feed", "kind"),
+                [(key, count) for key, count in sorted(intelligence.hits.items())],
+            ),
+            _one("intel_hits_waiting", "Hits that wait for being recorded.", "gauge", intelligence.waiting),
+            Family(
+                "intel_valid_until_seconds",
+                "When a feed's version that is loaded ends, since 1970.",
+                "gauge",
+                ("feed",),
+                [((item.policy.name,), item.valid_until) for item in intelligence.feeds],
+            ),
+            _one(
+                "intel_weight_left",
+                "Of what clients gave up, what no listed one has.",
+                "gauge",
+                intelligence.weights.left,
+            ),
+            _one(
+                "intel_queries_left_out_total",
+                "Queries that no signature has.",
+                "counter",
+                intelligence.signatures.left_out,
+            ),
+        ]
+
     def _of_process(self) -> list[Family]:
         recorder, faults = self._recorder, self._health.faults()
         found = [
@@ -266,10 +301,12 @@ class Figures:
                 [((__version__, self._policy()), 1)],
             ),
         ]
-        if self._retainer is not None:
-            found.append(
-                _one("bodies_total", "Marked queries handed over to be kept.", "counter", self._retainer.handed)
-            )
+        if self._retention is not None:
+            kept = self._retention
+            found += [
+                _one("bodies_total", "Queries handed over to be kept.", "counter", kept.handed),
+                _one("bodies_dropped_total", "Queries without a mark that were not kept.", "counter", kept.dropped),
+            ]
         if self._witnessing is not None:
             seen = self._witnessing
             found += [

@@ -40,8 +40,26 @@ class Histogram:
         return sum(self.counts)
 
 
+class Usage:
+    """What a request to a language model cost, in tokens: of an answer that is streamed, known at its end."""
+
+    __slots__ = ("input_tokens", "known", "model", "output_tokens")
+
+    def __init__(self, model: str) -> None:
+        self.model = model
+        self.input_tokens = self.output_tokens = 0
+        self.known = False
+
+    def tell(self, input_tokens: int, output_tokens: int) -> None:
+        """It is known now."""
+        self.input_tokens, self.output_tokens, self.known = input_tokens, output_tokens, True
+
+
 class Sample(NamedTuple):
-    """One request, as logs and spans tell of it: when it ended (seconds since 1970), and how long it took."""
+    """One request, as logs and spans tell of it: when it ended (seconds since 1970), and how long it took.
+
+    `usage` is there of requests to language models that were let in; what it says may become known later.
+    """
 
     route: str
     status: int
@@ -49,6 +67,7 @@ class Sample(NamedTuple):
     seconds: float
     ended: float
     request: str
+    usage: Usage | None = None
 
 
 class Sampler:
@@ -92,6 +111,13 @@ class Meter:
         self.stages = {name: Histogram() for name in STAGES}
         self.samplers: Sequence[Sampler] = ()
         self._left = 1
+        self._used: tuple[str, Usage] | None = None
+
+    def used(self, request: str, model: str) -> Usage:
+        """Where to tell what a request, by id, cost. To be called last before it is answered, without an await."""
+        usage = Usage(model)
+        self._used = request, usage
+        return usage
 
     def answered(self, route: str, status: int, problem: str, seconds: float, request: Callable[[], str]) -> None:
         """Count a request. `request` finds its id, where somebody wants to know."""
@@ -99,7 +125,9 @@ class Meter:
         self.latency[route].observe(seconds)
         for sampler in self.samplers:
             if sampler.due():
-                sampler.keep(Sample(route, status, problem, seconds, time.time(), request()))
+                name, used = request(), self._used
+                usage = used[1] if used is not None and used[0] == name else None
+                sampler.keep(Sample(route, status, problem, seconds, time.time(), name, usage))
 
     def laps(self) -> Callable[[str], None]:
         """What is to be told the name of each stage when it ends; one request in `TIMED_EVERY` is timed."""

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 from palladion.gate.alerting import Alerting
 from palladion.gate.gate import Gate
-from palladion.gate.marks import Retainer
 from palladion.gate.operations.clock_watch import ClockWatch
 from palladion.gate.operations.figures import Figures, Lag
 from palladion.gate.operations.health import Health
 from palladion.gate.operations.logs import log_requests
 from palladion.gate.operations.meter import Sample, Sampler
 from palladion.gate.recorder import Recorder
+from palladion.gate.retention import Retention
 from palladion.gate.upstream.pool import Upstream
 from palladion.gate.witnessing import Witnessing
 from palladion.policy import OperationsPolicy
@@ -42,7 +42,7 @@ class Operations:
         *,
         servers: Callable[[], Mapping[str, Upstream]],
         digest: Callable[[], str],
-        retainer: Retainer | None,
+        retention: Retention | None,
         witnessing: Witnessing | None = None,
         clock: ClockWatch | None = None,
         alerting: Alerting | None = None,
@@ -81,7 +81,7 @@ class Operations:
             lag=self._lag,
             servers=servers,
             policy=digest,
-            retainer=retainer,
+            retention=retention,
             witnessing=witnessing,
         )
         if policy.listen:

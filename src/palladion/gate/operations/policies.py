@@ -5,18 +5,14 @@ runs is refused by name, and then nothing changes.
 """
 
 import asyncio
-import logging
 import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from palladion import files
-from palladion.access.cedar import POLICIES_BYTES_MAX
-from palladion.errors import PalladionError, PolicyError
+from palladion.errors import PolicyError
+from palladion.gate.operations.access import Access, open_access
 from palladion.ledger.messages import PolicyReloaded
 from palladion.ledger.record import Record
 from palladion.lifecycle.installation import Installation
@@ -28,14 +24,17 @@ TOLD_MAX = 10_000  # to a command
 VALUE_CHARACTERS_MAX = 200  # of each value in a record; the digest binds all of it
 
 # Sections and settings that a gate takes over while it runs. Everything else needs a restart: sockets are open, keys
-# are unlocked, and files are read once.
+# are unlocked, and keys are read once.
 LIVE = frozenset(
     {
+        "access",
         "contract",
+        "feed",
         "gate.body_bytes_max",
         "gate.body_seconds_max",
         "gate.deadline_ms",
         "gate.requests_max",
+        "intel",
         "keys.escrow",
         "keys.owner",
         "limits",
@@ -55,31 +54,38 @@ OF_UPSTREAMS = frozenset(
     {
         "route.answer_seconds",
         "route.calibration",
+        "route.encoder",
         "route.engine",
         "route.fixed",
         "route.inputs",
         "route.label_output",
         "route.outputs",
         "route.scores_output",
+        "route.tokenizer",
     }
 )
 
-FILES = "files"  # beside the sections, as a command is told the policy in force: see `read_digests`
+FILES = "files"  # beside the sections, as a command is told the policy in force: see `access.read_digests`
 
-log = logging.getLogger("palladion.gate")
-
-Apply = Callable[[Policy, Record], Awaitable[None]]
+Apply = Callable[[Policy, Record, Access], Awaitable[None]]
 
 
 class Policies:
     """The policy in force. For one event loop."""
 
     def __init__(
-        self, installation: Installation, *, check: Callable[[Policy], None], apply: Apply, marking: bool
+        self,
+        installation: Installation,
+        *,
+        check: Callable[[Policy], None],
+        apply: Apply,
+        marking: bool,
+        opened: Mapping[str, str],
     ) -> None:
         """`check` raises PolicyError for what could not be served; `apply` records, swaps, or raises and swaps nothing.
 
-        `marking` is whether marks of answers can be kept, which is decided at the start.
+        `marking` is whether marks of answers can be kept, which is decided at the start; `opened` are the digests of
+        the files that are in force.
         """
         self._installation = installation
         self._check = check
@@ -87,23 +93,26 @@ class Policies:
         self._marking = marking
         self._changing = asyncio.Lock()
         self.digest = digest(installation.policy)
-        self._files = read_digests(installation.policy, installation.paths.home)
+        self._files = opened
 
     async def reload(self, actor: str) -> list[Change]:
-        """Take over what the file says now; what changed. Raises PolicyError, and then nothing changes."""
+        """Take over what the files say now; what changed. Raises PolicyError, and then nothing changes."""
         async with self._changing:
-            before = self._installation.policy
+            before, home = self._installation.policy, self._installation.paths.home
             after = await asyncio.to_thread(load_policy, self._installation.paths.policy)
             changes = compare(before, after)
+            require_live(changes, before, after, marking=self._marking)
+            # names in it are those of routes: with others, the same text may be wrong
+            access = await asyncio.to_thread(open_access, after, home)
+            changes += compare_files(self._files, access.digests)
             if not changes:
                 return []
-            require_live(changes, before, after, marking=self._marking)
             self._check(after)
             record = Record(
                 "policy.changed",
                 self._installation.clock.now(),
                 actor,
-                self._installation.paths.home.name,
+                home.name,
                 {
                     "before": self.digest,
                     "after": digest(after),
@@ -111,52 +120,24 @@ class Policies:
                     "more": max(0, len(changes) - RECORDED_MAX),
                 },
             )
-            await self._apply(after, record)
-            self.digest = digest(after)
+            await self._apply(after, record, access)
+            self.digest, self._files = digest(after), access.digests
             return changes
 
     def settings(self) -> dict[str, Any]:
-        """All settings of the policy in force, and under `FILES` the digests of the files that it was opened with."""
+        """All settings of the policy in force, and under `FILES` the digests of the files that go with it."""
         found: dict[str, Any] = _numbers(msgspec.to_builtins(self._installation.policy))
         return {**found, FILES: dict(self._files)}
 
     async def take_over(self, actor: str) -> PolicyReloaded:
-        """`reload`, as the admin socket tells of it; a file that needs a restart is not `live`."""
+        """`reload`, as the admin socket tells of it."""
         changes = await self.reload(actor)
-        stale = await asyncio.to_thread(self._stale)
-        listed = [{**recorded(change), "live": True} for change in changes[:TOLD_MAX]]
-        return PolicyReloaded(self.digest, listed + [{**recorded(change), "live": False} for change in stale])
-
-    def _stale(self) -> list[Change]:
-        """The files that say something else than at the start, which the log is told as well."""
-        policy = self._installation.policy
-        changes = compare_files(self._files, read_digests(policy, self._installation.paths.home))
-        for change in changes:
-            log.warning("%s", stale_text(change.name))
-        return changes
-
-
-def read_digests(policy: Policy, home: Path) -> dict[str, str]:
-    """What names the content of the files that are read once, at the start, by setting; empty where one is gone."""
-    if not policy.access.policies:
-        return {}
-    try:
-        data = files.read_limited(
-            home / Path(policy.access.policies).expanduser(), size_max=POLICIES_BYTES_MAX, what="the access policies"
-        )
-    except PalladionError:  # who opens it says why
-        return {f"access.policies ({policy.access.policies})": ""}
-    return {f"access.policies ({policy.access.policies})": sha256(data).hexdigest()}
+        return PolicyReloaded(self.digest, [{**recorded(change), "live": True} for change in changes[:TOLD_MAX]])
 
 
 def compare_files(before: Mapping[str, str], after: Mapping[str, str]) -> list[Change]:
     """The files that both name, and whose content differs; another file is another setting."""
     return [Change(name, before[name], after[name]) for name in before if after.get(name, before[name]) != before[name]]
-
-
-def stale_text(name: str) -> str:
-    """The sentence about such a file, by its name in `read_digests`."""
-    return f"{name} changed since the gate started: restart the gate to go by it"
 
 
 def require_live(changes: Sequence[Change], before: Policy, after: Policy, *, marking: bool) -> None:

@@ -10,12 +10,11 @@ from itertools import combinations
 from pathlib import Path
 from typing import cast
 
-from palladion.access.cedar import load_policies
 from palladion.access.jwks import parse_jwks
-from palladion.errors import PalladionError, PolicyError, StorageError
+from palladion.errors import PalladionError, PolicyError
 from palladion.gate.administration.opening import check_administration
 from palladion.gate.app import App
-from palladion.gate.chat.calibrated import check_calibrations, read_calibration
+from palladion.gate.chat.calibrated import check_calibration, check_calibrations
 from palladion.gate.chat.route import ModelRoute
 from palladion.gate.contract import make_contract
 from palladion.gate.curves import check_curves
@@ -23,6 +22,7 @@ from palladion.gate.grpc.address import GrpcAddress
 from palladion.gate.grpc.listener import check_grpc
 from palladion.gate.issuers import CLIENTS, OPERATORS, Issuers, fetch_keys
 from palladion.gate.listener import Address, api_config, listen_address
+from palladion.gate.operations.access import open_access
 from palladion.gate.operations.port import port_address, read_token
 from palladion.gate.protocols.json_paths import JsonPaths, JsonPathsUpstream
 from palladion.gate.served import load_calibration, newest_calibration, promoted_version
@@ -54,11 +54,7 @@ def check_servable(installation: Installation) -> None:
         _check_keys(issuer, home, CLIENTS)
     if policy.operators.issuer:
         _check_keys(policy.operators.as_issuer, home, OPERATORS)
-    if policy.access.policies:
-        try:
-            load_policies(home / Path(policy.access.policies).expanduser(), policy.route)
-        except StorageError as error:
-            raise PolicyError(f"access.policies: {error.message}", *error.hints) from None
+    open_access(policy, home)
     check_calibrations(policy)
     for route in policy.route:
         _check_route(installation, route)
@@ -158,7 +154,7 @@ def _check_route(installation: Installation, route: RoutePolicy) -> None:
 def _check_calibration(installation: Installation, route: RoutePolicy) -> None:
     if route.calibration:
         try:
-            read_calibration(installation.paths.calibrations, route)
+            check_calibration(installation.paths.calibrations, route, installation.paths.home)
         except PalladionError as error:
             raise PolicyError(error.message, *error.hints) from None
 

@@ -15,10 +15,11 @@ from palladion import __version__
 from palladion.errors import MissingExtraError
 from palladion.gate.operations import conventions
 from palladion.gate.operations.figures import Family, Figures
-from palladion.gate.operations.meter import BOUNDS, Histogram, Sample
+from palladion.gate.operations.meter import BOUNDS, SAMPLES_MAX, Histogram, Sample, Usage
 from palladion.policy import OperationsPolicy
 
 SEND_SECONDS_MAX = 5.0
+HELD_SECONDS_MAX = 600.0  # a span whose stream does not end is sent without what it cost
 _NANOSECONDS = 1_000_000_000
 
 log = logging.getLogger("palladion.gate")
@@ -46,8 +47,10 @@ class Telemetry:
         self._seconds = policy.otlp_seconds
         self._figures = figures
         self._samples = samples
+        self._held: list[Sample] = []  # whose streams have not ended
         self._begun = time.time_ns()
         self._failed = False
+        self._closing = False
 
     async def run(self) -> None:
         """Send again and again; for ever."""
@@ -58,7 +61,7 @@ class Telemetry:
     async def send(self) -> None:
         """Send what there is now. A collector that does not answer is told of once, and nothing waits for it."""
         metrics = self._metrics_data(await self._figures.read(), time.time_ns())
-        spans = [self._span(sample) for sample in self._samples()]
+        spans = [self._span(sample) for sample in self._ready()]
         try:
             # a thread, because the exporters block; what they log of themselves would repeat ours
             sent = await asyncio.to_thread(self._export, metrics, spans)
@@ -71,9 +74,20 @@ class Telemetry:
 
     async def close(self) -> None:
         """Send what is left, and close."""
+        self._closing = True
         await self.send()
         await asyncio.to_thread(self._metrics.shutdown)
         await asyncio.to_thread(self._spans.shutdown)
+
+    def _ready(self) -> list[Sample]:
+        """The samples that can be told of in full by now; the others wait for the end of their stream."""
+        ready, held, oldest = list[Sample](), list[Sample](), time.time() - HELD_SECONDS_MAX
+        for sample in [*self._held, *self._samples()]:
+            waits = sample.usage is not None and not sample.usage.known and sample.ended > oldest
+            (held if waits and not self._closing else ready).append(sample)
+        # those that are too many are told of as they are
+        self._held = held[-SAMPLES_MAX:]
+        return [*ready, *held[:-SAMPLES_MAX]]
 
     def _export(self, metrics: Any, spans: Sequence[Any]) -> bool:
         from opentelemetry.sdk.metrics.export import MetricExportResult
@@ -129,6 +143,8 @@ class Telemetry:
             attributes |= {conventions.OPERATION: done, conventions.PROVIDER: conventions.PROVIDER_OPENAI}
         if sample.request:
             attributes[conventions.RESPONSE_ID] = sample.request
+        if sample.usage is not None:
+            attributes |= _of_usage(sample.usage)
         if sample.problem:
             attributes[conventions.ERROR_TYPE] = sample.problem
         ended = round(sample.ended * _NANOSECONDS)
@@ -157,3 +173,11 @@ def _of_operation(family: Family, labels: Sequence[str]) -> dict[str, str]:
         return {}
     done = conventions.operation(labels[0]) or ""
     return {conventions.OPERATION: done, conventions.PROVIDER: conventions.PROVIDER_OPENAI}
+
+
+def _of_usage(usage: Usage) -> dict[str, Any]:
+    found: dict[str, Any] = {conventions.REQUEST_MODEL: usage.model}
+    if usage.known:
+        found[conventions.INPUT_TOKENS] = usage.input_tokens
+        found[conventions.OUTPUT_TOKENS] = usage.output_tokens
+    return found

@@ -16,6 +16,7 @@ from palladion.mark.triggers.dense import Activation, Dense
 from palladion.mark.triggers.trees import OPERATOR as TREES
 from palladion.mark.triggers.trees import Trees, read_trees
 from palladion.model.graph import Node, StringTensor, TensorRef
+from palladion.model.inner import as_output
 from palladion.model.model import Model, ModelFile
 from palladion.model.rewrite import locate
 from palladion.model.run import Port, open_inference_session, open_session
@@ -52,7 +53,7 @@ class Tapped:
         self.inputs: tuple[Port, ...] = open_session(model).inputs
         main, *others = model.files
         taps = [] if tap in {port.name for port in self.inputs} else [tap]
-        extended = bytes(main.data) + b"".join(_as_output(name) for name in taps)
+        extended = bytes(main.data) + b"".join(map(as_output, taps))
         tapped = replace(model, files=(ModelFile(main.name, memoryview(extended)), *others))
         self._session = open_inference_session(tapped)
         self._names = [item.name for item in self._session.get_outputs()]
@@ -279,20 +280,3 @@ def _block(array: NDArray[Any], first: int, step: int, *, pad: bool) -> NDArray[
     if pad and len(block) < step:
         block = np.concatenate([block, np.repeat(block[-1:], step - len(block), axis=0)])
     return np.ascontiguousarray(block)
-
-
-def _as_output(name: str) -> bytes:
-    """A ModelProto whose graph has nothing but this output (onnx.in.proto: graph 7, output 12, name 1)."""
-    return _field(7, _field(12, _field(1, name.encode())))
-
-
-def _field(number: int, content: bytes) -> bytes:
-    return bytes([number << 3 | 2]) + _varint(len(content)) + content
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*out, value])

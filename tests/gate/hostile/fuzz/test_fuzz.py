@@ -9,11 +9,14 @@ from pathlib import Path
 import pytest
 
 from tests.gate.hostile.fuzz import (
+    fuzz_answered,
     fuzz_chat,
     fuzz_credential,
     fuzz_decode,
+    fuzz_events,
     fuzz_json_paths,
     fuzz_open_inference,
+    fuzz_open_inference_answer,
     fuzz_path,
 )
 from tests.seal.fuzz.run import Target, replay
@@ -27,6 +30,9 @@ TARGETS: dict[str, Target] = {
     "credential": fuzz_credential.one_input,
     "path": fuzz_path.one_input,
     "chat": fuzz_chat.one_input,
+    "answered": fuzz_answered.one_input,
+    "events": fuzz_events.one_input,
+    "open_inference_answer": fuzz_open_inference_answer.one_input,
 }
 SECONDS = 5
 CORPUS_FILES_MAX = 100
@@ -72,6 +78,21 @@ def test_some_questions_to_language_models_are_let_through_too() -> None:
         data = (CORPUS / "chat" / name).read_bytes()
         assert data[:1] == kind
         assert fuzz_chat.ROUTE.decode(fuzz_chat.PATHS[data[0]], data[1:]).rows >= 1
+
+
+def test_some_answers_of_upstreams_are_let_through_too() -> None:
+    for name in ("chat", "text", "embedding", "response"):
+        data = (CORPUS / "answered" / name).read_bytes()
+        work = fuzz_answered._work(data[0], fuzz_answered.PATHS[data[0]])
+        assert work.read(data[1:])(fuzz_answered.GIVEN)[0]
+    for name in ("stream", "stream-text", "stream-response"):
+        data = (CORPUS / "answered" / name).read_bytes()
+        mode = data[:1].lower()[0]
+        said = fuzz_answered._streamed(fuzz_answered._work(mode, fuzz_answered.PATHS[mode]), data[1:])
+        assert len(said) >= 2
+    answer = (CORPUS / "open_inference_answer" / "right").read_bytes()[1:]
+    assert len(fuzz_open_inference_answer.CODEC.decode_answer(answer, [], 2)) == 3
+    assert len(fuzz_events._read([(CORPUS / "events" / "several").read_bytes()[1:]]) or ()) == 3
 
 
 def test_the_corpus_stays_small() -> None:
