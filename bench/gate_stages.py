@@ -238,7 +238,9 @@ class _Parts:
 
         def keep() -> Awaitable[object]:
             at = next(self.number) % len(self.asked)
-            bodies = marks.bodies(marked[at], self.asked[at].feeds, self.outputs, request=request, disclosed="contract")
+            bodies = marks.bodies(
+                marked[at], self.asked[at].feeds, self.outputs, request=request, disclosed="contract", at=time.time()
+            )
             return retainer.keep(_CLIENT, self.served.subject, bodies)
 
         return keep

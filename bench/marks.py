@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.collusion import AS_IT_IS, INT4_AGAIN, INT8, collusion, four_bits
+from bench.collusion_baselines import measure_colluders
 from bench.mark_attacks import bf16, low_rank, noisy, pruned, rounded
 from bench.mark_memory import measure_memory
-from bench.mark_subjects import as_model, as_weights, mini_lm
+from bench.mark_subjects import as_model, as_weights
 from bench.mark_survival import measure_subjects
 from bench.mark_text import measure_text
 from bench.report import SEED, Report, interleaved, main
@@ -66,17 +67,7 @@ def measure(report: Report) -> None:
     measure_text(report, texts=3 if quick else 20)
     if not quick:
         measure_subjects(report)
-        _many_recipients(report)
-
-
-def _many_recipients(report: Report) -> None:
-    """Eight colluders of 10,000 recipients, on the encoder of MiniLM if its weights are here."""
-    subject = mini_lm()
-    if subject is None:
-        report.add("fingerprints of 10,000: left out", 0, "rows", reference="MiniLM is not here")
-        return
-    encoder = {name: item for name, item in subject.weights.items() if name.startswith("encoder.")}
-    collusion(report, "MiniLM's encoder, 8 of 10,000", as_model(encoder), recipients=10_000)
+    measure_colluders(report, _synthetic(4, 256))
 
 
 def _collusion(report: Report) -> None:

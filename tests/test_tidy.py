@@ -25,6 +25,8 @@ TESTED_ELSEWHERE = {
     "registry/rows.py": "values without logic",
     "purposes.py": "values without logic; tests/test_keys.py and tests/tools/test_reference.py",
     "policy/access.py": "values without logic; tests/policy reads and writes all of them",
+    "policy/auditing.py": "values without logic; tests/policy reads and writes all of them",
+    "redteam/audit/stage.py": "what a stage is, without logic",
     "policy/section.py": "values without logic; tests/policy reads and writes all of them",
     "policy/sections.py": "values without logic; tests/policy reads and writes all of them",
     "policy/serving.py": "values without logic; tests/policy reads and writes all of them",

@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from palladion.cli.main import main
 from palladion.clock import SystemClock
 from palladion.gate.touches import Touched, Toucher, keep_touches
@@ -22,6 +24,7 @@ def _json(*arguments: str) -> Any:
     return json.loads(output.getvalue())
 
 
+@pytest.mark.slow
 def test_a_touched_decoy_is_shown_and_retired(folder: Path) -> None:
     with chdir(folder):
         main(["init", "--passphrase-file", "pass"])

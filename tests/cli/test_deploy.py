@@ -62,3 +62,16 @@ def test_a_unit_is_told_with_the_folder_of_its_socket(home: Path, capsys: pytest
 def test_a_unit_that_runs_as_root_is_warned_of(capsys: pytest.CaptureFixture[str]) -> None:
     _, complaints = _told(capsys, "systemd", "--user", "root")
     assert complaints == "palladion: warning: the gate would run as root: name a user of its own by --user\n"
+
+
+def test_a_timer_is_written_where_the_gate_refreshes_no_feeds(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    policy = home / "palladion.toml"
+    policy.write_text(f'{policy.read_text()}\n[[feed]]\nname = "near"\nfile = "near.txt"\n')
+    lines, _ = _told(capsys, "systemd", "--user", "gate", "--out", "units")
+    written = ["palladion.service", "palladion-intel.service", "palladion-intel.timer"]
+    assert lines[:3] == [f"wrote units/{name}" for name in written]
+    assert lines[-1].endswith("enable --now palladion.service palladion-intel.timer")
+    assert "intel refresh" in (home / "units" / "palladion-intel.service").read_text()
+    policy.write_text(policy.read_text().replace("[intel]\n", "[intel]\nrefresh = true\n", 1))
+    lines, _ = _told(capsys, "systemd", "--user", "gate", "--out", "alone")
+    assert [path.name for path in (home / "alone").iterdir()] == ["palladion.service"]

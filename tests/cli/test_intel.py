@@ -3,6 +3,7 @@
 import io
 import json
 from contextlib import redirect_stderr, redirect_stdout
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,7 @@ def _kinds(folder: Path) -> list[Record]:
     return [decode_record(data, what="it") for _, data in reader.entries()]
 
 
+@pytest.mark.slow
 def test_feeds_are_fetched_kept_and_looked_into(home: Path) -> None:
     script = """
 $ palladion intel list
@@ -97,6 +99,7 @@ $ palladion intel check 198.51.100.1
     assert [record.subject for record in records] == ["feed:tor", "feed:hosts"]
 
 
+@pytest.mark.slow
 def test_a_broken_feed_keeps_its_last_good_version_and_says_so(home: Path) -> None:
     _json(home, "refresh")
     (home / "tor.txt").write_text("<html>\n")
@@ -117,6 +120,7 @@ together 0.50 nats, which is a hint and no verdict
     assert _json(home, "refresh", "--force", "tor", code=1)["feeds"][0]["error"].startswith("line 1")
 
 
+@pytest.mark.slow
 def test_a_case_is_exported_the_same_each_time(home: Path) -> None:
     installation = Installation.find(home, SystemClock())
     with installation.open_registry() as registry, registry.write() as records:
@@ -125,6 +129,9 @@ def test_a_case_is_exported_the_same_each_time(home: Path) -> None:
     told = _json(home, "export", case.id[:6], "--out", "bundle.json", "--network", "192.0.2.0/24", "--tlp", "green")
     assert (told["case"], told["accounts"]) == (case.id, 1)
     first = (home / "bundle.json").read_bytes()
+    written = _kinds(home)[-1]
+    assert (written.kind, written.subject, written.details["networks"]) == ("intel.told", f"incident:{case.id}", 1)
+    assert written.details["bundle"] == sha256(first).hexdigest()
     assert b"192.0.2.0/24" in first
     assert b"acme" not in first
     _json(home, "export", case.id[:6], "--out", "bundle.json", "--network", "192.0.2.0/24", "--tlp", "green")
@@ -135,6 +142,7 @@ def test_a_case_is_exported_the_same_each_time(home: Path) -> None:
     assert "32 hexadecimal digits" in errors.getvalue()
 
 
+@pytest.mark.slow
 def test_a_rule_that_applies_is_a_finding(home: Path) -> None:
     rule = {
         "title": "A client was added",
@@ -147,9 +155,10 @@ def test_a_rule_that_applies_is_a_finding(home: Path) -> None:
     found = _json(home, "rules", "run", "mine.yml", "--since", "1d", code=1)
     assert [(match["title"], match["count"]) for match in found["matches"]] == [("A client was added", 1)]
     assert _json(home, "rules", "run", "mine.yml", "--since", "2999-01-01") == {"matches": [], "more": False}
-    assert len(_json(home, "rules", "list")["rules"]) == 6
+    assert len(_json(home, "rules", "list")["rules"]) == 8
 
 
+@pytest.mark.slow
 def test_names_come_from_a_newer_release(home: Path) -> None:
     techniques = {item["id"] for ids in _json(home, "techniques")["detections"].values() for item in ids}
     lines = ["version: 9.9.0", *(f"- id: {id_}\n  name: New {id_}" for id_ in techniques if id_.startswith("AML."))]

@@ -15,7 +15,12 @@ import pytest
 
 from palladion.cli.ledger_export import export
 from palladion.cli.main import main
+from palladion.clock import SystemClock
+from palladion.errors import BusyError, StorageError
+from palladion.export import destination
 from palladion.export import follow as following
+from palladion.ledger.record import decode_record
+from palladion.lifecycle.installation import Installation
 from tests.export.items import make, refusals
 from tests.export.test_cef import parse as parse_cef
 from tests.export.test_destination import Listening, everything
@@ -71,6 +76,46 @@ def test_a_client_stays_a_pseudonym_unless_it_may_be_named(folder: Path, monkeyp
         assert ("acme" in Path("out").read_text()) == bool(more)
         run("--format", "parquet", "--out", "out.parquet", *more)
         assert (b"acme/web" in Path("out.parquet").read_bytes()) == bool(more)
+
+
+@pytest.mark.slow
+def test_an_export_of_ones_own_ledger_is_recorded_before_anything_goes(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    assert main(["init", "--passphrase-file", "pass"]) == 0
+
+    def told() -> list[dict[str, object]]:
+        assert main(["ledger", "verify"]) == 0
+        reader = Installation.find(folder, SystemClock()).read_ledger()
+        records = [decode_record(data, what=str(index)) for index, data in reader.entries()]
+        return [record.details for record in records if record.kind == "ledger.exported"]
+
+    run("--format", "jsonl", "--out", "out", "--kind", "keys.created", "--name-clients")
+    (first,) = told()
+    assert (first["form"], first["to"], first["first"], first["named"]) == ("jsonl", "out", 0, True)
+    assert first["question"] == {"kinds": ["keys.created"]}
+    size = first["size"]
+    run("--format", "parquet", "--out", "out.parquet")
+    assert (told()[1]["size"], told()[1]["to"]) == (size + 1, "out.parquet")  # type: ignore[operator]
+    # nothing listens there, and all the same it was to go
+    monkeypatch.setattr(destination, "TRIES_MAX", 1)
+    with pytest.raises(StorageError):
+        run("--format", "cef", "--to", "tcp://127.0.0.1:9")
+    assert told()[2]["to"] == "tcp://127.0.0.1:9"
+    # a copy tells nobody
+    run("--format", "jsonl", "--out", "copy", "--ledger", ".palladion/ledger")
+    assert len(told()) == 3
+
+
+@pytest.mark.slow
+def test_what_cannot_be_recorded_does_not_go(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    assert main(["init", "--passphrase-file", "pass"]) == 0
+    installation = Installation.find(folder, SystemClock())
+    with installation.lock_ledger(installation.open_gate_root()), pytest.raises(BusyError):
+        run("--format", "jsonl", "--out", "out")
+    assert not Path("out").exists()
 
 
 def test_following_goes_on_from_the_kept_place(

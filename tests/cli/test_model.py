@@ -2,9 +2,11 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from palladion.cli import model as module
 from palladion.cli.main import main
 from palladion.clock import SystemClock
 from palladion.lifecycle.installation import Installation
@@ -64,6 +66,15 @@ fraud is rolled back to version 1 (ledger …)
 
 UNWATCHED = """
 $ palladion model promote fraud@2
+palladion: error: fraud@2 is not calibrated, and the version that is served is: nobody would be …
+palladion: hint: palladion watch calibrate fraud@2 --validation FILE
+palladion: hint: or say --uncalibrated
+[exit 2]
+$ palladion model promote fraud@9
+palladion: error: no version 9 of fraud
+palladion: hint: the newest is 2
+[exit 2]
+$ palladion model promote fraud@2 --uncalibrated
 fraud version 2 is promoted (ledger …)
 palladion: warning: fraud@2 is not calibrated, the version before was: nobody is watched on it until it is
 $ palladion model rollback fraud
@@ -96,6 +107,30 @@ def test_documents_say_what_tables_say(served: Path, capsys: pytest.CaptureFixtu
         shown = json.loads(capsys.readouterr().out)
     assert listed["models"][0]["canary"] == {"version": 2, "percent": 5}
     assert [item["canary_percent"] for item in shown["versions"]] == [None, 5]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("percent", ["", " --canary 5%"], ids=["all", "a share"])
+def test_what_would_end_the_watch_is_calibrated_on_what_is_retained_first(
+    served: Path, monkeypatch: pytest.MonkeyPatch, percent: str
+) -> None:
+    installation = Installation.find(served, SystemClock())
+    made: list[str] = []
+
+    def calibrate(there: Installation, version: str) -> dict[str, Any]:
+        with there.open_registry() as registry, registry.write() as records:
+            assert (promoted := records.promotions.current("fraud")) is not None
+            assert promoted.number == 1
+            records.calibrations.add("fraud", 2, path="2", digest=64 * "b", simulated=False, clients=100)
+        made.append(version)
+        return {}
+
+    with installation.open_registry() as registry, registry.write() as records:
+        records.calibrations.add("fraud", 1, path="1", digest=64 * "a", simulated=True, clients=100)
+    monkeypatch.setattr(module, "calibrate_on_retained", calibrate)
+    monkeypatch.setattr(module, "print_calibrated", lambda document, policy: None)
+    session.run(session.parse(f"$ palladion model promote fraud@2{percent}\nfraud version 2 is …"), served)
+    assert made == ["fraud@2"]
 
 
 @pytest.mark.slow

@@ -35,3 +35,12 @@ def test_nothing_is_said_of_traffic_that_stays(
 ) -> None:
     _live(monkeypatch, {"fraud": QUIET})
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("spent", ["epoch", "lifetime"])
+def test_it_says_where_rates_are_for_all_epochs_together(
+    spent: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(module, "_status", lambda ctx: {**STATUS, "drift": {}, "alpha_spent": spent})
+    assert main(["watch", "live", "--once"]) == 0
+    assert ("for all epochs of a client together" in capsys.readouterr().out) == (spent == "lifetime")

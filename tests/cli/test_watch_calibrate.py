@@ -13,6 +13,7 @@ from palladion.policy import WatchPolicy
 from tests.lifecycle.installations import Made, make
 from tests.watch import factories, few
 from tests.watch.talkers import MODEL, prompts
+from tests.watch.text import encoders
 
 SIZES = ("--clients", "100", "--organisations", "20", "--horizon", "20")
 
@@ -56,12 +57,39 @@ def test_what_is_printed_goes_into_the_policy_as_it_is(
     capsys.readouterr()
 
 
+@pytest.mark.slow
+def test_an_encoder_of_the_policy_is_used_and_named_and_the_policy_is_good_as_it_is(
+    made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home, path = made.installation.paths.home, tmp_path / "prompts.jsonl"
+    path.write_bytes(_lines())
+    (home / "encoder.onnx").write_bytes(encoders.network())
+    (home / "tokenizer.json").write_bytes(encoders.tokenizer())
+    with made.installation.paths.policy.open("a") as policy:
+        policy.write(f'\n[[route]]\nmodel = "{MODEL}"\nprotocol = "openai"\nupstream = "http://127.0.0.1:1"\n')
+        policy.write('encoder = "encoder.onnx"\ntokenizer = "tokenizer.json"\n')
+
+    _run(made, "watch", "calibrate", MODEL, "--prompts", str(path), *SIZES)
+    told = capsys.readouterr().out
+    digests = encoders.encoder().digests
+    assert f"{digests.encoder[:16]}, tokenizer {digests.tokenizer[:16]}, beside n-grams" in told
+    (line,) = [line for line in told.splitlines() if "calibration = " in line]
+    with made.installation.paths.policy.open("a") as policy:
+        policy.write(f"{line.partition('restart the gate:  ')[2]}\n")
+    _run(made, "watch", "calibrate", MODEL, "--prompts", str(path), *SIZES, "--json")
+    assert json.loads(capsys.readouterr().out)["encoder"] == digests._asdict()
+    _run(made, "policy", "check")
+    (home / "encoder.onnx").write_bytes(encoders.network() + b"\n")
+    _run(made, "policy", "check", code=2)
+    assert "is not the encoder that the calibration of route /v1/models/llama was made with" in capsys.readouterr().err
+
+
 def test_one_source_is_needed_and_no_more(made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "prompts.jsonl"
     path.write_bytes(_lines())
 
     _run(made, "watch", "calibrate", MODEL, "--prompts", str(path), "--retained", code=2)
-    assert "one of --validation FILE, --prompts FILE, --talk FILE and --retained" in capsys.readouterr().err
+    assert "--traffic FILE, --prompts FILE, --talk FILE and --retained is needed" in capsys.readouterr().err
 
 
 def test_a_file_that_holds_no_prompts_is_refused(
@@ -125,3 +153,26 @@ def test_simulated_clients_promise_as_ever() -> None:
 
     assert (document["kind"], document["recorded"], document["rate_min_later"]) == ("simulated", 0, 1 / 300)
     assert (promise["watched_at_most"], promise["enforces"]) == (0.02, False)
+
+
+def test_rates_that_are_spent_over_all_epochs_say_how_many_clients_support_that(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    made = factories.calibration()
+    policy = WatchPolicy(alpha_suspected=0.05, alpha_spent="lifetime")
+
+    print_calibrated(calibrated_document(made) | WHERE, policy)
+    warned = " ".join(capsys.readouterr().err.split())
+    promise = promised(made, policy)
+    print_promise(promise)
+
+    told = capsys.readouterr().out
+    # 299 clients: 0.05 · 0.61 / k² is 1/300 or more up to the third
+    assert (promise["alpha_spent"], promise["epochs_suspected"]) == ("lifetime", 3)
+    assert 'watch.alpha_spent is "lifetime"' in warned
+    assert "can throttle a client in its first 3 epochs" in warned
+    assert "0.33% of honest ones in each epoch" in told
+    assert promised(made, WatchPolicy(alpha_spent="lifetime"))["epochs_suspected"] == 0
+    assert promised(made, WatchPolicy())["epochs_suspected"] is None
+    assert not promised(FEW, WatchPolicy(alpha_suspected=0.03, alpha_spent="lifetime"))["enforces"]
+    assert promised(FEW, WatchPolicy(alpha_suspected=0.03))["enforces"]

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,59 @@ def replay(home: Path, capsys: pytest.CaptureFixture[str], name: str, *more: str
 
 
 FOREIGN = ("--time-path", "$.ts", "--client-path", "$.user", "--inputs-path", "$.body.rows")
+
+
+@pytest.fixture(scope="module")
+def talking(home: Path) -> Path:
+    """The same with a language model besides, which has no calibration, and talk with a harvester in it."""
+    policy = home / "palladion.toml"
+    route = '[[route]]\nmodel = "llama"\nprotocol = "openai"\nmode = "enforce"\nupstream = "http://127.0.0.1:1"\n'
+    other = home.parent / "talk_home"
+    shutil.copytree(home, other)
+    (other / "palladion.toml").write_text(f"{policy.read_text()}\n{route}")
+    (other.parent / "observing.toml").write_text(
+        (other / "palladion.toml").read_text().replace('mode = "enforce"', 'mode = "observe"')
+    )
+    lines = [
+        {"time": 1_780_000_000 + 60 * number, "client": client, "text": f"{said}{'king ' * number}?", "answer_chars": 9}
+        for number in range(40)
+        for client, said in (("globex/globex", "Think step by step: who was "), ("acme/acme", "Where is "))
+    ]
+    (other.parent / "talk.jsonl").write_bytes(b"\n".join(map(msgspec.json.encode, lines)))
+    return other
+
+
+def test_talk_is_replayed_and_says_who_when_and_why(talking: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    talk = str(talking.parent / "talk.jsonl")
+    found = json.loads(run(talking, capsys, "watch", "replay", "--talk", talk, "--model", "llama", "--json"))
+    (thief,) = found["concerned"]
+    assert (thief["client"], thief["standing"], thief["disturbed"]) == (SUSPENDED, "watched", False)
+    assert [turn["queries"] for turn in thief["turns"]] == [32]
+    assert (found["requests"], found["version"], found["calibration"], found["promised"]) == (80, None, None, None)
+    text = run(talking, capsys, "watch", "replay", "--talk", talk, "--model", "llama")
+    assert "replayed 80 requests to llama" in text
+    assert "uncalibrated: words and parameters are counted by rules" in text
+
+
+def test_two_policies_are_held_against_each_other_on_talk(talking: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = ["policy", "dry-run", str(talking.parent / "observing.toml"), "--talk", str(talking.parent / "talk.jsonl")]
+    found = json.loads(run(talking, capsys, *told, "--json"))
+    (difference,) = found["differences"]
+    assert difference["client"] == SUSPENDED
+    assert (found["model"], found["before"]["policy"] != found["after"]["policy"]) == ("llama", True)
+    assert "replayed 80 requests to llama" in run(talking, capsys, *told, "--model", "llama")
+
+
+@pytest.mark.parametrize(
+    "more", [["--retained"], ["--version", "3"], ["--skip-broken"], FOREIGN, ["traffic"]], ids=lambda item: item[0]
+)
+def test_talk_goes_with_nothing_that_is_of_rows(
+    talking: Path, capsys: pytest.CaptureFixture[str], more: list[str]
+) -> None:
+    others = [str(talking.parent / "traffic.jsonl")] if more == ["traffic"] else list(more)
+    told = ["watch", "replay", "--talk", str(talking.parent / "talk.jsonl"), "--model", "llama", *others]
+    assert main(["--home", str(talking), *told]) == 2
+    assert "--talk" in capsys.readouterr().err
 
 
 @pytest.mark.slow

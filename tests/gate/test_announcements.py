@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 
-from palladion.gate.announcements import calibrated_on
+from palladion.gate.announcements import calibrated_on, routes_said
 from palladion.gate.served import Served
 
 
@@ -38,3 +38,22 @@ def test_a_version_on_trial_is_named_with_its_share() -> None:
     trial = SimpleNamespace(served=other, row=SimpleNamespace(percent=10))
     said = calibrated_on(cast(Served, _Item(on_trial=trial)))
     assert said == "uncalibrated; 10 % of the clients are served fraud@2, calibrated on 40 simulated clients"
+
+
+def test_every_route_is_said_with_what_answers_there() -> None:
+    item = SimpleNamespace(
+        route=SimpleNamespace(mode="enforce", route="/a"), subject="fraud@1", calibration=None, on_trial=None
+    )
+    late = SimpleNamespace(route=SimpleNamespace(mode="observe", upstream="http://127.0.0.1:1"))
+    chats = [
+        SimpleNamespace(mode="observe", path="/x/", model=model, upstream="http://127.0.0.1:2")
+        for model in ("llama", "other")
+    ]
+    gate: Any = SimpleNamespace(served={"/a": item}, waiting={"/b": late})
+    models: Any = SimpleNamespace(policies=chats, purposes={"llama": "one"})
+    assert list(routes_said(gate, models, "http://g")) == [
+        "enforce http://g/a: fraud@1, uncalibrated",
+        "observe http://g/b: waits for http://127.0.0.1:1",
+        "observe http://g/x/v1 (model llama): answered by http://127.0.0.1:2, calibrated",
+        "observe http://g/x/v1 (model other): answered by http://127.0.0.1:2, uncalibrated",
+    ]

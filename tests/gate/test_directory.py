@@ -373,6 +373,27 @@ def test_a_policy_can_ask_for_a_standing_and_a_kind_of_credential(house: House) 
     assert not directory.current(caller).may("ask", ROUTE)
 
 
+def test_other_access_policies_hold_from_the_next_request_on_and_for_all(house: House) -> None:
+    may, may_not = (
+        read_policies(f"{word}(principal, action, resource);".encode(), "a") for word in ("permit", "forbid")
+    )
+    directory = _let_in(house, access=may)
+    before, version = directory.identify(_bearer(house.keys["acme"].encode()), NOW), directory.version
+    assert before.may("ask", ROUTE)
+    directory.renew_access(may_not)
+    # who is in already is judged as a whole by what held then
+    assert before.may("ask", ROUTE)
+    assert not directory.current(before).may("ask", ROUTE)
+    assert not any(caller.may("ask", ROUTE) for caller in directory.callers.values())
+    assert directory.version > version
+    # a change that was decided of a caller from before brings nothing back
+    directory.put(replace(before, standing="watched"))
+    assert not directory.callers[house.ids["acme"]].may("ask", ROUTE)
+    directory.renew_access(None)
+    assert directory.callers[house.ids["acme"]].may("ask", ROUTE)
+    assert directory.callers[house.ids["acme"]].standing == "watched"
+
+
 def test_a_decoy_key_beside_a_certificate_tells_whose_that_is(house: House) -> None:
     directory = _let_in(house)
     key = new_api_key("live")

@@ -16,10 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from palladion.access.pseudonyms import network_pseudonym
 from palladion.errors import BusyError, FormatError, PalladionError, StorageError
 from palladion.gate.directory import WATCH, Directory, Roll
 from palladion.gate.requests import Digests, Response
-from palladion.gate.stages import effective
+from palladion.gate.stages import REFUSED_FROM_MAX
 from palladion.ledger.record import encode_record
 from palladion.ledger.writer import BATCH_MAX
 from palladion.policy import RoutePolicy
@@ -178,6 +179,27 @@ def test_a_description_costs_a_query_and_is_refused_to_the_suspended(house: Hous
 # --- what is recorded
 
 
+def test_the_record_of_an_answer_has_the_network_under_a_pseudonym(bench: Bench) -> None:
+    for address in ("192.0.2.1", "192.0.2.200", "198.51.100.1", "unix:", None):
+        bench.ask(address=address)
+    networks = [record.details.get("network") for record in bench.journal.records]
+    expected = network_pseudonym(bench.house.root.derive("pseudonyms"), "192.0.2.1")
+    assert networks[:2] == [expected, expected]
+    assert networks[2] not in {None, expected}
+    assert networks[3:] == [None, None]
+    assert "192.0" not in str(bench.journal.records)
+
+
+def test_refusals_remember_a_few_networks_of_whoever_is_refused(bench: Bench) -> None:
+    bench.put("suspended")
+    for number in range(2 * REFUSED_FROM_MAX):
+        bench.ask(address=f"192.0.{number}.1")
+    bench.ask(address=None)
+    key = (bench.house.ids["acme"], "suspended")
+    assert bench.gate.stages.refusals[key] == 2 * REFUSED_FROM_MAX + 1
+    assert len(bench.gate.stages.refused_from[key]) == REFUSED_FROM_MAX
+
+
 def test_the_record_says_what_was_disclosed_to_whom_and_no_name(bench: Bench) -> None:
     bench.watch.p_value = 0.01234
     response = bench.ask()
@@ -300,7 +322,8 @@ def test_an_observing_route_records_once_what_it_would_have_done(house: House) -
     assert bench.kinds == ["answer.given", "standing.proposed", *["answer.given"] * 3]
     proposed = bench.journal.records[1]
     assert (proposed.actor, proposed.subject) == (WATCH, bench.gate.stages.name(bench.house.ids["acme"]))
-    assert proposed.details == {"from": "trusted", "to": "suspended", "reason": "they are odd", "route": PATH}
+    told = {"from": "trusted", "to": "suspended", "reason": "they are odd", "route": PATH}
+    assert proposed.details == {**told, "cause": "client", "why": {"test": "clients"}}
     assert (bench.standing(), bench.kept) == ("trusted", [])
 
 
@@ -359,7 +382,11 @@ def test_what_counts_on_a_route_that_observes_is_trust_or_suspension(house: Hous
     seen = []
     for standing in ("trusted", "watched", "throttled", "degraded", "suspended"):
         bench.put(standing)
-        seen.append(effective(bench.gate.stages.directory.callers[bench.house.ids["acme"]], served.route))
+        seen.append(
+            bench.gate.stages.modes.effective(
+                bench.gate.stages.directory.callers[bench.house.ids["acme"]], served.route
+            )
+        )
     assert seen == [*["trusted"] * 4, "suspended"]
 
 

@@ -27,6 +27,7 @@ POLICY: dict[str, Any] = {
     "payment_header": "x-payment",
     "device_header": "x-device",
     "tls_header": "x-ja4",
+    "asn_header": "x-asn",
 }
 TOLD = {
     b"x-forwarded-client-cert": f"By={EDGE};Hash={HASH};URI={CLIENT}".encode(),
@@ -35,8 +36,11 @@ TOLD = {
     b"x-payment": b"card_7f3a",
     b"x-device": b"phone:1f",
     b"x-ja4": b"t13d1516h2_8daaf6152771_b186095e22b6",
+    b"x-asn": b"AS64500",
 }
-BELIEVED = Peer(Certificate(HASH, CLIENT), "Zo\u00eb", "card_7f3a", "phone:1f", "t13d1516h2_8daaf6152771_b186095e22b6")
+BELIEVED = Peer(
+    Certificate(HASH, CLIENT), "Zo\u00eb", "card_7f3a", "phone:1f", "t13d1516h2_8daaf6152771_b186095e22b6", 64500
+)
 BY_ID, BY_DIGEST, BY_SOCKET = Hop(Certificate("00" * 32, EDGE)), Hop(Certificate("ab" * 32)), Hop(local=True)
 
 
@@ -190,3 +194,17 @@ def _handshake(authority: Authority, server: Any, client: Any) -> ssl.SSLObject:
         except ssl.SSLWantReadError:
             continue
     return sides[0]
+
+
+@pytest.mark.parametrize(("value", "system"), [(b"64500", 64500), (b" as64500 ", 64500), (b"4294967295", 4294967295)])
+def test_the_number_of_an_autonomous_system_is_read(value: bytes, system: int) -> None:
+    peer, _ = _hops().peer(BY_ID, {b"x-asn": value}, None)
+    assert peer.system == system
+
+
+@pytest.mark.parametrize(
+    "value", [b"4294967296", b"-1", b"AS", b"6 4", b"64500, 64501", b"9" * 5000, "\u0661".encode()]
+)
+def test_what_is_no_such_number_is_refused(value: bytes) -> None:
+    with pytest.raises(Problem, match="x-asn"):
+        _hops().peer(BY_ID, {b"x-asn": value}, None)

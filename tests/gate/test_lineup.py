@@ -181,7 +181,7 @@ def test_a_promoted_version_counts_while_its_upstream_goes_on(make: Callable[...
         await scene.lineup.renew(MODEL)
         served = scene.bench.gate.served[THERE.route]
         assert (served.subject, served.source) == (f"{MODEL}@2", source)
-        assert scene.lineup._retired == {}
+        assert scene.lineup._retired._closing == {}
         assert len(scene.swapped) == 2
         # what the registry says already changes nothing
         await scene.lineup.renew(MODEL)
@@ -243,15 +243,15 @@ def test_what_was_replaced_is_forgotten_once_it_is_closed(
     async def soon(_seconds: float, source: Source) -> None:
         await source.close()
 
-    monkeypatch.setattr("palladion.gate.lineup._close_after", soon)
+    monkeypatch.setattr("palladion.gate.retiring._close_after", soon)
 
     async def work() -> None:
         await asyncio.to_thread(promote, scene.house.installation, MODEL, 2, actor=ACTOR)
         await scene.lineup.renew(MODEL)
-        (closing,) = scene.lineup._retired.values()
+        (closing,) = scene.lineup._retired._closing.values()
         await closing
         scene.swapped.clear()
-        assert scene.lineup._retired == {}
+        assert scene.lineup._retired._closing == {}
         gc.collect()
         assert session() is None
 
@@ -553,7 +553,7 @@ def test_a_canary_that_ends_leaves_nothing_behind(make: Callable[..., Scene]) ->
         assert (served.source, served.on_trial) == (before.source, None)
         assert set(scene.lineup.purposes) == {MODEL}
         assert scene.bench.watch._beside == {}
-        assert list(scene.lineup._retired) == [tried.served.source]
+        assert list(scene.lineup._retired._closing) == [tried.served.source]
 
     _run(scene, work)
 
@@ -572,7 +572,7 @@ def test_a_canary_that_is_promoted_stays_in_memory(make: Callable[..., Scene]) -
         served = scene.bench.gate.served[PATH]
         assert (served.subject, served.source, served.is_canary) == (f"{MODEL}@2", tried.served.source, False)
         assert served.on_trial is None
-        assert list(scene.lineup._retired) == [before.source]
+        assert list(scene.lineup._retired._closing) == [before.source]
 
     _run(scene, work)
 

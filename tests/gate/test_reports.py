@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,6 +20,7 @@ from palladion.ledger.record import Record
 from palladion.ledger.writer import Receipt
 from palladion.registry import Incident, StandingChange
 from palladion.watch.drift import Drift
+from palladion.watch.why import Why
 from tests.watch import factories
 
 from .gates import MODEL, Bench, House, at, open_gate
@@ -29,6 +31,11 @@ class _Keeper:
 
     def __init__(self) -> None:
         self.cases: list[News] = []
+        self.notes: list[str] = []
+
+    async def run(self, note: partial[None]) -> None:
+        assert note.func is module._note_case
+        self.notes.append(note.args[1])
 
     def opened(self) -> list[News]:
         opened, self.cases = self.cases, []
@@ -124,6 +131,7 @@ def test_clients_that_an_open_case_took_in_are_recorded_by_pseudonym(scene: _Sce
     assert record.details == {"text": "", "change": "join", "clients": [scene.bench.gate.stages.name("b")]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fails", [False, True])
 def test_a_suspension_that_is_for_a_person_opens_a_case(house: House, tmp_path: Path, fails: bool) -> None:
     mine = house.copy(tmp_path)
@@ -162,6 +170,57 @@ def test_a_suspension_that_is_for_a_person_opens_a_case(house: House, tmp_path: 
         ("incident.opened", f"incident:{case.id}")
     ]
     assert (complaints, bench.gate.stages.asked) == (["registry"] if fails else [], [])
+
+
+def test_a_record_of_refusals_names_networks_and_those_that_failed_are_named_later(scene: _Scene) -> None:
+    stages = scene.bench.gate.stages
+    scene.refuse(busy=2)
+    stages.refused_from = {("acme", "busy"): {"aa", "bb"}}
+    scene.bench.journal.error = PalladionError("no disk")
+    asyncio.run(scene.reports.refusals())
+    stages.refused_from["acme", "busy"].add("cc")
+    scene.bench.journal.error = None
+    asyncio.run(scene.reports.refusals())
+    (record,) = scene.bench.journal.records
+    assert record.details == {"reason": "busy", "requests": 2, "network": ["aa", "bb", "cc"]}
+    assert (stages.refused_from, stages.refusals) == ({}, Counter())
+
+
+def test_the_record_of_a_case_says_why_and_what_links_its_clients(
+    scene: _Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stages, shared = scene.bench.gate.stages, {"payment:card-1": 2, "address:192.0.2.1": 2}
+    monkeypatch.setattr(
+        scene.bench.watch, "links_between", lambda clients: shared if list(clients) == ["a", "b"] else {}
+    )
+    stages.whys._kept["b"] = Why("campaign", "group")
+    scene.open_cases("one")
+    scene.keeper.cases.append(News(_case("two"), False, ("b",)))
+    scene.keeper.cases.append(News(_case("three"), True, (), Why("decoy-key", "decoy")))
+    asyncio.run(scene.reports.cases())
+    opened, joined, decoy = scene.bench.journal.records
+    assert (opened.details["cause"], opened.details["why"]) == ("campaign", {"test": "group"})
+    assert [(item["kind"], item["accounts"]) for item in opened.details["links"]] == [("network", 2), ("payment", 2)]
+    assert joined.details["links"] == opened.details["links"]
+    assert decoy.details["cause"] == "decoy-key"
+    assert "card" not in str(scene.bench.journal.records)
+    assert scene.keeper.notes[0] == (
+        "by the queries of linked accounts together; campaign (AML.T0024.002, AML.T0021, AML.T0008.005, ML05:2023); "
+        "accounts linked: 2 share a network; 2 share a means of payment"
+    )
+
+
+def test_a_case_whose_links_cannot_be_looked_up_is_recorded_all_the_same(
+    scene: _Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_clients: Sequence[str]) -> dict[str, int]:
+        raise StorageError("the registry is gone")
+
+    monkeypatch.setattr(scene.bench.watch, "links_between", fail)
+    scene.open_cases("one")
+    asyncio.run(scene.reports.cases())
+    assert scene.recorded() == [("incident.opened", 2)]
+    assert scene.complaints == ["registry: the registry is gone"]
 
 
 def _refuse(*_: object) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from palladion.access.cedar import read_policies
 from palladion.access.identity import new_api_key
 from palladion.gate import rolls as module
 from palladion.gate.directory import WATCH, Directory, read_roll
@@ -191,3 +192,15 @@ def test_recent_values_are_those_that_were_used_last() -> None:
         assert recent.get(0) == "0"
         assert len(recent) <= 4
     assert recent.get(10) is None
+
+
+def test_other_access_policies_hold_for_those_who_are_looked_up_and_changed(directory: Directory, mine: House) -> None:
+    directory.change(StandingChange(mine.ids["acme"], "watched", "for the test", WATCH, at(1)))
+    assert directory.identify(_headers(mine, "globex"), NOW).access is None
+    mark, counts = directory.mark, directory.standings()
+    access = read_policies(b"forbid(principal, action, resource);", "a")
+    directory.renew_access(access)
+    for name in ("acme", "globex", "initech"):
+        caller = directory.identify(_headers(mine, name), NOW)
+        assert (caller.access, caller.standing) == (access, "watched" if name == "acme" else "trusted")
+    assert (directory.mark, directory.standings(), directory.changed) == (mark, counts, 1)

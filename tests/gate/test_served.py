@@ -143,7 +143,7 @@ def test_a_route_that_does_not_fit_is_refused(house: House) -> None:
 def test_a_model_that_takes_no_rows_is_refused(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     real = session_of(open_route(house.installation, ROUTE))
     real.inputs = (Port("scale", "float32", ()),)
-    monkeypatch.setattr("palladion.gate.served.open_session", lambda _: real)
+    monkeypatch.setattr("palladion.gate.served.open_layered", lambda *_: real)
     with pytest.raises(PolicyError, match=r"fraud cannot be asked over JSON: inputs .*scale.* have no rows"):
         open_route(house.installation, ROUTE)
 
@@ -169,7 +169,7 @@ def test_integers_that_the_watch_would_take_for_others_are_refused_where_it_is_c
 ) -> None:
     real = session_of(open_route(house.installation, ROUTE))
     real.inputs = (Port("x", "int64", (None, 4)),)
-    monkeypatch.setattr("palladion.gate.served.open_session", lambda _: real)
+    monkeypatch.setattr("palladion.gate.served.open_layered", lambda *_: real)
     body = msgspec.json.encode({"inputs": [[2**60, 0, 0, 0], [2**60 + 1, 0, 0, 0]]})
     assert open_route(house.installation, ROUTE).decode(body, {}).rows == 2
     with pytest.raises(Problem) as caught:

@@ -22,7 +22,8 @@ from palladion.gate.requests import Request, Response
 from palladion.gate.served import open_route
 from palladion.gate.server import ROUTES_MAX, check_routes, serve
 from palladion.ledger.audit import verify_ledger
-from palladion.ledger.bodies import FOLDER, read_retained
+from palladion.ledger.bodies import FOLDER, BodyWriter, read_retained
+from palladion.ledger.body import Body
 from palladion.ledger.record import Record, decode_record
 from palladion.lifecycle.clients import add_client, revoke_client, revoke_key, set_standing
 from palladion.lifecycle.installation import Installation
@@ -31,7 +32,7 @@ from palladion.lifecycle.promote import promote
 from palladion.policy import RoutePolicy, parse_policy
 from palladion.registry import StandingChange
 from palladion.watch.explanation import Explanation
-from tests.lifecycle.installations import ACTOR
+from tests.lifecycle.installations import ACTOR, NOW
 
 from .gates import (
     MODEL,
@@ -235,6 +236,31 @@ def test_marked_answers_are_kept_and_told_of_all_together(mine: House, monkeypat
     client = pseudonym(mine.root.derive("pseudonyms"), mine.ids["acme"])
     folder = installation.paths.directory / FOLDER
     assert 50 < len(read_retained(folder, mine.root.derive("body-cipher"), client, f"{MODEL}@1").bodies) <= 200
+
+
+@pytest.mark.slow
+def test_without_marks_queries_are_kept_by_default_and_old_ones_go(
+    mine: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, key = mine.installation.paths.directory / FOLDER, mine.root.derive("body-cipher")
+    client = pseudonym(mine.root.derive("pseudonyms"), mine.ids["acme"])
+    old = Body("0", 0, {"x": np.ones(4, np.float32)}, np.ones(3), b"", 0.0, "full", NOW.timestamp() - 91 * 86_400)
+    writer = BodyWriter(folder, key, queries_max=10)
+    writer.append(client, f"{MODEL}@1", [old])
+    writer.close()
+    rows = np.random.default_rng(SEED).standard_normal((20, 4)).astype(np.float32).tolist()
+
+    async def work(running: Running) -> None:
+        await running.ask(rows=rows)
+        await running.server._reload_clients()
+        assert running.server._retention._waiting == {}
+        async with asyncio.timeout(30):
+            while "bodies.expired" not in {record.kind for record in _records(mine.installation)}:
+                await asyncio.sleep(0.01)
+
+    _with_server(mine, work, ENFORCE, monkeypatch=monkeypatch)
+    found = read_retained(folder, key, client, f"{MODEL}@1").bodies
+    assert [body.inputs["x"].tolist() for body in found] == rows
 
 
 def test_a_route_that_cannot_mark_keeps_the_gate_from_starting(mine: House) -> None:
@@ -600,18 +626,3 @@ def test_requests_have_their_turn_while_a_long_status_is_made(mine: House, monke
         return order
 
     assert _with_server(mine, work, monkeypatch=monkeypatch) == ["answered", *["explained"] * 4]
-
-
-def test_a_background_task_outlives_every_failure(caplog: pytest.LogCaptureFixture) -> None:
-    calls: list[int] = []
-
-    async def action() -> None:
-        calls.append(1)
-        if len(calls) == 3:
-            raise asyncio.CancelledError
-        raise ValueError("a bug")
-
-    with caplog.at_level(logging.ERROR), pytest.raises(asyncio.CancelledError):
-        asyncio.run(module._every(0, action))
-    assert len(calls) == 3
-    assert caplog.text.count("a background task failed") == 2

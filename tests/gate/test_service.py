@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from palladion.access.pseudonyms import network_pseudonym
 from palladion.cli.main import main
 from palladion.ledger.audit import verify_ledger
 from palladion.ledger.record import Record, decode_record
@@ -292,7 +293,8 @@ def test_suspicion_and_limits_survive_a_stop_in_good_order(mine: House) -> None:
         assert service.ask(client="globex").status == 200
         assert service.terminate() == 0
     refused = [record.details for record in _records(mine.installation) if record.kind == "answer.refused"]
-    assert refused == [{"reason": "rate-limited", "requests": 1}] * 2
+    network = network_pseudonym(mine.root.derive("pseudonyms"), "127.0.0.1")
+    assert refused == [{"reason": "rate-limited", "requests": 1, "network": [network]}] * 2
 
 
 def test_after_a_crash_standings_hold_and_a_second_of_suspicion_is_lost_at_most(mine: House) -> None:

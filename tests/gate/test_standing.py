@@ -7,8 +7,9 @@ import pytest
 
 from palladion.gate import standing as module
 from palladion.gate.directory import WATCH, Caller, Directory, read_roll
+from palladion.gate.modes import Modes
 from palladion.gate.standing import Standings, Step
-from palladion.policy import RoutePolicy, WatchPolicy
+from palladion.policy import ContractPolicy, Policy, RoutePolicy, WatchPolicy
 from palladion.registry import StandingChange
 from palladion.registry.rows import Standing
 from palladion.watch.response import Cause, Evidence, Verdict
@@ -28,7 +29,7 @@ class Table:
         self.directory = Directory(house.root.derive("client-key-pepper"))
         with house.installation.open_registry() as registry, registry.read() as records:
             self.directory.load(read_roll(records))
-        self.standings = Standings(self.directory, WatchPolicy(recover_hours=24))
+        self.standings = Standings(self.directory, WatchPolicy(recover_hours=24), Modes(Policy()))
 
     def settle(
         self,
@@ -249,7 +250,7 @@ def test_taking_back_does_not_undo_what_came_later(table: Table) -> None:
 @pytest.fixture
 def bound(table: Table) -> Table:
     """A table at which acme has a contract."""
-    table.standings.contracts = {("acme", "acme")}
+    table.standings.renew(WatchPolicy(recover_hours=24), Modes(Policy()), contracts={("acme", "acme")})
     return table
 
 
@@ -303,3 +304,19 @@ def test_a_question_to_a_person_that_could_not_be_recorded_is_asked_again(bound:
 def test_a_route_that_observes_asks_no_person(bound: Table) -> None:
     (step,) = bound.settle("suspended", route=OBSERVE)
     assert (step.proposed_on, step.for_a_person) == (OBSERVE.route, False)
+
+
+def test_a_campaign_of_observed_clients_is_looked_through_anew_once_they_are_enforced(table: Table) -> None:
+    def renew(mode: Any) -> None:
+        contract = ContractPolicy(client="globex", mode=mode)
+        table.standings.renew(WatchPolicy(recover_hours=24), Modes(Policy(contract=(contract,))), contracts=())
+
+    renew("observe")
+    both = ("acme", "globex")
+    changed, proposed = table.settle("throttled", concerned=both, cause="campaign")
+    assert {changed.proposed_on, proposed.proposed_on} == {None, ENFORCE.route}
+    assert table.settle("throttled", concerned=both, cause="campaign") == []
+    renew("enforce")
+    (step,) = table.settle("throttled", concerned=both, cause="campaign")
+    assert (step.change.client, step.proposed_on) == (table.ids["globex"], None)
+    assert table.standing("globex") == "throttled"

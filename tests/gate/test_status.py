@@ -11,6 +11,7 @@ from palladion.gate.status import clients_shown, routes_shown
 from palladion.policy import RoutePolicy
 from palladion.watch.campaign_list import Campaign
 from palladion.watch.explanation import Explanation
+from palladion.watch.why import Unlike
 from tests.watch import factories
 
 from .gates import MODEL, PATH, House, open_gate
@@ -45,7 +46,8 @@ def test_a_member_of_a_campaign_names_so_many_others_and_counts_all(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     group = tuple(f"c{number:03}" for number in range(150))
-    about = Explanation(MODEL, 1, 0.0, 0.5, 0.25, group, 1, 1, ())
+    unlike = Unlike("clients", "numbers", (("contrast", 4.0),))
+    about = Explanation(MODEL, 1, 0.0, 0.5, 0.25, group, 1, 1, (), None, unlike)
     bench = open_gate(house)
     monkeypatch.setattr(bench.gate.stages.watch, "explain", lambda _: [about])
     monkeypatch.setattr(module, "campaigns_of", lambda watch, explained: [])
@@ -53,6 +55,7 @@ def test_a_member_of_a_campaign_names_so_many_others_and_counts_all(
     assert len(told["clients"]) == len(house.keys)
     for item in told["clients"]:
         (model,) = item["models"]
+        assert model["unlike"] == {"test": "clients", "looks": "numbers", "features": (("contrast", 4.0),)}
         assert (model["group"], model["linked"], model["campaign_p_value"]) == (group[:100], 149, 0.25)
 
 

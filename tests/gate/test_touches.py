@@ -223,6 +223,16 @@ def test_a_record_names_clients_by_pseudonym_and_strangers_by_where_they_came_fr
     assert b"client1" not in encode_record(record)
 
 
+def test_a_record_says_whether_a_key_was_used_or_queries_were_asked() -> None:
+    touches = Touches(_nobody)
+    touches.add("queries", THIEF, NOW)
+    touches.put_aside("key", _request(b"curl"), NOW)
+    causes = {
+        touched.decoy: touched_record(touched, actor="gate", name=str).details["cause"] for touched in touches.due(NOW)
+    }
+    assert causes == {"queries": "decoy-query", "key": "decoy-key"}
+
+
 def test_the_verdict_names_the_decoy_and_what_the_policy_says() -> None:
     assert verdict_on(["a"], WatchPolicy()).standing == "watched"
     assert verdict_on(["a", "b", "c"], WatchPolicy(decoys="degraded")).standing == "degraded"

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from palladion import files
 from palladion.errors import StorageError
 from palladion.ledger.bodies import BodyWriter, body_path, holds_marks, read_retained
 from palladion.ledger.body import Body
@@ -89,11 +88,14 @@ def test_no_later_query_of_a_cell_takes_the_place_of_an_erased_one(tmp_path: Pat
     _keep(tmp_path, _body(1, days=0, marked=True), _body(2, days=0, marked=True))
     assert _numbers(tmp_path) == [2]
     assert holds_marks(tmp_path, KEY, *NAME)
-    # of what had no mark there is nothing to know
-    _keep(tmp_path, _body(3, days=800))
+
+
+def test_a_query_without_a_mark_may_be_asked_and_kept_again(tmp_path: Path) -> None:
+    _keep(tmp_path, _body(1, days=800), _body(2, days=0))
     assert _expire(tmp_path) == 1
-    _keep(tmp_path, _body(3, days=0))
-    assert _numbers(tmp_path) == [2, 3]
+    _keep(tmp_path, _body(1, days=0))
+    assert _numbers(tmp_path) == [2, 1]
+    assert not holds_marks(tmp_path, KEY, *NAME)
 
 
 def test_erased_bytes_are_not_in_the_file_even_for_who_has_the_key(tmp_path: Path) -> None:
@@ -146,7 +148,7 @@ def test_a_crash_leaves_the_old_file_or_the_new_one(tmp_path: Path, monkeypatch:
         return call
 
     for name in ("fsync", "replace", "rename", "link"):
-        monkeypatch.setattr(files.os, name, failing(getattr(os, name)))
+        monkeypatch.setattr(os, name, failing(getattr(os, name)))
     try:
         expire(tmp_path, KEY, NAME, DAYS, NOW)
     except StorageError:

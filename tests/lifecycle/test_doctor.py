@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from palladion.errors import StorageError
+from palladion.ledger.record import Record
 from palladion.lifecycle import doctor
 from palladion.lifecycle.backup import back_up
 from palladion.lifecycle.doctor import Check, check_tracing, examine
@@ -274,3 +275,25 @@ def test_looks_at_what_is_built_on_it_come_last_and_one_that_fails_hides_none(ma
 
     found = examine(made.installation, also=[("a", fails), ("b", works)])
     assert found[-2:] == [Check("a", "problem", "the disk is gone", "another one"), Check("b", "ok", "it is fine")]
+
+
+def _audited(made: Made, days: int) -> None:
+    time = made.installation.clock.now() - timedelta(days=days)
+    with made.installation.open_ledger(made.installation.open_gate_root()) as ledger:
+        ledger.append([Record("redteam.run", time, ACTOR, "fraud@1", {"verdict": "pass"})])
+
+
+def test_a_served_version_that_was_not_audited_is_told(made: Made) -> None:
+    installation = _routed(made, RoutePolicy(model="fraud"))
+    assert "fraud@1 is served and was not audited so far" in _found(installation, "warning")["red team"]
+    _audited(made, 91)
+    assert "not audited for 91 days" in _found(installation, "warning")["red team"]
+    _audited(made, 90)
+    assert "within 90 days" in _found(installation, "ok")["red team"]
+
+
+def test_an_audit_that_was_only_planned_is_none(made: Made) -> None:
+    installation = _routed(made, RoutePolicy(model="fraud"))
+    with made.installation.open_ledger(made.installation.open_gate_root()) as ledger:
+        ledger.append([Record("redteam.run", made.installation.clock.now(), ACTOR, "fraud@1", {"stage": "planned"})])
+    assert "so far" in _found(installation, "warning")["red team"]

@@ -1,6 +1,7 @@
 """Which account trained a suspect: asked of the retained queries, answered with a p-value, and on record."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,26 @@ def test_a_client_that_was_revoked_is_tested_too(tmp_path: Path) -> None:
     writer.close()
     revoke_client(made.installation, "acme", "acme", actor=ACTOR)
     assert _prove(made, learned(marked(made, client.id, unmarked())))[0].named
+
+
+def test_queries_without_marks_are_neither_asked_nor_paid_for(tmp_path: Path) -> None:
+    made = make(tmp_path)
+    gate, ids = made.installation.open_gate_root(), {}
+    writer = BodyWriter(made.installation.paths.directory / FOLDER, gate.derive("body-cipher"), queries_max=5000)
+    for name in ("acme", "beta"):
+        client, _, _ = add_client(
+            made.installation, name, name, models=[], environment="test", expires=None, actor=ACTOR
+        )
+        ids[name] = client.id
+        plain = [
+            replace(item, inputs={"x": item.inputs["x"] + np.float32(100)}, query_hash=b"", strength=0.0)
+            for item in bodies()[:50]
+        ]
+        writer.append(pseudonym(gate.derive("pseudonyms"), client.id), f"{MODEL}@1", plain)
+    writer.append(pseudonym(gate.derive("pseudonyms"), ids["acme"]), f"{MODEL}@1", bodies())
+    writer.close()
+    (only,) = _prove(made, learned(marked(made, ids["acme"], unmarked())))
+    assert (only.client.name, only.queries, only.named) == ("acme", QUERIES, True)
 
 
 def test_the_model_itself_and_a_stranger_name_nobody(made: Made) -> None:

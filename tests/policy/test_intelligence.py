@@ -42,3 +42,10 @@ def test_a_policy_file_holds_feeds() -> None:
     assert [(feed.name, feed.kind, feed.weight) for feed in policy.feed] == [("tor", "tor", 0.25)]
     with pytest.raises(PolicyError, match=r"feed\.weight"):
         parse_policy(b'[[feed]]\nname = "tor"\nfile = "tor.txt"\nweight = 2.5\n', "it")
+
+
+def test_a_gate_asks_nobody_unless_it_is_told_to() -> None:
+    assert (parse_policy(b"", "it").intel.refresh, parse_policy(b"", "it").intel.threshold_share) == (False, 0.1)
+    assert parse_policy(b"[intel]\nrefresh = true\n", "it").intel.refresh
+    with pytest.raises(PolicyError, match=r"intel\.threshold_share"):
+        parse_policy(b"[intel]\nthreshold_share = 0.6\n", "it")

@@ -1,5 +1,6 @@
 """Drift as the watch counts it: one client a group, over restarts and new calibrations; and the files it is kept in."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,12 +12,16 @@ from palladion.clock import timestamp
 from palladion.errors import FormatError, StorageError
 from palladion.policy import WatchPolicy
 from palladion.watch.drift import DRIFT_QUERIES, Drift
-from palladion.watch.drift_store import BYTES_MAX, FOLDER, DriftStore, load_drift, reference_of
+from palladion.watch.drift_store import BYTES_MAX, FOLDER, DriftStore, load_drift
 from palladion.watch.instruments import Episode
-from palladion.watch.watch import Asker, Watch
+from palladion.watch.text.query import Query
+from palladion.watch.text.watched import WatchedTexts
+from palladion.watch.watch import AskedTexts, Asker, Watch
 
-from . import factories
+from . import factories, talkers
 from .shelves import Shelved
+from .talkers import harvest
+from .text import talk
 
 SEED = 41
 NOW = 1_780_000_000.0
@@ -84,7 +89,7 @@ def test_honest_clients_with_a_thief_among_twenty_withdraw_nothing() -> None:
 
 
 def test_calibration_clients_give_what_the_reference_holds() -> None:
-    known = reference_of(CALIBRATION)
+    known = CALIBRATION.drift
     assert known is not None
     assert known.statistics.shape == (299,)
     assert known.scores.shape == (len(CALIBRATION.words), 299)
@@ -218,7 +223,7 @@ def test_a_file_that_was_not_written_here_is_refused(tmp_path: Path, old: bytes,
 
 def test_a_file_of_another_calibration_is_refused(tmp_path: Path) -> None:
     path = _saved(tmp_path)
-    other = reference_of(factories.calibration(seed=2))
+    other = factories.calibration(seed=2).drift
     assert other is not None
     path.rename(path.with_name(f"{other.digest[:32]}.json"))
     with pytest.raises(FormatError, match="another calibration"):
@@ -259,3 +264,47 @@ def test_without_a_directory_nothing_is_written() -> None:
     watch = make()
     ask(watch, "a", honest(1))
     assert watch.drifts.changes() == []
+
+
+@pytest.mark.slow
+def test_clients_of_a_language_model_withdraw_it_when_they_change_and_only_then() -> None:
+    calibration = WatchedTexts(talk.long_enough())
+    watch = Watch(WatchPolicy())
+    watch.watch_model("llama", calibration, {})
+    item = watch.drifts.watched["llama"]
+    assert item.drift is not None
+
+    def asked(client: str, queries: Sequence[Query]) -> None:
+        watch.observe_all("llama", [AskedTexts(Asker(client, client), queries)], now=NOW)
+
+    for number, like in enumerate(talk.conversations(40, DRIFT_QUERIES + 8, 77)):
+        asked(f"honest-{number}", like.queries)
+    assert 30 < item.drift.clients <= 40  # who repeats itself does not get to so many distinct requests
+    assert not item.drift.left
+    for number in range(60):
+        said = harvest(DRIFT_QUERIES, start=1000 * number)
+        asked(f"other-{number}", said)
+    assert item.left is item.drift
+    assert item.figures()["moved"]
+    assert item.subject == "m@1"
+    unversioned = replace(calibration, calibration=replace(calibration.calibration, about=talkers.ABOUT))
+    store = DriftStore()
+    store.watch("llama", unversioned)
+    assert store.watched["llama"].subject == "llama"
+
+
+def test_a_client_of_a_language_model_counts_by_what_calibration_clients_were_measured_by() -> None:
+    made = talk.long_enough()
+    watch, taken = Watch(WatchPolicy()), []
+    watch.watch_model("llama", WatchedTexts(made), {})
+    drift = watch.drifts.watched["llama"].drift
+    assert drift is not None
+    drift.take = lambda *what, now: taken.append(what)  # type: ignore[method-assign]
+    (like,) = talk.conversations(1, DRIFT_QUERIES + 30, 78)
+    watch.observe_all("llama", [AskedTexts(Asker("a", "a"), like.queries)], now=NOW)
+    sums = made.instruments.score([like])[0][:DRIFT_QUERIES].sum(axis=0)
+    ((statistic, means),) = taken
+    effects = made.instruments.effects
+    whole = effects.statistics(sums[None], np.array([DRIFT_QUERIES]))[0, 0]
+    assert statistic == float(whole)
+    assert (means == sums / DRIFT_QUERIES).all()

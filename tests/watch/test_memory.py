@@ -195,3 +195,32 @@ def test_what_cannot_be_measured_is_not_remembered() -> None:
         measure(FITTED, [(memory, numbered([1]), scores), (other, nonsense, scores), (memory, numbered([1]), scores)])
 
     assert len(memory.digests) == len(memory.ring) == len(other.digests) == 0
+
+
+@pytest.mark.parametrize("counts", [(0, 0), (3, 0), (0, 300), (5, 400), (300, 300)])
+def test_two_memories_come_to_the_newest_of_both_whichever_is_asked(counts: tuple[int, int]) -> None:
+    generator, memories, rows = np.random.default_rng(SEED), [], []
+    for count in counts:
+        memory, own = Memory(), factories.honest_rows(generator, count)
+        if count:
+            episode = factories.asked(own)
+            memory.measure(FITTED, episode.inputs, episode.scores)
+        memories.append(memory)
+        rows.append(own)
+    one, other = memories[0].merge(memories[1]), memories[1].merge(memories[0])
+
+    assert one.to_bytes() == other.to_bytes()
+    assert one.shape == (min(sum(counts), DIGESTS), min(sum(counts), RING), memories[int(counts[0] == 0)].shape[2])
+    for own, count, another in zip(rows, counts, reversed(counts), strict=True):
+        kept = min(count, max(DIGESTS // 2, DIGESTS - another))
+        assert not Memory.of_bytes(one.to_bytes()[: 8 * one.shape[0]], b"", 0).fresh(own[count - kept :]).any()
+    assert [memory.shape[0] for memory in memories] == [min(count, DIGESTS) for count in counts]
+
+
+def test_a_query_that_both_remember_stands_once_and_other_sizes_are_refused() -> None:
+    memory, episode = Memory(), factories.asked(factories.honest_rows(np.random.default_rng(SEED), 9))
+    memory.measure(FITTED, episode.inputs, episode.scores)
+
+    assert memory.merge(memory).to_bytes() == memory.to_bytes()
+    with pytest.raises(ValueError, match="coordinates a query"):
+        memory.merge(Memory(ring=np.ones((2, 1), np.float32)))

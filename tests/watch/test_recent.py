@@ -105,3 +105,18 @@ def test_a_run_begins_with_the_first_query() -> None:
     np.testing.assert_array_equal(run.sums[40:72], run.sums[:32])
     np.testing.assert_array_equal(run.near[40:72], run.near[:32])
     assert run.counts.tolist() == [*range(1, 41), *range(1, 33), *range(17, 25)]
+
+
+@pytest.mark.parametrize("count", [0, 5, 16, 31, 32, 33, 100])
+def test_of_queries_whose_order_is_unknown_the_last_ones_are_like_all(count: int) -> None:
+    sums = np.rint(np.random.default_rng(7).standard_normal(4) * 2**20) / 2**20 * count
+    found = Recent.evenly(sums, count // 3, count)
+
+    window = sums - found.older
+    asked = count - EVERY * max(count // EVERY - 1, 0)
+    np.testing.assert_allclose(window * max(count, 1), sums * asked, atol=1e-3)
+    assert np.array_equal(found.older * 2**20, np.rint(found.older * 2**20))
+    assert 0 <= found.older_near <= found.newer_near <= found.near == count // 3
+    back = Recent.of_bytes(found.to_bytes(count), count, 4)
+    np.testing.assert_array_equal(back.older, found.older)
+    np.testing.assert_array_equal(back.newer, found.newer)

@@ -9,20 +9,27 @@ from palladion.cli.output import actor, echo, find_installation, json_option, pr
 @click.command("forget", epilog="Example: palladion client forget acme")
 @click.argument("name")
 @organisation_option
+@click.option("--name", "name_too", is_flag=True, help="Erase also its name: nobody can say any more who it was.")
 @json_option
 @click.pass_context
-def forget_client(ctx: click.Context, name: str, organisation: str | None, as_json: bool) -> None:
+def forget_client(ctx: click.Context, name: str, organisation: str | None, name_too: bool, as_json: bool) -> None:
     """Erase what is kept of a revoked client: its queries, what the watch and limits know of it, and its identities.
 
     It cannot be undone, and a student that was trained on its answers cannot be traced any more. The client stays
-    listed by name, and the ledger stays whole; backups that were made before hold what they hold.
+    listed by name unless that is erased too, and the ledger stays whole; backups from before hold what they hold.
     """
     from palladion.lifecycle import client_forget as life
 
-    done = life.forget_client(find_installation(ctx), organisation or name, name, actor=actor())
+    done = life.forget_client(find_installation(ctx), organisation or name, name, actor=actor(), name_too=name_too)
     client = f"{done.client.organisation}/{done.client.name}"
     if as_json:
-        erased = {"bodies": list(done.versions), "states": done.states, "identities": done.identities}
+        erased: dict[str, object] = {
+            "bodies": list(done.versions),
+            "states": done.states,
+            "identities": done.identities,
+        }
+        if done.erased_as:
+            erased["erased_as"] = done.erased_as
         print_json({"client": client, **erased, "receipt": str(done.receipt)})
         return
     echo(f"erased what was kept of {client}")
@@ -31,6 +38,7 @@ def forget_client(ctx: click.Context, name: str, organisation: str | None, as_js
             ("queries to", ", ".join(done.versions) or "no version"),
             ("states", str(done.states)),
             ("identities", str(done.identities)),
+            *([("is called", done.erased_as)] if done.erased_as else []),
             ("ledger", str(done.receipt)),
         ]
     )

@@ -33,23 +33,31 @@ def _output(command: _Command) -> _Command:
 @click.option("--user", metavar="NAME", help="User that the gate runs as; you without it.")
 @click.pass_context
 def systemd(ctx: click.Context, out: Path, force: bool, as_json: bool, user: str | None) -> None:
-    """Write a unit for systemd, shut in as far as a gate allows."""
+    """Write a unit for systemd, shut in as far as a gate allows.
+
+    Where the policy has feeds that the gate does not refresh, a timer that does is written as well.
+    """
     from palladion.gate.deploy.plan import make_plan
-    from palladion.gate.deploy.systemd import NAME, folders_needed, unit
+    from palladion.gate.deploy.systemd import (
+        NAME,
+        REFRESH_NAME,
+        TIMER_NAME,
+        folders_needed,
+        refresh_unit,
+        timer,
+        unit,
+    )
 
     installation = find_installation(ctx)
     paths = installation.paths
     user = user or pwd.getpwuid(os.geteuid()).pw_name
     plan, directory = make_plan(installation.policy), paths.directory.resolve()
-    text = unit(
-        plan,
-        home=paths.home,
-        directory=directory,
-        identity=paths.host_identity,
-        program=str(Path(sys.executable).parent / "palladion"),
-        user=user,
-    )
-    _write(out, {NAME: text}, force=force)
+    program = str(Path(sys.executable).parent / "palladion")
+    places = {"home": paths.home, "directory": directory, "identity": paths.host_identity}
+    texts = {NAME: unit(plan, **places, program=program, user=user)}
+    if plan.refreshed_beside:
+        texts |= {REFRESH_NAME: refresh_unit(plan, **places, program=program, user=user), TIMER_NAME: timer()}
+    _write(out, texts, force=force)
     if user == "root":
         warn("the gate would run as root: name a user of its own by --user")
     needs = [
@@ -58,8 +66,9 @@ def systemd(ctx: click.Context, out: Path, force: bool, as_json: bool, user: str
     ]
     folders = folders_needed(plan, home=paths.home, directory=directory)
     needs += [f"{user} owns the folder {folder}, in which the gate makes a socket" for folder in folders]
-    then = f"systemctl daemon-reload && systemctl enable --now {NAME}"
-    _tell(out, [NAME], then=then, as_json=as_json, needs=needs)
+    enabled = " ".join(name for name in (NAME, TIMER_NAME) if name in texts)
+    then = f"systemctl daemon-reload && systemctl enable --now {enabled}"
+    _tell(out, texts, then=then, as_json=as_json, needs=needs)
 
 
 @deploy.command("container", epilog="Example: palladion deploy container --out image")

@@ -16,9 +16,10 @@ def doctor(ctx: click.Context, as_json: bool) -> int:
 
     `palladion key list` says what the loss and the theft of each key would cost.
     """
+    from palladion.intel import freshness
     from palladion.lifecycle.doctor import examine
 
-    checks = examine(find_installation(ctx))
+    checks = examine(find_installation(ctx), also=[(freshness.NAME, freshness.look)])
     problems = [check for check in checks if check.status == "problem"]
     if as_json:
         print_json(

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from palladion.gate.deploy.front import Front
 
 _Command = Callable[..., Any]
+NOBODY = "none"
 
 
 def _options(command: _Command) -> _Command:
@@ -34,7 +35,12 @@ def _options(command: _Command) -> _Command:
 @_options
 @click.option("--certificate", required=True, metavar="FILE", help="Certificate chain in PEM, as the proxy finds it.")
 @click.option("--key", required=True, metavar="FILE", help="Private key of that certificate in PEM.")
-@click.option("--ext-authz", default="", metavar="HOST:PORT", help="Ask this server about each request first.")
+@click.option(
+    "--ext-authz",
+    default="",
+    metavar="HOST:PORT",
+    help="Ask this server about each request first, in place of the gate's own verdict; none asks nobody.",
+)
 @click.option(
     "--answered-by",
     default="",
@@ -48,7 +54,9 @@ def envoy_config(ctx: click.Context, /, certificate: str, key: str, ext_authz: s
     from palladion.gate.deploy.front import parse_address
 
     front = _front(ctx, certificate=certificate, key=key, **options)
-    _print(bootstrap(front, authorization=parse_address(ext_authz) if ext_authz else None))
+    alone = ext_authz == NOBODY
+    authorization = parse_address(ext_authz) if ext_authz and not alone else None
+    _print(bootstrap(front, authorization=authorization, alone=alone))
 
 
 @click.command("haproxy-config", epilog="Example: palladion haproxy-config --certificate both.pem > haproxy.cfg")

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from palladion.intel.indicators import Hit
     from palladion.intel.refresh import Refreshed
     from palladion.intel.store import FeedStore, Version
-    from palladion.intel.taxonomy import Table
     from palladion.lifecycle.installation import Installation
     from palladion.policy.intelligence import FeedPolicy
+    from palladion.watch.taxonomy import Table
 
 
 @click.group()
@@ -163,7 +163,7 @@ def check(ctx: click.Context, address: str, as_json: bool) -> None:
 @click.pass_context
 def techniques(ctx: click.Context, detection: str | None, release: Path | None, as_json: bool) -> None:
     """List what detections are called by MITRE ATLAS and OWASP, and from which release."""
-    from palladion.intel import taxonomy
+    from palladion.watch import taxonomy
 
     installation = find_installation(ctx)
     folder = _folder(installation)
@@ -180,7 +180,7 @@ def techniques(ctx: click.Context, detection: str | None, release: Path | None, 
 
 
 def _named(kinds: Sequence[str], table: "Table") -> dict[str, list[dict[str, str]]]:
-    from palladion.intel.taxonomy import references
+    from palladion.watch.taxonomy import references
 
     return {kind: [{"id": each.id, "name": each.name} for each in references(kind, table)] for kind in kinds}
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from palladion import files
-from palladion.cli.output import echo, find_installation, json_option, print_json, progress
+from palladion.cli.output import actor, echo, find_installation, json_option, print_json, progress
 from palladion.errors import FormatError
 
 if TYPE_CHECKING:
@@ -71,13 +71,14 @@ def export(
 ) -> None:
     """Write what others may know of a case as a STIX 2.1 bundle: no client, no pseudonym and no query is in it.
 
-    The same case gives the same bytes, until more is known of it.
+    The same case gives the same bytes, until more is known of it. It is recorded before the file is there.
     """
     from palladion.incident.cases import find_case
     from palladion.intel.bundle import NETWORKS_SHOWN_MAX, campaign_bundle
     from palladion.intel.gather import Telling, gather
     from palladion.intel.store import FOLDER
-    from palladion.intel.taxonomy import load_table
+    from palladion.intel.told import written_record
+    from palladion.watch.taxonomy import load_table
 
     if len(networks) > NETWORKS_SHOWN_MAX:
         raise click.BadParameter(f"at most {NETWORKS_SHOWN_MAX} networks fit into one bundle", param_hint="--network")
@@ -96,6 +97,9 @@ def export(
     with progress("gather") as bar:
         facts = gather(installation, found, telling, load_table(installation.paths.directory / FOLDER), bar)
     data = campaign_bundle(facts)
+    # on record before it is there
+    with installation.open_ledger(installation.open_gate_root()) as ledger:
+        ledger.append([written_record(facts, data, str(out), actor=actor(), now=installation.clock.now())])
     files.write_atomically(out, data, mode=0o644)
     if as_json:
         print_json({"case": found.id, "accounts": facts.accounts, "answers": facts.answers, "bytes": len(data)})
@@ -113,11 +117,17 @@ def export(
     help="File with user:password in one line, readable by its owner alone.",
 )
 @json_option
-def push(bundle: Path, url: str, credentials: Path | None, *, as_json: bool) -> None:
-    """Send a STIX bundle to a collection of a TAXII 2.1 server (extra intel)."""
-    from palladion.intel.taxii import BUNDLE_BYTES_MAX, push_bundle
+@click.pass_context
+def push(ctx: click.Context, bundle: Path, url: str, credentials: Path | None, *, as_json: bool) -> None:
+    """Send a STIX bundle to a collection of a TAXII 2.1 server (extra intel); it is recorded before it goes."""
+    from palladion.intel.taxii import BUNDLE_BYTES_MAX, push_bundle, read_bundle
+    from palladion.intel.told import pushed_record
 
     data = files.read_limited(bundle, size_max=BUNDLE_BYTES_MAX, what="the bundle")
+    read_bundle(data)
+    installation = find_installation(ctx)
+    with installation.open_ledger(installation.open_gate_root()) as ledger:
+        ledger.append([pushed_record(data, url, actor=actor(), now=installation.clock.now())])
     sent = push_bundle(url, data, credentials=credentials)
     if as_json:
         print_json({"sent": sent.accepted, "pending": sent.pending})

@@ -19,6 +19,7 @@ from palladion.cli.watch_calibration import calibrate_on_retained, print_calibra
 from palladion.clock import timestamp
 
 if TYPE_CHECKING:
+    from palladion.lifecycle.installation import Installation
     from palladion.registry import Canary, Version, VersionTensor
 
 CANARY_PERCENT_MAX = 50  # palladion.registry.canaries says why; importing that here would slow every command down
@@ -167,7 +168,7 @@ def _percent(ctx: click.Context, parameter: click.Parameter, text: str | None) -
     is_flag=True,
     help="Calibrate it first, on what is retained of clients' queries to the version that is served.",
 )
-@click.option("--uncalibrated", is_flag=True, help="Serve it to a share of clients although none of them is watched.")
+@click.option("--uncalibrated", is_flag=True, help="Serve it although nobody is watched on it then.")
 @json_option
 @click.pass_context
 def promote(
@@ -182,18 +183,20 @@ def promote(
     """Serve VERSION, such as fraud@2 (or fraud 2), from now on.
 
     With --canary, to a share of the clients alone, each of whom stays with it; `palladion model promote` without makes
-    it full, `palladion model rollback` ends it, and the gate ends it by itself where it fails more often.
+    it full, `palladion model rollback` ends it, and the gate ends it by itself where it fails more often. Where the
+    version that is served is calibrated and this one is not, it is calibrated first, as by --calibrate-retained.
     """
     from palladion.lifecycle.canary import begin_canary
     from palladion.lifecycle.promote import loses_calibration
     from palladion.lifecycle.promote import promote as promote_version
 
     name, number = _named(ctx, version, number)
-    if uncalibrated and (percent is None or calibrate_retained):
-        raise click.UsageError("--uncalibrated belongs to --canary, without --calibrate-retained", ctx)
+    if uncalibrated and calibrate_retained:
+        raise click.UsageError("--uncalibrated and --calibrate-retained contradict each other", ctx)
     installation = find_installation(ctx)
-    if calibrate_retained:
-        document = calibrate_on_retained(installation, f"{name}@{number}")
+    uncovered = loses_calibration(installation, name, number)
+    if calibrate_retained or (uncovered and not uncalibrated):
+        document = _calibrated(installation, f"{name}@{number}", asked_for=calibrate_retained)
         if not as_json:
             print_calibrated(document, installation.policy.watch)
     if percent is not None:
@@ -205,10 +208,9 @@ def promote(
         else:
             echo(f"{name} version {number} is served to {percent} % of the clients (ledger {receipt})")
         return
-    uncovered = loses_calibration(installation, name, number)
     event, receipt = promote_version(installation, name, number, actor=actor())
     _print_event(as_json, name, event.number, str(receipt), f"{name} version {event.number} is promoted")
-    if uncovered:
+    if uncovered and uncalibrated:
         warn(f"{name}@{number} is not calibrated, the version before was: nobody is watched on it until it is")
 
 
@@ -231,6 +233,23 @@ def rollback(ctx: click.Context, name: str, as_json: bool) -> None:
         return
     event, receipt = roll_back(installation, name, actor=actor())
     _print_event(as_json, name, event.number, str(receipt), f"{name} is rolled back to version {event.number}")
+
+
+def _calibrated(installation: "Installation", version: str, *, asked_for: bool) -> dict[str, Any]:
+    """A calibration on retained queries; unless `asked_for`, ConflictError says what else there is where that fails."""
+    from palladion.errors import ConflictError, NotFoundError, PalladionError
+
+    try:
+        return calibrate_on_retained(installation, version)
+    except PalladionError as error:
+        if asked_for or isinstance(error, NotFoundError):
+            raise
+        raise ConflictError(
+            f"{version} is not calibrated, and the version that is served is: nobody would be watched on it. "
+            f"It cannot be calibrated on what is retained: {error.message}",
+            f"palladion watch calibrate {version} --validation FILE",
+            "or say --uncalibrated",
+        ) from None
 
 
 def _named(ctx: click.Context, version: str, number: int | None) -> tuple[str, int]:

@@ -70,26 +70,27 @@ def diff(ctx: click.Context, file: Path | None, other: Path | None, as_json: boo
     Says of each setting whether a running gate could take it over (palladion policy reload). Exits with 1 where
     something differs.
     """
-    from palladion.gate.operations.policies import compare_files, read_digests, restart_needed, stale_text
+    from palladion.gate.operations.access import read_digests
+    from palladion.gate.operations.policies import compare_files, restart_needed
     from palladion.policy import load_policy
     from palladion.policy.compare import compare, digest
 
     installation = find_installation(ctx)
-    stale: list[Change] = []
+    files: list[Change] = []
     if other is not None and file is not None:
         before, after = load_policy(file), load_policy(other)
     else:
         before, opened = _in_force(installation)
         after = load_policy(file) if file is not None else installation.policy
-        stale = compare_files(opened, read_digests(after, installation.paths.home))
-    changes = compare(before, after)
+        files = compare_files(opened, read_digests(after, installation.paths.home))
+    changes = [*compare(before, after), *files]
     marking = any(route.flipped > 0 for route in before.route)
-    fixed = restart_needed(changes, before, after, marking=marking)
+    fixed = restart_needed(compare(before, after), before, after, marking=marking)
     if as_json:
         listed = [
             {"setting": item.name, "before": item.before, "after": item.after, "live": item.name not in fixed}
             for item in changes
-        ] + [{"setting": item.name, "before": item.before, "after": item.after, "live": False} for item in stale]
+        ]
         print_json({"before": digest(before), "after": digest(after), "changes": listed})
     elif changes:
         rows = [
@@ -97,11 +98,9 @@ def diff(ctx: click.Context, file: Path | None, other: Path | None, as_json: boo
             for item in changes
         ]
         print_table(("setting", "before", "after", "takes a"), rows)
-    elif not stale:
+    else:
         echo("nothing differs")
-    for item in stale:
-        warn(stale_text(item.name))
-    return FINDING if changes or stale else 0
+    return FINDING if changes else 0
 
 
 @policy.command("reload", epilog="Example: palladion policy reload")
@@ -109,27 +108,21 @@ def diff(ctx: click.Context, file: Path | None, other: Path | None, as_json: boo
 @click.pass_context
 def reload(ctx: click.Context, as_json: bool) -> None:
     """Make the running gate take over palladion.toml, between two requests. Refused whole, where a setting cannot."""
-    from palladion.gate.operations.policies import stale_text
     from palladion.ledger.remote import reload_policy
 
     installation = find_installation(ctx)
     answer = reload_policy(installation.paths.admin, actor())
     if answer is None:
         raise _no_gate()
-    digest, told = answer
-    stale = [change["setting"] for change in told if not change.get("live", True)]  # an older gate does not say
-    changes = [change for change in told if change["setting"] not in stale]
-    for name in stale:
-        warn(stale_text(name))
+    digest, changes = answer
     _warn_of_nobodys(installation)
     if as_json:
-        print_json({"digest": digest, "changes": told})
+        print_json({"digest": digest, "changes": changes})
         return
     if changes:
         columns = ("setting", "before", "after")
         print_table(columns, [[_shown(change[column]) for column in columns] for change in changes])
-    said = "the gate goes by" if changes else "nothing to take over:" if told else "nothing differs:"
-    echo(f"{said} policy {digest[:DIGEST_SHOWN]}")
+    echo(f"{'the gate goes by' if changes else 'nothing differs:'} policy {digest[:DIGEST_SHOWN]}")
 
 
 @policy.command("openapi", epilog="Example: palladion policy openapi > openapi.json")
@@ -163,7 +156,7 @@ def openapi(ctx: click.Context) -> None:
 
 
 def _in_force(installation: "Installation") -> tuple["Policy", dict[str, str]]:
-    """The running gate's policy, and the digests of the files that it was opened with."""
+    """The running gate's policy, and the digests of the files that go with it."""
     import msgspec
 
     from palladion.errors import FormatError

@@ -1,7 +1,8 @@
 """`palladion policy dry-run`: two policies on the same recorded traffic, and whom they would treat differently."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -14,11 +15,24 @@ from palladion.cli.output import (
     print_table,
     progress,
 )
-from palladion.cli.traffic_options import layout_from, layout_options, replay_traffic, traffic_file
-from palladion.cli.watch_replay import about, course_document, outcome_document, percent, print_taken, share
+from palladion.cli.traffic_options import (
+    Taken,
+    layout_from,
+    layout_options,
+    replay_talk_of,
+    replay_traffic,
+    require_no_others,
+    talk_option,
+    traffic_file,
+)
+from palladion.cli.watch_replay import about, about_talk, course_document, outcome_document, percent, print_taken, share
 from palladion.errors import FINDING
 
 if TYPE_CHECKING:
+    from palladion.lifecycle.installation import Installation
+    from palladion.policy import Policy
+    from palladion.redteam.replay import Run
+    from palladion.watch.recorded import Layout
     from palladion.watch.replay import Course, Difference, Outcome
 
 COLUMNS = ("client", "before", "after", "reduced before", "after", "refused before", "after", "why")
@@ -34,6 +48,7 @@ _file = click.Path(dir_okay=False, exists=True, path_type=Path)
 )
 @click.argument("file", type=_file)
 @click.option("--traffic", type=traffic_file, metavar="FILE", help="Requests, one a line; '-' for standard input.")
+@talk_option
 @click.option("--retained", is_flag=True, help="Use what is retained of clients' queries instead.")
 @click.option(
     "--model", metavar="NAME", help="The model that was asked; of several in palladion.toml it has to be named."
@@ -55,6 +70,7 @@ def dry_run(
     /,
     file: Path,
     traffic: Path | None,
+    talk: Path | None,
     retained: bool,
     model: str | None,
     number: int | None,
@@ -68,35 +84,32 @@ def dry_run(
 
     As `palladion watch replay` does, which says what a replay is; routes do what each policy says, observe or enforce.
     """
-    if retained == (traffic is not None):
-        raise click.UsageError("either --traffic FILE is needed, or --retained alone", ctx)
+    if [traffic is not None, talk is not None, retained].count(True) != 1:
+        raise click.UsageError("either --traffic FILE is needed, or --talk FILE, or --retained alone", ctx)
     from palladion.policy import load_policy
-    from palladion.redteam.answering import Answering, open_subject, routes_of
-    from palladion.redteam.replay import Replay, read_roster
     from palladion.watch.replay import differences
 
     layout = layout_from(ctx, places)
     installation = find_installation(ctx)
     before, after = installation.policy, load_policy(file)
-    models = list(dict.fromkeys(route.model for route in before.route if route.protocol != "openai"))
+    models = list(dict.fromkeys(item.model for item in before.route if (item.protocol == "openai") == bool(talk)))
     if model is None and len(models) != 1:
         raise click.UsageError(f"--model is needed: palladion.toml serves {', '.join(models) or 'none'}", ctx)
     name = model or models[0]
-    root = installation.open_gate_root()
-    with progress("dry run") as bar:
-        subject = open_subject(installation, name if number is None else f"{name}@{number}")
-        answering = Answering(subject, routes_of(before, subject.version.model)[0])
-        roster = read_roster(installation, root)
-        runs = [Replay(installation, root, subject, roster, policy, enforce=enforce) for policy in (before, after)]
-        taken = replay_traffic(
-            installation, root, subject, answering, runs, traffic=traffic, layout=layout, lenient=skip_broken, bar=bar
+    if talk is not None:
+        require_no_others(ctx, number, skip_broken, places)
+        done = _of_talk(installation, name, (before, after), talk, enforce=enforce)
+    else:
+        version = name if number is None else f"{name}@{number}"
+        done = _of_rows(
+            installation, version, (before, after), traffic, layout=layout, enforce=enforce, lenient=skip_broken
         )
-    was, would = (run.outcome() for run in runs)
+    was, would = (run.outcome() for run in done.runs)
     found = differences(was, would)
     if as_json:
         print_json(
             {
-                **about(subject, taken),
+                **done.stated,
                 "before": outcome_document(was),
                 "after": outcome_document(would),
                 "differences": [
@@ -112,10 +125,53 @@ def dry_run(
             }
         )
     else:
-        print_taken(subject, taken)
+        print_taken(done.name, done.taken)
         _print(was, would, found)
     failing = {DISTURBED: "newly_disturbed", REFUSED: "newly_refused"}
     return FINDING if fail_on and any(getattr(item, failing[fail_on]) for item in found) else 0
+
+
+class _Done(NamedTuple):
+    """Replays under both policies, of whom, and what is said of them."""
+
+    runs: "Sequence[Run]"
+    name: str
+    stated: dict[str, Any]
+    taken: Taken
+
+
+def _of_talk(
+    installation: "Installation", model: str, policies: "Sequence[Policy]", talk: Path, *, enforce: bool
+) -> _Done:
+    root = installation.open_gate_root()
+    with progress("dry run") as bar:
+        runs, taken = replay_talk_of(installation, root, model, policies, talk=talk, enforce=enforce, bar=bar)
+    return _Done(runs, model, about_talk(model, runs[0], taken), taken)
+
+
+def _of_rows(
+    installation: "Installation",
+    version: str,
+    policies: "Sequence[Policy]",
+    traffic: Path | None,
+    *,
+    layout: "Layout",
+    enforce: bool,
+    lenient: bool,
+) -> _Done:
+    from palladion.redteam.answering import Answering, open_subject, routes_of
+    from palladion.redteam.replay import Replay, read_roster
+
+    root = installation.open_gate_root()
+    with progress("dry run") as bar:
+        subject = open_subject(installation, version)
+        answering = Answering(subject, routes_of(policies[0], subject.version.model)[0])
+        roster = read_roster(installation, root)
+        runs = [Replay(installation, root, subject, roster, policy, enforce=enforce) for policy in policies]
+        taken = replay_traffic(
+            installation, root, subject, answering, runs, traffic=traffic, layout=layout, lenient=lenient, bar=bar
+        )
+    return _Done(runs, subject.name, about(subject, taken), taken)
 
 
 def _print(was: "Outcome", would: "Outcome", found: "list[Difference]") -> None:

@@ -82,6 +82,7 @@ def protect(
     the version is protected and a plaintext file that was to go has stayed.
     """
     from palladion.lifecycle import protect as life
+    from palladion.lifecycle.doctor import check_tracing
     from palladion.lifecycle.seal import find_base
 
     installation = find_installation(ctx)
@@ -113,6 +114,9 @@ def protect(
         warn(f"palladion serve cannot run it: {made.unservable}")
     if made.mark is None:
         warn("the model is too small to carry a mark: a copy of it cannot be proved ours, and no leak can be traced")
+    for found in check_tracing(installation, name):
+        if found.status != "ok":
+            warn(f"{found.message} ({found.hint})")
     for item in made.stayed:
         warn(f"{item.path} was not deleted: {item.reason}")
     return FINDING if made.stayed else 0

@@ -15,8 +15,10 @@ from palladion.cli.output import Progress, warn
 if TYPE_CHECKING:
     from palladion.keys import Root
     from palladion.lifecycle.installation import Installation
+    from palladion.policy import Policy
     from palladion.redteam.answering import Answering, Subject
     from palladion.redteam.replay import Replay
+    from palladion.redteam.replay_talk import TalkReplay
     from palladion.watch.lines import Source
     from palladion.watch.recorded import Layout, Recorded
 
@@ -34,6 +36,12 @@ _PLACES = {
     "route": "the route that was asked",
 }
 
+talk_option = click.option(
+    "--talk",
+    type=click.Path(dir_okay=False, exists=True, path_type=Path),
+    metavar="FILE",
+    help="Of a language model: what clients asked it, a request a line (docs/traffic.md).",
+)
 traffic_file = click.Path(dir_okay=False, exists=True, allow_dash=True, path_type=Path)
 
 
@@ -53,6 +61,12 @@ def layout_options(command: _Command) -> _Command:
         text = f"Lines are of another format: the place of {what}, such as $.body.{name}."
         command = click.option(f"--{name}-path", metavar="PATH", help=text)(command)
     return command
+
+
+def require_no_others(ctx: click.Context, number: int | None, skip_broken: bool, places: dict[str, Any]) -> None:
+    """Raise UsageError where options are set that say nothing of recorded talk."""
+    if number is not None or skip_broken or any(places.values()):
+        raise click.UsageError("--talk has a format of its own, and language models have no version", ctx)
 
 
 def layout_from(ctx: click.Context, options: dict[str, Any]) -> "Layout":
@@ -117,6 +131,31 @@ def replay_traffic(
         if source.first_broken is not None:
             warn(f"{source.broken} lines could not be used, the first because {source.first_broken.message}")
         return Taken(count, source.broken, answering.answered)
+
+
+def replay_talk_of(
+    installation: "Installation",
+    root: "Root",
+    model: str,
+    policies: "Sequence[Policy]",
+    *,
+    talk: Path,
+    enforce: bool,
+    bar: Progress,
+) -> "tuple[list[TalkReplay], Taken]":
+    """Replay a file of recorded talk to a language model under each of some policies."""
+    from palladion.redteam.recorded_talk import read_talk
+    from palladion.redteam.replay import read_roster
+    from palladion.redteam.replay_talk import TalkReplay, replay_talk
+
+    roster = read_roster(installation, root)
+    runs = [TalkReplay(installation, root, model, roster, policy, enforce=enforce) for policy in policies]
+    talkers = read_talk(talk)
+    total, count = sum(len(talker.conversation.queries) for talker in talkers), 0
+    for count in replay_talk(talkers, runs):
+        if count % TOLD_EVERY == 0:
+            bar(count, total, "replay")
+    return runs, Taken(count, 0, 0)
 
 
 def _told(items: "Sequence[Recorded]", total: int, bar: Progress) -> "Iterator[Recorded]":

@@ -14,6 +14,7 @@ from palladion.cli.output import (
     print_fields,
     print_json,
 )
+from palladion.cli.traffic_options import layout_from, layout_options, traffic_file
 from palladion.cli.watch_budget import COPY, at_most, budget, print_copies, print_curve
 from palladion.cli.watch_calibration import (
     calibrate_on_data,
@@ -23,13 +24,20 @@ from palladion.cli.watch_calibration import (
     print_calibrated,
 )
 from palladion.cli.watch_campaigns import campaigns
+from palladion.cli.watch_copy import export, join
 from palladion.cli.watch_feed import feed
+from palladion.cli.watch_recorded import calibrate_on_traffic
 from palladion.cli.watch_replay import replay
 from palladion.cli.watch_report import discovered, print_discoveries, print_withdrawn, report
 from palladion.errors import InstallationError
 
 REFRESH_SECONDS = 1.0
 COLUMNS = ("client", "standing", "model", "queries", "p", "campaign p", "linked", "covered", COPY, "why")
+_ONE_SOURCE = "one of --validation FILE, --traffic FILE, --prompts FILE, --talk FILE and --retained is needed"
+SPENT = (
+    "watch.alpha_spent: rates are for all epochs of a client together, so that a p-value of its k-th epoch counts "
+    "1.64 k² times as much"
+)
 
 
 @click.group()
@@ -39,7 +47,9 @@ def watch() -> None:
 
 watch.add_command(budget)
 watch.add_command(campaigns)
+watch.add_command(export)
 watch.add_command(feed)
+watch.add_command(join)
 watch.add_command(replay)
 watch.add_command(report)
 
@@ -64,6 +74,20 @@ def _image(ctx: click.Context, parameter: click.Parameter, text: str | None) -> 
 @click.option(
     "--retained", is_flag=True, help="Use what is retained of clients' queries to the promoted version instead."
 )
+@click.option(
+    "--traffic",
+    type=traffic_file,
+    metavar="FILE",
+    help="Recorded requests, a line of JSON each, gzipped or not, as palladion watch replay takes them.",
+)
+@click.option(
+    "--without",
+    multiple=True,
+    metavar="CLIENT",
+    help="Leave a recorded client out, such as a known thief. May be repeated.",
+)
+@click.option("--skip-broken", is_flag=True, help="With --traffic: pass lines that cannot be used, and count them.")
+@layout_options
 @click.option(
     "--prompts",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -101,9 +125,13 @@ def _image(ctx: click.Context, parameter: click.Parameter, text: str | None) -> 
 @click.pass_context
 def calibrate(
     ctx: click.Context,
+    /,
     model: str,
     data: Path | None,
     retained: bool,
+    traffic: Path | None,
+    without: tuple[str, ...],
+    skip_broken: bool,
     prompts: Path | None,
     talk: Path | None,
     front_ends: float,
@@ -114,6 +142,7 @@ def calibrate(
     seed: int,
     curve: bool,
     as_json: bool,
+    **places: Any,
 ) -> None:
     """Learn what honest traffic on MODEL looks like, and how unusual honest clients ever get.
 
@@ -122,11 +151,18 @@ def calibrate(
     With --retained, MODEL is a version such as fraud@3, which answers what clients have asked the promoted one. With
     --prompts, MODEL is a language model behind the gate: simulated clients draw on these prompts, and the policy has
     to name the calibration that comes of it. With --talk it is one as well, and its thresholds are those of the
-    recorded clients, if about 1,340 of them asked enough.
+    recorded clients, if about 1,340 of them asked enough. With --traffic, MODEL answers what recorded clients asked.
+
+    Recorded clients that are throttled or worse here are left out, since they may be thieves; those whom a case has
+    cleared are not, nor are those whom nobody here knows.
     """
-    sources = [retained, data is not None, prompts is not None, talk is not None]
-    if sources.count(True) != 1 or (image is not None and data is None):
-        raise click.UsageError("one of --validation FILE, --prompts FILE, --talk FILE and --retained is needed", ctx)
+    sources = [retained, data is not None, traffic is not None, prompts is not None, talk is not None]
+    if sources.count(True) != 1 or (image is not None and data is None and traffic is None):
+        raise click.UsageError(_ONE_SOURCE, ctx)
+    if traffic is None and (skip_broken or any(places.values())):
+        raise click.UsageError("--skip-broken and places of another format go with --traffic FILE alone", ctx)
+    if without and prompts is not None:
+        raise click.UsageError("--without names recorded clients: in --prompts FILE there are none", ctx)
     if front_ends and prompts is None:
         raise click.UsageError("--front-ends goes with --prompts FILE alone", ctx)
     from palladion.redteam.calibrate import Plan
@@ -137,18 +173,20 @@ def calibrate(
         calibrate_on_prompts(installation, model, prompts, plan, as_json=as_json, front_ends=front_ends)
         return
     if talk is not None:
-        calibrate_on_talk(installation, model, talk, plan, as_json=as_json)
+        calibrate_on_talk(installation, model, talk, plan, as_json=as_json, without=without)
         return
     if data is not None:
-        document = calibrate_on_data(installation, model, data, image, plan, curve=curve)
+        document = calibrate_on_data(installation, model, data, image, plan, curve=curve, without=without)
+    elif traffic is not None:
+        places = {"layout": layout_from(ctx, places), "lenient": skip_broken, "curve": curve, "without": without}
+        document = calibrate_on_traffic(installation, model, traffic, image, plan, **places)
     else:
-        document = calibrate_on_retained(installation, model, plan)
+        document = calibrate_on_retained(installation, model, plan, without=without)
     if as_json:
         print_json(document)
         return
     print_calibrated(document, installation.policy.watch)
-    if data is not None:
-        print_curve(document.get("curve"))
+    print_curve(document.get("curve"))
 
 
 @watch.command("live", epilog="Example: palladion watch live --once")
@@ -172,6 +210,8 @@ def live(ctx: click.Context, once: bool, as_json: bool) -> None:
         echo(f"{status['answered']} queries answered since the gate started, {status['clients_total']} clients")
         print_copies(COLUMNS, rows)
         print_discoveries(discovered(status))
+        if status.get("alpha_spent") == "lifetime":
+            echo(SPENT)
         for model, drift in status["drift"].items():
             if drift["left_at"] is not None:
                 print_withdrawn(model, drift["left_at"], drift["moved"])
@@ -198,6 +238,8 @@ def explain(ctx: click.Context, client: str, as_json: bool) -> None:
         print_json(found[0])
         return
     echo(f"{found[0]['client']} ({found[0]['pseudonym']}) is {found[0]['standing']}")
+    for listed in found[0].get("listed", []):
+        echo(f"  {listed}")
     if not found[0]["models"]:
         echo("  no query of it to a model is known under the calibration in use")
     for model in found[0]["models"]:
@@ -246,5 +288,5 @@ def _row(client: dict[str, Any], model: dict[str, Any] | None) -> list[object]:
         model["linked"],
         model["group_buckets"],
         at_most(model.get("fidelity")),
-        model["reasons"][0].partition(":")[0] if model["reasons"] else "",
+        model["reasons"][0] if model["reasons"] else "",
     ]

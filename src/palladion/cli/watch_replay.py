@@ -18,12 +18,23 @@ from palladion.cli.output import (
     progress,
     warn,
 )
-from palladion.cli.traffic_options import Taken, layout_from, layout_options, replay_traffic, traffic_file
+from palladion.cli.traffic_options import (
+    Taken,
+    layout_from,
+    layout_options,
+    replay_talk_of,
+    replay_traffic,
+    require_no_others,
+    talk_option,
+    traffic_file,
+)
 from palladion.cli.watch_calibration import print_promise, promised
 from palladion.clock import timestamp
 
 if TYPE_CHECKING:
+    from palladion.policy import Policy
     from palladion.redteam.answering import Subject
+    from palladion.redteam.replay_talk import TalkReplay
     from palladion.watch.campaign_list import Campaign
     from palladion.watch.replay import Course, Outcome, Turn
 
@@ -45,6 +56,7 @@ MEMBERS_SHOWN = 5
     help="Another policy than palladion.toml: of it count [watch], [limits], contracts, and the model's routes.",
 )
 @click.option("--retained", is_flag=True, help="Replay what is retained of clients' queries instead of a file.")
+@talk_option
 @click.option("--as-written", is_flag=True, help="Routes that observe do so; else all are taken as enforcing.")
 @click.option("--skip-broken", is_flag=True, help="Pass lines that cannot be used, or come too late, and count them.")
 @layout_options
@@ -58,6 +70,7 @@ def replay(
     number: int | None,
     policy_file: Path | None,
     retained: bool,
+    talk: Path | None,
     as_written: bool,
     skip_broken: bool,
     as_json: bool,
@@ -67,10 +80,10 @@ def replay(
 
     TRAFFIC has a request a line (docs/traffic.md), `-` is standard input. Where a line does not hold what was answered,
     the version answers in memory. Limits, budgets and standings act as in the gate, by the traffic's own clock, on
-    clients who have all begun anew. Writes nothing, and needs no gate.
+    clients who have all begun anew. Of a language model --talk has what was asked. Writes nothing, and needs no gate.
     """
-    if retained == (traffic is not None):
-        raise click.UsageError("either TRAFFIC is needed, or --retained alone", ctx)
+    if [traffic is not None, talk is not None, retained].count(True) != 1:
+        raise click.UsageError("either TRAFFIC is needed, or --talk FILE, or --retained alone", ctx)
     from palladion.policy import load_policy
     from palladion.redteam.answering import Answering, open_subject, routes_of
     from palladion.redteam.replay import Replay, read_roster
@@ -79,6 +92,14 @@ def replay(
     installation = find_installation(ctx)
     policy = installation.policy if policy_file is None else load_policy(policy_file)
     root = installation.open_gate_root()
+    if talk is not None:
+        require_no_others(ctx, number, skip_broken, places)
+        with progress("replay") as bar:
+            runs, taken = replay_talk_of(
+                installation, root, model, [policy], talk=talk, enforce=not as_written, bar=bar
+            )
+        _say_talk(model, runs[0], taken, policy, as_json=as_json)
+        return
     with progress("replay") as bar:
         subject = open_subject(installation, model if number is None else f"{model}@{number}")
         answering = Answering(subject, routes_of(policy, subject.version.model)[0])
@@ -97,10 +118,37 @@ def replay(
             }
         )
     else:
-        print_taken(subject, taken)
+        print_taken(subject.name, taken)
         _print(found)
         echo(f"promised of honest clients, in each {promise['epoch_queries']} queries:")
         print_promise(promise)
+
+
+def _say_talk(model: str, run: "TalkReplay", taken: Taken, policy: "Policy", *, as_json: bool) -> None:
+    found, texts = run.outcome(), run.calibration
+    promise = None if texts is None else promised(texts.calibration, policy.watch)
+    if as_json:
+        print_json({**about_talk(model, run, taken), **outcome_document(found), "promised": promise})
+        return
+    print_taken(model, taken)
+    _print(found)
+    if promise is None:
+        echo("uncalibrated: words and parameters are counted by rules, and no rate is promised of honest clients")
+    else:
+        echo(f"promised of honest clients, in each {promise['epoch_queries']} queries:")
+        print_promise(promise)
+
+
+def about_talk(model: str, run: "TalkReplay", taken: Taken) -> dict[str, Any]:
+    """What was replayed of a language model, which has no version, against what."""
+    return {
+        "model": model,
+        "version": None,
+        "calibration": run.digest,
+        "broken_lines": taken.broken,
+        "answered_here": taken.answered,
+        "retained": taken.retained,
+    }
 
 
 def about(subject: "Subject", taken: Taken) -> dict[str, Any]:
@@ -174,11 +222,11 @@ def percent(value: float | None) -> str:
     return "nobody" if value is None else f"{value:.2%}"
 
 
-def print_taken(subject: "Subject", taken: Taken) -> None:
-    """What was replayed, to people."""
-    answered = f"; {subject.name} answered {taken.answered} queries" if taken.answered else ""
+def print_taken(name: str, taken: Taken) -> None:
+    """What was replayed to whom, to people."""
+    answered = f"; {name} answered {taken.answered} queries" if taken.answered else ""
     if taken.retained is None:
-        echo(f"replayed {taken.requests} requests to {subject.name}{answered}")
+        echo(f"replayed {taken.requests} requests to {name}{answered}")
         return
     kept = taken.retained
     echo(f"replayed {taken.requests} retained requests of {kept['clients']} clients to {kept['source']}{answered}")

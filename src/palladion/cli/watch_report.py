@@ -14,7 +14,7 @@ from palladion.clock import timestamp
 if TYPE_CHECKING:
     from palladion.lifecycle.installation import Installation
     from palladion.registry import Records
-    from palladion.watch.calibration import Calibration
+    from palladion.watch.kinds import AnyCalibration
     from palladion.watch.report import Concern, Report, RouteReport
 
 ROUTE_COLUMNS = ("route", "", "clients", "answers", "watched", "disturbed", "of clients", "of answers", "unlike")
@@ -102,8 +102,9 @@ def _promise(installation: "Installation", records: "Records", model: str) -> di
 
     for route in installation.policy.route:
         if route.model == model and route.calibration:
-            texts = read_calibration(installation.paths.calibrations, route).calibration
-            return {"version": None, **promised(texts, installation.policy.watch), "withdrawn": None}
+            texts = read_calibration(installation.paths.calibrations, route)
+            withdrawn = _withdrawn(installation, texts)
+            return {"version": None, **promised(texts.calibration, installation.policy.watch), "withdrawn": withdrawn}
     version = records.promotions.current(model)
     row = None if version is None else records.calibrations.newest(model, version.number)
     if version is None or row is None:
@@ -113,13 +114,14 @@ def _promise(installation: "Installation", records: "Records", model: str) -> di
     return {"version": version.number, **promised(calibration, installation.policy.watch), "withdrawn": withdrawn}
 
 
-def _withdrawn(installation: "Installation", calibration: "Calibration | None") -> dict[str, Any] | None:
+def _withdrawn(installation: "Installation", calibration: "AnyCalibration | None") -> dict[str, Any] | None:
     """Since when traffic has left a calibration, by the gate of this installation, and what has moved; or None."""
-    from palladion.watch.drift_store import load_drift, reference_of
+    from palladion.watch.drift_store import load_drift
 
-    reference = reference_of(calibration)
-    drift = None if reference is None else load_drift(installation.paths.directory, reference)
-    if calibration is None or drift is None or not drift.left:
+    if calibration is None or calibration.drift is None:
+        return None
+    drift = load_drift(installation.paths.directory, calibration.drift)
+    if not drift.left:
         return None
     since = timestamp(datetime.fromtimestamp(drift.left_at, UTC))
     return {"since": since, "clients": drift.clients, "moved": drift.moved(calibration.words)}
@@ -152,6 +154,8 @@ def _client(item: "Concern", names: Mapping[str, str]) -> dict[str, Any]:
         "since": timestamp(item.since),
         "answers": item.answers,
         "reason": item.reason,
+        "cause": item.cause or None,
+        "why": item.said or None,
     }
 
 
@@ -213,7 +217,7 @@ def _client_row(item: dict[str, Any]) -> list[object]:
         item["standing"],
         item["since"],
         item["answers"],
-        item["reason"],
+        "; ".join(filter(None, (item["reason"], item["why"]))),
     ]
 
 

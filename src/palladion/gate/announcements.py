@@ -1,6 +1,26 @@
-"""What a gate says of a route when it opens, and when another version answers there."""
+"""What a gate says of its routes when it opens, and when another version answers on one."""
 
+from collections.abc import Iterator
+
+from palladion.gate.chat.models import LanguageModels
+from palladion.gate.gate import Gate
 from palladion.gate.served import Served
+from palladion.gate.sources.layered import warn_of_layers, with_layers
+
+
+def routes_said(gate: Gate, models: LanguageModels, url: str) -> Iterator[str]:
+    """A line for each route: its mode, where it is, what answers there, and what that is calibrated on."""
+    for item in gate.served.values():
+        yield f"{item.route.mode} {url}{item.route.route}: {item.subject}, {calibrated_on(item)}"
+        warning = warn_of_layers(gate.stages.policy.watch, item.subject, item.calibration)
+        if warning is not None:
+            yield f"warning: {warning}"
+    for name, late in gate.waiting.items():
+        yield f"{late.route.mode} {url}{name}: waits for {late.route.upstream}"
+    for route in models.policies:
+        path = f"{route.path.rstrip('/')}/v1 (model {route.model})"
+        watched = ", calibrated" if route.model in models.purposes else ", uncalibrated"
+        yield f"{route.mode} {url}{path}: answered by {route.upstream}{watched}"
 
 
 def calibrated_on(item: Served) -> str:
@@ -15,4 +35,5 @@ def _calibrated(item: Served) -> str:
     if item.calibration is None:
         return "uncalibrated"
     about = item.calibration.about
-    return f"calibrated on {about.clients} {'simulated' if about.simulated else 'real'} clients"
+    kind = "simulated" if about.simulated else "real"
+    return f"calibrated on {about.clients} {kind} clients{with_layers(item.calibration)}"

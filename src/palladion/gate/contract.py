@@ -85,6 +85,12 @@ class Contract:
                 found[name] = {self.rank}
         return found
 
+    def retained(self, outputs: Outputs) -> NDArray[Any] | None:
+        """Class scores (rows, classes) as the model gave them, to be kept with queries; None where there are none."""
+        if self.scores is None or self.kind != "classes" or self.rank > 2:
+            return None
+        return outputs[self.scores]
+
     def class_scores(self, outputs: Outputs, rows: int) -> NDArray[np.float64]:
         """Class scores (rows, classes) for the watch, as probabilities; no columns where there are none."""
         if self.scores is None or self.kind != "classes" or self.rank > 2:

@@ -12,6 +12,7 @@ from palladion.access.certificates import Certificate
 from palladion.access.identity import KEY_CHARACTERS_MAX, key_hasher, parse_api_key
 from palladion.access.tokens import RefusedTokenError, Tokens
 from palladion.errors import KeysError
+from palladion.gate.credentials import fingerprint_of, read_credential
 from palladion.gate.decoys import NO_DECOYS, DecoyProblem, Decoys
 from palladion.gate.problems import Problem
 from palladion.gate.requests import STRANGER, Peer
@@ -84,6 +85,10 @@ class LookedUpCallers(MutableMapping[str, Caller]):
     mark: int
     changed: dict[str, Caller]
     counts: Counter[Standing]
+
+    @abstractmethod
+    def under(self, access: Cedar | None) -> "LookedUpCallers":
+        """The same callers under other access policies."""
 
     @abstractmethod
     def named(self, organisation: str, name: str) -> Caller | None:
@@ -199,6 +204,16 @@ class Directory:
         """Every client that is not revoked, by id."""
         return self._callers
 
+    def renew_access(self, access: Cedar | None) -> None:
+        """Go by other access policies from now on: who has come in already is judged by those that were in force."""
+        self._access = access
+        callers = self._callers
+        if isinstance(callers, dict):
+            self._callers = {client: replace(caller, access=access) for client, caller in callers.items()}
+        else:
+            self._callers = callers.under(access)
+        self.version += 1
+
     def strangers(self) -> list[str]:
         """Clients and organisations that the access policies name and nobody is."""
         if self._access is None:
@@ -265,7 +280,7 @@ class Directory:
 
         Raises Problem. An unknown, a revoked and an expired credential are told apart in no way, of whatever kind.
         """
-        text = _credential(headers)
+        text = read_credential(headers)
         if text is None:
             if peer.certificate is None:
                 raise Problem("unauthenticated", "Authorization: Bearer KEY was expected")
@@ -320,7 +335,7 @@ class Directory:
             # why is counted, and told to nobody who may be trying
             raise Problem("unauthenticated", _REFUSED) from None
         client = self._identities.get((TOKEN, token.identity))
-        if client is None or (token.bound_to is not None and token.bound_to != _fingerprint(peer, now)):
+        if client is None or (token.bound_to is not None and token.bound_to != fingerprint_of(peer, now)):
             raise Problem("unauthenticated", _REFUSED)
         if peer is not STRANGER:
             self._require_one_client(client, peer)
@@ -370,29 +385,6 @@ class Directory:
     def put(self, caller: Caller) -> None:
         """Let a client stand as `caller` says, if it is still let in."""
         if caller.id in self._callers:
-            # how one request has come in, and for which user, says nothing of the client
-            self._callers[caller.id] = replace(caller, user=None, credential=API_KEY)
+            # how one request has come in, for which user and under which policies, says nothing of the client
+            self._callers[caller.id] = replace(caller, user=None, credential=API_KEY, access=self._access)
             self.version += 1
-
-
-def _fingerprint(peer: Peer, now: datetime) -> str | None:
-    certificate = peer.certificate
-    if certificate is None or (certificate.expires is not None and certificate.expires <= now):
-        return None
-    return certificate.fingerprint
-
-
-def _credential(headers: Mapping[bytes, bytes]) -> bytes | None:
-    authorization, header = headers.get(b"authorization"), headers.get(b"x-api-key")
-    if authorization is None and header is None:
-        return None
-    if authorization is not None and header is not None:
-        raise Problem("unauthenticated", "one of Authorization and X-API-Key was expected, not both")
-    if authorization is not None:
-        scheme, _, value = authorization.partition(b" ")
-        if scheme.lower() != b"bearer":
-            raise Problem("unauthenticated", "Authorization: Bearer KEY was expected")
-        header = value.strip()
-    if not header:
-        raise Problem("unauthenticated", "Authorization: Bearer KEY was expected")
-    return header

@@ -106,7 +106,7 @@ class Gate:
                     places.leave(caller.id)
         except Problem as problem:
             if caller is not None:
-                self.stages.refusals[caller.id, problem.kind] += 1
+                self.stages.refused(caller, problem.kind, request)
                 # in the words of the protocol; a stranger is not told which one is spoken on a path
                 return Response.of_problem(problem, self._paths.error_members(request.path, problem))
             return Response.of_problem(problem)

@@ -21,6 +21,7 @@ from palladion.policy import ProxyPolicy
 
 SCOPE = "palladion"  # where a connection's hop stands in the scope of ASGI
 CERTIFICATES_MAX = 1024  # of clients behind proxies, remembered: reading one costs more than the rest of a request
+SYSTEM_DIGITS_MAX = 10  # of an autonomous system's number, which has 32 bits (RFC 6793)
 NAME_CHARACTERS_MAX = 128  # of what links clients: a payment, a device, a TLS fingerprint (JA4 has 36)
 # Two of these, and two readers may each believe another one (request smuggling, confused identities); a proxy cannot
 # tell of a client in them.
@@ -54,7 +55,7 @@ class Hops:
         self._policy = policy
         self._identities = frozenset(map(_identity, policy.identities))
         self._certificate = policy.certificate_header.encode()
-        self._user, self._address, self._payment, self._device, self._tls = (
+        self._user, self._address, self._payment, self._device, self._tls, self._asn = (
             name.encode()
             for name in (
                 policy.user_header,
@@ -62,9 +63,10 @@ class Hops:
                 policy.payment_header,
                 policy.device_header,
                 policy.tls_header,
+                policy.asn_header,
             )
         )
-        names = (self._certificate, self._user, self._address, self._payment, self._device, self._tls)
+        names = (self._certificate, self._user, self._address, self._payment, self._device, self._tls, self._asn)
         self.headers = frozenset(filter(None, names))
         for name in self.headers:
             if names.count(name) > 1:
@@ -110,7 +112,7 @@ class Hops:
 
     def _told(self, told: Mapping[bytes, bytes]) -> tuple[Peer, str | None]:
         name = b""
-        certificate = user = address = None
+        certificate = user = address = system = None
         links: dict[bytes, str] = {}
         try:
             for name, value in told.items():
@@ -121,6 +123,8 @@ class Hops:
                 elif name == self._address:
                     # one address: in a list, all but the last were written by whoever came before
                     address = str(ip_address(value.decode("ascii").strip()))
+                elif name == self._asn:
+                    system = _system(value)
                 else:
                     links[name] = _name(value)
         except FormatError as error:
@@ -128,7 +132,7 @@ class Hops:
         except ValueError:  # also UnicodeDecodeError
             raise Problem("bad-request", f"the header {name.decode()} is not what it should be") from None
         payment, device, tls = (links.get(one) for one in (self._payment, self._device, self._tls))
-        return Peer(certificate, user, payment, device, tls), address
+        return Peer(certificate, user, payment, device, tls, system), address
 
 
 def _identity(text: str) -> str:
@@ -136,6 +140,13 @@ def _identity(text: str) -> str:
         return parse_spiffe_id(text) if text.startswith("spiffe:") else parse_fingerprint(text)
     except ValueError as error:
         raise PolicyError(f"proxy.identities: {text!r}: {error}") from None
+
+
+def _system(value: bytes) -> int:
+    digits = value.strip().upper().removeprefix(b"AS")
+    if not digits.isdigit() or len(digits) > SYSTEM_DIGITS_MAX or int(digits) >= 1 << 32:
+        raise ValueError("it is no number of an autonomous system")
+    return int(digits)
 
 
 def _name(value: bytes) -> str:

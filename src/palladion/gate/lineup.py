@@ -15,11 +15,15 @@ from palladion.gate.curves import require_curve
 from palladion.gate.gate import Gate
 from palladion.gate.keeper import Keeper, suspicion_purpose, try_suspicion
 from palladion.gate.readiness import Waiting
+from palladion.gate.retiring import Retiring
 from palladion.gate.served import OnTrial, Served, open_canary, open_route, renew_route
+from palladion.gate.sources.layered import layers_for
 from palladion.gate.sources.source import Source
 from palladion.gate.stages import Journal
 from palladion.gate.trial import Finding
+from palladion.gate.upstream.discovery import Sought
 from palladion.gate.upstream.source import UpstreamSource
+from palladion.gate.upstream.sources import comes_from_elsewhere
 from palladion.ledger.record import Record
 from palladion.lifecycle.canary import ended_record
 from palladion.lifecycle.installation import Installation
@@ -60,7 +64,7 @@ class Lineup:
         self._keep = keep
         self._swapped = swapped
         self._changing = asyncio.Lock()  # one change at a time: each begins with what is there
-        self._retired: dict[Source, asyncio.Task[None]] = {}
+        self._retired = Retiring()
         self._ending: set[asyncio.Task[None]] = set()
         self._one_ending = asyncio.Lock()  # several routes may find the same
         gate.failing = self._failing
@@ -113,22 +117,33 @@ class Lineup:
             opened[route.route] = await asyncio.to_thread(open_route, self._installation, now, source)
             await self._swap(opened)
 
-    async def change(self, policy: Policy, record: Record, swap: Callable[[Lines, Waits], None], check: Check) -> None:
+    async def change(
+        self,
+        policy: Policy,
+        record: Record,
+        swap: Callable[[Lines, Waits], None],
+        check: Check,
+        sought: Sought | None = None,
+    ) -> None:
         """Serve the routes of another policy, which `record` tells of.
 
+        `sought` are the upstreams that describe themselves and were not asked before.
         `check` raises for what could not be served; then `swap` puts everything into effect, and must not raise.
         Raises as `open_route` does, and StorageError where it cannot be recorded; then nothing changes.
         """
         async with self._changing, self._opening() as opened:
             wanted = {route.route: route for route in policy.route if route.protocol != "openai"}
-            before = self._gate.served
+            before, sought = self._gate.served, sought or Sought()
             waiting = {
-                name: replace(late, route=wanted[name]) for name, late in self._gate.waiting.items() if name in wanted
+                name: replace(late, route=wanted[name])
+                for name, late in {**self._gate.waiting, **sought.waiting}.items()
+                if name in wanted and name not in sought.sources
             }
-            served = await self._lined_up(policy, wanted, waiting, opened)
+            served = await self._lined_up(policy, wanted, waiting, opened, sought.sources)
             check(served, waiting)
             for item in (part for line in served.values() for part in line.all):
                 require_curve(policy.watch, item.subject, item.calibration_row)
+                layers_for(policy.watch, item.subject, item.calibration)
             # also those that are served no more, or served again: a calibration may have come in between
             models = {item.route.model for item in (*before.values(), *served.values())}
             watching = await self._prepared(served.values(), models)
@@ -138,15 +153,22 @@ class Lineup:
             self._retire(_sources(before) - _sources(served))
 
     async def _lined_up(
-        self, policy: Policy, wanted: Mapping[str, RoutePolicy], waiting: Waits, opened: dict[str, Served]
+        self,
+        policy: Policy,
+        wanted: Mapping[str, RoutePolicy],
+        waiting: Waits,
+        opened: dict[str, Served],
+        sources: Mapping[str, UpstreamSource],
     ) -> dict[str, Served]:
         """What answers on each route that does not wait; those that are new go into `opened` as well."""
         installation = Installation(self._installation.paths, policy, self._installation.clock)
         served = {}
         for name, route in wanted.items():
-            item = self._gate.served.get(name)
+            item, source = self._gate.served.get(name), sources.get(name)
+            if item is not None and comes_from_elsewhere(item.route, route):
+                item = None
             if item is None and name not in waiting:
-                item = opened[name] = await asyncio.to_thread(open_route, installation, route)
+                item = opened[name] = await asyncio.to_thread(open_route, installation, route, source)
             if item is not None and not same_table(item.route, route):
                 item = await asyncio.to_thread(renew_route, installation, route, item)
             if item is not None:
@@ -157,10 +179,8 @@ class Lineup:
         """Close everything that was ever served."""
         if self._ending:
             await asyncio.wait(self._ending)
-        retired = dict(self._retired)  # which shrinks meanwhile
-        for task in retired.values():
-            task.cancel()
-        for source in _sources(self._gate.served) | retired.keys():
+        await self._retired.close()
+        for source in _sources(self._gate.served):
             await source.close()
 
     def opened_records(
@@ -273,12 +293,7 @@ class Lineup:
         policy = self._installation.policy.gate
         seconds = policy.body_seconds_max + policy.deadline_ms / 1000
         for source in sources:
-            closing = self._retired[source] = asyncio.create_task(_close_after(seconds, source))
-            # a model that is not needed any more must not stay in memory
-            closing.add_done_callback(partial(self._forget, source))
-
-    def _forget(self, source: Source, _closing: asyncio.Task[None]) -> None:
-        self._retired.pop(source, None)
+            self._retired.put(source, seconds)
 
     def _opened(self, sealed: SealedInfo, reason: str) -> Record:
         return record_opened(sealed, at=self._installation.clock.now(), actor=ACTOR, reason=reason)
@@ -344,8 +359,3 @@ def _sources(served: Mapping[str, Served]) -> set[Source]:
 def _upstream_of(item: Served) -> UpstreamSource | None:
     """What goes on answering while a route is opened anew: an upstream, which holds connections."""
     return item.source if isinstance(item.source, UpstreamSource) else None
-
-
-async def _close_after(seconds: float, source: Source) -> None:
-    await asyncio.sleep(seconds)
-    await source.close()

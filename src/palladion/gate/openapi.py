@@ -173,7 +173,8 @@ def _language_schemas(policy: Policy) -> Schema:
 
 def _ask(route: RoutePolicy, request: Schema, answer: Schema, *, media_types: Sequence[str] = ()) -> Schema:
     page = _page(answer)
-    page["content"] |= {kind: {"schema": {"type": "string"}} for kind in media_types}
+    # without a schema: to some readers it would be one of the whole text, to others one of each event
+    page["content"] |= {kind: {} for kind in media_types}
     page["headers"] = {
         "Palladion-Request": {"schema": {"type": "string"}, "description": "the request's id, as the ledger has it"},
         "Palladion-Receipt": {"schema": {"type": "string"}, "description": "the entry of the ledger that records it"},

@@ -19,6 +19,7 @@ from palladion.gate.problems import Problem
 from palladion.gate.protocols.protocol import About, Asked, Encoded
 from palladion.gate.requests import Request, Response
 from palladion.gate.served import Served
+from palladion.gate.sources.layered import seen, taken
 from palladion.gate.stages import Stages
 from palladion.gate.together import Showing
 from palladion.gate.unlike import refusal, rows_unlike
@@ -26,6 +27,7 @@ from palladion.ledger.body import Body
 from palladion.ledger.record import Record
 from palladion.ledger.writer import Receipt
 from palladion.model.run import Port
+from palladion.watch.rows import Rows
 from palladion.watch.watch import Asked as Shown
 from palladion.watch.watch import Observation
 
@@ -40,13 +42,15 @@ _UNWATCHED = ""  # no model is called so
 class Question:
     """A decoded request: as it came, its body, what was made of it, and how much its answer tells once it is made.
 
-    `shown` is what the watch saw of it, `decoys` are those that it touches.
+    `layers` is what the model's layers showed of it (rows, …) where they are looked at, `shown` what the watch saw of
+    it, `decoys` are those that it touches.
     """
 
     request: Request
     body: bytes
     asked: Asked
     information: float = 0
+    layers: Rows | None = None
     shown: Shown | None = None
     decoys: Sequence[str] = ()
 
@@ -129,7 +133,8 @@ class Questions:
             with stages.deadlines.within(stages.policy.gate.deadline_ms / 1000):
                 # 4. infer
                 ended("decode")
-                outputs = await served.source.infer(asked.feeds, asked.rows)
+                # what layers show is for the watch: nothing that answers a client ever holds it
+                outputs, question.layers = taken(await served.source.infer(asked.feeds, asked.rows))
                 try:
                     outputs = served.contract.verify_outputs(outputs, asked.rows)
                 except FormatError:
@@ -158,7 +163,7 @@ class Questions:
         caller = stages.identify(question.request)
         inputs = numbers(question.feeds, question.rows)
         question.decoys = stages.directory.decoys.asked(served.route.model, inputs)
-        scores = served.contract.class_scores(outputs, question.rows)
+        scores = seen(served.contract.class_scores(outputs, question.rows), question.layers)
         # a version that was replaced while it ran cannot be weighed by the calibration of the new one
         model = served.watched if self._is_current(served) else _UNWATCHED
         question.shown = asked = Shown(stages.asker(caller, question.request), inputs, scores)
@@ -196,13 +201,23 @@ class Questions:
             question.information = observation.distinct * weight(terms.level, terms.contract.answer)
         unlike = rows_unlike(served.route, served.calibration, question.shown)
         if unlike:
-            stages.count_unlike(served.route, rows=len(unlike))
-            if served.route.mode == "enforce":
+            mode = stages.modes.of(caller, served.route)
+            stages.count_unlike(served.route, mode, rows=len(unlike))
+            if mode == "enforce":
                 # its buckets are charged: asked again without these rows, the others would pass for known
                 return _Given(None, "", [], problem=refusal(unlike, of=question.rows))
         # 6. mark: what was observed is what the model said
         request_id = secrets.token_hex(REQUEST_ID_BYTES)
         shown, bodies = self._mark(caller, question, outputs, request_id=request_id, level=terms.level)
+        if served.marks is None and stages.retention is not None:
+            stages.retention.keep(
+                (stages.name(caller.id), served.subject),
+                question.feeds,
+                served.contract.retained(outputs),
+                question.rows,
+                request=request_id,
+                disclosed=terms.level,
+            )
         # 7. disclose
         answer = served.protocol.encode(question.asked, disclose_to(terms, shown), self._about)
         record = self._record(
@@ -246,7 +261,9 @@ class Questions:
         trusted = caller.standing == "trusted"
         marked = marks.mark(outputs, question.feeds, question.rows, caller.id, trusted=trusted)
         self._stages.flipped += marked.flipped
-        return marked.outputs, marks.bodies(marked, question.feeds, outputs, request=request_id, disclosed=level)
+        at = self._stages.clock.now().timestamp()
+        bodies = marks.bodies(marked, question.feeds, outputs, request=request_id, disclosed=level, at=at)
+        return marked.outputs, bodies
 
     def _retain(self, caller: Caller, bodies: list[Body]) -> Awaitable[None] | None:
         """Begin to keep what a mark is tested on later, while the ledger is written."""
@@ -274,7 +291,8 @@ class Questions:
             "queries": question.rows,
             "standing": caller.standing,
             "disclosed": level,
-            "mode": served.route.mode,
+            "mode": stages.modes.of(caller, served.route),
+            **stages.network(question.request),
             "p_value": None if p_value is None else f"{p_value:.3g}",
             "request_digest": digests.request,
             "answer_digest": digests.answer,

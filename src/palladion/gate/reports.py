@@ -10,18 +10,21 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
+from typing import Any
 
 from palladion.clock import Clock, timestamp
 from palladion.errors import NotFoundError, PalladionError
 from palladion.gate.keeper import Keeper
-from palladion.gate.stages import Journal, Stages
-from palladion.gate.touches import Touched, keep_touches, touched_record
-from palladion.incident.cases import News, ask_case, joined_record, opened_record
+from palladion.gate.stages import REFUSED_FROM_MAX, Journal, Stages
+from palladion.gate.touches import Touched, keep_touches, touched_record, why_touched
+from palladion.incident.cases import News, ask_case, joined_record, opened_record, shortened
+from palladion.incident.links import LINKED_MAX, links_said
 from palladion.ledger.record import Record
 from palladion.ledger.writer import BATCH_MAX
-from palladion.registry import Registry, StandingChange
+from palladion.registry import Incident, Registry, StandingChange, names
 from palladion.watch.drift import Drift
 from palladion.watch.drift_store import Watched
+from palladion.watch.why import said
 
 UNTOLD_MAX = 1000  # touches that wait for a registry that cannot be written; the ledger has all of them
 
@@ -68,8 +71,8 @@ class Reports:
         opened = [*self._keeper.opened(), *self._news]
         self._news = []
         self._cases += opened
-        for case, _, _ in opened:
-            self._say(f"incident {case.id}: {case.title}")
+        for news in opened:
+            self._say(f"incident {news.case.id}: {news.case.title}")
         if self._cases:
             await asyncio.shield(self._record_cases())
 
@@ -144,38 +147,68 @@ class Reports:
         async with self._recording:
             try:
                 while self._cases:
-                    await self._journal.append([self._case(self._cases[0])])
+                    case, record = self._cases[0].case, self._case(self._cases[0])
+                    await self._journal.append([record])
                     del self._cases[0]
+                    await self._note(case, record)
             except PalladionError as error:
                 self._complain("ledger", error)
+
+    async def _note(self, case: Incident, record: Record) -> None:
+        """Tell people in the case what its record says of why it was opened, and of what links its clients."""
+        told = "; ".join(words for words in (said(record.details), links_said(record.details)) if words)
+        if not told:
+            return
+        try:
+            await self._keeper.run(partial(_note_case, case.id, told, self._actor))
+        except PalladionError as error:
+            self._complain("registry", error)
 
     async def _record_refusals(self) -> None:
         async with self._recording:
             waiting, self._stages.refusals = self._stages.refusals, Counter()
+            networks, self._stages.refused_from = self._stages.refused_from, {}
             try:
                 everything = sorted(waiting.items())
                 for start in range(0, len(everything), BATCH_MAX):
                     some = everything[start : start + BATCH_MAX]
-                    await self._journal.append([self._refusal(*who, count) for who, count in some])
+                    await self._journal.append([self._refusal(*who, count, networks.get(who)) for who, count in some])
                     waiting -= Counter(dict(some))
             except PalladionError as error:
                 self._complain("ledger", error)
             finally:
                 self._stages.refusals.update(waiting)
+                for who in waiting.keys() & networks.keys():
+                    later = self._stages.refused_from.setdefault(who, set())
+                    later.update(sorted(networks[who] - later)[: REFUSED_FROM_MAX - len(later)])
 
     def _case(self, news: News) -> Record:
+        try:
+            links = self._stages.links(news.case.clients[:LINKED_MAX])
+        except PalladionError as error:
+            links = []  # the case is told all the same
+            self._complain("registry", error)
+        why = news.why or self._stages.whys.of_case([*news.case.clients, *news.joined])
         if news.new:
-            return opened_record(news.case)
-        return joined_record(news.case, news.joined, name=self._stages.name, actor=self._actor, now=self._clock.now())
+            return opened_record(news.case, why=why, links=links)
+        name, now = self._stages.name, self._clock.now()
+        return joined_record(news.case, news.joined, name=name, actor=self._actor, now=now, links=links)
 
-    def _refusal(self, client: str, reason: str, requests: int) -> Record:
-        details = {"reason": reason, "requests": requests}
+    def _refusal(self, client: str, reason: str, requests: int, networks: set[str] | None) -> Record:
+        details: dict[str, Any] = {"reason": reason, "requests": requests}
+        if networks:
+            details["network"] = sorted(networks)
         return Record("answer.refused", self._clock.now(), self._actor, self._stages.name(client), details)
 
 
 def _keep_touches(touched: Touched, actor: str, registry: Registry) -> list[News]:
     with registry.write() as records:
-        return [News(case, True, ()) for case in keep_touches(records, [touched], actor=actor)]
+        return [News(case, True, (), why_touched(touched)) for case in keep_touches(records, [touched], actor=actor)]
+
+
+def _note_case(case: str, text: str, actor: str, registry: Registry) -> None:
+    with registry.write() as records:
+        records.incidents.record(case, "noted", shortened(text, names.NOTE_CHARACTERS_MAX), actor=actor)
 
 
 def _ask_cases(asked: list[StandingChange], actor: str, registry: Registry) -> list[News]:

@@ -18,8 +18,8 @@ _SALT_PERSON = b"pall/ledger-salt"
 class Peer:
     """What can be believed of who asks beyond the headers: its certificate, and what a proxy tells that is believed.
 
-    `user` is the client's own user, `payment` a name of its means of payment, `device` one of its device, and `tls` the
-    fingerprint of the program that spoke TLS.
+    `user` is the client's own user, `payment` a name of its means of payment, `device` one of its device, `tls` the
+    fingerprint of the program that spoke TLS, and `system` the number of the autonomous system that it came out of.
     """
 
     certificate: Certificate | None = None
@@ -27,6 +27,7 @@ class Peer:
     payment: str | None = None
     device: str | None = None
     tls: str | None = None
+    system: int | None = None
 
 
 STRANGER = Peer()

@@ -6,7 +6,7 @@ last reload, as with a roll that was read in one piece; who was revoked since is
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
 from palladion.access.cedar import Cedar
@@ -131,6 +131,12 @@ class Callers(LookedUpCallers):
             found = self._made(*row)
             self._recent.put(client, found)
         return found
+
+    def under(self, access: Cedar | None) -> "Callers":
+        """The same callers under other access policies."""
+        made = Callers(self._lookup, Marked(self.mark, self.counts, {}), access)
+        made.changed = {client: replace(caller, access=access) for client, caller in self.changed.items()}
+        return made
 
     def named(self, organisation: str, name: str) -> Caller | None:
         """The caller of that name, if it is let in."""

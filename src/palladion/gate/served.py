@@ -17,6 +17,7 @@ from palladion.gate.protocols.predict import Predict
 from palladion.gate.protocols.protocol import Asked, Headers, Protocol_
 from palladion.gate.sources.batch import rows_stand_alone
 from palladion.gate.sources.embedded import Embedded
+from palladion.gate.sources.layered import layers_for, open_layered, require_layers
 from palladion.gate.sources.source import Source
 from palladion.gate.trial import Trial, is_chosen
 from palladion.gate.unlike import require_share
@@ -25,7 +26,7 @@ from palladion.gate.upstream.source import UpstreamSource
 from palladion.lifecycle.installation import Installation
 from palladion.lifecycle.open import open_version
 from palladion.lifecycle.revoke import require_unrevoked
-from palladion.model.run import Session, open_session
+from palladion.model.run import Session
 from palladion.policy import RoutePolicy
 from palladion.registry import CalibrationRow, Canary, Version
 from palladion.registry.names import slug
@@ -162,8 +163,11 @@ def _open_here(installation: Installation, route: RoutePolicy, name: str) -> Ser
     with open_version(installation, name) as opened:
         found = opened.version
         require_unrevoked(installation, found.model, found.number, opened.info.header_digest)
+        row = newest_calibration(installation, found)
+        calibration = None if row is None else load_calibration(installation, found, row)
+        layers = layers_for(installation.policy.watch, f"{found.model}@{found.number}", calibration)
         # the session copies what it needs, so the opened file is wiped when this block ends
-        session = open_session(opened.model)
+        session = open_layered(opened.model, layers)
         version, sealed = opened.version, opened.info
     together = rows_stand_alone(session.run, session.inputs, session.outputs)
     embedded = Embedded(session, threads=installation.policy.gate.threads, together=together)
@@ -214,6 +218,7 @@ def _serve(
         root = installation.open_gate_root().derive("answer-marks")
         marks = make_marks(route, root, version, session=session, contract=contract, calibration=calibration)
     subject = route.model if version is None else f"{route.model}@{number}"
+    require_layers(installation.policy.watch, subject, calibration, source)
     require_curve(installation.policy.watch, subject, row)
     require_share(route, subject, calibration)
     return Served(route, version, sealed, source, protocol, contract, calibration, row, marks, curve=load_curve(row))

@@ -10,33 +10,35 @@ import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import uvloop
 
-from palladion.access.cedar import load_policies
 from palladion.errors import PalladionError, PolicyError
 from palladion.gate.admin import AdminServer
 from palladion.gate.administration.opening import open_administration
 from palladion.gate.alerting import open_alerting
-from palladion.gate.announcements import calibrated_on
+from palladion.gate.announcements import calibrated_on, routes_said
 from palladion.gate.app import HEALTH_PATHS, App
 from palladion.gate.chat.models import LanguageModels
 from palladion.gate.directory import Directory
 from palladion.gate.gate import Gate
 from palladion.gate.grpc.listener import GrpcListener
+from palladion.gate.intelligence.feeds import open_feeds
+from palladion.gate.intelligence.weights import PURPOSE as WEIGHTS
 from palladion.gate.issuers import Issuers
 from palladion.gate.keeper import LIMITS, Keeper, encode_limits, load_limits
 from palladion.gate.limits import nobodys
 from palladion.gate.lineup import ACTOR, Lines, Lineup, Waits
 from palladion.gate.listener import Address, Api, api_config, listen_address, listening, url_of
-from palladion.gate.marks import Retainer
+from palladion.gate.operations.access import Access, open_access
 from palladion.gate.operations.clock_watch import open_clock_watch
 from palladion.gate.operations.operations import Operations
 from palladion.gate.operations.policies import Policies
 from palladion.gate.recorder import Recorder
+from palladion.gate.repeating import every
 from palladion.gate.reports import Reports
+from palladion.gate.retention import open_retention
 from palladion.gate.rolls import RollReader
 from palladion.gate.served import Served
 from palladion.gate.stages import Stages
@@ -47,7 +49,6 @@ from palladion.gate.upstream.pool import Upstream
 from palladion.gate.upstream.source import UpstreamSource
 from palladion.gate.witnessing import open_witnessing
 from palladion.keys import Root
-from palladion.ledger.bodies import FOLDER, BodyWriter
 from palladion.ledger.record import Record
 from palladion.lifecycle.installation import Installation
 from palladion.policy import Policy
@@ -101,11 +102,10 @@ class _Server:
         self._installation = installation
         self._announce = announce
         self._policy = installation.policy
+        self._subject = installation.paths.home.name
         folder = installation.paths.directory
         self._watch = Watch(self._policy.watch, scratch=folder / SCRATCH, drifts=DriftStore(folder))
         self._failures: set[str] = set()
-        self._marking = any(route.flipped > 0 for route in self._policy.route)
-        self._retainer: Retainer | None = None
         self._open_for_requests = False
 
     async def run(self, address: Address) -> None:
@@ -125,15 +125,13 @@ class _Server:
     def _open(self, root: Root, registry: Registry) -> None:
         home = self._installation.paths.home
         self._issuers = Issuers(self._policy.issuer, home)
-        policies = self._policy.access.policies
+        access = open_access(self._policy, home)
         self._directory = Directory(
             root.derive("client-key-pepper"),
             tokens=self._issuers.tokens,
-            access=load_policies(home / Path(policies).expanduser(), self._policy.route) if policies else None,
+            access=access.cedar,
         )
-        if self._marking:
-            folder, key = self._installation.paths.directory / FOLDER, root.derive("body-cipher")
-            self._retainer = Retainer(BodyWriter(folder, key, queries_max=self._policy.retention.queries))
+        self._retention = open_retention(self._installation, root)
         self._read_roll = RollReader(self._keeper.lookup, root)
         self._directory.load(self._read_roll(registry))
         self._stages = Stages(
@@ -143,7 +141,11 @@ class _Server:
             watch=self._watch,
             journal=self._recorder,
             keep=self._keeper.standings,
-            retainer=self._retainer,
+            retainer=self._retention.retainer,
+            retention=self._retention,
+        )
+        self._feeds = open_feeds(
+            self._installation, self._stages.intelligence, registry, self._recorder.append, self._say
         )
         self._reports = Reports(
             self._recorder,
@@ -179,7 +181,11 @@ class _Server:
         self._models.watch(self._keeper, registry)
         self._stages.limits.restore(load_limits(registry))
         self._policies = Policies(
-            self._installation, check=self._check_policy, apply=self._change_policy, marking=self._marking
+            self._installation,
+            check=self._check_policy,
+            apply=self._change_policy,
+            marking=self._policy.retention.queries > 0,
+            opened=access.digests,
         )
         self._operations = self._open_operations(root)
 
@@ -194,7 +200,7 @@ class _Server:
             self._installation.paths.home,
             servers=self._servers,
             digest=lambda: self._policies.digest,
-            retainer=self._retainer,
+            retention=self._retention,
             witnessing=witnessing,
             clock=open_clock_watch(self._installation, ACTOR),
             alerting=open_alerting(*parts, witnessing, actor=ACTOR),
@@ -221,9 +227,11 @@ class _Server:
                 await self._operations.start()
                 await self._record_start()
                 tasks = [
-                    asyncio.create_task(_every(KEEP_SECONDS, partial(self._keep, ABSENT_AT_ONCE))),
-                    asyncio.create_task(_every(REFUSALS_SECONDS, self._reports.refusals)),
+                    asyncio.create_task(every(KEEP_SECONDS, partial(self._keep, ABSENT_AT_ONCE))),
+                    asyncio.create_task(every(REFUSALS_SECONDS, self._reports.refusals)),
                     asyncio.create_task(self._issuers.run()),
+                    asyncio.create_task(self._feeds.run()),
+                    asyncio.create_task(self._retention.run(self._recorder.append, actor=ACTOR, subject=self._subject)),
                 ]
                 api = Api(config, lambda: self._announce_routes(listener))
                 api.leave, api.hang_up, api.beside = self._operations.leave, self._hang_up, self._grpc.close
@@ -240,24 +248,17 @@ class _Server:
                 await self._lineup.close()
                 await self._models.close()
                 await self._keep()
-                await self._close_bodies()
+                await self._try("bodies", self._retention.close())
                 await self._reports.close()
+                await self._feeds.close()
                 await admin.stop()
         await self._recorder.append([self._about_gate("gate.stopped", self._answered())])
 
     def _announce_routes(self, listener: socket.socket) -> None:
         url = url_of(listener, secure=bool(self._policy.gate.tls_certificate))
-        for item in self._gate.served.values():
-            self._say(f"{item.route.mode} {url}{item.route.route}: {item.subject}, {calibrated_on(item)}")
-        for name, late in self._gate.waiting.items():
-            self._say(f"{late.route.mode} {url}{name}: waits for {late.route.upstream}")
-        for route in self._models.policies:
-            path = f"{route.path.rstrip('/')}/v1 (model {route.model})"
-            watched = ", calibrated" if route.model in self._models.purposes else ", uncalibrated"
-            self._say(f"{route.mode} {url}{path}: answered by {route.upstream}{watched}")
+        for line in routes_said(self._gate, self._models, url):
+            self._say(line)
         self._warn_of_nobodys()
-        for stranger in self._directory.strangers():
-            self._say(f"warning: there is no {stranger}, which an access policy names")
         if self._operations.url is not None:
             self._say(f"figures on {self._operations.url}/metrics")
         self._open_for_requests = True
@@ -293,22 +294,28 @@ class _Server:
         # the registry thread answers in order, so what it has written since is not in these two any more
         for client in self._directory.load(roll, [*self._stages.unrecorded, *self._keeper.unwritten]):
             self._stages.forgive(client)
+        # a command that forgets a client erases what is kept of it after this
+        await self._retention.settle()
 
     def _check_policy(self, policy: Policy) -> None:
         check_routes(Installation(self._installation.paths, policy, self._installation.clock))
 
-    async def _change_policy(self, policy: Policy, record: Record) -> None:
-        models = self._models.renewed(policy)
-        others = self._models.answering(models)
-
+    async def _change_policy(self, policy: Policy, record: Record, access: Access) -> None:
         def swap(served: Lines, waiting: Waits) -> None:
             self._installation.policy = self._policy = policy
             self._stages.renew(policy)
+            self._directory.renew_access(access.cedar)
             self._models.put(models)
+            self._discoveries.put(sought)
             self._gate.serve(served, self._models.endpoints, waiting)
             self._operations.renew(policy.operations)
 
-        await self._lineup.change(policy, record, swap, lambda *routes: self._gate.check(routes[0], others, routes[1]))
+        limits = limits_within(policy.gate.deadline_ms / 1000)
+        async with self._models.renewing(policy) as models, self._discoveries.seeking(policy.route, limits) as sought:
+            others = self._models.answering(models)
+            await self._lineup.change(
+                policy, record, swap, lambda line, late: self._gate.check(line, others, late), sought
+            )
         self._say(f"the policy is {record.details['after'][:16]} now")
         self._warn_of_nobodys()
 
@@ -316,6 +323,8 @@ class _Server:
         named = (self._directory.named(*contract.organisation_and_name) for contract in self._policy.contract)
         for client in nobodys(self._policy, [caller.client for caller in named if caller is not None]):
             self._say(f"warning: there is no client {client}, which has a contract")
+        for stranger in self._directory.strangers():
+            self._say(f"warning: there is no {stranger}, which an access policy names")
 
     async def _hang_up(self) -> None:
         """SIGHUP: as a command would, but for who asked."""
@@ -334,23 +343,23 @@ class _Server:
         for model, purpose in {**self._lineup.purposes, **self._models.purposes}.items():
             # straight to the keeper: what neither it nor the watch has, a failure loses, and no look-up finds
             self._keeper.put_aside({purpose: self._watch.changes(model, absent_max=absent_max)})
-        await self._try("registry", self._keeper.states({LIMITS: encode_limits(self._stages.limits.changes())}))
-        if self._retainer is not None:
-            await self._try("bodies", self._retainer.sync())
+        saved = {
+            LIMITS: encode_limits(self._stages.limits.changes()),
+            WEIGHTS: self._stages.intelligence.weights.changes(),
+        }
+        await self._try("registry", self._keeper.states(saved))
+        await self._try("bodies", self._retention.retainer.sync())
         await self._reports.cases()
         await self._reports.drifts()
         await self._try("drift", asyncio.to_thread(self._watch.drifts.write, self._watch.drifts.changes()))
         if self._directory.changed > CHANGED_MAX:
             await self._try("clients", self._reload_clients())
 
-    async def _close_bodies(self) -> None:
-        if self._retainer is not None:
-            await self._try("bodies", self._retainer.close())
-
     def _answered(self) -> dict[str, int]:
         """How many queries were answered, and how many of the labels were turned by marks, where routes mark."""
         answered = {"answered": self._stages.answered}
-        return {**answered, "flipped": self._stages.flipped} if self._marking else answered
+        marking = any(route.flipped > 0 for route in self._policy.route)
+        return {**answered, "flipped": self._stages.flipped} if marking else answered
 
     async def _record_start(self) -> None:
         opened = self._lineup.opened_records(self._gate.served, "serve")
@@ -359,7 +368,7 @@ class _Server:
         )
 
     def _about_gate(self, kind: str, details: dict[str, Any]) -> Record:
-        return Record(kind, self._installation.clock.now(), ACTOR, self._installation.paths.home.name, details)
+        return Record(kind, self._installation.clock.now(), ACTOR, self._subject, details)
 
     async def _try(self, part: str, action: Awaitable[object]) -> None:
         try:
@@ -382,18 +391,9 @@ class _Server:
             "policy": self._policies.digest,
             "routes": self._routes(),
             "waiting": sorted(self._gate.waiting),
-            **await clients_shown(self._gate),
+            **self._feeds.shown(await clients_shown(self._gate)),
             **self._answered(),
             "entries": self._recorder.size,
             "ready": self._operations.health.ready(),
             "faults": self._operations.health.faults(),
         }
-
-
-async def _every(seconds: float, action: Callable[[], Awaitable[None]]) -> None:
-    while True:
-        await asyncio.sleep(seconds)
-        try:
-            await action()
-        except Exception:
-            log.exception("a background task failed")

@@ -11,25 +11,31 @@ from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import lru_cache, partial
-from typing import Protocol
+from typing import Protocol, cast
 
-from palladion.access.pseudonyms import pseudonym
+from palladion.access.pseudonyms import network_pseudonym, pseudonym
 from palladion.errors import PalladionError
 from palladion.gate.budgets import Reservation
 from palladion.gate.contract import Contract
 from palladion.gate.deadlines import Deadlines
 from palladion.gate.decoys import DecoyProblem
 from palladion.gate.directory import Caller, Directory
-from palladion.gate.disclosure import LEVELS, Level, Terms, own_contracts, rate_divisor, terms_of
+from palladion.gate.disclosure import LEVELS, Terms, own_contracts, rate_divisor, terms_of
 from palladion.gate.disclosure.terms import Own
+from palladion.gate.intelligence.intelligence import Intelligence
+from palladion.gate.intelligence.signatures import Seeing
 from palladion.gate.limits import Limits
 from palladion.gate.marks import Retainer
+from palladion.gate.modes import Mode, Modes
 from palladion.gate.operations.meter import Meter
 from palladion.gate.problems import Problem
 from palladion.gate.requests import Digests, Request, request_salt
+from palladion.gate.retention import Retention
 from palladion.gate.standing import Standings, Step
 from palladion.gate.together import Together
 from palladion.gate.touches import UNOBSERVED, Touches, toucher, verdict_on
+from palladion.gate.whys import Whys
+from palladion.incident.links import Link, links_of
 from palladion.keys import Root
 from palladion.ledger.record import Record
 from palladion.ledger.writer import BATCH_MAX, Receipt
@@ -37,11 +43,11 @@ from palladion.lifecycle.clients import standing_record
 from palladion.lifecycle.installation import Installation
 from palladion.policy import Policy, RoutePolicy
 from palladion.registry import StandingChange
-from palladion.registry.rows import Standing
 from palladion.watch.response import rank
 from palladion.watch.watch import Asker, Observation, Watch
 
 HEARD_AT_ONCE = 16_384  # characters of texts that may be decoys, and one text more: at most some 10 ms
+REFUSED_FROM_MAX = 8  # networks that a record of refusals names; a client can come from as many as it can pay for
 NAMES_MAX = 65_536  # pseudonyms that are remembered, some 20 MiB; making one anew takes 2 µs
 
 
@@ -66,22 +72,25 @@ class Stages:
         journal: Journal,
         keep: Callable[[Iterable[StandingChange]], Awaitable[None]],
         retainer: Retainer | None = None,
+        retention: Retention | None = None,
     ) -> None:
         """`keep` writes changes of standing to the registry, after they are recorded. Must not raise.
 
-        Without a `retainer`, routes that mark answers give none.
+        Without a `retainer`, routes that mark answers give none; without `retention`, no other queries are kept.
         """
         self.policy = installation.policy
         self.clock = installation.clock
         self.directory = directory
         self.watch = watch
-        self.together = Together(lambda: self.watch, self.clock)
+        self.together = Together(self._observer, self.clock)
         self.deadlines = Deadlines()
         self.retainer = retainer
+        self.retention = retention
         self.limits = Limits(self.policy, self.clock, pseudonyms=root.derive("pseudonyms"))
         self.meter = Meter()
         self.touches = Touches(directory.certified)
         self.refusals: Counter[tuple[str, str]] = Counter()  # since the last record of them, by client and kind
+        self.refused_from: dict[tuple[str, str], set[str]] = {}  # the networks of these
         self.answered = 0
         # requests with rows too unlike honest ones, refused or not, and these rows: by route and mode
         self.unlike: Counter[tuple[str, str]] = Counter()
@@ -91,9 +100,15 @@ class Stages:
         self.asked: list[StandingChange] = []  # on record, for a person to decide, and in no case yet
         self._journal = journal
         self._keep = keep
-        self._standings = Standings(directory, self.policy.watch, contracts=_under_contract(self.policy))
+        self.modes = Modes(self.policy)
+        self._standings = Standings(directory, self.policy.watch, self.modes, contracts=_under_contract(self.policy))
         self._own = own_contracts(self.policy)
         self._names = lru_cache(NAMES_MAX)(partial(pseudonym, root.derive("pseudonyms")))
+        self._networks = lru_cache(NAMES_MAX)(partial(network_pseudonym, root.derive("pseudonyms")))
+        self._links_of = partial(links_of, key=root.derive("pseudonyms"))
+        self.whys = Whys(lambda: self.watch)
+        self.intelligence = Intelligence(self.policy, self.clock, key=root.derive("pseudonyms"), name=self.name)
+        self._seeing = Seeing(lambda: self.watch, self.intelligence.signatures)
         self._salts = root.derive("ledger-salts")
         watch.draw_onsets(root.derive("onsets"))
         self._recording: set[asyncio.Task[list[Receipt]]] = set()
@@ -104,8 +119,9 @@ class Stages:
         self._own = own_contracts(policy)
         self.limits.renew(policy)
         self.watch.renew(policy.watch)
-        self._standings.policy = policy.watch
-        self._standings.contracts = _under_contract(policy)
+        self.intelligence.renew(policy)
+        self.modes = Modes(policy)
+        self._standings.renew(policy.watch, self.modes, contracts=_under_contract(policy))
 
     # 1. identify
 
@@ -113,15 +129,29 @@ class Stages:
         """Who asks, as of now: a key can be revoked while a body arrives or a model runs. Raises Problem."""
         now = self.clock.now()
         try:
-            return self.directory.identify(request.headers, now, request.peer)
+            caller = self.directory.identify(request.headers, now, request.peer)
         except Problem as problem:
             # whoever is refused takes this way, so that a decoy takes no longer: what is left is done later
             self.touches.put_aside(problem.decoy if isinstance(problem, DecoyProblem) else None, request, now)
             raise
+        self.intelligence.note(caller.id, request.address, request.peer.system, now)
+        return caller
 
     def name(self, client: str) -> str:
         """The client's pseudonym, as the ledger has it."""
         return self._names(client)
+
+    def network(self, request: Request) -> dict[str, str]:
+        """The member of a record's details that has the network of a request, as a pseudonym; none if it is unknown."""
+        network = self._networks(request.address) if request.address else ""
+        return {"network": network} if network else {}
+
+    def refused(self, caller: Caller, kind: str, request: Request) -> None:
+        """Count a refusal, until they are recorded together."""
+        self.refusals[caller.id, kind] += 1
+        networks = self.refused_from.setdefault((caller.id, kind), set())
+        if len(networks) < REFUSED_FROM_MAX:
+            networks.update(self.network(request).values())
 
     # 2. admit
 
@@ -143,7 +173,7 @@ class Stages:
 
         Takes up a place at the model as well, unless the model cannot `begin` yet, because a body has still to come.
         """
-        if effective(caller, route) not in LEVELS:
+        if self.modes.level(caller, route) is None:
             raise Problem("suspended")
         held = self.limits.budgets.open(caller, route.model, seconds=self._seconds(route))
         try:
@@ -170,7 +200,7 @@ class Stages:
         `address` is the request's. Raises Problem, and then nothing is spent. Unless `spending`, nothing is anyway:
         then it only says whether it could be.
         """
-        standing = effective(caller, route)
+        standing = self.modes.effective(caller, route)
         if standing not in LEVELS:
             raise Problem("suspended")
         self.limits.rates.admit(
@@ -192,8 +222,12 @@ class Stages:
 
     def asker(self, caller: Caller, request: Request) -> Asker:
         """The caller as the watch knows it."""
-        peer = request.peer
-        return Asker(caller.id, caller.client.organisation, request.address, peer.payment, peer.device, peer.tls)
+        peer, prior = request.peer, self.intelligence.prior(caller.id)
+        return Asker(caller.id, caller.client.organisation, request.address, peer.payment, peer.device, peer.tls, prior)
+
+    def _observer(self) -> Watch:
+        # all that `together` asks of it is `observe_all`
+        return cast(Watch, self._seeing) if self.intelligence.compares else self.watch
 
     def may_rise(self, caller: Caller) -> bool:
         """Whether `settle` could raise the caller, which then begins anew."""
@@ -240,20 +274,26 @@ class Stages:
             members = self.watch.members(caller.id, watched or route.model)
             concerned = members if caller.id in members else members | concerned
         steps = self._standings.settle(caller, concerned, route, observation, self.clock.now())
+        if steps:
+            steps = self.whys.explain(steps, caller.id, watched or route.model, observation.verdict)
         for step in steps:
             if step.raised:
                 self.watch.forgive(step.change.client)
         return steps
+
+    def links(self, clients: Sequence[str]) -> list[Link]:
+        """What links these clients, as far as the watch knows; nothing of it in clear. Raises PalladionError."""
+        return self._links_of(self.watch.links_between(clients)) if len(clients) > 1 else []
 
     def forgive(self, client: str) -> None:
         """Begin anew with a client whose standing was raised."""
         self.watch.forgive(client)
         self._standings.forget(client)
 
-    def count_unlike(self, route: RoutePolicy, *, rows: int) -> None:
+    def count_unlike(self, route: RoutePolicy, mode: Mode, *, rows: int) -> None:
         """Count a request so many of whose rows are too unlike honest ones, refused or not."""
-        self.unlike[route.route, route.mode] += 1
-        self.unlike_rows[route.route, route.mode] += rows
+        self.unlike[route.route, mode] += 1
+        self.unlike_rows[route.route, mode] += rows
 
     # 7. disclose
 
@@ -264,7 +304,7 @@ class Stages:
 
     def terms(self, caller: Caller, route: RoutePolicy, contract: Contract) -> Terms | None:
         """What the caller's answers disclose on a route; None for nothing: it is suspended."""
-        return terms_of(caller, effective(caller, route), route, contract, self._own)
+        return terms_of(caller, self.modes.effective(caller, route), route, contract, self._own)
 
     # 8. record
 
@@ -306,7 +346,8 @@ class Stages:
 
     def _step_record(self, step: Step, route: RoutePolicy) -> Record:
         subject = self.name(step.change.client)
-        record = standing_record(step.change, before=step.before.standing, subject=subject, route=route.route)
+        why = {} if step.why is None else step.why.details()
+        record = standing_record(step.change, before=step.before.standing, subject=subject, route=route.route, why=why)
         return replace(record, kind="standing.proposed") if step.proposed_on else record
 
     async def _record_steps(
@@ -338,15 +379,3 @@ class Stages:
 
 def _under_contract(policy: Policy) -> frozenset[tuple[str, str]]:
     return frozenset(contract.organisation_and_name for contract in policy.contract)
-
-
-def effective(caller: Caller, route: RoutePolicy) -> Standing:
-    """The standing that counts on a route: one that only observes withholds nothing but from suspended clients."""
-    if route.mode == "observe" and caller.standing != "suspended":
-        return "trusted"
-    return caller.standing
-
-
-def level_of(caller: Caller, route: RoutePolicy) -> Level | None:
-    """How much an answer discloses to a caller on a route; None for nothing: it is suspended."""
-    return LEVELS.get(effective(caller, route))

@@ -1,7 +1,7 @@
 """Puts what the watch asks for into effect: a standing changes for one client, or for a whole campaign, once.
 
-On a route that only observes, the change is proposed in the ledger and nothing else happens. A client under contract is
-degraded at most, and its suspension is proposed, for a person to decide.
+Where a client is only observed, the change is proposed in the ledger and nothing else happens. A client under contract
+is degraded at most, and its suspension is proposed, for a person to decide.
 """
 
 from collections.abc import Collection, Iterable
@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from palladion.gate.directory import WATCH, Caller, Directory
+from palladion.gate.modes import Modes
 from palladion.policy import RoutePolicy, WatchPolicy
 from palladion.registry import StandingChange
 from palladion.registry.rows import Standing
 from palladion.watch.response import Verdict, next_standing, rank
 from palladion.watch.watch import Observation
+from palladion.watch.why import Why
 
 # Of campaigns that need not be looked through again for now: a set of so many takes some 6 MB.
 SETTLED_MEMBERS_MAX = 100_000
@@ -26,13 +28,15 @@ _Settled = tuple[str, str, Standing, frozenset[str]]  # a route and its mode, th
 class Step:
     """A change of standing, how the client stood before, and the route on which it was only proposed, if it was.
 
-    `for_a_person` says that a route which enforces would have made it, had the client no contract.
+    `for_a_person` says that a route which enforces would have made it, had the client no contract. `why` is None for
+    what rests on nothing that was observed: a standing that rises.
     """
 
     before: Caller
     change: StandingChange
     proposed_on: str | None = None
     for_a_person: bool = False
+    why: Why | None = None
 
     @property
     def raised(self) -> bool:
@@ -44,16 +48,20 @@ class Standings:
     """Decides which clients change, and remembers what was proposed already. Changes the directory, writes nothing."""
 
     def __init__(
-        self, directory: Directory, policy: WatchPolicy, *, contracts: Collection[tuple[str, str]] = ()
+        self, directory: Directory, policy: WatchPolicy, modes: Modes, *, contracts: Collection[tuple[str, str]] = ()
     ) -> None:
         """`contracts` are organisation and name of the clients that only a person may suspend."""
         self._directory = directory
-        self.policy = policy
-        self.contracts = contracts
+        self._policy, self._modes, self._contracts = policy, modes, contracts
         self._proposed: dict[tuple[str, str], Standing] = {}
         self._settled: set[_Settled] = set()
         self._settled_members = 0
         self._settled_version = -1
+
+    def renew(self, policy: WatchPolicy, modes: Modes, *, contracts: Collection[tuple[str, str]]) -> None:
+        """Go by another policy from now on; what was proposed stays proposed."""
+        self._settled.clear()  # who was only observed may be enforced now
+        self._policy, self._modes, self._contracts = policy, modes, contracts
 
     def settle(
         self, caller: Caller, concerned: AbstractSet[str], route: RoutePolicy, observation: Observation, now: datetime
@@ -71,17 +79,18 @@ class Standings:
             known = self._directory.callers.get(client)
             if known is None:
                 continue
+            mode = self._modes.of(known, route)
             target = self._target(known, observation, caller, now)
             reason = observation.verdict.reason
-            if route.mode == "enforce" and target == "suspended" and self._has_contract(known):
+            if mode == "enforce" and target == "suspended" and self._has_contract(known):
                 steps += self._ask(known, route, observation.verdict, now)
                 target = max(known.standing, "degraded", key=rank)
                 reason = f"{reason}; {UNDER_CONTRACT}"
-            if route.mode == "enforce" and target != known.standing:
+            if mode == "enforce" and target != known.standing:
                 if rank(target) < rank(known.standing):
                     self._proposed.pop((client, route.route), None)  # what was asked of a person is over
                 steps.append(Step(known, self._change(known, target, reason, now)))
-            elif route.mode == "observe" and self._is_news(known, target, route):
+            elif mode == "observe" and self._is_news(known, target, route):
                 proposal = StandingChange(client, target, reason, WATCH, now)
                 steps.append(Step(known, proposal, route.route))
         if settled is not None and not again and not steps:
@@ -91,7 +100,7 @@ class Standings:
     def may_rise(self, caller: Caller, now: datetime) -> bool:
         """Whether an observation could raise a client now."""
         below = caller.standing not in {"trusted", "suspended"} and caller.decided_by == WATCH
-        return below and (now - caller.since).total_seconds() / 3600 >= self.policy.recover_hours
+        return below and (now - caller.since).total_seconds() / 3600 >= self._policy.recover_hours
 
     def revert(self, steps: Iterable[Step]) -> None:
         """Take back what could not be recorded, unless more has happened since. The evidence will ask for it again."""
@@ -130,10 +139,10 @@ class Standings:
             # what a person decided, time does not undo
             since = (now - known.since).total_seconds() / 3600
             quiet_hours = min(observation.quiet_hours, since)
-        return next_standing(known.standing, observation.verdict, quiet_hours=quiet_hours, policy=self.policy)
+        return next_standing(known.standing, observation.verdict, quiet_hours=quiet_hours, policy=self._policy)
 
     def _has_contract(self, known: Caller) -> bool:
-        return (known.client.organisation, known.client.name) in self.contracts
+        return (known.client.organisation, known.client.name) in self._contracts
 
     def _ask(self, known: Caller, route: RoutePolicy, verdict: Verdict, now: datetime) -> list[Step]:
         """Propose to suspend a client, unless that was proposed already, or done."""
@@ -144,7 +153,7 @@ class Standings:
 
     def _change(self, known: Caller, target: Standing, reason: str, now: datetime) -> StandingChange:
         if rank(target) < rank(known.standing):
-            reason = f"nothing suspicious for {self.policy.recover_hours} hours"
+            reason = f"nothing suspicious for {self._policy.recover_hours} hours"
         change = StandingChange(known.id, target, reason, WATCH, now)
         self._directory.change(change)
         return change

@@ -90,6 +90,7 @@ async def clients_shown(gate: Gate) -> dict[str, Any]:
         "discoveries": {model: len(clients) for model, clients in sorted(discovered.items())},
         "drift": {model: item.figures() for model, item in sorted(stages.watch.drifts.watched.items())},
         "clients_total": total,
+        "alpha_spent": stages.watch.policy.alpha_spent,
         "campaigns": [
             {**asdict(item), "members": [names.get(member, member) for member in item.members]}
             for item in campaigns[:CAMPAIGNS_MAX]
@@ -118,6 +119,7 @@ def _discovered(
 def _shown(item: Explanation) -> dict[str, Any]:
     # of a campaign of thousands, each member would list all the others; nor may they be copied on the way
     figures = {field.name: getattr(item, field.name) for field in fields(item)}
+    figures["unlike"] = asdict(item.unlike)
     return {**figures, "group": item.group[:GROUP_SHOWN_MAX], "linked": len(item.group) - 1}
 
 

@@ -19,6 +19,7 @@ from palladion.policy import WatchPolicy
 from palladion.registry import Decoy, Incident, Records, names
 from palladion.watch.response import Evidence, Verdict
 from palladion.watch.watch import Observation
+from palladion.watch.why import Why
 
 TOLD_EVERY = timedelta(minutes=10)  # of one decoy, after a first touch that is told at once
 TOUCHERS_MAX = 8  # strangers that are told of by themselves, by address and program; the rest is counted
@@ -51,7 +52,8 @@ class Toucher(NamedTuple):
 class Touched:
     """What is to be told of one decoy. `others` counts touches by more touchers than are told of.
 
-    A client is in `by` once, with the address and program that it came with first.
+    A client is in `by` once, with the address and program that it came with first. `key` says that a key was used, and
+    not that its queries were asked.
     """
 
     decoy: str
@@ -59,6 +61,7 @@ class Touched:
     last: datetime
     by: dict[Toucher, int] = field(default_factory=dict)
     others: int = 0
+    key: bool = False
 
     @property
     def touches(self) -> int:
@@ -157,6 +160,7 @@ class Touches:
             found = [(_shown(self._certified(came.peer), came.address, came.agent), came.count) for came in everybody]
             del self._aside[decoy]
             known = self._of(decoy, aside.first)
+            known.key = True
             known.last = aside.last
             known.others += aside.others
             for who, count in found:
@@ -220,6 +224,11 @@ def verdict_on(decoys: Sequence[str], policy: WatchPolicy) -> Verdict:
     return Verdict(policy.decoys, "decoy", f"asked what stands only in decoy {decoys[0]}{more}")
 
 
+def why_touched(touched: Touched) -> Why:
+    """What it is a sign of."""
+    return Why("decoy-key" if touched.key else "decoy-query", "decoy")
+
+
 def touched_record(touched: Touched, *, actor: str, name: Callable[[str], str]) -> Record:
     """The ledger record of touches; clients by the pseudonyms that `name` gives, others by where they came from."""
     by: list[dict[str, Any]] = []
@@ -227,6 +236,7 @@ def touched_record(touched: Touched, *, actor: str, name: Callable[[str], str]) 
         told = {"client": name(who.client)} if who.client else {"address": who.address, "user_agent": who.agent}
         by.append({**told, "touches": count})
     details = {
+        "cause": why_touched(touched).cause,
         "touches": touched.touches,
         "first": timestamp(touched.first),
         "last": timestamp(touched.last),

@@ -145,10 +145,12 @@ def write_notice(
     names.note(note, what="the note")
     if os.path.lexists(out):
         raise ConflictError(f"{out} is there already", "name another file with --out")
-    enforced = any(route.mode == "enforce" for route in installation.policy.route)
     gate = installation.open_gate_root()
     with files.atomic_writer(out, replace=False) as stream, installation.recording(gate) as (ledger, records):
         case, found = _of_case(records, incident, client)
+        whose = (found.organisation, found.name)
+        own = next((item.mode for item in installation.policy.contract if item.organisation_and_name == whose), "")
+        enforced = own == "enforce" or (not own and any(route.mode == "enforce" for route in installation.policy.route))
         now = installation.clock.now()
         history = records.standings.history(found.id)
         notice = make_notice(case, found, history, contact=contact, note=note.strip(), now=now, enforced=enforced)

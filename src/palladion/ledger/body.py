@@ -86,7 +86,7 @@ def _digest(inputs: Mapping[str, NDArray[Any]]) -> bytes:
     digest = blake2b(digest_size=_CELL_BYTES)
     for name, array in inputs.items():
         digest.update(f"{name}\0{array.dtype.str}{array.shape}\0".encode())
-        digest.update(array.tobytes())
+        digest.update(array.data if array.flags.c_contiguous else array.tobytes())
     return digest.digest()
 
 

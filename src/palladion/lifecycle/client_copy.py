@@ -127,7 +127,17 @@ def import_clients(
     last one of that gate, or of the future.
     """
     gate = installation.open_gate_root()
-    bundle, signed_by = _open(installation, path, [gate_identity(gate), *_host(installation), *identities], publisher)
+    told, signed_by = open_told(
+        installation,
+        gate,
+        path,
+        identities,
+        publisher,
+        names=(CLIENTS_FILE,),
+        size_max=FILE_BYTES_MAX,
+        made_by="palladion client export",
+    )
+    bundle = decode_bundle(told[CLIENTS_FILE], what=str(path))
     if bundle.issued_at > installation.clock.now() + CLOCKS_APART_MAX:
         raise ConflictError(f"{path} is of {bundle.issued}, and that is still to come", "set both machines' clocks")
     names = (item.client for item in installation.policy.contract)
@@ -180,10 +190,21 @@ def _bundle(records: Records, gate: Root, now: datetime) -> Bundle:
     )
 
 
-def _open(
-    installation: Installation, path: Path, identities: Sequence[Identity], publisher: bytes | None
-) -> tuple[Bundle, bytes]:
-    """The clients in a file, and the pinned key that signed it."""
+def open_told(
+    installation: Installation,
+    gate: Root,
+    path: Path,
+    identities: Sequence[Identity],
+    publisher: bytes | None,
+    *,
+    names: Sequence[str],
+    size_max: int,
+    made_by: str,
+) -> tuple[dict[str, bytes], bytes]:
+    """The files of these names in what another gate has sealed, and the pinned key that signed it.
+
+    `made_by` is the command that makes such a file. Raises as `import_clients`.
+    """
     pinned = installation.publishers()
     if publisher is not None and publisher not in pinned:
         raise KeysError(
@@ -192,15 +213,14 @@ def _open(
         )
     with files.storage_errors(path):
         size = path.stat().st_size
-    if size > FILE_BYTES_MAX:
-        raise FormatError(f"{path} has {size} bytes, and clients of a gate take {FILE_BYTES_MAX} at most")
+    if size > size_max:
+        raise FormatError(f"{path} has {size} bytes, and what one gate tells another takes {size_max} at most")
     trusted = pinned if publisher is None else [publisher]
-    with open_sealed(path, identities, trusted, accept=_accept) as opened:
-        if tuple(opened.files) != (CLIENTS_FILE,):
-            raise FormatError(f"{path} holds other files than {CLIENTS_FILE}")
-        bundle = decode_bundle(bytes(opened.files[CLIENTS_FILE]), what=str(path))
+    with open_sealed(path, [gate_identity(gate), *_host(installation), *identities], trusted, accept=_accept) as opened:
+        if sorted(opened.files) != sorted(names):
+            raise FormatError(f"{path} holds other files than {' and '.join(names)}", made_by)
         signed_by = next(key for key in trusted if publisher_id(key) == opened.info.header.publisher)
-    return bundle, signed_by
+        return {name: bytes(opened.files[name]) for name in names}, signed_by
 
 
 def _accept(info: SealedInfo) -> None:

@@ -15,7 +15,7 @@ from palladion.errors import PalladionError
 from palladion.keys import Recipient, Wrap
 from palladion.ledger.audit import verify_ledger
 from palladion.ledger.checkpoint import VerifierKey
-from palladion.ledger.record import decode_record
+from palladion.ledger.record import Record, decode_record
 from palladion.lifecycle.expiry import look_at_retained
 from palladion.lifecycle.installation import Installation
 from palladion.lifecycle.open import require_registered
@@ -25,7 +25,7 @@ from palladion.registry.rows import SealedKind
 from palladion.seal.reader import inspect_file
 
 BACKUP_AGE_MAX = timedelta(days=30)  # a month of versions and records is what one would lose
-LOOKED_BACK_MAX = 100_000  # ledger entries searched for the last backup; a second of reading
+LOOKED_BACK_MAX = 100_000  # ledger entries searched for the last backup or audit; a second of reading
 AUDITED_MAX = 300_000  # ledger entries that are all recomputed; some two seconds
 MIB = 1024 * 1024
 DIFFERENCES_MAX = 5  # an old registry differs in everything, and says so in one line as well as in a thousand
@@ -258,19 +258,44 @@ def _history(installation: Installation) -> Iterator[Check]:
 
 
 def _backup(installation: Installation) -> Iterator[Check]:
-    reader = installation.read_ledger()
-    start = max(0, reader.size - LOOKED_BACK_MAX)
-    made = [
-        record.time
-        for index, entry in reader.entries(start)
-        if b'"backup.made"' in entry and (record := decode_record(entry, what=f"entry {index}")).kind == "backup.made"
-    ]
+    made = [record.time for record in _recent(installation, "backup.made")]
     age = installation.clock.now() - made[-1] if made else None
     if age is None or age > BACKUP_AGE_MAX:
         message = "there is no backup" if age is None else f"the last backup is {age.days} days old"
         yield Check("backup", "warning", message, "palladion backup FOLDER, on another machine's disk")
     else:
         yield Check("backup", "ok", f"the last backup is {age.days} days old")
+
+
+def _audits(installation: Installation) -> Iterator[Check]:
+    """Whether the red team attacked each version that is served, as long ago as the policy allows at most."""
+    limit = timedelta(days=installation.policy.redteam.overdue_days)
+    with installation.open_registry() as registry, registry.read() as records:
+        models = sorted({route.model for route in installation.policy.route})
+        current = [version for name in models if (version := records.promotions.current(name)) is not None]
+    served = [f"{version.model}@{version.number}" for version in current]
+    if not served:
+        return
+    # that one was planned, or broke off, is no audit
+    done = {item.subject: item.time for item in _recent(installation, "redteam.run") if "verdict" in item.details}
+    late = [name for name in served if name not in done or installation.clock.now() - done[name] > limit]
+    for name in late:
+        age = f"for {(installation.clock.now() - done[name]).days} days" if name in done else "so far"
+        hint = f"palladion redteam run {name} --rows FILE, or palladion redteam schedule"
+        yield Check("red team", "warning", f"{name} is served and was not audited {age}", hint)
+    if not late:
+        yield Check(
+            "red team", "ok", f"all {len(served)} versions that are served were audited within {limit.days} days"
+        )
+
+
+def _recent(installation: Installation, kind: str) -> Iterator[Record]:
+    """Records of a kind among the ledger's last ones, in order."""
+    reader = installation.read_ledger()
+    named = f'"{kind}"'.encode()
+    for index, entry in reader.entries(max(0, reader.size - LOOKED_BACK_MAX)):
+        if named in entry and (record := decode_record(entry, what=f"entry {index}")).kind == kind:
+            yield record
 
 
 def check_tracing(installation: Installation, model: str | None = None) -> Iterator[Check]:
@@ -301,7 +326,7 @@ def _retention(installation: Installation) -> Iterator[Check]:
     """What is kept of queries, and for how long; what has been kept for longer than was said."""
     policy, name = installation.policy.retention, "retained queries"
     kept = look_at_retained(installation)
-    size = f"{kept.files} files of {kept.clients} clients, {kept.size / MIB:.0f} MiB"
+    size = f"{kept.files} files of {kept.clients} clients, {kept.size / MIB:.1f} MiB" if kept.files else "none yet"
     days = f"{policy.days} days, with a marked answer {policy.marked_days}"
     unlooked = f"; {kept.unlooked} files were not looked through" if kept.unlooked else ""
     marking = any(route.flipped > 0 for route in installation.policy.route)
@@ -313,7 +338,8 @@ def _retention(installation: Installation) -> Iterator[Check]:
         hint = "retention.queries = 5000 and retention.unmarked = true, if your clients' data may be kept"
         yield Check(name, "warning", f"{message}, and no policy be tried on what was asked", hint)
     else:
-        yield Check(name, "ok", f"{size}, at most {policy.queries} of each and version, for {days}{unlooked}")
+        whose = "of each client and version" if policy.unmarked else "with marked answers, of each client and version,"
+        yield Check(name, "ok", f"{size}; at most {policy.queries} {whose} are kept, for {days}{unlooked}")
 
 
 _LOOKS: tuple[Look, ...] = (
@@ -325,6 +351,7 @@ _LOOKS: tuple[Look, ...] = (
     ("ledger", _ledger),
     ("history", _history),
     ("backup", _backup),
+    ("red team", _audits),
     ("student tracing", check_tracing),
     ("retained queries", _retention),
 )

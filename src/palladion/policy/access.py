@@ -143,6 +143,6 @@ class AccessPolicy(Section, frozen=True):
         str,
         Meta(
             description="File of Cedar policies, relative to this file. Once there is one, what it does not permit is "
-            "refused, and what it forbids is refused whatever else permits it (docs/access.md)."
+            "refused, and what it forbids is refused whatever else permits it (docs/access.md). A reload takes it over."
         ),
     ] = ""

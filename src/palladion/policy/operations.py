@@ -14,7 +14,7 @@ class OperationsPolicy(Section, frozen=True):
         str,
         Meta(
             pattern=r"^((\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+):[0-9]{1,5})?$",
-            description="Address and port of metrics and health pages, such as 127.0.0.1:8711; empty opens none. Any "
+            description="Address and port of metrics, health pages and verdicts for a proxy, such as 127.0.0.1:8711; empty opens none. Any "
             "address but the loopback needs TLS and a token.",
         ),
     ] = ""

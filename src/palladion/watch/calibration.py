@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palladion.watch.abstention import NO_ROWS, ROWS_OF_CLIENT_MAX, Abstention
-from palladion.watch.client import QUERIES_MIN, ClientState, Scored
+from palladion.watch.client import QUERIES_MIN, ClientState, Scored, Weighs
 from palladion.watch.conformal import Conformal
 from palladion.watch.drift import DRIFT_QUERIES, Reference
 from palladion.watch.instruments import Episode, Instruments, parts
@@ -125,6 +125,11 @@ class Calibration:
     def shares(self) -> Shares:
         """The test of a group that looks at each member."""
         return self.instruments.shares
+
+    @property
+    def beginnings(self) -> Weighs:
+        """What weighs a client's first queries, for the drift test: the first of its tests."""
+        return self.instruments.effects
 
     def new_state(self) -> ClientState:
         """The state of a client that never asked."""

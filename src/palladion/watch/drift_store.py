@@ -18,7 +18,7 @@ import numpy as np
 from palladion import files
 from palladion.clock import timestamp
 from palladion.errors import FormatError
-from palladion.watch.calibration import About, Calibration
+from palladion.watch.calibration import About
 from palladion.watch.drift import BETS, Drift, Reference
 from palladion.watch.kinds import AnyCalibration
 
@@ -37,8 +37,8 @@ class Watched(NamedTuple):
 
     @property
     def subject(self) -> str:
-        """The version that was calibrated, as records name it."""
-        return f"{self.about.model}@{self.about.version}"
+        """The version that was calibrated, as records name it; of a language model, which has none, its name."""
+        return f"{self.about.model}@{self.about.version}" if self.about.version else self.about.model
 
     @property
     def left(self) -> Drift | None:
@@ -103,7 +103,7 @@ class DriftStore:
         self._watched.pop(model, None)
         if calibration is None:
             return None
-        drift, reference = None, reference_of(calibration)
+        drift, reference = None, calibration.drift
         if reference is not None:
             if reference.digest not in self._known:
                 # a state that does not fit is no state: what was known of it means nothing here
@@ -130,11 +130,6 @@ class DriftStore:
             files.make_private_directory(saved.path.parent)
             files.write_atomically(saved.path, saved.data)
             self._written[saved.drift.reference.digest] = saved.revision
-
-
-def reference_of(calibration: object) -> Reference | None:
-    """What a calibration holds clients against; those of texts, and those of few clients, have no test."""
-    return calibration.drift if isinstance(calibration, Calibration) else None
 
 
 def load_drift(directory: Path, reference: Reference) -> Drift:

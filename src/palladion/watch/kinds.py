@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palladion.watch.calibration import About
-from palladion.watch.client import ClientState, Scored
+from palladion.watch.client import ClientState, Scored, Weighs
+from palladion.watch.drift import Reference
 from palladion.watch.rows import Rows
 
 
@@ -43,6 +44,16 @@ class AnyCalibration(Protocol):
     @property
     def shares(self) -> MemberTest:
         """The test of a group that looks at each member."""
+        ...
+
+    @property
+    def drift(self) -> Reference | None:
+        """What the drift test holds clients against; None where it has none."""
+        ...
+
+    @property
+    def beginnings(self) -> Weighs:
+        """What weighs a client's first queries, for the drift test."""
         ...
 
     def new_state(self) -> ClientState:

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from itertools import zip_longest
 from typing import ClassVar, Self
 
 import numpy as np
@@ -108,6 +109,20 @@ class Memory:
     def measure(self, features: Features, inputs: Rows, scores: Rows) -> Measured:
         """Measure the queries of a request that are no exact repeats, and remember them."""
         return measure(features, [(self, inputs, scores)])
+
+    def merge(self, other: "Memory") -> "Memory":
+        """What both remember, one place and another: the newest of each in turn, as many as one memory holds.
+
+        Which of two is the newer nobody knows; it does not depend on which of the memories is asked. Raises ValueError
+        where they remember queries of other sizes.
+        """
+        if self._kept and other._kept and self._kept != other._kept:
+            raise ValueError(f"one memory holds {self._kept} coordinates a query, and the other {other._kept}")
+        kept = self._kept or other._kept
+        digests = _in_turn(self._digests, other._digests, _DIGEST_BYTES, DIGESTS)
+        size = kept * _COORDINATE_BYTES
+        ring = _in_turn(self._coordinates, other._coordinates, size, RING) if kept else b""
+        return type(self).of_bytes(digests, ring, kept)
 
     def fresh(self, inputs: Rows) -> NDArray[np.bool_]:
         """Which queries (queries,) were not asked before, within the last `DIGESTS`."""
@@ -238,6 +253,14 @@ def _log_distance(products: Rows, squared: Rows, before_squared: Rows) -> Rows:
     np.log(nearest, out=nearest)
     nearest *= _HALF
     return np.asarray(nearest)
+
+
+def _in_turn(first: bytes, second: bytes, size: int, most: int) -> bytes:
+    """The last of two lists of items of that size, of each in turn from the newest, each once; the newest last."""
+    each = [[data[at : at + size] for at in range(0, len(data), size)][::-1] for data in (first, second)]
+    pairs = zip_longest(*each)
+    newest = dict.fromkeys(item for pair in pairs for item in sorted(filter(None, pair)))
+    return b"".join(list(newest)[:most][::-1])
 
 
 def _squares(coordinates: Rows) -> Rows:

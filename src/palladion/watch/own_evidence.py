@@ -60,8 +60,8 @@ class OwnEvidence:
             self._instruments = calibration.instruments
         self._rare = calibration.threshold(RARE)
         self._rate_min = 0.0  # of its own test, where real clients are few
-        if isinstance(calibration, Calibration) and calibration.about.kind == "few real":
-            self._rate_min = calibration.clients.rate_min
+        if calibration.about.kind == "few real":
+            self._rate_min = calibration.rate_min
         self.renew(alpha, lifetime=lifetime)
 
     def renew(self, alpha: float, *, lifetime: bool = False) -> None:

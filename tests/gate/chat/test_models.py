@@ -5,6 +5,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from palladion.errors import PolicyError, TamperError
@@ -15,6 +16,9 @@ from palladion.policy import RoutePolicy
 from palladion.watch.text.calibration_file import encode_text_calibration
 from tests.gate.gates import MODEL, House, open_gate
 from tests.watch.text import encoders, talk
+
+from .engine import Exchange, engine, good
+from .talking import CHAT, HELLO, NAME, OTHER, run, talking
 
 UP: dict[str, Any] = {"protocol": "openai", "upstream": "http://127.0.0.1:9"}
 
@@ -94,7 +98,8 @@ def test_a_gate_starts_with_the_encoder_that_its_calibration_names_and_with_no_o
         assert second.calibration is not None
         # two routes to one model have one encoder in memory
         assert first.calibration.calibration.encoder is second.calibration.calibration.encoder
-        assert [route.encoding for route in models.renewed(policy)] == [first.encoding, second.encoding]
+        async with models.renewing(policy) as routes:
+            assert [route.encoding for route in routes] == [first.encoding, second.encoding]
         (vector,) = await first.encoding.vectors(["The river."])
         assert vector.tobytes() == encoders.encoder().vector("The river.").tobytes()
         await models.close()
@@ -105,3 +110,53 @@ def test_a_gate_starts_with_the_encoder_that_its_calibration_names_and_with_no_o
     (tmp_path / "encoder.onnx").write_bytes(encoders.network(names=("input_ids",)))
     with pytest.raises(TamperError, match="is not the encoder that the calibration"):
         opened()
+
+
+def test_servers_come_and_go_with_another_policy_and_what_is_on_its_way_arrives(house: House) -> None:
+    async def test() -> None:
+        going_on = asyncio.Event()
+
+        async def slowly(exchange: Exchange) -> None:
+            await going_on.wait()
+            await good(exchange)
+
+        async with talking(house, slowly) as talk, engine(good) as other:
+            models, old = talk.models, talk.models._routes[0].server
+            asked = asyncio.create_task(talk.ask())
+            while not talk.engine.asked:
+                await asyncio.sleep(0.001)
+            moved = msgspec.structs.replace(models.policies[0], upstream=f"http://127.0.0.1:{other.port}")
+            new = msgspec.structs.replace(moved, model="new", path="/new")
+            policy = house.with_policy(moved, new).policy
+            async with models.renewing(policy) as routes:
+                models.put(routes)
+                talk.bench.gate.serve(talk.bench.gate.served, models.endpoints)
+            # the second one is gone, and the first asks elsewhere
+            assert [(await talk.ask({**HELLO, "model": name})).status for name in (NAME, OTHER)] == [200, 404]
+            assert (await talk.ask({**HELLO, "model": "new"}, path=f"/new{CHAT}")).status == 200
+            assert (len(talk.engine.asked), len(other.asked)) == (1, 2)
+            assert not old._closed
+            going_on.set()
+            assert (await asked).status == 200
+            await models.close()
+            assert old._closed
+
+    run(test)
+
+
+def test_of_a_policy_that_is_refused_no_server_stays(house: House) -> None:
+    async def test() -> None:
+        async with talking(house) as talk:
+            models = talk.models
+            moved = msgspec.structs.replace(models.policies[0], upstream="http://127.0.0.1:9")
+            with pytest.raises(PolicyError, match="something else"):
+                async with models.renewing(house.with_policy(moved, models.policies[1]).policy) as routes:
+                    raise PolicyError("something else is wrong")
+            assert [route.server._closed for route in routes] == [True, False]
+            wrong = msgspec.structs.replace(moved, path="/a", extra_fields=("model",))
+            with pytest.raises(PolicyError, match="no client may send"):
+                async with models.renewing(house.with_policy(models.policies[0], wrong).policy):
+                    pass
+            assert (await talk.ask()).status == 200
+
+    run(test)

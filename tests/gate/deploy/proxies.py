@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -72,10 +73,10 @@ def certificate(folder: Path) -> Certificate:
 
 
 @contextmanager
-def gates(house: House, folder: Path, count: int = 2) -> Iterator[list[Service]]:
+def gates(house: House, folder: Path, count: int = 2, **sections: Mapping[str, Any]) -> Iterator[list[Service]]:
     """Gates that know the same clients, each with an installation of its own; the first one's house knows all keys."""
     first = house.copy(folder)
-    configure(first, RoutePolicy(model=MODEL), gate={"behind_proxy": True})
+    configure(first, RoutePolicy(model=MODEL), gate={"behind_proxy": True}, **sections)
     keys = dict(first.keys)
     for number in range(CLIENTS):
         name = f"client{number}"

@@ -2,18 +2,23 @@
 
 import json
 import subprocess
+import urllib.request
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from palladion.errors import PolicyError
 from palladion.gate.deploy.envoy import bootstrap
-from palladion.gate.deploy.front import make_front
+from palladion.gate.deploy.front import VERDICT_PATH, make_front
 from palladion.gate.deploy.plan import Address
+from palladion.gate.operations import verdict
+from palladion.lifecycle.clients import set_standing
 from palladion.policy import Policy
 from tests.gate.gates import PATH, House
-from tests.gate.service import wait_until
+from tests.gate.service import WAIT_SECONDS_MAX, Service, wait_until
+from tests.lifecycle.installations import ACTOR
 
 from .plans import CHAT, HERE, policy
 from .proxies import (
@@ -50,7 +55,7 @@ def _file(of: Policy, made: Certificate, *, workers: tuple[str, ...] = WORKERS, 
         authority=authority,
         answered_by=changes.get("answered_by", ""),
     )
-    return bootstrap(front, authorization=changes.get("authorization"))
+    return bootstrap(front, authorization=changes.get("authorization"), alone=changes.get("alone", False))
 
 
 def _manager(text: str) -> Any:
@@ -98,13 +103,50 @@ def test_copies_go_to_one_gate_alone(made: Certificate) -> None:
         _file(policy(HERE), made, workers=WORKERS, answered_by="10.0.0.9:8000")
 
 
+def _beside(port: int = 8711, **operations: Any) -> Policy:
+    of = policy(HERE)
+    return msgspec.structs.replace(
+        of, operations=msgspec.structs.replace(of.operations, listen=f"127.0.0.1:{port}", **operations)
+    )
+
+
+@pytest.mark.parametrize("worker", ["127.0.0.1:8710", "unix:/run/gate.sock", "localhost:8710"])
+def test_a_gate_on_the_same_host_is_asked_for_its_verdict(made: Certificate, worker: str) -> None:
+    text = _file(_beside(), made, workers=(worker,))
+    service = _manager(text)["http_filters"][0]["typed_config"]["http_service"]
+    assert (service["path_prefix"], service["server_uri"]["uri"]) == (VERDICT_PATH, "http://127.0.0.1:8711")
+    own = _file(_beside(), made, workers=(worker,), authorization=ASKED)
+    assert "path_prefix" not in _manager(own)["http_filters"][0]["typed_config"]["http_service"]
+    assert len(_manager(_file(_beside(), made, workers=(worker,), alone=True))["http_filters"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("of", "workers"),
+    [
+        (policy(HERE), ("127.0.0.1:8710",)),
+        (_beside(), WORKERS[:1]),
+        (_beside(), ("127.0.0.1:8710", "127.0.0.1:8712")),
+        (_beside(token="t"), ("127.0.0.1:8710",)),
+        (_beside(tls_certificate="c", tls_key="k"), ("127.0.0.1:8710",)),
+        (_beside(port=0), ("127.0.0.1:8710",)),
+    ],
+)
+def test_nobody_is_asked_who_may_not_be_there_or_know_the_client(
+    made: Certificate, of: Policy, workers: tuple[str, ...]
+) -> None:
+    assert [item["name"].rpartition(".")[2] for item in _manager(_file(of, made, workers=workers))["http_filters"]] == [
+        "router"
+    ]
+
+
 @pytest.mark.service
 @pytest.mark.slow
-@pytest.mark.parametrize("case", ["plain", "authorization", "tls", "socket", "copies"])
+@pytest.mark.parametrize("case", ["plain", "authorization", "verdict", "tls", "socket", "copies"])
 def test_the_real_envoy_takes_it_and_warns_of_nothing(made: Certificate, tmp_path: Path, case: str) -> None:
     text = {
         "plain": lambda: _file(policy(), made),
         "authorization": lambda: _file(policy(), made, authorization=ASKED),
+        "verdict": lambda: _file(_beside(), made, workers=("127.0.0.1:8710",)),
         "tls": lambda: _file(policy(HERE, tls_certificate="c", tls_key="k"), made, authority=str(made.chain)),
         "copies": lambda: _file(policy(HERE), made, workers=WORKERS[:1], answered_by="10.0.0.9:8000"),
         "socket": lambda: _file(policy(), made, workers=("unix:/run/gate.sock",)),
@@ -156,3 +198,38 @@ def test_the_real_server_answers_and_the_gate_judges_copies_until_it_is_gone(
             assert ask(port, made.context, key).body == server.ANSWER
             assert server.asked == asked + 1
         assert len(answered(service.house)) >= 2
+
+
+@pytest.mark.service
+@pytest.mark.slow
+def test_the_real_envoy_asks_the_gate_first_and_that_costs_nobody_a_query(
+    house: House, tmp_path: Path, made: Certificate
+) -> None:
+    assert verdict.VERDICT_PATH == VERDICT_PATH
+    operations, port, file = free_port(), free_port(), tmp_path / "envoy.json"
+    limits = {"queries_per_second": 0.01, "burst": 3}
+    sections: dict[str, dict[str, Any]] = {"operations": {"listen": f"127.0.0.1:{operations}"}, "limits": limits}
+    with gates(house, tmp_path / "gates", 1, **sections) as (service,):
+        file.write_text(_file(_beside(operations), made, workers=(f"127.0.0.1:{service.port}",), port=port))
+        command = [envoy(), "--log-level", "off", "--concurrency", "1", "--use-dynamic-base-id", "-c", str(file)]
+        key, other, wrong = ({"x-api-key": text} for text in (*_keys(service), "wrong"))
+        with running(command, port):
+            wait_until(lambda: ask(port, made.context, wrong).status == 401)
+            assert [ask(port, made.context, key).status for _ in range(3)] == [200] * 3
+            late = ask(port, made.context, key)
+            assert (late.status, late.problem) == (429, "rate-limited")
+            assert int(late.headers["retry-after"]) > 1
+            assert ask(port, made.context, {"authorization": f"Bearer {other['x-api-key']}"}).status == 200
+            set_standing(service.house.installation, "client1", "client1", "suspended", reason="test", actor=ACTOR)
+            assert ask(port, made.context, other).problem == "suspended"
+            with urllib.request.urlopen(f"http://127.0.0.1:{operations}/metrics", timeout=WAIT_SECONDS_MAX) as page:
+                figures = page.read().decode()
+        assert service.terminate() == 0
+    # what was refused never came to the gate
+    requests = [line for line in figures.splitlines() if line.startswith("palladion_requests_total{") and PATH in line]
+    assert [line.rpartition(" ")[2] for line in requests] == ["4.0"]
+    assert "palladion_queries_total 4.0" in figures
+
+
+def _keys(service: Service) -> list[str]:
+    return [service.house.keys[name] for name in ("client0", "client1")]

@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from starlette.applications import Starlette
 
 from palladion.access.certificates import Certificate
 from palladion.access.identity import new_api_key
@@ -19,6 +20,7 @@ from palladion.gate.app import App
 from palladion.gate.directory import CERTIFICATE, SPIFFE, TOKEN, Directory, Roll, read_roll
 from palladion.gate.hops import SCOPE, Hop
 from palladion.gate.operations.pages import make_pages
+from palladion.gate.operations.verdict import TOKEN_HEADER, VERDICT_PATH, verdict_route
 from palladion.gate.requests import Request
 from tests.access.issuing import CLIENT, POLICY, URL, forged, jwk, jwks, signed_by_public_key, token
 from tests.gate.gates import House
@@ -76,7 +78,7 @@ class Party(Caller):
         return Shown(_bearer(token(*arguments, header=header, claims=self.claims(**changes))))
 
     def asks(self, method: str, path: str, shown: Shown) -> int:
-        more = {} if shown.hop is None else {SCOPE: shown.hop}
+        more: dict[str, Any] = {} if shown.hop is None else {SCOPE: shown.hop}
         return self.status(method, path, shown.headers, **more)
 
 
@@ -224,9 +226,14 @@ def test_grpc_lets_in_whom_rest_lets_in(party: Party, rpc: str) -> None:
 
 
 TOKEN_SHOWN = b"t" * 40
+
+
+def _headers_of(state: Callable[[Party], Shown]) -> Callable[[Party], list[tuple[bytes, bytes]]]:
+    return lambda party: state(party).headers
+
+
 PORT_WRONG: Mapping[str, Callable[[Party], list[tuple[bytes, bytes]]]] = {
-    **{name: (lambda party, state=state: state(party).headers) for name, state in WRONG_HEADERS.items()},
-    **{name: (lambda party, state=state: state(party).headers) for name, state in RIGHT_HEADERS.items()},
+    **{name: _headers_of(state) for name, state in {**WRONG_HEADERS, **RIGHT_HEADERS}.items()},
     "no scheme": lambda _: [(b"authorization", TOKEN_SHOWN)],
     "Basic": lambda _: [(b"authorization", b"Basic " + TOKEN_SHOWN)],
     "a token cut short": lambda _: _bearer(TOKEN_SHOWN[:-1]),
@@ -248,3 +255,29 @@ def test_the_operations_port_takes_its_own_token_and_no_client_s(party: Party, n
     assert get("/metrics") == (200 if name == "the token" else 401)
     assert (get("/health/live"), get("/nothing")) == (200, 404)
     assert get("/health/ready") in {200, 503}
+
+
+@pytest.mark.parametrize("path", [*ROWS, *UNKNOWN_PATHS])
+def test_the_verdict_on_a_head_lets_in_whom_the_gate_lets_in(party: Party, path: str) -> None:
+    app = Starlette(routes=[verdict_route(party.bench.gate, None)])
+    trusting = Starlette(routes=[verdict_route(party.bench.gate, TOKEN_SHOWN)])
+
+    def get(shown: Shown) -> int:
+        # of a connection, this port believes nothing
+        return party.status("POST", VERDICT_PATH + path, shown.headers, app=app)
+
+    def told(shown: Shown, token: bytes = TOKEN_SHOWN) -> int:
+        headers = [*shown.headers, (TOKEN_HEADER, token)]
+        return party.status("POST", VERDICT_PATH + path, headers, app=trusting)
+
+    assert {name: found for name, state in WRONG.items() if (found := get(Shown(state(party).headers))) != 401} == {
+        "a certificate and a key of somebody else": get(_key(party, "initech")),
+        "a certificate and a token of somebody else": get(party.token(sub="other")),
+        "told of somebody beside another one's key": get(_key(party, "initech")),
+    }
+    good = 200 if path in ROWS else 404
+    assert {get(state(party)) for state in RIGHT_HEADERS.values()} == {good}
+    assert {told(state(party)) for state in RIGHT_HEADERS.values()} == {good}
+    assert (told(_told(SCORING, None)), told(_told(SCORING, None), b"x")) == (good, 401)
+    assert told(_told(GONE, None)) == 401
+    assert get(_told(SCORING, None)) == 401

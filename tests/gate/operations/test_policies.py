@@ -95,30 +95,41 @@ def test_what_a_route_discloses_changes_live(route: RoutePolicy, changes: Mappin
 
 
 @pytest.mark.parametrize(
+    ("route", "changes"),
+    [
+        (CHAT, {"upstream": "http://127.0.0.1:2", "engine": "vllm", "answer_seconds": 3, "upstream_model": "m"}),
+        (THERE, {"upstream": "http://127.0.0.1:2", "upstream_key": "f", "scores_output": "p"}),
+        (THERE, {"outputs": (TensorPolicy(name="p", type="int8", path="$[*]"),)}),
+        (THERE, {"fixed": (FixedPolicy(path="$.a", value=1),)}),
+    ],
+)
+def test_which_server_answers_a_route_changes_live(route: RoutePolicy, changes: Mapping[str, Any]) -> None:
+    assert _restart(_with(route, **changes)) == []
+
+
+@pytest.mark.parametrize(
     ("route", "changes", "named"),
     [
         (HERE, {"upstream": "http://127.0.0.1:2"}, "upstream"),
-        (CHAT, {"upstream": "http://127.0.0.1:2"}, "upstream"),
-        (CHAT, {"engine": "vllm"}, "engine"),
-        (CHAT, {"answer_seconds": 3}, "answer_seconds"),
-        (THERE, {"upstream_key": "f"}, "upstream_key"),
-        (THERE, {"scores_output": "p"}, "scores_output"),
-        (THERE, {"outputs": (TensorPolicy(name="p", type="int8", path="$[*]"),)}, "outputs"),
-        (THERE, {"fixed": (FixedPolicy(path="$.a", value=1),)}, "fixed"),
+        (THERE, {"upstream": ""}, "upstream"),
+        (CHAT, {"calibration": "ab"}, "calibration"),
+        (CHAT, {"encoder": "e"}, "encoder"),
+        (CHAT, {"tokenizer": "t"}, "tokenizer"),
     ],
 )
-def test_where_the_answers_of_a_route_come_from_does_not(
+def test_whether_a_model_runs_here_and_what_texts_are_judged_by_does_not(
     route: RoutePolicy, changes: Mapping[str, Any], named: str
 ) -> None:
     assert _restart(_with(route, **changes)) == [f"route[{route.route}].{named}"]
 
 
-def test_routes_of_models_here_come_and_go_live_and_others_do_not() -> None:
-    fewer = Policy(route=(CHAT, THERE))
-    assert _restart(fewer) == []
-    assert _restart(ALL, before=fewer) == []
-    assert _restart(Policy(route=(HERE,))) == [f"route[{CHAT.route}]", f"route[{THERE.route}]"]
-    assert _restart(ALL, before=Policy(route=(HERE,))) == [f"route[{CHAT.route}]", f"route[{THERE.route}]"]
+def test_routes_come_and_go_live_but_for_those_whose_texts_are_judged() -> None:
+    for fewer in ((CHAT, THERE), (HERE,)):
+        assert _restart(Policy(route=fewer)) == []
+        assert _restart(ALL, before=Policy(route=fewer)) == []
+    judged = _with(CHAT, calibration="ab")
+    assert _restart(Policy(route=(HERE,)), before=judged) == [f"route[{CHAT.route}]"]
+    assert _restart(judged, before=Policy(route=(HERE,))) == [f"route[{CHAT.route}]"]
 
 
 def test_marks_need_a_restart_where_none_were_kept_before() -> None:

@@ -1,13 +1,15 @@
 """A running gate as its operators meet it: figures, reloads and the end, all of it under load."""
 
+import asyncio
 import http.client
 import signal
 import threading
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -17,13 +19,19 @@ from palladion.cli.main import main
 from palladion.ledger.audit import verify_ledger
 from palladion.ledger.record import Record, decode_record
 from palladion.policy import RoutePolicy
+from tests.gate.chat.engine import MODEL as ENGINE_MODEL
+from tests.gate.chat.engine import engine, good
 from tests.gate.gates import MODEL, PATH, ROW, House
-from tests.gate.service import WAIT_SECONDS_MAX, Service, ask, configure, serving, wait_until
+from tests.gate.hostile.counting import JSON_PATH, counting, json_route
+from tests.gate.service import WAIT_SECONDS_MAX, Service, _read, configure, serving, wait_until
+from tests.gate.upstream.inference_server import MODEL as DESCRIBED_MODEL
+from tests.gate.upstream.inference_server import InferenceServer, inference_server
 
 pytestmark = [pytest.mark.service, pytest.mark.slow]
 
 CLIENTS = 8
 OBSERVE = RoutePolicy(model=MODEL)
+ASKED = {"inputs": [ROW]}
 LIMITS = {"queries_per_second": 1e6, "burst": 1_000_000}
 
 
@@ -37,7 +45,8 @@ def mine(house: House, tmp_path: Path) -> House:
 class Load:
     """Clients that ask as fast as they are answered, each on a connection that it keeps as long as it may."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, path: str, document: object) -> None:
+        self._path, self._body = path, msgspec.json.encode(document)
         self.answered: Counter[int] = Counter()
         self.lost: list[str] = []
         self.refused = 0
@@ -69,7 +78,9 @@ class Load:
                 self.refused += 1
                 return
             try:
-                answered = ask(connection, key, [ROW])
+                headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
+                connection.request("POST", self._path, body=self._body, headers=headers)
+                answered = _read(connection)
             except (OSError, http.client.HTTPException) as error:
                 self.lost.append(repr(error))
                 return
@@ -87,8 +98,8 @@ class Load:
 
 
 @contextmanager
-def load(service: Service) -> Iterator[Load]:
-    running = Load(service)
+def load(service: Service, path: str = PATH, document: object = ASKED) -> Iterator[Load]:
+    running = Load(service, path, document)
     try:
         yield running
     finally:
@@ -211,6 +222,87 @@ def test_routes_come_and_go_between_two_requests(mine: House) -> None:
         assert service.terminate() == 0
     assert (second.status, gone.status) == (200, 404)
     assert (running.lost, set(running.answered)) == ([], {200})
+
+
+def test_an_upstream_changes_under_load_and_loses_no_request(mine: House, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [[0.5, 0.25]]
+
+    def written(*routes: RoutePolicy) -> None:
+        _rewrite(mine, lambda text: text.partition("\n[[route]]")[0])
+        configure(mine, OBSERVE, *routes)
+
+    with counting() as one, counting() as two:
+        written(json_route(one.address))
+        with serving(mine) as service, load(service, JSON_PATH, {"rows": rows}) as running:
+            running.wait_for(50)
+            written(json_route(two.address), json_route(one.address, path="/third"))
+            assert _palladion(mine, "policy", "diff") == 1
+            told = capsys.readouterr().out
+            assert _palladion(mine, "policy", "reload") == 0
+            before = len(two.asked)
+            running.wait_for(50)
+            asked = len(one.asked)
+            assert len(two.asked) >= before + 40
+            third = service.get("/third", {"authorization": f"Bearer {mine.keys['acme']}"})
+            running.wait_for(50)
+            assert len(one.asked) == asked
+            written(json_route(two.address))
+            assert _palladion(mine, "policy", "reload") == 0
+            gone = service.get("/third", {"authorization": f"Bearer {mine.keys['acme']}"})
+            running.stop()
+            assert service.terminate() == 0
+    assert "reload" in told
+    assert "restart" not in told
+    assert (third.status, gone.status) == (200, 404)
+    assert (running.lost, running.refused, set(running.answered)) == ([], 0, {200})
+
+
+@contextmanager
+def _in_a_thread(made: AbstractAsyncContextManager[Any]) -> Iterator[Any]:
+    """What an asynchronous server is entered as, with a loop of its own."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    try:
+        yield asyncio.run_coroutine_threadsafe(made.__aenter__(), loop).result(WAIT_SECONDS_MAX)
+        asyncio.run_coroutine_threadsafe(made.__aexit__(None, None, None), loop).result(WAIT_SECONDS_MAX)
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(WAIT_SECONDS_MAX)
+
+
+def test_language_models_and_servers_that_describe_themselves_come_live_as_well(mine: House) -> None:
+    key = {"authorization": f"Bearer {mine.keys['acme']}"}
+    with _in_a_thread(engine(good)) as talking, _in_a_thread(inference_server(InferenceServer())) as (_, address):
+        language = RoutePolicy(
+            model="llama", protocol="openai", upstream=f"http://127.0.0.1:{talking.port}", upstream_model=ENGINE_MODEL
+        )
+        described = RoutePolicy(
+            model="far", protocol="open-inference", upstream=address, upstream_model=DESCRIBED_MODEL
+        )
+        down = RoutePolicy(model="down", protocol="open-inference", upstream="http://127.0.0.1:9")
+        with serving(mine) as service:
+            configure(mine, language, described, down)
+            assert _palladion(mine, "policy", "reload") == 0
+            connection = service.connect()
+            hello = {"model": "llama", "messages": [{"role": "user", "content": "Tell me of Troy."}]}
+            headers = {**key, "content-type": "application/json"}
+            connection.request("POST", "/v1/chat/completions", body=msgspec.json.encode(hello), headers=headers)
+            assert _read(connection).status == 200
+            connection.close()
+            # one is there at once, without a moment of waiting, and the other waits as it would from the start
+            assert [service.get(f"/v2/models/{name}", key).status for name in ("far", "down")] == [200, 503]
+            # who answers is not given up for somebody who cannot be reached
+            _rewrite(mine, lambda text: text.replace(address, "http://127.0.0.1:9"))
+            assert _palladion(mine, "policy", "reload") != 0
+            assert service.get("/v2/models/far", key).status == 200
+            _rewrite(mine, lambda text: text.partition("\n[[route]]")[0])
+            configure(mine, OBSERVE)
+            assert _palladion(mine, "policy", "reload") == 0
+            assert [service.get(path, key).status for path in ("/v1/models", "/v2/models/far")] == [404, 404]
+            service.ask()
+            assert service.terminate() == 0
+            assert "Traceback" not in service.complaints
 
 
 def test_what_needs_a_restart_is_refused_by_name_and_nothing_changes(

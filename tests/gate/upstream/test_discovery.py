@@ -14,7 +14,8 @@ import pytest
 from palladion.errors import FormatError, PolicyError
 from palladion.gate.problems import Problem
 from palladion.gate.upstream.address import parse_address
-from palladion.gate.upstream.discovery import LAST_SECONDS, Discoveries, Discovery
+from palladion.gate.upstream.discovery import LAST_SECONDS, Discoveries, Discovery, Sought
+from palladion.gate.upstream.errors import UpstreamError
 from palladion.gate.upstream.pool import Upstream
 from palladion.gate.upstream.source import UpstreamSource
 from palladion.policy import RoutePolicy
@@ -350,5 +351,80 @@ def test_a_policy_that_does_not_fit_ends_the_start(run: Runner, tmp_path: Path) 
             with pytest.raises(PolicyError, match="scores_output"):
                 await discoveries.start()
             await discoveries.close()
+
+    run(main())
+
+
+async def _sought(discoveries: Discoveries, *routes: RoutePolicy) -> Sought:
+    async with discoveries.seeking(routes) as sought:
+        return sought
+
+
+def test_under_another_policy_only_upstreams_that_are_new_are_asked(run: Runner, tmp_path: Path) -> None:
+    async def main() -> None:
+        house = House()
+        async with inference_server(InferenceServer()) as (_, one), inference_server(InferenceServer()) as (_, two):
+            first = msgspec.structs.replace(ROUTE, upstream=one)
+            discoveries = Discoveries([first], tmp_path, house.found)
+            await discoveries.start()
+            same = await _sought(discoveries, msgspec.structs.replace(first, mode="enforce"))
+            assert (same.found, same.sources, same.waiting) == ({}, {}, {})
+            elsewhere = msgspec.structs.replace(ROUTE, upstream=two)
+            down = msgspec.structs.replace(ROUTE, path="/down")
+            sought = await _sought(discoveries, elsewhere, down)
+            assert list(sought.sources) == [ROUTE.route]
+            assert list(sought.waiting) == [down.route]
+            assert sought.sources[ROUTE.route].upstream.address.port == int(two.rpartition(":")[2])
+            # nothing of it is in force yet
+            assert list(discoveries.waiting) == [ROUTE.route]
+            (old,) = discoveries._tasks.values()
+            discoveries.put(sought)
+            await asyncio.gather(old, return_exceptions=True)
+            assert old.cancelled()
+            assert set(discoveries.waiting) == {ROUTE.route, down.route}
+            discoveries.put(await _sought(discoveries, elsewhere))
+            assert list(discoveries._tasks) == [ROUTE.route]
+            await discoveries.close()
+            for source in (*house.sources, *sought.sources.values()):
+                await source.close()
+
+    run(main())
+
+
+def test_an_upstream_that_answers_is_not_given_up_for_one_that_does_not(run: Runner, tmp_path: Path) -> None:
+    async def main() -> None:
+        house = House()
+        async with inference_server(InferenceServer()) as (_, address), inference_server(InferenceServer()) as (_, two):
+            here, second = (msgspec.structs.replace(ROUTE, upstream=address, path=path) for path in ("", "/second"))
+            discoveries = Discoveries([here, second], tmp_path, house.found)
+            await discoveries.start()
+            gone = msgspec.structs.replace(here, upstream="http://127.0.0.1:9")
+            moved = msgspec.structs.replace(second, upstream=two)
+            with pytest.raises(UpstreamError):
+                await _sought(discoveries, gone, moved)
+            assert len(discoveries._tasks) == 2
+            await discoveries.close()
+            for source in house.sources:
+                await source.close()
+            # one that was never reached may be looked for anywhere
+            lost = Discoveries([gone], tmp_path, house.found)
+            await lost.start()
+            assert list((await _sought(lost, msgspec.structs.replace(gone, upstream="http://127.0.0.1:19"))).waiting)
+            await lost.close()
+
+    run(main())
+
+
+def test_what_was_found_for_a_policy_that_is_refused_is_closed(run: Runner, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with inference_server(InferenceServer()) as (_, address):
+            discoveries = Discoveries([], tmp_path, House().found)
+            await discoveries.start()
+            with pytest.raises(PolicyError):
+                async with discoveries.seeking([msgspec.structs.replace(ROUTE, upstream=address)]) as sought:
+                    raise PolicyError("something else is wrong")
+            (source,) = sought.sources.values()
+            assert source.upstream.open == 0
+            assert source.upstream._closed
 
     run(main())

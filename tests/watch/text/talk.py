@@ -1,5 +1,6 @@
 """Prompts of a few made-up tasks, clients who ask them, and a small calibration on these."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
 
@@ -8,6 +9,7 @@ import numpy as np
 from palladion.redteam.prompts import Prompts
 from palladion.redteam.talk import honest_households, honest_talkers
 from palladion.watch.calibration import About
+from palladion.watch.drift import DRIFT_QUERIES
 from palladion.watch.text.calibration import TextCalibration, calibrate_texts
 from palladion.watch.text.query import Conversation
 from tests.watch.text.encoders import encoder
@@ -47,6 +49,14 @@ def calibration() -> TextCalibration:
     households = honest_households(prompts(), 5, MEMBERS, MEMBER_QUERIES, generator, correlation=0.2)
     groups = [[member.conversation for member in members] for members in households]
     return calibrate_texts(about(), talk[:FITTED], talk[FITTED:], groups, generator)
+
+
+@cache
+def long_enough() -> TextCalibration:
+    """One of 30 clients who ask so much that drift can be told by them, without organisations."""
+    generator = np.random.default_rng(1)
+    talk = conversations(FITTED + 30, DRIFT_QUERIES + 8, 1)
+    return calibrate_texts(replace(about(), horizon=DRIFT_QUERIES + 8), talk[:FITTED], talk[FITTED:], [], generator)
 
 
 @cache

@@ -9,6 +9,7 @@ import pytest
 
 from palladion.errors import FormatError
 from palladion.watch.conformal import Conformal
+from palladion.watch.drift import Reference
 from palladion.watch.text.calibration import TextCalibration, TextThresholds
 from palladion.watch.text.calibration_file import (
     CALIBRATION_BYTES_MAX,
@@ -35,6 +36,34 @@ def test_a_calibration_survives_its_file() -> None:
     for suprema in ((0.0, 0.0), (9.0, -9.0), (-9.0, 9.0)):
         assert again.p_value(suprema) == made.p_value(suprema)
     assert set(again.groups) == set(made.groups)
+
+
+def test_what_drift_is_told_by_survives_its_file_and_older_files_have_none() -> None:
+    made = talk.long_enough()
+    again = decode_text_calibration(encode_text_calibration(made), what="it")
+
+    assert made.drift is not None
+    assert again.drift is not None
+    assert again.drift.digest == made.drift.digest
+    assert decode_text_calibration(encode_text_calibration(replace(made, drift=None)), what="it").drift is None
+    assert b"drift" not in encoded()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda known: Reference(known.statistics[::-1].copy(), known.scores), "too few clients for a drift test"),
+        (lambda known: Reference(known.statistics, known.scores[:, ::-1].copy()), "too few clients for a drift test"),
+        (lambda known: Reference(known.statistics[:9], known.scores[:, :9].copy()), "too few clients for a drift test"),
+        (lambda known: Reference(known.statistics, known.scores[1:].copy()), "does not fit"),
+        (lambda known: Reference(known.statistics[:-1], known.scores), "does not fit"),
+    ],
+)
+def test_what_no_drift_is_told_by_is_refused(change: Callable[[Reference], Reference], message: str) -> None:
+    made = talk.long_enough()
+    assert made.drift is not None
+    with pytest.raises(FormatError, match=message):
+        decode_text_calibration(encode_text_calibration(replace(made, drift=change(made.drift))), what="that file")
 
 
 def test_what_came_later_is_written_where_there_is_something_to_say() -> None:

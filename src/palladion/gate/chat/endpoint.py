@@ -67,8 +67,8 @@ class Asking(ErrorObject):
         """The response to a request. Raises Problem."""
         stages = self._stages
         open_to = [route for route in self._routes.values() if caller.may(self._action, route.policy)]
-        for route in open_to:
-            if stages.modes.level(caller, route.policy) is not None:
+        for each in open_to:
+            if stages.modes.level(caller, each.policy) is not None:
                 break
         else:
             raise Problem("suspended")

@@ -85,15 +85,11 @@ class ModelRoute:
 
         As of arrays (`disclosure.terms`): who was promised a precision keeps all of it until a person decides.
         """
-        level = modes.level(caller, self.policy)
+        level = level_given(caller, self.policy, modes, promises)
         if level is None:
             return None
         own = promises.get((caller.client.organisation, caller.client.name)) if promises else None
-        if own is None:
-            return level, self._given[level]
-        if caller.decided_by == WATCH:
-            level = "contract"
-        return level, terms(self.policy, level, own)
+        return level, self._given[level] if own is None else terms(self.policy, level, own)
 
     def decode(self, kind: str, body: bytes) -> Asked:
         """What a request asks, within what the route ever gives. Raises Problem."""
@@ -148,6 +144,13 @@ class ModelRoute:
             raise self.failed(
                 f"the server answered with status {status} and another content than {media_type.decode()}"
             )
+
+
+def level_given(caller: Caller, route: RoutePolicy, modes: Modes, promises: Own) -> Level | None:
+    """The level of disclosure that a caller's answers have on a route; None for nothing, it is suspended."""
+    level = modes.level(caller, route)
+    promised = bool(promises) and (caller.client.organisation, caller.client.name) in promises
+    return "contract" if level is not None and promised and caller.decided_by == WATCH else level
 
 
 def _decoder(kind: type[Asked], policy: RoutePolicy) -> "msgspec.json.Decoder[Any]":

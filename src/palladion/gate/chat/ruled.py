@@ -16,6 +16,7 @@ from palladion.policy import RoutePolicy
 from palladion.watch.text.ngrams import SALT_MAX, NgramHash
 from palladion.watch.text.query import Query
 from palladion.watch.text.ruled import Ruled
+from palladion.watch.watch import Observation
 
 CLIENTS_MAX = 16_384  # in memory, some 20 MiB; who asked longest ago is read again when it asks, where states are kept
 
@@ -23,9 +24,10 @@ CLIENTS_MAX = 16_384  # in memory, some 20 MiB; who asked longest ago is read ag
 class RuledClients:
     """What is counted of the clients of every model without a calibration. For one event loop."""
 
-    def __init__(self) -> None:
-        # which middle parts of long texts are looked at is nobody's business, and may change with a restart
-        self._hashing = NgramHash(secrets.randbelow(SALT_MAX))
+    def __init__(self, *, salt: int | None = None) -> None:
+        """`salt` says which middle parts of long texts are looked at; drawn anew where it is not given."""
+        # it is nobody's business, and may change with a restart
+        self._hashing = NgramHash(secrets.randbelow(SALT_MAX) if salt is None else salt)
         self._known: OrderedDict[tuple[str, str], Ruled] = OrderedDict()  # by model and client
         self._keeper: Keeper | None = None
 
@@ -46,19 +48,24 @@ class RuledClients:
 
     async def _count(self, stages: Stages, caller: Caller, route: RoutePolicy, query: Query) -> Caller:
         caller = stages.directory.current(caller)
-        ruled = self._of(route.model, caller.id)
-        if caller.standing == "trusted" and caller.since.timestamp() > ruled.alarmed_at > 0:
-            ruled.forgive()  # it was raised since, by time or by a person: its old requests must not lower it again
-        observation = ruled.observe(query, self._hashing, now=stages.clock.now().timestamp())
-        self._save(route.model, caller.id, ruled)
-        # what lowered it to anything else is not these rules' to take back
-        own = ruled.alarmed_at > 0 and caller.standing == "watched" and caller.decided_by == WATCH
-        if observation.verdict.cause is None and not own:
+        observation = self.observe(caller, route.model, query, now=stages.clock.now().timestamp())
+        if observation is None:
             return caller
         steps = stages.settle(caller, route, observation)
         if steps:
             await stages.record([], steps, route)
         return stages.directory.current(caller)
+
+    def observe(self, caller: Caller, model: str, query: Query, *, now: float) -> Observation | None:
+        """Count a query of a caller, as it stands now (seconds since 1970); what has to be settled, if anything has."""
+        ruled = self._of(model, caller.id)
+        if caller.standing == "trusted" and caller.since.timestamp() > ruled.alarmed_at > 0:
+            ruled.forgive()  # it was raised since, by time or by a person: its old requests must not lower it again
+        observation = ruled.observe(query, self._hashing, now=now)
+        self._save(model, caller.id, ruled)
+        # what lowered it to anything else is not these rules' to take back
+        own = ruled.alarmed_at > 0 and caller.standing == "watched" and caller.decided_by == WATCH
+        return None if observation.verdict.cause is None and not own else observation
 
     def _of(self, model: str, client: str) -> Ruled:
         place = (model, client)

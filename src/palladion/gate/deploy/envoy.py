@@ -13,6 +13,7 @@ from palladion.gate.deploy.front import (
     HEAD_KIB_MAX,
     HEAD_SECONDS,
     IDLE_SECONDS,
+    VERDICT_PATH,
     Front,
 )
 from palladion.gate.deploy.plan import Address
@@ -23,6 +24,7 @@ _MANAGER = "type.googleapis.com/envoy.extensions.filters.network.http_connection
 _OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _BUFFER_BYTES = 32 * 1024
 _STREAMS_MAX = 100
+VERDICT_CONNECTIONS_MAX = 4
 _WINDOW_BYTES = 64 * 1024
 # One key has one gate, in whichever of its two headers it comes, and however "Bearer" is written.
 _SCHEME = "^[Bb][Ee][Aa][Rr][Ee][Rr] +"
@@ -30,11 +32,17 @@ _SCHEME = "^[Bb][Ee][Aa][Rr][Ee][Rr] +"
 Document = dict[str, Any]
 
 
-def bootstrap(front: Front, *, authorization: Address | None = None) -> str:
-    """The file. `authorization` is a server that is asked about each request's head first (ext_authz), if any."""
+def bootstrap(front: Front, *, authorization: Address | None = None, alone: bool = False) -> str:
+    """The file. `authorization` is a server that is asked about each request's head first (ext_authz), if any.
+
+    Without one, that is the gate's own verdict, where it can be asked (`Front.verdict`), unless gates shall be `alone`.
+    """
+    prefix = ""
+    if authorization is None and not alone and front.verdict is not None:
+        authorization, prefix = front.verdict, VERDICT_PATH
     document = {
         "static_resources": {
-            "listeners": [_listener(front, authorization)],
+            "listeners": [_listener(front, authorization, prefix)],
             "clusters": [
                 _gates(front),
                 *([_authorizer(authorization)] if authorization is not None else []),
@@ -57,7 +65,7 @@ def bootstrap(front: Front, *, authorization: Address | None = None) -> str:
     return json.dumps(document, indent=2) + "\n"
 
 
-def _listener(front: Front, authorization: Address | None) -> Document:
+def _listener(front: Front, authorization: Address | None, prefix: str) -> Document:
     certificate = {"certificate_chain": {"filename": front.certificate}, "private_key": {"filename": front.key}}
     return {
         "name": "api",
@@ -68,7 +76,7 @@ def _listener(front: Front, authorization: Address | None) -> Document:
                 "filters": [
                     {
                         "name": "envoy.filters.network.http_connection_manager",
-                        "typed_config": _manager(front, authorization),
+                        "typed_config": _manager(front, authorization, prefix),
                     }
                 ],
                 "transport_socket": {
@@ -88,10 +96,10 @@ def _listener(front: Front, authorization: Address | None) -> Document:
     }
 
 
-def _manager(front: Front, authorization: Address | None) -> Document:
+def _manager(front: Front, authorization: Address | None, prefix: str) -> Document:
     filters: list[Document] = []
     if authorization is not None:
-        filters.append(_ask_first(authorization))
+        filters.append(_ask_first(authorization, prefix))
     filters.append({"name": "envoy.filters.http.router", "typed_config": {"@type": f"{_HTTP}.router.v3.Router"}})
     return {
         "@type": _MANAGER,
@@ -229,7 +237,7 @@ def _gates(front: Front) -> Document:
     return cluster
 
 
-def _ask_first(server: Address) -> Document:
+def _ask_first(server: Address, prefix: str) -> Document:
     return {
         "name": "envoy.filters.http.ext_authz",
         "typed_config": {
@@ -240,6 +248,7 @@ def _ask_first(server: Address) -> Document:
                     "cluster": "authorization",
                     "timeout": "0.5s",
                 },
+                **({"path_prefix": prefix} if prefix else {}),
             },
             # beside the credential in the other header; of its answer, nothing goes to the gate
             "allowed_headers": {"patterns": [{"exact": "authorization"}, {"exact": "x-api-key"}]},
@@ -251,7 +260,9 @@ def _ask_first(server: Address) -> Document:
 
 
 def _authorizer(server: Address) -> Document:
-    return _one(server, "authorization")
+    # the operations port lets one peer have few connections: what is asked beyond them waits its turn
+    limits = {"thresholds": [{"max_connections": VERDICT_CONNECTIONS_MAX}]}
+    return {**_one(server, "authorization"), "circuit_breakers": limits}
 
 
 def _answering(server: Address) -> Document:

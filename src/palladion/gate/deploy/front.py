@@ -11,8 +11,10 @@ from palladion.errors import PolicyError
 from palladion.gate.deploy.plan import Address, Plan, make_plan, prefixes
 from palladion.gate.listener import KEEP_ALIVE_SECONDS, UNIX
 from palladion.policy import Policy
+from palladion.transit.url import is_loopback
 
 WORKERS_MAX = 64
+VERDICT_PATH = "/verdict"  # on the operations port, as `operations.verdict` has it
 HEAD_KIB_MAX = 32  # as the gate's
 HEAD_SECONDS = 10  # as the gate's
 CONNECT_SECONDS = 2
@@ -49,6 +51,21 @@ class Front:
     plan: Plan
     authority: str = ""
     answered_by: Address | None = None
+
+    @property
+    def verdict(self) -> Address | None:
+        """Where the proxy can ask the gate about a request's head: one gate, on the proxy's own host.
+
+        Of several gates each knows its own clients, and a token would stand in the proxy's file.
+        """
+        operations = self.plan.policy.operations
+        listen, _, port = operations.listen.rpartition(":")
+        beside = [worker for worker in self.workers if worker.address is None or is_loopback(worker.address.host)]
+        if len(self.workers) > 1 or not beside or self.answered_by is not None:
+            return None
+        if not is_loopback(listen.strip("[]")) or not int(port or 0) or operations.token or operations.tls_certificate:
+            return None
+        return parse_address(operations.listen)
 
     @property
     def paths(self) -> list[str]:

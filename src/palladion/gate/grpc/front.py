@@ -18,7 +18,7 @@ from palladion.gate.protocols.tensors import OCTETS
 from palladion.gate.readiness import Waiting
 from palladion.gate.requests import Request, Response
 from palladion.gate.served import OnTrial, Served, disclosable
-from palladion.gate.stages import Stages, level_of
+from palladion.gate.stages import Stages
 from palladion.gate.trial import Finding
 from palladion.policy import RoutePolicy
 
@@ -132,7 +132,7 @@ class _Named:
         """The response of the model's own endpoint. Raises Problem."""
         stages = self._front.stages
         open_to = [route for route in self._front.routes if caller.may(self._action, route)]
-        if not any(level_of(caller, route) for route in open_to):
+        if not any(stages.modes.level(caller, route) for route in open_to):
             # nothing is read of who would get nothing
             raise Problem("suspended")
         # nor of who has used up its rate; which model is asked, and so which limits count, stands in the message

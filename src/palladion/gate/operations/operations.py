@@ -86,8 +86,10 @@ class Operations:
         )
         if policy.listen:
             from palladion.gate.operations import port
+            from palladion.gate.operations.verdict import verdict_route
 
-            others = administration.routes if administration is not None else ()
+            others = [verdict_route(gate, port.read_token(home, policy))]
+            others += administration.routes if administration is not None else ()
             self._port = port.Port.open(policy, home, figures, self.health, others)
         if policy.otlp:
             from palladion.gate.operations import telemetry

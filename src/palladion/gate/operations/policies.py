@@ -16,7 +16,7 @@ from palladion.gate.operations.access import Access, open_access
 from palladion.ledger.messages import PolicyReloaded
 from palladion.ledger.record import Record
 from palladion.lifecycle.installation import Installation
-from palladion.policy import Policy, load_policy
+from palladion.policy import Policy, RoutePolicy, load_policy
 from palladion.policy.compare import Change, compare, digest, told
 
 RECORDED_MAX = 100  # changes that a record tells one by one; all of them fit into 64 KiB
@@ -49,21 +49,8 @@ LIVE = frozenset(
         "watch",
     }
 )
-# Of a route whose answers come from elsewhere: its connections are open, or it was asked for what it takes.
-OF_UPSTREAMS = frozenset(
-    {
-        "route.answer_seconds",
-        "route.calibration",
-        "route.encoder",
-        "route.engine",
-        "route.fixed",
-        "route.inputs",
-        "route.label_output",
-        "route.outputs",
-        "route.scores_output",
-        "route.tokenizer",
-    }
-)
+# Of a route to a language model: files that are read once, and what is known of clients is kept by them.
+OF_LANGUAGE = frozenset({"calibration", "encoder", "tokenizer"})
 
 FILES = "files"  # beside the sections, as a command is told the policy in force: see `access.read_digests`
 
@@ -152,10 +139,8 @@ def require_live(changes: Sequence[Change], before: Policy, after: Policy, *, ma
 
 def restart_needed(changes: Sequence[Change], before: Policy, after: Policy, *, marking: bool) -> list[str]:
     """The names of those that cannot change while the gate runs; `marking` as for `Policies`."""
-    elsewhere = {
-        f"route[{route.route}]" for policy in (before, after) for route in policy.route if _answers_elsewhere(route)
-    }
-    refused = [change.name for change in changes if not _is_live(change, elsewhere)]
+    was, will = ({f"route[{route.route}]": route for route in policy.route} for policy in (before, after))
+    refused = [change.name for change in changes if not _is_live(change, was, will)]
     if not marking:
         refused += [f"route[{route.route}].flipped" for route in after.route if route.flipped > 0]
     return list(dict.fromkeys(refused))
@@ -177,7 +162,7 @@ def _is_endless(value: Any) -> bool:
     return isinstance(value, float) and not math.isfinite(value)
 
 
-def _is_live(change: Change, elsewhere: set[str]) -> bool:
+def _is_live(change: Change, was: Mapping[str, RoutePolicy], will: Mapping[str, RoutePolicy]) -> bool:
     setting = change.setting
     if setting not in LIVE and setting.partition(".")[0] not in LIVE:
         return False
@@ -185,14 +170,12 @@ def _is_live(change: Change, elsewhere: set[str]) -> bool:
         return True
     table, _, key = change.name.rpartition("].")
     if not table:
-        return change.name not in elsewhere
-    if key == "protocol" or key.startswith("upstream"):
-        return False
-    return f"{table}]" not in elsewhere or f"route.{key}" not in OF_UPSTREAMS
-
-
-def _answers_elsewhere(route: Any) -> bool:
-    return bool(route.upstream)
+        comes_or_goes = will.get(change.name) or was[change.name]
+        return not comes_or_goes.calibration
+    if key == "upstream":
+        # a model that ran here would have to be asked elsewhere, or the other way round
+        return bool(change.before) and bool(change.after)
+    return key != "protocol" and key not in OF_LANGUAGE
 
 
 def _text(value: Any) -> str | None:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from palladion.watch.calibration import QUERIES_OF_CLIENT_MIN, About, against, in_turns
 from palladion.watch.client import QUERIES_MIN
 from palladion.watch.conformal import Conformal
+from palladion.watch.drift import DRIFT_QUERIES, Reference
 from palladion.watch.rows import Rows
 from palladion.watch.text.encoder import Encoder
 from palladion.watch.text.instruments import TextInstruments
@@ -63,6 +64,7 @@ class TextCalibration:
     instruments: TextInstruments
     clients: TextThresholds
     groups: Mapping[int, TextThresholds]
+    drift: Reference | None = None
 
     @property
     def encoder(self) -> Encoder | None:
@@ -113,20 +115,22 @@ def calibrate_texts(
     generator: np.random.Generator,
     *,
     encoder: Encoder | None = None,
+    instruments: TextInstruments | None = None,
 ) -> TextCalibration:
     """Fit to the clients in `fitting` and take thresholds from whole `clients` and `organisations`, all disjoint.
 
-    As `watch.calibration.calibrate`. Texts are looked at by their n-grams, and by an `encoder` where there is one.
+    As `watch.calibration.calibrate`. Texts are looked at by their n-grams, and by an `encoder` where there is one. With
+    `instruments`, these were fitted to `fitting` already.
     Raises ValueError where too few clients remain, FormatError where the encoder fails.
     """
-    instruments = TextInstruments.fit(fitting, generator, encoder)
-    left, suprema = iter(clients), list[Rows]()
+    instruments = instruments or TextInstruments.fit(fitting, generator, encoder)
+    left, suprema, beginnings = iter(clients), list[Rows](), list[Rows]()
     while some := list(islice(left, AT_ONCE)):
-        suprema += [
-            client_suprema(instruments.effects, scores, about.horizon)
-            for scores in instruments.score(some)
-            if len(scores) >= QUERIES_OF_CLIENT_MIN
-        ]
+        for scores in instruments.score(some):
+            if len(scores) >= QUERIES_OF_CLIENT_MIN:
+                suprema.append(client_suprema(instruments.effects, scores, about.horizon))
+            if min(len(scores), about.horizon) >= DRIFT_QUERIES:
+                beginnings.append(scores[:DRIFT_QUERIES].sum(axis=0))
     by_size: defaultdict[int, list[Rows]] = defaultdict(list)
     asked = 0
     for members in organisations:
@@ -135,7 +139,8 @@ def calibrate_texts(
             by_size[size].append(found)
     groups = {size: TextThresholds.fit(np.array(found)) for size, found in by_size.items()}
     counted = replace(about, fitted=len(fitting), clients=len(suprema), organisations=asked)
-    return TextCalibration(counted, instruments, TextThresholds.fit(np.array(suprema)), groups)
+    drift = Reference.of(beginnings, instruments.effects)
+    return TextCalibration(counted, instruments, TextThresholds.fit(np.array(suprema)), groups, drift)
 
 
 def client_suprema(effects: Panels, scores: Rows, horizon: int) -> Rows:

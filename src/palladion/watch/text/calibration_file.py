@@ -19,6 +19,7 @@ from palladion.watch.atypical import Atypical
 from palladion.watch.calibration import HORIZON_MAX, MEMBER_SIZES, About
 from palladion.watch.conformal import Conformal
 from palladion.watch.coverage import BITS, Coverage
+from palladion.watch.drift import CLIENTS_MIN, Reference
 from palladion.watch.rows import Rows
 from palladion.watch.scores import KNOTS, NormalScores
 from palladion.watch.suspicion import RandomEffects
@@ -54,6 +55,7 @@ def encode_text_calibration(calibration: TextCalibration) -> bytes:
         "leaning.centre": effects.leaning.centre,
         "leaning.width": effects.leaning.width,
         "coverage.planes": parts.coverage.planes,
+        **_written_drift(calibration.drift),
         "clients": _written(calibration.clients),
         **{f"groups.{size}": _written(known) for size, known in calibration.groups.items()},
     }
@@ -125,7 +127,7 @@ def decode_text_calibration(data: bytes, *, what: str) -> TextCalibration:
     groups = {size: arrays.thresholds(f"groups.{size}") for size in MEMBER_SIZES if f"groups.{size}" in tensors}
     coverage = Coverage(arrays.take("coverage.planes", kept, BITS))
     instruments = TextInstruments(features, scores, atypical, Panels(whole, leaning), coverage)
-    calibration = TextCalibration(about, instruments, clients, groups)
+    calibration = TextCalibration(about, instruments, clients, groups, arrays.drift())
     if encode_text_calibration(calibration) != data:
         raise FormatError(f"{what} is not written the way calibrations are")
     return calibration
@@ -160,6 +162,16 @@ class _Arrays:
             raise FormatError(f"{self._what}: {name!r} has a value that is not positive")
         return array
 
+    def drift(self) -> Reference | None:
+        """What the drift test holds clients against; None in files of before, or where too few asked enough."""
+        if not self._tensors.keys() & {"drift.statistics", "drift.scores"}:
+            return None
+        statistics = self.take("drift.statistics", None)
+        scores = self.take("drift.scores", SCORES, len(statistics))
+        if len(statistics) < CLIENTS_MIN or (np.diff(statistics) < 0).any() or (np.diff(scores, axis=1) < 0).any():
+            raise FormatError(f"{self._what} has too few clients for a drift test, or some that do not ascend")
+        return Reference(statistics, scores)
+
     def thresholds(self, name: str) -> TextThresholds:
         """Those of `_written`."""
         array = self.take(name, STATISTICS, None)
@@ -171,6 +183,10 @@ class _Arrays:
 def _written(thresholds: TextThresholds) -> Rows:
     """Largest values (STATISTICS, clients), ascending; where they came together from is not kept."""
     return np.stack([known.suprema for known in thresholds.each])
+
+
+def _written_drift(drift: Reference | None) -> dict[str, Rows]:
+    return {} if drift is None else {"drift.statistics": drift.statistics, "drift.scores": drift.scores}
 
 
 def _about(metadata: Mapping[str, str], what: str) -> tuple[About, Digests | None]:

@@ -35,16 +35,25 @@ class TextInstruments:
 
     @classmethod
     def fit(
-        cls, clients: Sequence[Conversation], generator: np.random.Generator, encoder: Encoder | None = None
+        cls,
+        clients: Sequence[Conversation],
+        generator: np.random.Generator,
+        encoder: Encoder | None = None,
+        *,
+        others: Sequence[Conversation] = (),
     ) -> "TextInstruments":
-        """Fit to whole honest clients, beside n-grams by an `encoder`. Raises ValueError where they are too few."""
+        """Fit to whole honest clients, beside n-grams by an `encoder`. Raises ValueError where they are too few.
+
+        With `others` all but what texts are measured in is fitted to these, for those who have few clients: texts that
+        directions were fitted to lie along them, and those of other clients do not (`watch.apart`).
+        """
         queries = [query for client in clients for query in client.queries]
         if len(queries) > REFERENCE_ROWS_MAX:
             chosen = generator.choice(len(queries), REFERENCE_ROWS_MAX, replace=False)
             queries = [queries[place] for place in np.sort(chosen).tolist()]
         features = TextFeatures.fit(queries, generator, encoder)
         coverage = Coverage.draw(features.kept, generator)
-        return cls.of_measured(features, coverage, measure(features, clients))
+        return cls.of_measured(features, coverage, measure(features, others or clients))
 
     @classmethod
     def of_measured(cls, features: TextFeatures, coverage: Coverage, clients: Sequence[Rows]) -> "TextInstruments":

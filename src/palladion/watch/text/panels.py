@@ -83,6 +83,10 @@ class Panels:
         whole = self.whole.statistic(sums.take(self._others, axis=1), counts, concentration)
         return np.stack([whole, self.leaning.statistic(sums[:, COHESION], counts, concentration)], axis=1)
 
+    def statistic(self, sums: Rows, counts: NDArray[np.int64]) -> Rows:
+        """The first of them alone (n,): it is known from the first query on, and few values of it tie."""
+        return self.whole.statistic(sums.take(self._others, axis=1), counts)
+
     def deviations(self, sums: Rows, count: int) -> Rows:
         """How many standard deviations of an honest client each mean score (scores,) is off; for explanations."""
         others = self.whole.deviations(sums.take(self._others), count)

@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 
 from palladion.watch.calibration import About
 from palladion.watch.client import ClientState, Scored
+from palladion.watch.drift import Reference
 from palladion.watch.features import ATYPICAL, SCORES
 from palladion.watch.instruments import parts
 from palladion.watch.rows import Rows
 from palladion.watch.text.calibration import TextCalibration
 from palladion.watch.text.features import TEXT_FEATURES
 from palladion.watch.text.memory import TextMemory, measure
+from palladion.watch.text.panels import Panels
 from palladion.watch.text.query import Query
 
 WORDS: Mapping[str, str] = MappingProxyType({**TEXT_FEATURES, ATYPICAL: SCORES[ATYPICAL]})
@@ -65,6 +67,16 @@ class WatchedTexts:
     def shares(self) -> _NoShares:
         """No test looks at each member."""
         return _NO_SHARES
+
+    @property
+    def drift(self) -> Reference | None:
+        """What the drift test holds clients against."""
+        return self.calibration.drift
+
+    @property
+    def beginnings(self) -> Panels:
+        """What weighs a client's first queries, for the drift test."""
+        return self.calibration.instruments.effects
 
     def new_state(self) -> ClientState:
         """The state of a client that never asked."""
