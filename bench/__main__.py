@@ -34,6 +34,7 @@ SCRIPTS = (
     "membership",
     "model",
     "probing",
+    "redteam",
     "refusal",
     "rivals",
     "seal",

@@ -2,7 +2,7 @@
 
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from bench.mark_subjects import as_model
 from bench.report import Report
 from palladion.mark.carriers import derive
 from palladion.mark.fingerprints import Trace, fingerprint_key, stamp_place, trace
-from palladion.mark.places import Survey, places
+from palladion.mark.places import Place, Survey, Weights, places
 from palladion.mark.weights import OwnershipKey
 from palladion.model.model import Model
 from palladion.model.read import read_memory
@@ -32,6 +32,14 @@ CROPPED = 0.25  # of the tensors are left
 NAMED = -9.0  # the log10 p from which `palladion prove` names somebody
 NOISY_WEIGHTS_MIN = 10_000_000  # of fewer, int4 and noise leave none of eight colluders a bar: T falls with their root
 KEY = OwnershipKey(derive(bytes(32), "bench"), bytes(range(16)))
+
+
+@dataclass(frozen=True)
+class Named:
+    """How many colluders are named in a case, and how many others."""
+
+    colluders: int
+    innocent: int
 
 
 @dataclass(frozen=True)
@@ -68,32 +76,65 @@ def collusion(
     colluders: Sequence[int] = (COLLUDERS,),
     mixtures: Sequence[str] = (),
     afters: Sequence[After] = (AS_IT_IS, INT4_AND_NOISE),
-) -> None:
-    """Colluders among `recipients`: every mixture (or those named), and what is done to it after. Holds ten copies."""
+) -> Mapping[str, Named]:
+    """Colluders among `recipients`: every mixture (or those named), and what is done to it after. Holds ten copies.
+
+    Says who was named in each case.
+    """
     keys = [(f"{index}", fingerprint_key(bytes(32), "bench", f"{index}")) for index in range(recipients)]
-    chosen = [index * recipients // COLLUDERS for index in range(max(colluders))]
-    copies = [_copy(original, keys[index][1]) for index in chosen]
+    chosen = members_of(recipients, max(colluders))
+    copies = [_stamped(original, keys[index][1]) for index in chosen]
     weights = sum(numbers.size for numbers in copies[0].values())
-    seconds, innocent = [], 0
+    seconds, all_named = [], {}
     for count in colluders:
         members = {f"{index}" for index in chosen[:count]}
-        stacks = {place: np.stack([copy[place] for copy in copies[:count]]) for place in copies[0]}
-        for mixture in (mixtures or MIXTURES) if count > 1 else ("average",):
-            for after in afters:
-                # the same for the same case, whatever was measured before
-                chance = np.random.default_rng([report.seed, *f"{mixture}{after.name}".encode()])
-                mixed = {place: MIXTURES[mixture](stack, chance) for place, stack in stacks.items()}
-                if mixture == "average, cropped":
-                    mixed = _cropped(mixed, chance)
-                mixed = {place: after.change(numbers, chance).astype(np.float32) for place, numbers in mixed.items()}
-                started = time.process_time()
-                found = trace(original, as_model(mixed), KEY, keys)
-                seconds.append(time.process_time() - started)
-                what = "a copy" if count == 1 else mixture if len(colluders) == 1 else f"{mixture} of {count} copies"
-                least = after.least(mixture, count, weights)
-                innocent += _row(report, f"{name}: {what}{after.name}", found, members, least)
+        for mixture, after, mixed in mixed_copies(copies[:count], mixtures, afters, report.seed):
+            started = time.process_time()
+            found = trace(original, as_model(mixed), KEY, keys)
+            seconds.append(time.process_time() - started)
+            what = "a copy" if count == 1 else mixture if len(colluders) == 1 else f"{mixture} of {count} copies"
+            least = after.least(mixture, count, weights)
+            all_named[f"{what}{after.name}"] = _row(report, f"{name}: {what}{after.name}", found, members, least)
+    innocent = sum(named.innocent for named in all_named.values())
     report.at_most(f"{name}: innocent recipients named", innocent, "in all of these", 0)
     report.add(f"{name}: search of {recipients:,}", max(seconds), "s", reference="the slowest of these, CPU time")
+    return all_named
+
+
+def members_of(recipients: int, colluders: int = COLLUDERS) -> list[int]:
+    """Who of so many recipients colludes."""
+    return [index * recipients // COLLUDERS for index in range(colluders)]
+
+
+def mixed_copies(
+    copies: Sequence[Mapping[str, Array]], mixtures: Sequence[str], afters: Sequence[After], seed: int
+) -> Iterator[tuple[str, After, dict[str, Array]]]:
+    """Every mixture of the copies (or those named), with what is done to it after; of one copy, itself."""
+    stacks = {place: np.stack([copy[place] for copy in copies]) for place in copies[0]}
+    for mixture in (mixtures or MIXTURES) if len(copies) > 1 else ("average",):
+        for after in afters:
+            # the same for the same case, whatever was measured before
+            chance = np.random.default_rng([seed, *f"{mixture}{after.name}".encode()])
+            mixed = {place: MIXTURES[mixture](stack, chance) for place, stack in stacks.items()}
+            if mixture == "average, cropped":
+                mixed = _cropped(mixed, chance)
+            yield (
+                mixture,
+                after,
+                {place: after.change(numbers, chance).astype(np.float32) for place, numbers in mixed.items()},
+            )
+
+
+def copy_of(original: Model, change: Callable[[Place], Weights], key: bytes) -> dict[str, Array]:
+    """The numbers of a copy whose places were changed, rounded as they are stored; `key` is the chance in that."""
+    survey = Survey(original)
+
+    def numbers(tensor: Tensor) -> NDArray[Any] | None:
+        place = survey.place_of(tensor)
+        return None if place is None else place.stored(change(place), key)
+
+    copy = places(rewritten(original, numbers))
+    return {place.name: np.asarray(place.weights.reshape(place.shape), np.float32) for place in copy}
 
 
 def four_bits(weights: Mapping[str, Array]) -> Model:
@@ -114,8 +155,8 @@ def four_bits(weights: Mapping[str, Array]) -> Model:
         return read_memory({path.name: path.read_bytes()})
 
 
-def _row(report: Report, name: str, found: Trace, members: set[str], least: int) -> int:
-    """A row on the colluders who are named, at least so many; how many others are."""
+def _row(report: Report, name: str, found: Trace, members: set[str], least: int) -> Named:
+    """A row on the colluders who are named, at least so many."""
     named = {item.recipient: item.log10_p for item in found.accusations if item.log10_p <= NAMED}
     statistics = [item.statistic for item in found.accusations if item.recipient in members]
     others = [item.statistic for item in found.accusations if item.recipient not in members]
@@ -125,7 +166,7 @@ def _row(report: Report, name: str, found: Trace, members: set[str], least: int)
         f"{len(others)} others tested in full, T <= {max(others, default=0):.1f}"
     )
     report.at_least(name, len(named.keys() & members), f"of {len(members)} named", least, reference=reference)
-    return len(named.keys() - members)
+    return Named(len(named.keys() & members), len(named.keys() - members))
 
 
 MIXTURES: Mapping[str, Mixture] = {
@@ -146,16 +187,9 @@ MIXTURES: Mapping[str, Mixture] = {
 }
 
 
-def _copy(original: Model, key: bytes) -> dict[str, Array]:
-    """The numbers of a recipient's copy, rounded as they are stored."""
-    survey = Survey(original)
-
-    def stamped(tensor: Tensor) -> NDArray[Any] | None:
-        place = survey.place_of(tensor)
-        return None if place is None else place.stored(stamp_place(place, KEY, key), key)
-
-    copy = places(rewritten(original, stamped))
-    return {place.name: np.asarray(place.weights.reshape(place.shape), np.float32) for place in copy}
+def _stamped(original: Model, key: bytes) -> dict[str, Array]:
+    """The numbers of a recipient's copy."""
+    return copy_of(original, lambda place: stamp_place(place, KEY, key), key)
 
 
 def _cropped(numbers: dict[str, Array], chance: np.random.Generator) -> dict[str, Array]:

@@ -1,6 +1,7 @@
 """`palladion redteam`: reports, a record, and an exit code that says whether the bars hold."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,7 @@ def test_it_is_recorded_and_shown_again(
 @pytest.mark.slow
 def test_a_stage_that_is_not_there_is_a_mistake(attacked: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert _run("--only", "guessing") == 2
-    assert "no stage is called 'guessing'; there are extraction, membership" in capsys.readouterr().err
+    assert "no stage is called 'guessing'; there are surface, extraction" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -107,3 +108,55 @@ def test_membership_needs_labels(attacked: Path, capsys: pytest.CaptureFixture[s
     np.savez(attacked / "training.npz", x=ROWS)
     assert _run("--training", "training.npz") == 1
     assert "membership needs labels" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_reports_are_written_in_every_form(
+    attacked: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "typst", None)
+    _finds(monkeypatch, done("extraction", figure(KEY, 0.5, 0.45, 0.55)))
+    assert _run() == 0
+    said = capsys.readouterr()
+    assert "wrote report.json, report.sarif, report.html, report.cdx.json to out" in said.out
+    assert "no report.pdf: the pages of a report need typst" in said.err
+    assert not (attacked / "out" / "report.pdf").exists()
+    assert (attacked / "out" / "report.html").read_bytes().startswith(b"<!doctype html>")
+    assert json.loads((attacked / "out" / "report.cdx.json").read_bytes())["specVersion"] == "1.6"
+
+
+@pytest.mark.slow
+def test_anew_forgets_what_was_found(attacked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _finds(monkeypatch, done("extraction", figure(KEY, 0.5, 0.45, 0.55)))
+    assert _run() == 0
+    _finds(monkeypatch, done("extraction", figure(KEY, 0.7, 0.65, 0.75)))
+    assert _run() == 0
+    assert _value(attacked) == 0.5
+    assert _run("--anew") == 0
+    assert _value(attacked) == 0.7
+
+
+def _value(folder: Path) -> float:
+    document = json.loads((folder / "out" / "report.json").read_bytes())
+    return float(document["stages"][0]["figures"][0]["value"])
+
+
+@pytest.mark.slow
+def test_the_surface_of_the_file_is_said(attacked: Path) -> None:
+    assert _run("--only", "surface") == 0
+    document = json.loads((attacked / "out" / "report.json").read_bytes())
+    assert "names" in {seen["where"] for seen in document["stages"][0]["observations"]}
+
+
+@pytest.mark.slow
+def test_a_schedule_is_printed_or_written(attacked: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["redteam", "schedule", "fraud", "--rows", "rows.npz", "--every", "weekly", "--user", "palladion"]
+    assert main(command) == 0
+    printed = capsys.readouterr().out
+    assert "OnCalendar=weekly" in printed
+    assert f'"--rows" "{attacked.resolve() / "rows.npz"}"' in printed
+    assert main([*command, "--out", "units", "--json"]) == 0
+    units = json.loads(capsys.readouterr().out)["units"]
+    for name, text in units.items():
+        assert (attacked / "units" / name).read_text() == text
+        assert text in printed

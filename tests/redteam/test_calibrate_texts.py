@@ -1,23 +1,31 @@
 """Calibrating the watch of a language model: written where the gate looks for it, recorded, and the same each time."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
 from palladion.errors import NotFoundError, PalladionError
 from palladion.gate.chat.calibrated import read_calibration
 from palladion.lifecycle.installation import Installation
-from palladion.policy import RoutePolicy
+from palladion.policy import RoutePolicy, WatchPolicy
 from palladion.redteam import calibrate_texts
 from palladion.redteam.calibrate import Plan
 from palladion.redteam.calibrate_texts import calibrate_model, calibrate_talk
+from palladion.redteam.distillers import distiller
 from palladion.redteam.prompts import Prompts
 from palladion.redteam.recorded_talk import RecordedTalker
 from palladion.watch.calibration import QUERIES_OF_CLIENT_MIN
+from palladion.watch.text import calibration as calibration_module
 from palladion.watch.text.calibration import TextCalibration
-from palladion.watch.text.query import Conversation, Query
+from palladion.watch.text.instruments import TextInstruments
+from palladion.watch.text.query import Conversation, Parameters, Query
+from palladion.watch.text.watched import WatchedTexts
+from palladion.watch.watch import AskedTexts, Asker, Watch
 from tests.lifecycle.installations import make
 from tests.watch.talkers import MODEL, prompts
 from tests.watch.text import encoders, talk
@@ -152,9 +160,85 @@ def test_where_enough_real_clients_are_left_their_talk_gives_the_thresholds(
     route = RoutePolicy(model=MODEL, protocol="openai", upstream="http://127.0.0.1:1", calibration=digest)
     assert read_calibration(installation.paths.calibrations, route).about == about
     assert run_talk(140)[1] == digest
-    # one fewer, and simulated clients draw on what they said
+    # one fewer, and simulated ones are fitted to as well
     about = run_talk(132)[0].about
-    assert (about.simulated, about.fitted, about.clients) == (True, 40, 120)
+    assert (about.simulated, about.fitted, about.fitted_recorded, about.clients) == (False, 33 + 40, 33, 99)
+
+
+def calibrated(folder: Path, talkers: Sequence[RecordedTalker], plan: Plan = PLAN) -> tuple[TextCalibration, str]:
+    found = calibrate_talk(
+        make(folder).installation, MODEL, talkers, plan, actor="user:test", progress=lambda *_, **__: None
+    )
+    return found[0], found[1]
+
+
+@pytest.mark.parametrize(("clients", "left", "rate"), [(20, 15, 2 / 16), (50, 38, 2 / 39)])
+def test_few_real_clients_give_the_thresholds_and_state_the_rate_they_support(
+    tmp_path: Path, clients: int, left: int, rate: float
+) -> None:
+    calibration, digest = calibrated(tmp_path, recorded(clients))
+
+    about = calibration.about
+    assert (about.kind, about.clients, about.recorded, about.fitted_recorded) == (
+        "few real",
+        left,
+        clients,
+        clients - left,
+    )
+    assert (about.fitted, about.organisations) == (clients - left + 2 * 20, 20)
+    assert calibration.clients.rate_min == rate
+    assert calibrated(tmp_path / "again", recorded(clients))[1] == digest
+
+
+def test_who_gives_thresholds_is_in_nothing_that_is_fitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fitted, judged = list[Conversation](), list[Conversation]()
+    fit, calibrate = TextInstruments.fit, calibration_module.calibrate_texts
+
+    def noted(clients: Any, generator: Any, encoder: Any = None, *, others: Any = ()) -> TextInstruments:
+        fitted.extend([*clients, *others])
+        assert not {id(each) for each in clients} & {id(each) for each in others}
+        return fit(clients, generator, encoder, others=others)
+
+    def told(about: Any, fitting: Any, clients: Any, *rest: Any, **more: Any) -> TextCalibration:
+        judged.extend(clients)
+        return calibrate(about, fitting, judged, *rest, **more)
+
+    monkeypatch.setattr(TextInstruments, "fit", noted)
+    monkeypatch.setattr(calibrate_texts, "calibrate_texts", told)
+    calibrated(tmp_path, recorded(24))
+
+    assert (len(judged), len(fitted)) == (18, 6 + 2 * 20)
+    said = {query.text for each in judged for query in each.queries}
+    own = [each for each in fitted if any(query.text in said for query in each.queries)]
+    # texts are few here, and simulated clients draw on those of who is fitted to: whole conversations are nobody else's
+    assert not {tuple(each.queries) for each in judged} & {tuple(each.queries) for each in own}
+
+
+def test_fewer_than_few_are_simulated_as_are_those_who_said_one_thing(tmp_path: Path) -> None:
+    assert calibrated(tmp_path / "19", recorded(19))[0].about.kind == "simulated"
+    same = [
+        RecordedTalker(f"p{n}/c", Conversation([Query("Go on.", Parameters(seed=k)) for k in range(24)]))
+        for n in range(40)
+    ]
+    # no half of those who would be fitted to has said anything that others can be made of, but for one
+    told = [*same, *recorded(1)]
+    assert calibrated(tmp_path / "same", told)[0].about.kind == "simulated"
+
+
+def test_whoever_is_beyond_all_of_few_real_clients_is_for_a_person_to_look_at(tmp_path: Path) -> None:
+    calibration, _ = calibrated(tmp_path, recorded(30))
+    watch = Watch(WatchPolicy())
+    watch.watch_model(MODEL, WatchedTexts(calibration), {})
+
+    asked = distiller("self-instruct", prompts(), 20, np.random.default_rng(1), cover=prompts()).conversation.queries
+    thief = watch.observe_all(MODEL, [AskedTexts(Asker("thief", "thief"), asked)], now=1e9)[0]
+    (honest,) = talk.conversations(1, 20, 1009)
+    other = watch.observe_all(MODEL, [AskedTexts(Asker("other", "other"), honest.queries)], now=1e9)[0]
+
+    assert (thief.verdict.standing, thief.evidence.beyond, thief.evidence.rate_min) == ("watched", True, 2 / 24)
+    assert "a person should look" in thief.verdict.reason
+    assert other.verdict.standing == "trusted"
+    assert any("few calibration clients" in reason for reason in watch.explain("thief")[0].reasons)
 
 
 def test_talk_of_nobody_who_asked_enough_cannot_be_calibrated_on(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 from palladion.errors import FormatError, PolicyError
 from palladion.gate.problems import Problem
 from palladion.lifecycle.decoys import add_decoy_rows
+from palladion.lifecycle.installation import Installation
 from palladion.policy import ContractPolicy, RoutePolicy
 from palladion.redteam import replay as replay_module
 from palladion.redteam.answering import open_subject
@@ -171,6 +172,20 @@ def test_a_replay_writes_nothing(house: House) -> None:
 
 
 @pytest.mark.slow
+def test_a_client_is_observed_or_enforced_as_its_contract_says(house: House) -> None:
+    def disturbed(route: RoutePolicy, mode: Any, *, enforce: bool = False) -> int:
+        installation = house.with_policy(route, watch=WATCHING)
+        contract = ContractPolicy(client="globex", mode=mode)
+        policy = msgspec.structs.replace(installation.policy, contract=(contract,))
+        there = Installation(installation.paths, policy, installation.clock)
+        return replayed(there, recorded(traffic()), enforce=enforce).disturbed_clients
+
+    observing = msgspec.structs.replace(ENFORCE, mode="observe")
+    assert disturbed(ENFORCE, "observe") == 0
+    assert disturbed(observing, "enforce") == 1
+    assert disturbed(ENFORCE, "observe", enforce=True) == 1
+
+
 def test_observing_routes_propose_and_with_enforce_they_are_taken_as_enforcing(house: House) -> None:
     installation = house.with_policy(RoutePolicy(model=MODEL), watch=WATCHING)
     observed = replayed(installation, recorded(traffic()))

@@ -95,6 +95,15 @@ def test_another_version_answers_itself(house: House) -> None:
     assert read(house, f"{MODEL}@2").requests[0].scores == {}
 
 
+def test_queries_kept_without_scores_are_answered_by_the_model(house: House) -> None:
+    gate, who = house.root, pseudonym(house.root.derive("pseudonyms"), house.ids["acme"])
+    retain(house, "acme", {"a1": 1}, seconds={"a1": 5, "b1": 6})
+    writer = BodyWriter(house.installation.paths.directory / FOLDER, gate.derive("body-cipher"), queries_max=100)
+    writer.append(who, f"{MODEL}@1", [Body("b1", 0, {"x": np.ones(4, np.float32)}, np.zeros(0), b"", 0.0, "label")])
+    writer.close()
+    assert [item.scores.keys() for item in read(house).requests] == [{"": 0}.keys(), {}.keys()]
+
+
 def test_nothing_retained_is_said(house: House) -> None:
     with pytest.raises(ConflictError, match="nothing is retained"):
         read(house)

@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from palladion.cli.output import actor, echo, find_installation, json_option, print_json, print_table, progress
-from palladion.cli.redteam_remote import Address, address_of, budget_of, folder_of, remote_options, remote_subject_of
+from palladion.cli.redteam_remote import (
+    Address,
+    Data,
+    address_of,
+    budget_of,
+    folder_of,
+    remote_options,
+    remote_subject_of,
+)
 from palladion.errors import FormatError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -18,6 +26,7 @@ if TYPE_CHECKING:
 
 REPORT_BYTES_MAX = 64 * 1024 * 1024
 REPORT, SARIF, HTML, BOM, PDF = "report.json", "report.sarif", "report.html", "report.cdx.json", "report.pdf"
+STATE = "state"  # of a folder: what is needed to go on
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _STANDS = {"pass": "holds", "fail": "FAILS", "inconclusive": "undecided"}
 
@@ -58,6 +67,7 @@ def redteam() -> None:
     metavar="FOLDER",
     help="Folder for the reports, and what is needed to go on after an interruption; audit-MODEL without it.",
 )
+@click.option("--anew", is_flag=True, help="Forget what was found and answered so far in that folder.")
 @click.option("--baseline", type=_FILE, metavar="FILE", help="An earlier report.json: what got worse fails too.")
 @click.option("--processes", type=click.IntRange(1, 256), default=1, show_default=True, help="Work side by side.")
 @remote_options
@@ -65,6 +75,7 @@ def redteam() -> None:
 @click.pass_context
 def run(
     ctx: click.Context,
+    /,
     model: str,
     rows: Path,
     labels: Path | None,
@@ -73,6 +84,7 @@ def run(
     seed: int,
     only: tuple[str, ...],
     out: Path | None,
+    anew: bool,
     baseline: Path | None,
     processes: int,
     i_am_authorised: bool,
@@ -98,15 +110,15 @@ def run(
     if url is None:
         version, subject = _subject(installation, model, rows, labels, training)
         plan = Plan(profile, seed, installation.policy.redteam.queries, processes)
-        folder = Path(f"audit-{version.model}-{version.number}") if out is None else out
+        folder = _folder(Path(f"audit-{version.model}-{version.number}") if out is None else out, anew=anew)
         document = _audited(installation, subject, plan, only, folder, earlier)
         report = encode_document(document)
         record_audit(installation, version, report, document, actor=actor())
     else:
         plan = Plan(profile, seed, budget_of(installation, address), processes)
-        folder = folder_of(url) if out is None else out
-        data = {"rows": rows, "labels": labels, "training": training, "state": folder / "state"}
-        with remote_subject_of(ctx, url, address, **data) as (subject, capture):
+        folder = _folder(folder_of(url) if out is None else out, anew=anew)
+        data = Data(rows, labels, training)
+        with remote_subject_of(ctx, url, address, data, state=folder / STATE) as (subject, capture):
             document = _audited(installation, subject, plan, only, folder, earlier)
             report = encode_document(document)
             record_remote(installation, str(url), report, document, actor=actor(), capture=capture())
@@ -119,6 +131,75 @@ def run(
     ctx.exit(CODES[document["verdict"]])
 
 
+@redteam.command("schedule", epilog="Example: palladion redteam schedule fraud --rows validation.npz --every monthly")
+@click.argument("model")
+@click.option("--rows", required=True, type=_FILE, metavar="FILE", help="As for run.")
+@click.option("--training", type=_FILE, metavar="FILE", help="As for run.")
+@click.option(
+    "--profile",
+    type=click.Choice(["quick", "standard", "thorough"]),
+    default="standard",
+    show_default=True,
+    help="As for run.",
+)
+@click.option(
+    "--every",
+    type=click.Choice(["daily", "weekly", "monthly", "quarterly"]),
+    default="monthly",
+    show_default=True,
+    help="How often; palladion doctor says when one is overdue.",
+)
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="FOLDER",
+    help="Folder for the units, such as /etc/systemd/system; without it they are printed.",
+)
+@click.option("--user", metavar="NAME", help="User that it runs as; you without it.")
+@json_option
+@click.pass_context
+def schedule(
+    ctx: click.Context,
+    model: str,
+    rows: Path,
+    training: Path | None,
+    profile: str,
+    every: str,
+    out: Path | None,
+    user: str | None,
+    as_json: bool,
+) -> None:
+    """A unit and a timer for systemd that attack MODEL, the version that is served then, again and again."""
+    import os
+    import pwd
+    import sys
+
+    from palladion import files
+    from palladion.redteam.audit.schedule import TIMER, UNIT, timer, unit
+
+    paths = find_installation(ctx).paths
+    directory = paths.directory.resolve()
+    arguments = [model, "--rows", str(rows.resolve()), "--profile", profile]
+    arguments += [] if training is None else ["--training", str(training.resolve())]
+    places = {"home": paths.home, "directory": directory, "out": directory / f"audit-{model}"}
+    program = str(Path(sys.executable).parent / "palladion")
+    user = user or pwd.getpwuid(os.geteuid()).pw_name
+    texts = {UNIT: unit(arguments, **places, program=program, user=user), TIMER: timer(every)}
+    then = f"systemctl daemon-reload && systemctl enable --now {TIMER}"
+    if out is not None:
+        with files.storage_errors(out):
+            out.mkdir(parents=True, exist_ok=True)
+        for name, text in texts.items():
+            files.write_atomically(out / name, text.encode(), mode=0o644)
+    if as_json:
+        print_json({"units": texts, "folder": None if out is None else str(out), "then": then})
+    else:
+        for name, text in texts.items():
+            for line in [f"# {name}", *text.splitlines(), ""] if out is None else [f"wrote {out / name}"]:
+                echo(line)
+        echo(f"then: {then}", err=out is None)
+
+
 @redteam.command("show", epilog="Example: palladion redteam show audit-fraud-1/report.json")
 @click.argument("report", type=_FILE)
 @json_option
@@ -129,6 +210,19 @@ def show(report: Path, as_json: bool) -> None:
         print_json(document)
     else:
         _print(document)
+
+
+def _folder(folder: Path, *, anew: bool) -> Path:
+    """The folder; without what an earlier run keeps in it, if this one begins `anew`."""
+    import shutil
+
+    from palladion import files
+
+    state = folder / STATE
+    if anew and state.is_dir():
+        with files.exclusive_lock(state / "lock", what=f"the audit in {state}"), files.storage_errors(state):
+            shutil.rmtree(state)
+    return folder
 
 
 def _write(folder: Path, document: dict[str, Any], report: bytes) -> list[str]:
@@ -217,7 +311,7 @@ def _audited(
     stages = [stage for stage in known if not only or stage.name in only]
     started, clock = installation.clock.now(), time.monotonic()
     with progress("audit") as bar:
-        results = run_stages(subject, stages, plan, progress=bar, folder=folder / "state")
+        results = run_stages(subject, stages, plan, progress=bar, folder=folder / STATE)
     judged = judge(bars_of(installation.policy.redteam, subject), results)
     return report_document(
         subject, plan, results, judged, compare(earlier, results),

@@ -58,7 +58,7 @@ KINDS = MappingProxyType(
         "standing.proposed": "A standing was asked for and not changed: a route observes, or a contract.",
         "watch.calibrated": "A calibration was made; states its digest, and from whose traffic.",
         "watch.measured": "A learning curve was measured; states its digest, and whose buckets it counts.",
-        "redteam.run": "A version was attacked by the red team; states the report's digest, verdict and queries.",
+        "redteam.run": "The red team attacked a version or a service; states leave, the report's digest and verdict.",
         "watch.drifted": "Traffic has left a calibration, which promises no rate any more; states what has moved.",
         "decoy.added": "A decoy was made, a key or queries that nobody honest uses; states of what kind, never where.",
         "decoy.touched": "A decoy was used; states how often since the last such record, and by whom or from where.",

@@ -14,8 +14,8 @@ class OperationsPolicy(Section, frozen=True):
         str,
         Meta(
             pattern=r"^((\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+):[0-9]{1,5})?$",
-            description="Address and port of metrics, health pages and verdicts for a proxy, such as 127.0.0.1:8711; empty opens none. Any "
-            "address but the loopback needs TLS and a token.",
+            description="Address and port of metrics, health pages and verdicts for a proxy, such as 127.0.0.1:8711; "
+            "empty opens none. Any address but the loopback needs TLS and a token.",
         ),
     ] = ""
     token: Annotated[

@@ -91,15 +91,17 @@ def calibrate_version(
     route: RoutePolicy,
     actor: str,
     progress: Progress,
+    details: Mapping[str, Any] = MappingProxyType({}),
 ) -> tuple[Calibration, CalibrationRow, Receipt]:
     """Calibrate the promoted version of `model` (or `model@3`), register the calibration and record it.
 
-    Raises PalladionError where the data do not fit the model, or are too few. Costs the model's answers to all queries.
+    `details` go into the record. Raises PalladionError where the data do not fit the model, or are too few. Costs the
+    model's answers to all queries.
     """
     with open_version(installation, model) as opened:
         session, version = open_to_calibrate(installation, opened.model, route), opened.version
     return calibrate_session(
-        installation, version, session, validation, plan, route=route, actor=actor, progress=progress
+        installation, version, session, validation, plan, route=route, actor=actor, progress=progress, details=details
     )
 
 
@@ -150,7 +152,7 @@ def calibrate_session(
         )
     except ValueError as error:
         raise PalladionError(f"these data cannot be calibrated on: {error}") from None
-    row, receipt = _register(installation, version, calibration, actor, details)
+    row, receipt = register_calibration(installation, version, calibration, actor, details)
     return calibration, row, receipt
 
 
@@ -278,9 +280,10 @@ def _told(items: Iterable[_Item], total: int, stage: str, progress: Progress) ->
         yield item
 
 
-def _register(
+def register_calibration(
     installation: Installation, version: Version, calibration: Calibration, actor: str, more: Mapping[str, Any]
 ) -> tuple[CalibrationRow, Receipt]:
+    """Keep a calibration of a version as its newest, and record it; `more` goes into the record."""
     data = encode_calibration(calibration)
     digest = sha256(data).hexdigest()
     about = calibration.about
@@ -308,5 +311,7 @@ def _register(
             **({"layers": list(layers)} if (layers := calibration.instruments.features.layers) else {}),
             **more,
         }
-        record = Record("watch.calibrated", about.created, actor, f"{version.model}@{version.number}", details)
+        record = Record(
+            "watch.calibrated", installation.clock.now(), actor, f"{version.model}@{version.number}", details
+        )
         return row, ledger.append([record])[0]

@@ -1,4 +1,4 @@
-"""Makes a calibration for a language model: of recorded clients where they are many, else of simulated ones.
+"""Makes a calibration for a language model: of recorded clients where there are some, else of simulated ones.
 
 The model is not asked: what the watch looks at is what clients send. The calibration is written, recorded, and used by
 a gate whose policy names its digest.
@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from hashlib import sha256
 from itertools import islice
+from types import MappingProxyType
 from typing import TypeVar
 
 import numpy as np
@@ -20,15 +21,23 @@ from palladion.gate.chat.calibrated import check_calibrations, open_encoder, pat
 from palladion.ledger.record import Record
 from palladion.ledger.writer import Receipt
 from palladion.lifecycle.installation import Installation
-from palladion.redteam.calibrate import FIT_SHARE, Plan, Progress, left_for_thresholds
+from palladion.redteam.calibrate import (
+    FEW_CLIENTS_MIN,
+    FEW_FITTED_MIN,
+    FIT_SHARE,
+    Plan,
+    Progress,
+    left_for_thresholds,
+)
 from palladion.redteam.prompts import Prompts
-from palladion.redteam.recorded_talk import RecordedTalker, organisations_of, prompts_of
+from palladion.redteam.recorded_talk import RecordedTalker, has_prompts, organisations_of, prompts_of
 from palladion.redteam.talk import honest_households, honest_talkers
 from palladion.watch.calibration import MEMBER_SIZES, QUERIES_OF_CLIENT_MIN, REAL_CLIENTS_MIN, About
 from palladion.watch.suspicion import CLIENTS_MIN, CORRELATION
 from palladion.watch.text.calibration import TextCalibration, calibrate_texts
 from palladion.watch.text.calibration_file import encode_text_calibration
 from palladion.watch.text.encoder import Encoder
+from palladion.watch.text.instruments import TextInstruments
 from palladion.watch.text.query import Conversation, Parameters
 
 THREADS_MAX = 32  # texts at once: more cores than that wait for what Python does
@@ -73,23 +82,31 @@ def calibrate_talk(
     *,
     actor: str,
     progress: Progress,
+    details: Mapping[str, int] = MappingProxyType({}),
 ) -> tuple[TextCalibration, str, Receipt]:
-    """The same on what real clients asked: on these where `REAL_CLIENTS_MIN` of them are left for thresholds.
+    """The same on what real clients asked: thresholds are theirs from `FEW_CLIENTS_MIN` of them on.
 
-    Else on simulated ones that draw on their texts. Of each real client the first `plan.horizon` distinct requests
-    count, and who asked fewer than `QUERIES_OF_CLIENT_MIN` does not. Raises PalladionError where they are too few.
+    Below `REAL_CLIENTS_MIN` of these, simulated ones are fitted to as well; where there are fewer than so few, all are
+    simulated, and draw on their texts. Of each real client the first `plan.horizon` distinct requests count, and who
+    asked fewer than `QUERIES_OF_CLIENT_MIN` does not. Raises PalladionError where they are too few.
     """
     about = _about(installation, model, plan)
     enough = [talker for talker in talkers if _distinct(talker.conversation) >= QUERIES_OF_CLIENT_MIN]
     try:
         with _encoder(installation, model) as encoder:
             if left_for_thresholds(len(enough)) >= REAL_CLIENTS_MIN:
-                calibration = _real(replace(about, simulated=False), enough, plan, progress, encoder)
+                calibration = _real(about, enough, plan, progress, encoder)
             else:
-                calibration = _simulated(about, prompts_of(talkers), plan, progress, encoder)
+                # a few of them, in an order that says nothing of them
+                mixed = _mixed(enough, plan)
+                fitted = _fitted_of_few(mixed)
+                if fitted:
+                    calibration = _few(about, mixed, plan, progress, encoder, fitted=fitted)
+                else:
+                    calibration = _simulated(about, prompts_of(talkers), plan, progress, encoder)
     except ValueError as error:
         raise PalladionError(f"this talk cannot be calibrated on: {error}") from None
-    return calibration, *_written(installation, model, calibration, actor, {"talk": len(talkers)})
+    return calibration, *_written(installation, model, calibration, actor, {"talk": len(talkers), **details})
 
 
 @contextmanager
@@ -173,21 +190,71 @@ def _real(
     about: About, talkers: Sequence[RecordedTalker], plan: Plan, progress: Progress, encoder: Encoder | None
 ) -> TextCalibration:
     generator = np.random.default_rng(plan.seed)
-    talkers = [talkers[place] for place in generator.permutation(len(talkers)).tolist()]
+    talkers = _mixed(talkers, plan, generator)
     firsts = _told([_first(each.conversation, plan.horizon) for each in talkers], len(talkers), "clients", progress)
     fitted = len(talkers) - left_for_thresholds(len(talkers))
     fitting = list(islice(firsts, fitted))
-    made_up = organisations_of(
-        talkers[fitted:],
-        plan.organisations,
-        max(MEMBER_SIZES),
-        plan.group_horizon,
-        generator,
-        correlation=CORRELATION,
-    )
-    organisations = _told(made_up, plan.organisations, "made-up organisations", progress)
-    about = replace(about, fitted_recorded=fitted)
+    organisations = _made_up(talkers[fitted:], plan, progress, generator)
+    about = replace(about, simulated=False, fitted_recorded=fitted)
     return calibrate_texts(about, fitting, firsts, organisations, generator, encoder=encoder)
+
+
+def _few(
+    about: About,
+    talkers: Sequence[RecordedTalker],
+    plan: Plan,
+    progress: Progress,
+    encoder: Encoder | None,
+    *,
+    fitted: int,
+) -> TextCalibration:
+    """Fit to the first of few real clients and to simulated ones of their texts, in two halves; thresholds are others'.
+
+    As of arrays (`calibrate._halves`): whatever comes of the fit, no rate depends on it.
+    """
+    generator, others = np.random.default_rng([plan.seed, fitted]), talkers[fitted:]
+    half, count = fitted // 2, max(CLIENTS_MIN, int(plan.clients * FIT_SHARE) // 2)
+    halves = []
+    for part in (talkers[:half], talkers[half:fitted]):
+        made = honest_talkers(prompts_of(part), count, plan.horizon, generator)
+        simulated = [talker.conversation for talker in _told(made, count, "simulated clients", progress)]
+        halves.append([*(_first(each.conversation, plan.horizon) for each in part), *simulated])
+    instruments = TextInstruments.fit(halves[0], generator, encoder, others=halves[1])
+    firsts = _told([_first(each.conversation, plan.horizon) for each in others], len(others), "clients", progress)
+    organisations = _made_up(others, plan, progress, generator)
+    about = replace(about, simulated=False, fitted_recorded=fitted)
+    fitting = [*halves[0], *halves[1]]
+    return calibrate_texts(about, fitting, firsts, organisations, generator, encoder=encoder, instruments=instruments)
+
+
+def _fitted_of_few(talkers: Sequence[RecordedTalker]) -> int:
+    """How many of few recorded clients, the first, are fitted to; 0 where too few would be left, or hardly any talk.
+
+    How many is decided by what they said themselves, so that those who come after them are exchangeable with any later
+    client. Each half of them has to have texts that simulated clients can draw on.
+    """
+    for fitted in range(max(FEW_FITTED_MIN, int(len(talkers) * FIT_SHARE)), len(talkers)):
+        if len(talkers) - fitted < FEW_CLIENTS_MIN - FEW_FITTED_MIN:
+            break
+        if all(any(map(has_prompts, part)) for part in (talkers[: fitted // 2], talkers[fitted // 2 : fitted])):
+            return fitted
+    return 0
+
+
+def _mixed(
+    talkers: Sequence[RecordedTalker], plan: Plan, generator: np.random.Generator | None = None
+) -> list[RecordedTalker]:
+    order = (generator or np.random.default_rng(plan.seed)).permutation(len(talkers))
+    return [talkers[place] for place in order.tolist()]
+
+
+def _made_up(
+    talkers: Sequence[RecordedTalker], plan: Plan, progress: Progress, generator: np.random.Generator
+) -> Iterator[list[Conversation]]:
+    made_up = organisations_of(
+        talkers, plan.organisations, max(MEMBER_SIZES), plan.group_horizon, generator, correlation=CORRELATION
+    )
+    return _told(made_up, plan.organisations, "made-up organisations", progress)
 
 
 def _first(conversation: Conversation, horizon: int) -> Conversation:

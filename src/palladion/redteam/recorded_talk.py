@@ -86,11 +86,20 @@ def prompts_of(talkers: Sequence[RecordedTalker]) -> Prompts:
     """
     tasks: dict[str, list[str]] = {}
     for number, talker in enumerate(talkers):
-        texts = list(dict.fromkeys(query.text for query in talker.conversation.queries))
-        if len(texts) >= TASK_PROMPTS_MIN:
+        if has_prompts(talker):
+            texts = _texts(talker)
             source = talker.client.partition("/")[0].replace(_SEPARATOR, "-")
             tasks[f"{source}{_SEPARATOR}{number}"] = texts
     return Prompts(tasks)
+
+
+def has_prompts(talker: RecordedTalker) -> bool:
+    """Whether a client asked enough different texts to be a task of `prompts_of`."""
+    return len(_texts(talker)) >= TASK_PROMPTS_MIN
+
+
+def _texts(talker: RecordedTalker) -> list[str]:
+    return list(dict.fromkeys(query.text for query in talker.conversation.queries))
 
 
 def organisations_of(

@@ -67,17 +67,21 @@ class Roster:
 
     def client(self, request: Recorded) -> Client:
         """The client that a line names; a stranger is one in an organisation of its own, unless the line names one."""
-        known = self._known.get(request.client)
+        return self.named(request.client, request.organisation)
+
+    def named(self, said: str, of: str = "") -> Client:
+        """The client that is called so, of the organisation `of` where that is said."""
+        known = self._known.get(said)
         if known is not None:
             return known
-        organisation, _, name = request.client.partition("/")
-        if "://" in request.client:
-            organisation, name = request.client, ""  # a SPIFFE id or an issuer's subject: the scheme is nobody
-        organisation, name = request.organisation or organisation, name or organisation
+        organisation, _, name = said.partition("/")
+        if "://" in said:
+            organisation, name = said, ""  # a SPIFFE id or an issuer's subject: the scheme is nobody
+        organisation, name = of or organisation, name or organisation
         if organisation in self._organisations:
             organisation = f"{STRANGER}{organisation}"  # whoever writes a log names itself: it joins nobody by that
         # by an id that nobody has here, whatever it calls itself
-        return Client(f"{STRANGER}{request.client}", organisation, name, (), "trusted", _EPOCH, None)
+        return Client(f"{STRANGER}{said}", organisation, name, (), "trusted", _EPOCH, None)
 
 
 def read_roster(installation: Installation, root: Root) -> Roster:
@@ -86,27 +90,25 @@ def read_roster(installation: Installation, root: Root) -> Roster:
         return Roster(records.clients.all(), root.derive("pseudonyms"), DecoyReader(root).read(records))
 
 
-class Replay:
-    """One version under one policy, for traffic in order of time. Everybody begins trusted and with full budgets."""
+class Run:
+    """One model under one policy, for traffic in order of time. Everybody begins trusted and with full budgets.
+
+    What is asked, and what is looked at in it, is of the kinds of traffic: `Replay`, `replay_talk.TalkReplay`.
+    """
 
     def __init__(
         self,
         installation: Installation,
         root: Root,
-        subject: Subject,
+        model: str,
         roster: Roster,
         policy: Policy,
         *,
         enforce: bool,
     ) -> None:
-        """With `enforce`, all routes are taken as enforcing, for everybody.
-
-        Raises PolicyError where the policy does not fit.
-        """
-        self._subject = subject
+        """With `enforce`, all routes are taken as enforcing, for everybody. Raises PolicyError."""
         self._roster = roster
         self._clock = ManualClock(_EPOCH)
-        model = subject.version.model
         if enforce:
             routes = tuple(msgspec.structs.replace(route, mode="enforce") for route in policy.route)
             contracts = tuple(msgspec.structs.replace(item, mode="") for item in policy.contract)
@@ -116,17 +118,12 @@ class Replay:
         found = routes_of(self._policy, model)
         self._routes = {route.route: route for route in found}
         self._first = msgspec.structs.replace(found[0], mode="enforce") if enforce else found[0]
-        for route in found:
-            require_share(route, subject.name, subject.calibration)
-        self._contracts = {route.route: make_contract(route, subject.session.outputs) for route in found}
         here = Installation(installation.paths, self._policy, self._clock)
         path = self._policy.access.policies
         access = load_policies(here.paths.home / Path(path).expanduser(), policy.route) if path else None
         self._directory = Directory(root.derive("client-key-pepper"), access=access)
         self._directory.decoys = roster.decoys
         self._watch = Watch(policy.watch)
-        self._watch.watch_model(model, subject.calibration, {})
-        self._watch.learn(model, load_curve(subject.row))
         self._stages = Stages(
             here, root, directory=self._directory, watch=self._watch, journal=_Nowhere(), keep=_nothing
         )
@@ -135,25 +132,6 @@ class Replay:
         self._courses: dict[str, Course] = {}
         self._began: float | None = None
         self._requests = 0
-
-    def take(self, shown: Shown) -> None:
-        """Take the next request. Raises FormatError where there are more clients than can be watched."""
-        request = shown.request
-        now = datetime.fromtimestamp(request.at, UTC)
-        # as a gate's limits: time never goes back
-        self._clock.advance(max(now - self._clock.now(), timedelta()))
-        if self._began is None:
-            self._began = request.at
-        caller = self._caller(request)
-        course = self._courses[caller.id]
-        course.requests += 1
-        self._requests += 1
-        if self._requests % FORGET_EVERY == 0:
-            self._stages.limits.changes()
-        try:
-            self._ask(shown, caller, self._routes.get(request.route, self._first), course)
-        except Problem as problem:
-            course.withheld[problem.kind] += 1
 
     def outcome(self) -> Outcome:
         """What it has come to so far."""
@@ -173,6 +151,79 @@ class Replay:
             dict(sorted(self._stages.limits.refused.items())),
             campaigns,
         )
+
+    def _begin(self, client: Client, at: float, *, line: str) -> tuple[Caller, Course]:
+        """Who asks at that time (seconds since 1970), and its course, in which the request is counted already.
+
+        Raises FormatError, naming the `line`, where there are more clients than can be watched.
+        """
+        # as a gate's limits: time never goes back
+        self._clock.advance(max(datetime.fromtimestamp(at, UTC) - self._clock.now(), timedelta()))
+        if self._began is None:
+            self._began = at
+        caller = self._directory.callers.get(client.id)
+        if caller is None:
+            if len(self._courses) >= CLIENTS_MAX:
+                raise FormatError(f"{line} has one client too many: at most {CLIENTS_MAX} are replayed")
+            caller = Caller(client, "trusted", _EPOCH, WATCH, access=self._access)
+            self._directory.add(caller)
+            self._courses[client.id] = Course(self._roster.name(client.id), client.organisation)
+        course = self._courses[client.id]
+        course.requests += 1
+        self._requests += 1
+        if self._requests % FORGET_EVERY == 0:
+            self._stages.limits.changes()
+        return caller, course
+
+    def _turn(self, step: Step) -> None:
+        client = step.change.client
+        course = self._courses[client]
+        explained = self._watch.explain(client)
+        course.turns.append(
+            Turn(
+                step.change.standing,
+                step.change.at.timestamp(),
+                course.queries,
+                step.change.reason,
+                proposed=step.proposed_on is not None,
+                features=() if step.raised or not explained else explained[0].reasons,
+            )
+        )
+
+
+class Replay(Run):
+    """One version, which is asked in rows of numbers."""
+
+    def __init__(
+        self,
+        installation: Installation,
+        root: Root,
+        subject: Subject,
+        roster: Roster,
+        policy: Policy,
+        *,
+        enforce: bool,
+    ) -> None:
+        """As `Run`. Raises PolicyError where the policy does not fit."""
+        model = subject.version.model
+        super().__init__(installation, root, model, roster, policy, enforce=enforce)
+        self._subject = subject
+        for route in self._routes.values():
+            require_share(route, subject.name, subject.calibration)
+        self._contracts = {name: make_contract(route, subject.session.outputs) for name, route in self._routes.items()}
+        self._watch.watch_model(model, subject.calibration, {})
+        self._watch.learn(model, load_curve(subject.row))
+
+    def take(self, shown: Shown) -> None:
+        """Take the next request. Raises FormatError where there are more clients than can be watched."""
+        request = shown.request
+        caller, course = self._begin(self._roster.client(request), request.at, line=f"line {request.line}")
+        if request.user is not None:
+            caller = replace(caller, user=request.user)
+        try:
+            self._ask(shown, caller, self._routes.get(request.route, self._first), course)
+        except Problem as problem:
+            course.withheld[problem.kind] += 1
 
     def _ask(self, shown: Shown, caller: Caller, route: RoutePolicy, course: Course) -> None:
         """The stages of `gate.questions`, in their order. Raises Problem where there would be no answer."""
@@ -223,32 +274,6 @@ class Replay:
         if terms.level != "contract" or terms.perturbation is not None:
             self._courses[caller.id].reduced += 1
         held.settle(information=information)
-
-    def _turn(self, step: Step) -> None:
-        client = step.change.client
-        course = self._courses[client]
-        explained = self._watch.explain(client)
-        course.turns.append(
-            Turn(
-                step.change.standing,
-                step.change.at.timestamp(),
-                course.queries,
-                step.change.reason,
-                proposed=step.proposed_on is not None,
-                features=() if step.raised or not explained else explained[0].reasons,
-            )
-        )
-
-    def _caller(self, request: Recorded) -> Caller:
-        client = self._roster.client(request)
-        known = self._directory.callers.get(client.id)
-        if known is None:
-            if len(self._courses) >= CLIENTS_MAX:
-                raise FormatError(f"line {request.line} has one client too many: at most {CLIENTS_MAX} are replayed")
-            known = Caller(client, "trusted", _EPOCH, WATCH, access=self._access)
-            self._directory.add(known)
-            self._courses[client.id] = Course(self._roster.name(client.id), client.organisation)
-        return known if request.user is None else replace(known, user=request.user)
 
 
 def replay_all(

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from palladion.access.pseudonyms import pseudonym
 from palladion.errors import ConflictError, PalladionError
-from palladion.incident.verdicts import honest_clients
 from palladion.ledger.bodies import FOLDER, read_retained
 from palladion.ledger.body import Body
 from palladion.ledger.writer import Receipt
@@ -29,23 +28,19 @@ from palladion.redteam.calibrate import (
     left_for_thresholds,
     open_to_calibrate,
 )
+from palladion.redteam.chosen import read_choice
 from palladion.redteam.validation import VALUES_MAX, make_validation
 from palladion.registry import CalibrationRow
-from palladion.registry.rows import Standing
 from palladion.watch.calibration import QUERIES_OF_CLIENT_MIN, Calibration
-
-# Whoever was disturbed may be a thief, and a thief among the calibration clients hides all that are like him. Watched
-# clients stay: a hundredth of the honest ones are, and without them the others look more alike than they are. So do
-# those whom a verdict on a case has cleared.
-LEFT_OUT: frozenset[Standing] = frozenset({"throttled", "degraded", "suspended"})
 
 
 @dataclass(frozen=True)
 class Retainees:
     """The clients whose queries were retained, and what became of them.
 
-    `left_out` for their standing, `few` for too few distinct queries, `thinned` are used and have asked more than was
-    kept; `rate_hidden` is by how much a promised rate can be too low, if all who were left out were honest.
+    `left_out` for their standing, `named` because a person named them, `few` for too few distinct queries. `thinned`
+    are used and have asked more than was kept; `rate_hidden` is by how much a promised rate can be too low, if all who
+    were left out for their standing were honest.
     """
 
     source: str
@@ -53,6 +48,7 @@ class Retainees:
     left_out: int
     few: int
     thinned: int
+    named: int = 0
 
     @property
     def rate_hidden(self) -> float:
@@ -69,15 +65,17 @@ def calibrate_retained(
     route: RoutePolicy,
     actor: str,
     progress: Progress,
+    without: Sequence[str] = (),
 ) -> tuple[Calibration, CalibrationRow, Receipt, Retainees]:
-    """Calibrate a version on the retained clients of the promoted one, register that and record it.
+    """Calibrate a version on the retained clients of the promoted one, but those `without`; register and record it.
 
-    Raises ConflictError where these are too few to support the policy's `alpha_watched`, or where the version takes
-    other inputs; else as `calibrate_version`.
+    Raises NotFoundError where nothing is retained of one that was to be left out, ConflictError where the clients are
+    too few to support the policy's `alpha_watched`, or where the version takes other inputs; else as
+    `calibrate_version`.
     """
     with open_version(installation, f"{model}@{number}") as opened:
         session, version = open_to_calibrate(installation, opened.model, route), opened.version
-    rows, owners, found = _read(installation, model, session.inputs, plan, progress)
+    rows, owners, found = _read(installation, model, session.inputs, plan, progress=progress, without=without)
     needed = math.ceil(1 / installation.policy.watch.alpha_watched - 1e-9) - 1
     if left_for_thresholds(found.used) < needed:
         raise ConflictError(
@@ -96,36 +94,42 @@ def calibrate_retained(
         actor=actor,
         progress=progress,
         real_min=needed,
-        details={"retained": found.source, "left_out": found.left_out},
+        details={"retained": found.source, "left_out": found.left_out, "without": found.named},
     )
     return calibration, row, receipt, found
 
 
 def _read(
-    installation: Installation, model: str, inputs: tuple[Port, ...], plan: Plan, progress: Progress
+    installation: Installation,
+    model: str,
+    inputs: tuple[Port, ...],
+    plan: Plan,
+    *,
+    progress: Progress,
+    without: Sequence[str],
 ) -> tuple[NDArray[np.float32], NDArray[np.int64], Retainees]:
     """The rows of all clients, whose each is, and what is to be said of the clients."""
     with installation.open_registry() as registry, registry.read() as records:
         standing = records.promotions.current(model)
         clients = records.clients.all()
-        honest = {item.client for item in honest_clients(records)}
     if standing is None:
         raise ConflictError(f"no version of {model} is promoted, so that no queries are retained")
     source = f"{model}@{standing.number}"
+    choice = read_choice(installation, without)
     gate, folder = installation.open_gate_root(), installation.paths.directory / FOLDER
     names, key = gate.derive("pseudonyms"), gate.derive("body-cipher")
     # in random order, so that those who fit into memory are a fair sample of all
     order = np.random.default_rng(plan.seed).permutation(len(clients))
     rows: list[NDArray[np.float32]] = []
     owners: list[int] = []
-    left_out = few = thinned = used = values = 0
+    few = thinned = used = values = 0
+    complete = True
     for done, index in enumerate(order.tolist()):
         progress(done, len(clients), "retained queries")
         kept = read_retained(folder, key, pseudonym(names, clients[index].id), source)
         if not kept.bodies:
             continue
-        if clients[index].standing in LEFT_OUT and clients[index].id not in honest:
-            left_out += 1
+        if not choice.counts(clients[index].id):
             continue
         asked = _rows(kept.bodies[: plan.horizon], inputs, source)
         if len(np.unique(asked.reshape(len(asked), -1), axis=0)) < QUERIES_OF_CLIENT_MIN:
@@ -133,11 +137,13 @@ def _read(
             continue
         values += asked.size
         if values > VALUES_MAX:
+            complete = False
             break
         used, thinned = used + 1, thinned + (kept.level > 0)
         rows.append(asked)
         owners += [index] * len(asked)
-    found = Retainees(source, used, left_out, few, thinned)
+    left_out = choice.left_out(complete=complete)
+    found = Retainees(source, used, left_out.left_out, few, thinned, left_out.named)
     return np.concatenate(rows) if rows else np.zeros((0, 1), np.float32), np.array(owners, np.int64), found
 
 

@@ -37,6 +37,7 @@ def test_it_says_what_was_attacked_and_what_came_of_it() -> None:
     assert found["subject"] | {"digest": ""} == {
         "name": "fraud@1",
         "digest": "",
+        "service": False,
         "doors": [{"name": "undefended", "answers": "all"}, {"name": "degraded", "answers": "label"}],
         "deployed": "undefended",
         "rows": 40,

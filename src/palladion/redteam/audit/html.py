@@ -22,12 +22,13 @@ _STYLE = """
 --good:#5ec9bb;--bad:#ff8a7a;--open:#e3b341}svg{background:#fff;border-radius:6px}}
 *{box-sizing:border-box}
 body{margin:0 auto;max-width:60rem;padding:1rem;background:var(--back);color:var(--ink);
-font:16px/1.5 system-ui,sans-serif;overflow-wrap:anywhere}
+font:16px/1.5 system-ui,sans-serif;overflow-wrap:break-word}
 h1{font-size:1.5rem;margin:.5rem 0}h2{font-size:1.2rem;margin:2rem 0 .5rem;border-bottom:1px solid var(--rule)}
 .verdict{padding:.7rem 1rem;border-left:6px solid;background:var(--card);font-weight:600}
 .pass{color:var(--good)}.fail,.error{color:var(--bad)}.inconclusive,.warning{color:var(--open)}.note,.soft{color:var(--soft)}
 .wide{overflow-x:auto}table{border-collapse:collapse;width:100%;margin:.5rem 0}
 th,td{text-align:left;padding:.35rem .6rem .35rem 0;border-bottom:1px solid var(--rule);vertical-align:top}
+h1,li,.facts td+td{overflow-wrap:anywhere}.facts td:first-child{white-space:nowrap}
 td.n{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}
 svg{width:100%;height:auto;max-width:44rem;font:12px system-ui,sans-serif}
 svg text{fill:#3a3a42}.grid{stroke:#e2e2e6;fill:none}.line{fill:none;stroke-width:2}.bar{fill:none;stroke-width:1.5}
@@ -37,6 +38,9 @@ svg text{fill:#3a3a42}.grid{stroke:#e2e2e6;fill:none}.line{fill:none;stroke-widt
 def to_html(document: dict[str, Any]) -> bytes:
     """The page."""
     subject, verdict = document["subject"], document["verdict"]
+    # nothing holds where nothing was asked for
+    unset = verdict == "pass" and not document["bars"] and not document["regressions"]
+    meaning = "no bar is set" if unset else _VERDICTS[verdict]
     parts = [
         "<!doctype html>",
         '<html lang="en"><head><meta charset="utf-8">',
@@ -44,7 +48,7 @@ def to_html(document: dict[str, Any]) -> bytes:
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f"<title>Audit of {escape(str(subject['name']))}</title><style>{_STYLE}</style></head><body>",
         f"<h1>Audit of {escape(str(subject['name']))}</h1>",
-        f'<p class="verdict {escape(verdict)}">{escape(verdict)}: {escape(_VERDICTS[verdict])}</p>',
+        f'<p class="verdict {escape(verdict)}">{escape(verdict)}: {escape(meaning)}</p>',
         _facts(document),
         *_bars(document),
     ]
@@ -68,7 +72,7 @@ def _facts(document: dict[str, Any]) -> str:
         ("queries", str(document["queries"])),
         ("data", f"{subject['rows']} rows, {subject['training']} of training"),
     ]
-    return _table((), rows)
+    return f'<div class="facts">{_table((), rows)}</div>'
 
 
 def _bars(document: dict[str, Any]) -> list[str]:

@@ -1,7 +1,7 @@
 """A model behind HTTP, asked as a thief asks: within a budget, no faster than allowed, and nothing twice.
 
 Recognises what is answered on the first rows, and sees when the service reacts: it refuses for good, or says less to
-the same rows than before. Owns asking; what is made of answers is for the stages.
+the same rows than before. What is made of answers is for the stages.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,12 +19,12 @@ from palladion.lifecycle.probe import (
     ANSWER_BYTES_MAX,
     SECONDS_MAX,
     Api,
-    Spending,
     read_answers,
     request_body,
 )
 from palladion.redteam.audit.journal import Journal, Said
 from palladion.redteam.audit.layout import Layout
+from palladion.redteam.audit.said import alike, kind, table
 from palladion.redteam.membership.answers import Form, as_probabilities, recognise
 from palladion.transit.connection import Deadline
 from palladion.transit.url import Url
@@ -32,13 +32,14 @@ from palladion.transit.web import InterruptedTransferError, Web
 
 Rows = NDArray[np.float64]
 
+FIRST_STAGE = "noticed"  # what the first rows are counted for: with what is asked about the service itself
 FIRST_ROWS = 64  # on which the form of answers is recognised
 CONTROLS = 8  # of these, asked again every now and then
 CONTROL_QUERIES = 200  # between two such looks: 4 % more queries, and as late may a reaction be seen
-SAME = 1e-5  # of a number's size: answers of one model differ by less from batch to batch
 CLASSES_MAX = 100_000
 WAIT_SECONDS_MAX = 60.0  # that a service may ask us to wait; longer is a refusal
 WAIT_SECONDS = 5.0  # where it does not say how long
+SLOWER = 1.5  # times the pause between requests, each time that it asks for patience
 TRIES = 4  # of one request that is put off, or breaks off
 WAITS_MAX = 200  # in all: a service must not keep us for ever
 UNANSWERED_MAX = 0.5  # of queries: where more are refused, what is learnt says nothing
@@ -91,8 +92,8 @@ class Remote:
         self.form: Form | None = None
         self.classes = 0
         self._layout, self._capture, self._web, self._wait = layout, capture, web, wait
-        self._spending = Spending(max(0, budget - journal.sent()), wait, per_second)
-        self._stage = "first"
+        self._budget, self._pause = budget, 1 / per_second
+        self._stage, self._begun = FIRST_STAGE, False
         self._controls: tuple[dict[str, NDArray[Any]], list[Said]] | None = None
         self._restless = False
         self._since = 0
@@ -124,11 +125,11 @@ class Remote:
         self._fill(first, digests[:FIRST_ROWS])
         said = [self.journal.answers[digest] for digest in digests[:FIRST_ROWS]]
         self.classes = self._count_classes(said, labels)
-        self.form = recognise(_table(said), len(said), self.classes)
+        self.form = recognise(table(said), len(said), self.classes)
         self._controls = self._layout.feeds(first[:CONTROLS]), said[:CONTROLS]
         if "restless" not in self.journal.notes and self.reaction is None:
             again, _ = self._request(self._controls[0], CONTROLS)
-            self.journal.note("restless", not _alike(again, said[:CONTROLS]))
+            self.journal.note("restless", not alike(again, said[:CONTROLS]))
         self._restless = bool(self.journal.notes.get("restless"))
         return self.form
 
@@ -147,8 +148,8 @@ class Remote:
         found = np.full((len(rows), self.classes), 1 / self.classes)
         taken = np.array([item is not None for item in said], bool)
         if taken.any():
-            table = _table([item for item in said if item is not None])
-            found[taken] = as_probabilities(table, self.form, int(taken.sum()), self.classes)
+            shown = table([item for item in said if item is not None])
+            found[taken] = as_probabilities(shown, self.form, int(taken.sum()), self.classes)
         return found
 
     def feeds(self, rows: Rows, *, short: bool = False) -> dict[str, NDArray[Any]]:
@@ -195,8 +196,11 @@ class Remote:
         except PalladionError:
             self.journal.add(self._stage, count, {}, failed=count)
             raise
+        if names and not self._fits(said):
+            # nothing of it is kept: a run that goes on would take it for what it was at first
+            self.journal.add(self._stage, count, {})
+            raise self._changed(said)
         self.journal.add(self._stage, count, dict(zip(names, said, strict=False)))
-        self._check_kind(said)
         return said, found.status
 
     def _exchange(self, body: bytes, count: int) -> Fetched:
@@ -220,27 +224,36 @@ class Remote:
             if not self.waits:
                 self.journal.note("first wait", self.journal.sent())
             self.journal.note("waits", self.waits + 1)
+            # slower from here on, so that it need not ask again and again
+            self._pause = min(self._pause * SLOWER, WAIT_SECONDS_MAX)
             self._wait(seconds)
         raise self._refusal(found.status)
 
     def _spend(self, count: int) -> None:
-        if count > self._spending.left:
-            raise EndedError("the budget of queries is spent", "--budget allows more")
-        self._spending.spend(count)
+        """Wait until the next request may be sent, of so many rows."""
+        if self.journal.sent() + count > self._budget:
+            raise EndedError(f"the budget of {self._budget} queries is spent", "--budget allows more")
+        if self._begun:
+            self._wait(self._pause)
+        self._begun = True
 
     def _send(self, method: str, url: Url, body: bytes | None, *, key: bool, size_max: int) -> Fetched:
         headers = {"accept": "application/json"}
         if body is not None:
             headers["content-type"] = "application/json"
-        name = self.api.header
         if key and self.api.key is not None:
-            headers[name] = f"Bearer {self.api.key}" if name.lower() == "authorization" else self.api.key
+            bearer = self.api.header.lower() == "authorization"
+            headers[self.api.header] = f"Bearer {self.api.key}" if bearer else self.api.key
         content: dict[str, Any] = {"url": str(url), "method": method, "request": body_of(body or b"")}
         self._capture.require_room(len(canonical.encode(content)) + 2 * size_max)
-        sent = None if body is None else [body]
         try:
             with self._web.ask(
-                method, url, headers, body=sent, body_bytes=len(body or b""), deadline=Deadline(SECONDS_MAX)
+                method,
+                url,
+                headers,
+                body=None if body is None else [body],
+                body_bytes=len(body or b""),
+                deadline=Deadline(SECONDS_MAX),
             ) as answer:
                 found = {name.lower(): str(value) for name, value in answer.headers.items()}
                 content |= {"status": answer.status, "headers": headers_of(found)}
@@ -295,12 +308,27 @@ class Remote:
             raise InconclusiveError(f"the service names {found} classes, at most {CLASSES_MAX} were expected")
         return found
 
-    def _check_kind(self, said: Sequence[Said]) -> None:
-        if self._controls is None:
-            return
-        before, now = _kind(self._controls[1]), _kind(said)
+    def _fits(self, said: Sequence[Said]) -> bool:
+        """Whether answers have the form that was recognised; any do while there is none."""
+        if self._controls is None or self.form is None:
+            return True
+        if kind(said) != kind(self._controls[1]):
+            return False
+        try:
+            as_probabilities(table(said), self.form, len(said), self.classes)
+        except InconclusiveError:
+            return False
+        return True
+
+    def _changed(self, said: Sequence[Said]) -> InconclusiveError:
+        """What answers of another form mean: less is disclosed, unless the first rows are answered as before."""
+        before, now = kind(self._controls[1]) if self._controls else "", kind(said)
         if now != before:
-            raise self._react(f"it answers with {now}, and answered with {before} at first")
+            return self._react(f"it answers with {now}, and answered with {before} at first")
+        self._look_again()
+        if self._restless:
+            return self._react("its answers have another form than at first")
+        return InconclusiveError("some rows are answered in another form, and the first ones as before")
 
     def _check_refused(self, names: Sequence[str], status: int) -> None:
         if not self._honest.isdisjoint(names):
@@ -320,7 +348,7 @@ class Remote:
         said, _ = self._request(feeds, len(before))
         if said is None:
             raise self._react("it does not take rows any more that it took at first")
-        if self._restless or _alike(said, before):
+        if self._restless or alike(said, before):
             return
         raise self._react("it answers the same rows otherwise than at first, or answers come of another model")
 
@@ -358,22 +386,3 @@ def _scores_of_gate(body: bytes) -> list[str] | None:
         if isinstance(rows, list) and rows and all(isinstance(row, list) and len(row) > 1 for row in rows):
             return ["outputs", name, "*"]
     return None
-
-
-def _table(said: Sequence[Said]) -> NDArray[Any]:
-    """Scores (rows, columns) or labels (rows,)."""
-    if len({len(item) if isinstance(item, list) else 0 for item in said}) != 1:
-        raise InconclusiveError("the service answers some rows otherwise than others")
-    return np.array(said, np.float64)
-
-
-def _kind(said: Sequence[Said]) -> str:
-    first = said[0]
-    return f"{len(first)} scores a row" if isinstance(first, list) else "labels alone"
-
-
-def _alike(said: Sequence[Said] | None, before: Sequence[Said]) -> bool:
-    """Whether two answers to the same rows are of one model and one form."""
-    if said is None or _kind(said) != _kind(before):
-        return False
-    return bool(np.allclose(_table(said), _table(before), rtol=SAME, atol=SAME))

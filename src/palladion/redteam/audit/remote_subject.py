@@ -33,9 +33,10 @@ def read_remote_rows(path: Path, labels: Path | None) -> tuple[Layout, Rows, NDA
     if ROWS in arrays and set(arrays) <= {ROWS, LABEL, "client"}:
         found = read_validation(path)
         rows = np.moveaxis(found.rows, -1, 1) if found.channels_first else found.rows
-        # as they were saved: a service may take whole numbers alone
+        # both as they were saved: a service may take whole numbers alone, and counts classes in its own way
+        if right is None and found.labels is not None:
+            right = arrays[LABEL]
         arrays = {"inputs": np.ascontiguousarray(rows.astype(arrays[ROWS].dtype))}
-        right = found.labels if right is None else right
     count = min(len(array) for array in arrays.values())
     if any(len(array) != count for array in arrays.values()) or (right is not None and len(right) != count):
         raise FormatError(f"{path}: the arrays have different numbers of rows")

@@ -1,9 +1,11 @@
 """All stages of an audit, in the order in which they run."""
 
 from palladion.redteam.audit.extraction import EXTRACTION
+from palladion.redteam.audit.inversion import INVERSION
 from palladion.redteam.audit.membership import MEMBERSHIP
 from palladion.redteam.audit.noticed import NOTICED
+from palladion.redteam.audit.reverse_engineering import REVERSE_ENGINEERING
 from palladion.redteam.audit.stage import Stage
 from palladion.redteam.audit.surface import SURFACE
 
-STAGES: tuple[Stage, ...] = (SURFACE, EXTRACTION, MEMBERSHIP, NOTICED)
+STAGES: tuple[Stage, ...] = (SURFACE, EXTRACTION, MEMBERSHIP, INVERSION, REVERSE_ENGINEERING, NOTICED)
