@@ -40,7 +40,7 @@ def test_an_unknown_name_or_flag_is_a_mistake_of_the_caller(
 ) -> None:
     scripts = _replace(monkeypatch)
     assert bench.main(arguments) == 2
-    assert "usage: python -m bench [answers|" in capsys.readouterr().err
+    assert "usage: python -m bench [activations|answers|" in capsys.readouterr().err
     assert scripts.commands == []
 
 

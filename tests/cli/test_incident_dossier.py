@@ -32,9 +32,11 @@ def _run(*arguments: str) -> tuple[int, str]:
 
 
 def _json(*arguments: str) -> Any:
-    code, output = _run(*arguments, "--json")
-    assert code == 0, output
-    return json.loads(output)
+    printed, said = io.StringIO(), io.StringIO()  # warnings beside the document are no part of it
+    with redirect_stdout(printed), redirect_stderr(said):
+        code = main([*arguments, "--json"])
+    assert code == 0, said.getvalue()
+    return json.loads(printed.getvalue())
 
 
 @pytest.fixture

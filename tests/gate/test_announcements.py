@@ -8,6 +8,7 @@ import pytest
 
 from palladion.gate.announcements import calibrated_on, routes_said
 from palladion.gate.served import Served
+from palladion.policy import WatchPolicy
 
 
 @dataclass
@@ -18,7 +19,8 @@ class _Item:
 
 
 def _calibration(clients: int, *, simulated: bool) -> Any:
-    return SimpleNamespace(about=SimpleNamespace(clients=clients, simulated=simulated))
+    instruments = SimpleNamespace(features=SimpleNamespace(layers=()))
+    return SimpleNamespace(about=SimpleNamespace(clients=clients, simulated=simulated), instruments=instruments)
 
 
 @pytest.mark.parametrize(
@@ -49,7 +51,8 @@ def test_every_route_is_said_with_what_answers_there() -> None:
         SimpleNamespace(mode="observe", path="/x/", model=model, upstream="http://127.0.0.1:2")
         for model in ("llama", "other")
     ]
-    gate: Any = SimpleNamespace(served={"/a": item}, waiting={"/b": late})
+    stages = SimpleNamespace(policy=SimpleNamespace(watch=WatchPolicy()))
+    gate: Any = SimpleNamespace(served={"/a": item}, waiting={"/b": late}, stages=stages)
     models: Any = SimpleNamespace(policies=chats, purposes={"llama": "one"})
     assert list(routes_said(gate, models, "http://g")) == [
         "enforce http://g/a: fraud@1, uncalibrated",
