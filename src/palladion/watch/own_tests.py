@@ -24,11 +24,11 @@ WORDS = (
     "asks again and again near its own earlier queries",
     "lately asks again and again near its own earlier queries",
 )
-# What a test counts for beside the first, so that its tail among honest clients is not what decides the threshold. Near
-# queries over an epoch have the longest: with 1 for them pen strokes are seen in 52 instead of 93 of 100 at 0.05 % over
-# epochs of 1,000, with 0.7 in 92 (development seed 7); with 0.5 boundary walks mixed half with honest queries are seen in
-# a third of what 1 sees at 0.1 %. With 0.8 for the second, augmentation after honest use is seen in 73 instead of 100 of
-# 100 at 0.1 % (seeds 5 and 31; docs/watch.md).
+# What a test counts for beside the first, so that its tail among honest clients is not what decides the threshold.
+# Near queries over an epoch have the longest: with 1 for them pen strokes are seen in 52 instead of 93 of 100 at 0.05 %
+# over epochs of 1,000, with 0.7 in 92 (development seed 7); with 0.5 boundary walks mixed half with honest queries are
+# seen in a third of what 1 sees at 0.1 %. With 0.8 for the second, augmentation after honest use is seen in 73 instead
+# of 100 of 100 at 0.1 % (seeds 5 and 31; docs/watch.md).
 WEIGHTS = np.array([1.0, 0.9, 0.7, 0.8])
 _LEAST = constant(2)  # below what a statistic, which is a square on its scale, ever is
 # Of the largest values of the clients fitted to, those between which the mean is taken: the upper hundredth is left
