@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from palladion.transit.url import Url, follow, is_loopback, parse_url
+from palladion.transit.url import Url, follow, is_loopback, parse_url, shown_address
 
 
 def test_an_address_is_taken_apart_and_shown_without_its_query() -> None:
@@ -120,3 +120,11 @@ def test_whatever_is_typed_is_an_address_or_refused(text: str) -> None:
     assert url.secure
     assert str(url).isprintable()
     assert " " not in url.target
+
+
+def test_what_is_recorded_of_an_address_holds_no_credential() -> None:
+    assert shown_address("https://user:secret@example.com:8443/a?key=secret#secret") == "https://example.com:8443/a?…"
+    assert shown_address("https://example.com/a") == "https://example.com/a"
+    for text in ("nowhere", "https:///a", "https://example.com:port/"):
+        with pytest.raises(ValueError, match="names no host, or a port that is none"):
+            shown_address(text)

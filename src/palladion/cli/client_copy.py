@@ -5,9 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from palladion.cli.gate_files import OPENED_WITH, PUBLISHED_BY, REPLACE, SEALED_TO
 from palladion.cli.output import (
-    PUBLISHER,
-    RECIPIENT,
     actor,
     ask_pin,
     echo,
@@ -41,16 +40,8 @@ _CHANGES = {
 
 @click.command("export", epilog="Example: palladion client export clients.sealed --to pallr1x…")
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
-@click.option(
-    "--to",
-    "recipients",
-    type=RECIPIENT,
-    multiple=True,
-    required=True,
-    metavar="RECIPIENT",
-    help="Who may open it: the other gate's key, as palladion key list shows it there. May be repeated.",
-)
-@click.option("--replace", is_flag=True, help="Put it in the place of an earlier FILE.")
+@SEALED_TO
+@REPLACE
 @passphrase_option
 @json_option
 @click.pass_context
@@ -91,19 +82,8 @@ def export_clients(
 
 @click.command("import", epilog="Example: palladion client import clients.sealed --publisher pallp1e… --dry-run")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option(
-    "--publisher",
-    type=PUBLISHER,
-    metavar="KEY",
-    help="Accept it from this publisher alone (pallp1…), one of those in trust.publishers.",
-)
-@click.option(
-    "--identity",
-    "identities",
-    multiple=True,
-    metavar="IDENTITY",
-    help="Open it with this identity file or key, besides this gate's and this host's own. May be repeated.",
-)
+@PUBLISHED_BY
+@OPENED_WITH
 @click.option("--another-gate", is_flag=True, help="Its publisher has another gate, which the file is of.")
 @click.option("--dry-run", is_flag=True, help="Say what would change, and change nothing.")
 @json_option

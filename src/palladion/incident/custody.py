@@ -12,7 +12,6 @@ from datetime import datetime
 from hashlib import sha256, sha512
 from pathlib import Path
 from typing import Any, Literal, get_args
-from urllib.parse import urlsplit
 
 from palladion import canonical, files
 from palladion.clock import timestamp
@@ -26,6 +25,7 @@ from palladion.model.digest import model_digest
 from palladion.model.read import read_weights
 from palladion.registry import Incident, names
 from palladion.seal.http import exchange
+from palladion.transit.url import shown_address
 
 Step = Literal["acquired", "examined", "handed over", "returned", "destroyed"]
 # of a URL: HTTP status, body piece by piece, and over TLS the server
@@ -278,11 +278,6 @@ def _shown(url: str) -> str:
     if len(url) > ADDRESS_CHARACTERS_MAX:
         raise PalladionError(f"the address has {len(url)} characters, at most {ADDRESS_CHARACTERS_MAX} are taken")
     try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
-    except ValueError:
-        host = None
-    if not host:
-        raise PalladionError("the address cannot be read: it names no host, or a port that is none")
-    shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
-    return f"{shown}?…" if parts.query else shown
+        return shown_address(url)
+    except ValueError as error:
+        raise PalladionError(f"the address cannot be read: {error}") from None

@@ -2,11 +2,11 @@
 
 from datetime import datetime
 from hashlib import sha256
-from urllib.parse import urlsplit
 
 from palladion.errors import FormatError
 from palladion.intel.bundle import CampaignFacts
 from palladion.ledger.record import TEXT_CHARACTERS_MAX, Record
+from palladion.transit.url import shown_address
 
 
 def written_record(facts: CampaignFacts, bundle: bytes, to: str, *, actor: str, now: datetime) -> Record:
@@ -32,11 +32,6 @@ def pushed_record(bundle: bytes, url: str, *, actor: str, now: datetime) -> Reco
 def shown(url: str) -> str:
     """What is recorded of an address: all but user, query and fragment: they can be credentials. Raises FormatError."""
     try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
-    except ValueError:
-        host = None
-    if not host:
-        raise FormatError("the address cannot be read: it names no host, or a port that is none")
-    text = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
-    return (f"{text}?…" if parts.query else text)[:TEXT_CHARACTERS_MAX]
+        return shown_address(url)[:TEXT_CHARACTERS_MAX]
+    except ValueError as error:
+        raise FormatError(f"the address cannot be read: {error}") from None

@@ -97,3 +97,19 @@ def _parse(text: str) -> Url:
     except ValueError:
         raise ValueError("an address with a port that is none") from None
     return Url(secure, host, port, parts.path or "/", parts.query)
+
+
+def shown_address(text: str) -> str:
+    """What is recorded of an address that somebody typed: all but user, query and fragment, which can be credentials.
+
+    Raises ValueError, with the reason, where it cannot be read.
+    """
+    try:
+        parts = urlsplit(text)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        host = None
+    if not host:
+        raise ValueError("it names no host, or a port that is none")
+    shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    return f"{shown}?…" if parts.query else shown

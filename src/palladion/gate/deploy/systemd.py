@@ -68,14 +68,7 @@ def unit(plan: Plan, *, home: Path, directory: Path, identity: Path, program: st
         "KillSignal=SIGTERM",
         f"TimeoutStopSec={plan.stop_seconds}",
         f"LimitNOFILE={DESCRIPTORS}",
-        # models and keys are in memory, and a core file would hold both
-        "LimitCORE=0",
-        "UMask=0077",
-        "",
-        "# it writes to the folder of the installation, and to nothing else",
-        "ProtectSystem=strict",
-        f'ReadWritePaths="{directory}"',
-        f'ReadOnlyPaths="{home}"',
+        *_writing_to(directory, home),
         *_socket_lines(plan, home, directory),
         *_home_lines(home, directory, identity, *_socket_folders(plan, home)),
         *_SHUT_IN,
@@ -110,13 +103,7 @@ def refresh_unit(plan: Plan, *, home: Path, directory: Path, identity: Path, pro
         f'ExecStart="{program}" --home "{home}" intel refresh',
         f"User={user}",
         f"TimeoutStartSec={REFRESH_SECONDS_MAX}",
-        "LimitCORE=0",
-        "UMask=0077",
-        "",
-        "# it writes to the folder of the installation, and to nothing else",
-        "ProtectSystem=strict",
-        f'ReadWritePaths="{directory}"',
-        f'ReadOnlyPaths="{home}"',
+        *_writing_to(directory, home),
         *_home_lines(home, directory, identity),
         *_SHUT_IN,
         "SystemCallErrorNumber=EPERM",
@@ -129,20 +116,38 @@ def refresh_unit(plan: Plan, *, home: Path, directory: Path, identity: Path, pro
 
 
 def timer() -> str:
-    """The text of the timer: every hour what is due, at some minute, and soon after a start that it slept through."""
+    """The text of the timer: every hour what is due, at some minute."""
+    return timer_of("Refresh Palladion's feeds of threat intelligence", every="hourly", delay="30min")
+
+
+def timer_of(description: str, *, every: str, delay: str) -> str:
+    """The text of a timer: `every` as systemd takes it, at some moment of `delay`, and after a start it slept through."""
     lines = [
         "[Unit]",
-        "Description=Refresh Palladion's feeds of threat intelligence",
+        f"Description={description}",
         "",
         "[Timer]",
-        "OnCalendar=hourly",
-        "RandomizedDelaySec=30min",
+        f"OnCalendar={every}",
+        f"RandomizedDelaySec={delay}",
         "Persistent=true",
         "",
         "[Install]",
         "WantedBy=timers.target",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _writing_to(directory: Path, home: Path) -> list[str]:
+    return [
+        # models and keys are in memory, and a core file would hold both
+        "LimitCORE=0",
+        "UMask=0077",
+        "",
+        "# it writes to the folder of the installation, and to nothing else",
+        "ProtectSystem=strict",
+        f'ReadWritePaths="{directory}"',
+        f'ReadOnlyPaths="{home}"',
+    ]
 
 
 def folders_needed(plan: Plan, *, home: Path, directory: Path) -> list[Path]:

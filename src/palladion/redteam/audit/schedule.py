@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from palladion.gate.deploy.plan import plain
+from palladion.gate.deploy.systemd import timer_of
 
 UNIT, TIMER = "palladion-redteam.service", "palladion-redteam.timer"
 SECONDS_MAX = 24 * 3600  # a thorough audit takes a night
@@ -59,17 +60,4 @@ def unit(arguments: Sequence[str], *, home: Path, directory: Path, out: Path, pr
 
 def timer(every: str) -> str:
     """The timer: `every` as systemd takes it (weekly, monthly, or a calendar event)."""
-    plain(every, "how often the audit runs")
-    lines = [
-        "[Unit]",
-        "Description=Run the Palladion red team",
-        "",
-        "[Timer]",
-        f"OnCalendar={every}",
-        "RandomizedDelaySec=1h",
-        "Persistent=true",
-        "",
-        "[Install]",
-        "WantedBy=timers.target",
-    ]
-    return "\n".join(lines) + "\n"
+    return timer_of("Run the Palladion red team", every=plain(every, "how often the audit runs"), delay="1h")
