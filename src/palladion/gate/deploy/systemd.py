@@ -121,7 +121,7 @@ def timer() -> str:
 
 
 def timer_of(description: str, *, every: str, delay: str) -> str:
-    """The text of a timer: `every` as systemd takes it, at some moment of `delay`, and after a start it slept through."""
+    """The text of a timer: `every` as systemd takes it, within `delay`, and after a start that it slept through."""
     lines = [
         "[Unit]",
         f"Description={description}",
