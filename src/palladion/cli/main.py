@@ -58,6 +58,7 @@ COMMANDS = {
     "ledger": "palladion.cli.ledger:ledger",
     "witness": "palladion.cli.witness:witness",
     "doctor": "palladion.cli.doctor:doctor",
+    "posture": "palladion.cli.posture:posture",
     "backup": "palladion.cli.backup:backup",
     "restore": "palladion.cli.backup:restore",
     "demo": "palladion.cli.demo:demo",

@@ -1,0 +1,141 @@
+"""Every control of the catalogue, judged on one view of the installation."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from palladion.clock import timestamp
+from palladion.incident.posture import models, services
+from palladion.incident.posture.catalogue import CLAIM, CONTROLS, Control
+from palladion.incident.posture.findings import STATES, Finding, State, judged, of_people, to_record
+from palladion.incident.posture.view import View
+
+
+@dataclass(frozen=True)
+class Assessed:
+    """A control and how it stands."""
+
+    control: Control
+    finding: Finding
+
+
+def assess(view: View) -> list[Assessed]:
+    """All controls, in the order of the catalogue."""
+    return [Assessed(control, CHECKS[control.id](view)) for control in CONTROLS]
+
+
+def document_of(view: View, assessed: list[Assessed]) -> dict[str, Any]:
+    """The posture as JSON."""
+    counts = {state: sum(item.finding.state == state for item in assessed) for state in STATES}
+    return {
+        "at": timestamp(view.moment),
+        "claim": CLAIM,
+        "counts": counts,
+        "controls": [
+            {
+                "id": item.control.id,
+                "title": item.control.title,
+                "kind": item.control.kind,
+                "ids": list(item.control.ids),
+                "state": item.finding.state,
+                "evidence": list(item.finding.evidence),
+                "open": item.finding.open,
+                "close": item.finding.close,
+            }
+            for item in assessed
+        ],
+    }
+
+
+def _extraction(view: View) -> Finding:
+    return _together(view, services.usage_analysis, services.automatic_response, services.limits, stage="extraction")
+
+
+def _tried(stage: str) -> Callable[[View], Finding]:
+    return lambda view: models.attacked(view, stage)
+
+
+def _insiders(view: View) -> Finding:
+    agreements = view.in_force("agreement", "organisational")
+    gap = "nobody recorded agreements or rules for staff"
+    return judged(
+        [
+            (view.versions > 0, "models open to named recipients alone", "no model is protected", "palladion protect"),
+            (bool(agreements), of_people(agreements), gap, to_record("agreement")),
+            (False, "", "no approval of several people before a model is opened", "there is no command for it yet"),
+        ]
+    )
+
+
+def _social_engineering(view: View) -> Finding:
+    return _of_people(view, "training", "nobody recorded that staff was trained")
+
+
+def _legal(view: View) -> Finding:
+    return _of_people(view, "legal", "nobody recorded what is registered, filed or declared secret")
+
+
+def _of_people(view: View, category: str, gap: str) -> Finding:
+    if found := view.in_force(category):
+        return Finding("on", (of_people(found),))
+    if over := view.over(category):
+        return Finding("expired", (of_people(over),), "what was recorded has expired", to_record(category))
+    return Finding("needs a person", (), gap, to_record(category))
+
+
+def _missing(what: str) -> Callable[[View], Finding]:
+    return lambda _view: Finding("not built", (), what)
+
+
+def _together(view: View, *checks: Callable[[View], Finding], stage: str) -> Finding:
+    """A threat is answered where each of the measures against it is on, and an attack was tried."""
+    found = [check(view) for check in (*checks, _tried(stage))]
+    gaps = [item for item in found if item.open]
+    evidence = tuple(text for item in found for text in item.evidence)
+    if not gaps:
+        return Finding("on", evidence)
+    state: State = "off" if all(item.state == "off" for item in found) else "partly"
+    return Finding(state, evidence, "; ".join(dict.fromkeys(item.open for item in gaps)), gaps[0].close)
+
+
+CHECKS: Mapping[str, Callable[[View], Finding]] = MappingProxyType(
+    {
+        "extraction": _extraction,
+        "inversion": _tried("inversion"),
+        "membership": _tried("membership"),
+        "reverse-engineering": _tried("reverse-engineering"),
+        "insiders": _insiders,
+        "supply-chain": models.supply_chain,
+        "stolen-hardware": models.stolen_hardware,
+        "social-engineering": _social_engineering,
+        "storage": models.storage,
+        "encryption-at-rest": models.encryption_at_rest,
+        "encryption-in-transit": services.encryption_in_transit,
+        "hardware-keys": models.hardware_keys,
+        "trusted-execution": _missing("keys are not yet released by a machine's evidence"),
+        "homomorphic": _missing("queries are not yet answered under encryption"),
+        "watermarks": models.watermarks,
+        "tracing": models.tracing,
+        "answer-marks": services.answer_marks,
+        "identity": services.identity,
+        "operators": services.operators,
+        "limits": services.limits,
+        "disclosure": services.disclosure,
+        "usage-analysis": services.usage_analysis,
+        "automatic-response": services.automatic_response,
+        "alerts": services.alerts,
+        "decoys": services.decoys,
+        "forensic-logs": services.forensic_logs,
+        "witnesses": services.witnesses,
+        "versions": models.versions,
+        "audits": models.audits,
+        "threat-intelligence": services.threat_intelligence,
+        "containers": services.containers,
+        "differential-privacy": _missing("models are not yet trained, nor answers given, with an account of ε"),
+        "federated-learning": _missing("training among several sites is not covered yet"),
+        "hardening": _missing("models are not yet trained against being copied"),
+        "recovery": models.recovery,
+        "legal": _legal,
+    }
+)

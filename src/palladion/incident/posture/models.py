@@ -1,0 +1,140 @@
+"""Checks of what happens to models and keys: sealed, marked, traced, versioned, kept."""
+
+from datetime import timedelta
+
+from palladion.incident.posture.findings import Finding, State, judged, of_people, to_record
+from palladion.incident.posture.view import View
+from palladion.lifecycle.doctor import BACKUP_AGE_MAX
+
+_DEVICES = frozenset({"pkcs11", "aws-kms", "gcp-kms", "azure-kv", "vault-transit"})
+
+
+def encryption_at_rest(view: View) -> Finding:
+    """Every version is sealed: there is no other way into the registry."""
+    shown = f"{view.versions} versions, all sealed (AES-256)"
+    return judged([(view.versions > 0, shown, "no model is protected", "palladion protect MODEL")])
+
+
+def hardware_keys(view: View) -> Finding:
+    """Whether a root or a served file opens by a device or a key service."""
+    used = sorted(view.wraps & _DEVICES)
+    gap = "all keys open by files and passphrases"
+    close = "palladion rewrap or key rewrap, to a device (docs/keys.md: keys that stay in an HSM or a cloud)"
+    return judged([(bool(used), "keys wrapped to " + ", ".join(used), gap, close)])
+
+
+def stolen_hardware(view: View) -> Finding:
+    """Sealed files, keys in devices, and doors that people lock."""
+    doors = view.in_force("physical")
+    return judged(
+        [
+            (view.versions > 0, "models are sealed on disk", "no model is protected", "palladion protect MODEL"),
+            (
+                bool(view.wraps & _DEVICES),
+                "keys need a device or a key service",
+                "a disk with its host identity opens what that host may open",
+                "palladion key rewrap, to a device (docs/keys.md)",
+            ),
+            (bool(doors), of_people(doors), "nobody recorded who guards the machines", to_record("physical")),
+        ]
+    )
+
+
+def storage(view: View) -> Finding:
+    """Sealed models; the search for careless copies is not there yet."""
+    gap = "nothing looks for plaintext copies in buckets, caches and images"
+    return judged(
+        [
+            (view.versions > 0, "models lie sealed here", "no model is protected", "palladion protect MODEL"),
+            (False, "", gap, "palladion scan over each folder, by hand"),
+        ]
+    )
+
+
+def supply_chain(view: View) -> Finding:
+    """`protect` scans every model; dependencies are for others to watch."""
+    seen = view.newest.get("model.protected") or view.newest.get("model.sealed")
+    close = "palladion protect MODEL, which scans it first"
+    return judged([(seen is not None, f"scanned before it was sealed: {seen}", "no model was scanned", close)])
+
+
+def watermarks(view: View) -> Finding:
+    """Whether each served version carries marks."""
+    bare = [f"{item.model}@{item.number}" for item in view.served if not item.marks]
+    if not view.served:
+        return Finding("off", open="no version is served", close="palladion model promote MODEL VERSION")
+    shown = f"{len(view.served) - len(bare)} of {len(view.served)} served versions are marked"
+    if len(bare) == len(view.served):
+        return Finding("off", open="no served version is marked", close="palladion protect MODEL (docs/marks.md)")
+    gap = f"without a mark: {', '.join(bare)}"
+    return Finding("partly" if bare else "on", (shown,), gap if bare else "", "palladion protect MODEL" if bare else "")
+
+
+def tracing(view: View) -> Finding:
+    """Whether copies that leave name their recipient."""
+    seen = view.newest.get("model.delivered")
+    if seen is None:
+        return Finding("off", open="no copy was delivered, so none could leak", close="palladion deliver MODEL NAME")
+    marked = bool(seen.record.details.get("fingerprinted"))
+    gap = "the newest copy carries no fingerprint"
+    return judged(
+        [
+            (True, f"deliveries are recorded: {seen}", "", ""),
+            (marked, "the newest copy carries its recipient's fingerprint", gap, "palladion deliver MODEL NAME"),
+        ]
+    )
+
+
+def versions(view: View) -> Finding:
+    """Whether what is served was promoted, on record."""
+    seen = view.newest.get("model.promoted")
+    close = "palladion model promote MODEL VERSION"
+    return judged([(seen is not None, f"{view.versions} versions; {seen}", "no version was promoted", close)])
+
+
+def recovery(view: View) -> Finding:
+    """Whether there is a backup of this month."""
+    seen = view.newest.get("backup.made")
+    if seen is None:
+        return Finding("off", open="there is no backup", close="palladion backup FOLDER")
+    age = view.moment - seen.record.time
+    if age > BACKUP_AGE_MAX:
+        return Finding("expired", (str(seen),), f"the last backup is {age.days} days old", "palladion backup FOLDER")
+    return Finding("on", (str(seen),))
+
+
+def audits(view: View) -> Finding:
+    """Whether each served version was attacked lately, and held."""
+    if not view.served:
+        return Finding("off", open="no version is served", close="palladion model promote MODEL VERSION")
+    limit = timedelta(days=view.policy.redteam.overdue_days)
+    names = [f"{item.model}@{item.number}" for item in view.served]
+    known = [name for name in names if name in view.audits]
+    late = [name for name in known if view.moment - view.audits[name].record.time > limit]
+    failed = [name for name in known if view.audits[name].record.details["verdict"] != "pass" and name not in late]
+    shown = tuple(f"{name}: {view.audits[name]}, {view.audits[name].record.details['verdict']}" for name in known)
+    gaps = [
+        *(f"{name} was never audited" for name in names if name not in known),
+        *(f"the audit of {name} is older than {limit.days} days" for name in late),
+        *(f"the audit of {name} did not pass" for name in failed),
+    ]
+    if not gaps:
+        return Finding("on", shown)
+    state: State = "off" if not known else "expired" if len(late) == len(names) else "partly"
+    return Finding(state, shown, "; ".join(gaps), "palladion redteam run MODEL --rows FILE (docs/redteam.md)")
+
+
+def attacked(view: View, stage: str) -> Finding:
+    """Whether newest audits of the served versions tried one attack, and what came of it."""
+    limit = timedelta(days=view.policy.redteam.overdue_days)
+    fresh = {name: seen for name, seen in view.audits.items() if view.moment - seen.record.time <= limit}
+    tried = {
+        name: f"{name}: {told[stage]} ({seen})"
+        for name, seen in fresh.items()
+        if isinstance(told := seen.record.details.get("stages"), dict) and stage in told
+    }
+    served = [f"{item.model}@{item.number}" for item in view.served]
+    missing = [name for name in served if name not in tried]
+    close = f"palladion redteam run MODEL --rows FILE: the stage {stage} (docs/redteam.md)"
+    gap = f"not tried lately against {', '.join(missing)}" if served else "no version is served"
+    return judged([(bool(served) and not missing, "; ".join(tried.values()), gap, close)])
