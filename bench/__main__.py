@@ -25,6 +25,7 @@ SCRIPTS = (
     "information",
     "install",
     "intel",
+    "last_layer",
     "ledger",
     "ledger_query",
     "limits",

@@ -8,19 +8,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
 from bench.mark_subjects import Subject, Weights
 from bench.report import SEED
+from palladion.redteam.removal import numbers
+from palladion.redteam.removal.numbers import bf16, nf4, rounded
+
+__all__ = ["GRID", "INT4", "Attack", "bf16", "low_rank", "noisy", "one_layer", "pruned", "rounded"]
 
 Array = NDArray[Any]
-
-# The values of a 4-bit normal float: quantiles of the normal distribution (Dettmers et al. 2023, appendix E).
-_BELOW = (-1.0, -0.6961928, -0.52507305, -0.39491749, -0.28444138, -0.18477343, -0.09105004, 0.0)
-_ABOVE = (0.0795803, 0.1609302, 0.2461123, 0.33791524, 0.44070983, 0.562617, 0.72295684, 1.0)
-NF4 = np.array([*_BELOW, *_ABOVE], np.float32)
 
 
 @dataclass(frozen=True)
@@ -39,27 +37,6 @@ def matrices(change: Callable[[Array], Array]) -> Callable[[Weights, Subject], W
         return {name: change(item).astype(np.float32) if item.ndim > 1 else item for name, item in weights.items()}
 
     return changed
-
-
-def rounded(weights: Array, bits: int, group: int | None) -> Array:
-    """Symmetric rounding to nearest, a scale for each group of numbers (a row where the group does not divide it).
-
-    None is one scale for all.
-    """
-    rows = weights.reshape(1 if group is None else len(weights), -1)
-    grouped = rows if group is None or rows.shape[1] % group else rows.reshape(-1, group)
-    step = np.abs(grouped).max(axis=1, keepdims=True) / (2 ** (bits - 1) - 1)
-    back = np.round(np.divide(grouped, step, where=step > 0, out=np.zeros_like(grouped))) * step
-    return np.asarray(back).reshape(weights.shape)
-
-
-def nf4(weights: Array) -> Array:
-    """The nearest of 16 quantiles of the normal distribution, in groups of 64."""
-    rows = weights.reshape(len(weights), -1)
-    grouped = rows.reshape(-1, 64) if rows.shape[1] % 64 == 0 else rows
-    step = np.maximum(np.abs(grouped).max(axis=1, keepdims=True), 1e-12)
-    middle = (NF4[:-1] + NF4[1:]) / 2
-    return np.asarray(NF4[np.searchsorted(middle, grouped / step)] * step).reshape(weights.shape)
 
 
 def gguf(kind: str) -> Callable[[Array], Array]:
@@ -110,56 +87,32 @@ def _compensated(weights: Array, rows: Array) -> Array:
     return done.astype(np.float32)
 
 
-def bf16(weights: Array) -> Array:
-    """There and back through bfloat16."""
-    return np.asarray(weights.astype(ml_dtypes.bfloat16).astype(np.float32))
-
-
 def pruned(share: float) -> Callable[[Array], Array]:
     """The smallest weights of each tensor become zero."""
-    return lambda item: np.where(np.abs(item) < np.quantile(np.abs(item), share), np.float32(0), item)
+    return lambda item: numbers.pruned(item, share)
 
 
 def noisy(size: float, chance: np.random.Generator | None = None) -> Callable[[Array], Array]:
     """Gaussian noise, in units of each row's root mean square."""
     generator = chance or np.random.default_rng(SEED)
-
-    def change(item: Array) -> Array:
-        scale = np.sqrt(np.square(item.reshape(len(item), -1)).mean(axis=1)).reshape(-1, *[1] * (item.ndim - 1))
-        return np.asarray(item + size * scale * generator.standard_normal(item.shape))
-
-    return change
+    return lambda item: numbers.noisy(item, size, generator)
 
 
 def overwritten(size: float) -> Callable[[Array], Array]:
     """Another owner's mark of signs over ours."""
     generator = np.random.default_rng(SEED + 1)
-
-    def change(item: Array) -> Array:
-        scale = np.sqrt(np.square(item.reshape(len(item), -1)).mean(axis=1)).reshape(-1, *[1] * (item.ndim - 1))
-        return np.asarray(item + size * scale * generator.choice([-1.0, 1.0], item.shape))
-
-    return change
+    return lambda item: numbers.signed(item, size, generator)
 
 
 def low_rank(size: float, rank: int = 16) -> Callable[[Array], Array]:
     """A change of low rank of `size` of each tensor's norm: what merging a LoRA adapter leaves."""
     generator = np.random.default_rng(SEED + 2)
-
-    def change(item: Array) -> Array:
-        flat = item.reshape(len(item), -1)
-        added = generator.standard_normal((len(flat), rank)) @ generator.standard_normal((rank, flat.shape[1]))
-        return np.asarray(item + size * np.linalg.norm(item) / np.linalg.norm(added) * added.reshape(item.shape))
-
-    return change
+    return lambda item: numbers.low_rank(item, size, rank, generator)
 
 
 def half_rank(item: Array) -> Array:
     """The best approximation of half the rank."""
-    flat = item.reshape(len(item), -1)
-    left, sizes, right = np.linalg.svd(flat, full_matrices=False)
-    kept = max(1, len(sizes) // 2)
-    return np.asarray((left[:, :kept] * sizes[:kept]) @ right[:kept]).reshape(item.shape)
+    return numbers.of_rank(item, 0.5)
 
 
 def soup(weights: Weights, subject: Subject) -> Weights:

@@ -12,7 +12,6 @@ from bench.mark_attacks import GRID, INT4, Attack, one_layer
 from bench.mark_baselines import Baseline, emmark, invariants, uchida
 from bench.mark_subjects import HEADS, Array, Subject, Weights, as_model, as_weights, cnn, gpt, mini_lm
 from bench.permute_networks import permute, rescale, resnet_spaces
-from bench.reparametrise import reparametrise, split_neurons
 from bench.report import SEED, Report
 from palladion.mark.align.realign import realign
 from palladion.mark.blind import find_blind, shapes_of
@@ -22,6 +21,7 @@ from palladion.mark.places import places
 from palladion.mark.stats import log10_p_binomial, log10_p_signs, log10_p_subgaussian
 from palladion.mark.weights import AMPLITUDE, Finding, OwnershipKey, find_ownership, mark_place
 from palladion.model.model import Model
+from palladion.redteam.removal.reparametrise import reparametrise, split_neurons
 
 PAYLOAD = bytes(range(16))
 KEY, WRONG_KEY = (OwnershipKey(derive(bytes(32), name), PAYLOAD) for name in ("bench", "another"))

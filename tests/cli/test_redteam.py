@@ -100,7 +100,7 @@ def test_it_is_recorded_and_shown_again(
 @pytest.mark.slow
 def test_a_stage_that_is_not_there_is_a_mistake(attacked: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert _run("--only", "guessing") == 2
-    assert "no stage is called 'guessing'; there are surface, extraction" in capsys.readouterr().err
+    assert "no stage is called 'guessing'; there are surface, supply-chain, extraction" in capsys.readouterr().err
 
 
 @pytest.mark.slow

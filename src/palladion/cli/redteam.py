@@ -1,11 +1,24 @@
 """`palladion redteam …`: attack one's own model as a thief would, and say what he gets."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from palladion.cli.output import actor, echo, find_installation, json_option, print_json, print_table, progress
+from palladion.cli.output import (
+    actor,
+    echo,
+    find_installation,
+    identity_option,
+    json_option,
+    passphrase_option,
+    print_json,
+    print_table,
+    progress,
+)
+from palladion.cli.redteam_local import Local, local_subject_of
 from palladion.cli.redteam_remote import (
     Address,
     Data,
@@ -15,14 +28,16 @@ from palladion.cli.redteam_remote import (
     remote_options,
     remote_subject_of,
 )
-from palladion.errors import FormatError, MissingExtraError
+from palladion.cli.redteam_removal import removal
+from palladion.cli.redteam_text import Text, check_text, remote_text, text_options
+from palladion.errors import MissingExtraError
 
 if TYPE_CHECKING:
     from palladion.lifecycle.installation import Installation
     from palladion.redteam.audit.result import Figure
-    from palladion.redteam.audit.stage import Plan, Profile
+    from palladion.redteam.audit.stage import Plan, Profile, Stage
     from palladion.redteam.audit.subject import Subject
-    from palladion.registry import Version
+    from palladion.transit.url import Url
 
 REPORT_BYTES_MAX = 64 * 1024 * 1024
 REPORT, SARIF, HTML, BOM, PDF = "report.json", "report.sarif", "report.html", "report.cdx.json", "report.pdf"
@@ -36,14 +51,17 @@ def redteam() -> None:
     """Attack one's own models, and say what a thief gets."""
 
 
+redteam.add_command(removal)
+
+
 @redteam.command("run", epilog="Example: palladion redteam run fraud --rows validation.npz --training training.npz")
 @click.argument("model")
 @click.option(
     "--rows",
-    required=True,
     type=_FILE,
     metavar="FILE",
-    help="Rows as honest clients send them, 300 or more: .npy, or .npz by names of inputs, or x and y as for watch.",
+    help="Rows as honest clients send them, 300 or more: .npy, or .npz by names of inputs, or x and y as for watch. "
+    "Language models alone take none.",
 )
 @click.option("--labels", type=_FILE, metavar="FILE", help="Their true classes, from 0 on (.npy).")
 @click.option(
@@ -70,14 +88,24 @@ def redteam() -> None:
 @click.option("--anew", is_flag=True, help="Forget what was found and answered so far in that folder.")
 @click.option("--baseline", type=_FILE, metavar="FILE", help="An earlier report.json: what got worse fails too.")
 @click.option("--processes", type=click.IntRange(1, 256), default=1, show_default=True, help="Work side by side.")
+@click.option(
+    "--files",
+    "beside",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="FOLDER",
+    help="Folder that the model came with, or lies in on its way here: scanned by the stage supply-chain.",
+)
+@passphrase_option
+@identity_option
 @remote_options
+@text_options
 @json_option
 @click.pass_context
 def run(
     ctx: click.Context,
     /,
     model: str,
-    rows: Path,
+    rows: Path | None,
     labels: Path | None,
     training: Path | None,
     profile: "Profile",
@@ -95,33 +123,25 @@ def run(
     """Attack MODEL, or MODEL@3, within the policy's budget of queries, with and without what its route withholds.
 
     Instead of MODEL, the address of a gate or of any other service that --api describes: only with --i-am-authorised.
+    With the owner's passphrase or identity file, the mark of MODEL is attacked as well.
 
     Exits with 0 if every bar of the policy holds, 1 if one fails or something got worse, 3 if that cannot be said. An
     interrupted run goes on where it was when it is given the same folder.
     """
     from palladion.redteam.audit.bars import CODES, figures_of
-    from palladion.redteam.audit.document import encode_document
-    from palladion.redteam.audit.record import record_audit, record_remote
-    from palladion.redteam.audit.stage import Plan
 
-    url, address = address_of(ctx, model, authorised=i_am_authorised), Address(**options)
+    url = address_of(ctx, model, authorised=i_am_authorised)
+    text, local = Text.taken(options), Local.taken(options, Data(rows, labels, training))
+    address = Address(**options)
+    check_text(text, address=url is not None)
     installation = find_installation(ctx)
     earlier = () if baseline is None else figures_of(_read(baseline))
+    order = _Order(installation, profile, seed, only, out, earlier, processes, anew=anew)
     if url is None:
-        version, subject = _subject(installation, model, rows, labels, training)
-        plan = Plan(profile, seed, installation.policy.redteam.queries, processes)
-        folder = _folder(Path(f"audit-{version.model}-{version.number}") if out is None else out, anew=anew)
-        document = _audited(installation, subject, plan, only, folder, earlier)
-        report = encode_document(document)
-        record_audit(installation, version, report, document, actor=actor())
+        document, report, folder = _here(order, model, local)
     else:
-        plan = Plan(profile, seed, budget_of(installation, address), processes)
-        folder = _folder(folder_of(url) if out is None else out, anew=anew)
-        data = Data(rows, labels, training)
-        with remote_subject_of(ctx, url, address, data, state=folder / STATE) as (subject, capture):
-            document = _audited(installation, subject, plan, only, folder, earlier)
-            report = encode_document(document)
-            record_remote(installation, str(url), report, document, actor=actor(), capture=capture())
+        local.require_remote()
+        document, report, folder = _elsewhere(ctx, order, url, address, local.data, text)
     written = _write(folder, document, report)
     if as_json:
         print_json(document)
@@ -129,6 +149,64 @@ def run(
         _print(document)
         echo(f"wrote {', '.join(written)} to {folder}")
     ctx.exit(CODES[document["verdict"]])
+
+
+@dataclass(frozen=True)
+class _Order:
+    """What is asked of an audit, whatever is audited."""
+
+    installation: "Installation"
+    profile: "Profile"
+    seed: int
+    only: tuple[str, ...]
+    out: Path | None
+    earlier: "tuple[Figure, ...]"
+    processes: int
+    anew: bool
+
+    def plan(self, queries: int) -> "Plan":
+        from palladion.redteam.audit.stage import Plan
+
+        return Plan(self.profile, self.seed, queries, self.processes)
+
+    def folder(self, otherwise: Path) -> Path:
+        return _folder(otherwise if self.out is None else self.out, anew=self.anew)
+
+
+def _here(order: _Order, name: str, local: Local) -> tuple[dict[str, Any], bytes, Path]:
+    """The audit of a version that is sealed here: document, report and folder."""
+    from palladion.redteam.audit.document import encode_document
+    from palladion.redteam.audit.record import record_audit
+
+    installation = order.installation
+    with local_subject_of(installation, name, local, seed=order.seed) as (version, subject, ready):
+        folder = order.folder(Path(f"audit-{version.model}-{version.number}"))
+        document = _audited(order, subject, order.plan(installation.policy.redteam.queries), folder, ready)
+    report = encode_document(document)
+    record_audit(installation, version, report, document, actor=actor())
+    return document, report, folder
+
+
+def _elsewhere(
+    ctx: click.Context, order: _Order, url: "Url", address: Address, data: Data, text: Text
+) -> tuple[dict[str, Any], bytes, Path]:
+    """The audit of what is behind an address."""
+    from palladion.redteam.audit.document import encode_document
+    from palladion.redteam.audit.record import record_remote
+
+    if text.language_model is None and data.rows is None:
+        raise click.UsageError("--rows is missing: a model that is no language model is attacked with rows")
+    folder = order.folder(folder_of(url))
+    reached = (
+        remote_subject_of(ctx, url, address, data, state=folder / STATE)
+        if text.language_model is None
+        else remote_text(ctx, url, address, text, state=folder / STATE)
+    )
+    with reached as (subject, ready, capture):
+        document = _audited(order, subject, order.plan(budget_of(order.installation, address)), folder, ready)
+        report = encode_document(document)
+        record_remote(order.installation, str(url), report, document, actor=actor(), capture=capture())
+    return document, report, folder
 
 
 @redteam.command("schedule", epilog="Example: palladion redteam schedule fraud --rows validation.npz --every monthly")
@@ -257,64 +335,34 @@ def _read(path: Path) -> dict[str, Any]:
     return decode_document(data, what=str(path))
 
 
-def _subject(
-    installation: "Installation", model: str, rows: Path, labels: Path | None, training: Path | None
-) -> "tuple[Version, Subject]":
-    from palladion.gate.contract import make_contract
-    from palladion.lifecycle.open import open_version
-    from palladion.model.run import open_session
-    from palladion.policy import RoutePolicy
-    from palladion.redteam.audit.exhibit import exhibit_of
-    from palladion.redteam.audit.subject import subject_of, training_of
-    from palladion.redteam.victim import meet, read_data
-
-    with open_version(installation, model) as opened:
-        session, version = open_session(opened.model), opened.version
-        exhibit = exhibit_of(opened.model, installation.policy.scan.operator_domains)
-        feeds, right = read_data(rows, labels, opened.model, session)
-        learnt = None if training is None else read_data(training, None, opened.model, session)
-    route = next((item for item in installation.policy.route if item.model == version.model), None)
-    route = route or RoutePolicy(model=version.model)
-    contract = make_contract(route, session.outputs)
-    victim = meet(session, contract, feeds, right)
-    members = None
-    if learnt is not None:
-        if learnt[1] is None or victim.right is None:
-            raise FormatError("membership needs labels of both the rows of training and the others", "y beside x")
-        own = meet(session, contract, *learnt)
-        members = training_of(own.rows, learnt[1][: len(own.rows)], victim.rows, victim.right)
-    name = f"{version.model}@{version.number}"
-    return version, subject_of(victim, route, name, version.content_digest, training=members, exhibit=exhibit)
-
-
 def _audited(
-    installation: "Installation",
-    subject: "Subject",
-    plan: "Plan",
-    only: tuple[str, ...],
-    folder: Path,
-    earlier: "tuple[Figure, ...]",
+    order: _Order, subject: "Subject", plan: "Plan", folder: Path, ready: "Mapping[str, Stage]"
 ) -> dict[str, Any]:
+    """The report. `ready` are stages that were given what they need, by name."""
     import time
 
     from palladion import __version__
     from palladion.redteam.audit import stages as all_stages
     from palladion.redteam.audit.bars import compare, judge
     from palladion.redteam.audit.document import bars_of, report_document
+    from palladion.redteam.audit.removal import NAME, removal_bars
     from palladion.redteam.audit.run import run_stages
 
     known = all_stages.STAGES
-    unknown = set(only) - {stage.name for stage in known}
+    unknown = set(order.only) - {stage.name for stage in known}
     if unknown:
         names = ", ".join(stage.name for stage in known)
         raise click.BadParameter(f"no stage is called {sorted(unknown)[0]!r}; there are {names}", param_hint="--only")
-    stages = [stage for stage in known if not only or stage.name in only]
-    started, clock = installation.clock.now(), time.monotonic()
+    stages = [ready.get(stage.name, stage) for stage in known if not order.only or stage.name in order.only]
+    started, clock = order.installation.clock.now(), time.monotonic()
     with progress("audit") as bar:
         results = run_stages(subject, stages, plan, progress=bar, folder=folder / STATE)
-    judged = judge(bars_of(installation.policy.redteam, subject), results)
+    policy = order.installation.policy.redteam
+    # the mark's bar is one for whoever holds the owner's keys: without them nobody can say
+    bars = (*bars_of(policy, subject), *(removal_bars(policy) if NAME in ready else ()))
+    judged = judge(bars, results)
     return report_document(
-        subject, plan, results, judged, compare(earlier, results),
+        subject, plan, results, judged, compare(order.earlier, results),
         started=started, seconds=time.monotonic() - clock, program=f"palladion {__version__}",
     )  # fmt: skip
 

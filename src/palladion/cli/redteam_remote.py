@@ -16,6 +16,7 @@ from palladion.errors import ConflictError
 
 if TYPE_CHECKING:
     from palladion.lifecycle.installation import Installation
+    from palladion.redteam.audit.stage import Stage
     from palladion.redteam.audit.subject import Subject
     from palladion.transit.url import Url
 
@@ -41,9 +42,9 @@ class Address:
 
 @dataclass(frozen=True)
 class Data:
-    """Files of the owner's rows, their labels, and rows of training."""
+    """Files of the owner's rows, their labels, and rows of training; without rows for language models alone."""
 
-    rows: Path
+    rows: Path | None
     labels: Path | None
     training: Path | None
 
@@ -103,8 +104,11 @@ def address_of(ctx: click.Context, model: str, *, authorised: bool) -> "Url | No
 @contextmanager
 def remote_subject_of(
     ctx: click.Context, url: "Url", address: Address, data: Data, *, state: Path
-) -> "Iterator[tuple[Subject, Callable[[], str]]]":
-    """The subject behind `url`, met; and what says how its capture ends. Recorded before it is asked."""
+) -> "Iterator[tuple[Subject, dict[str, Stage], Callable[[], str]]]":
+    """The subject behind `url`, met; no stage of its own; what says how its capture ends.
+
+    That it is attacked is recorded before it is asked.
+    """
     from palladion import files
     from palladion.lifecycle.capture import new_capture
     from palladion.redteam.audit.journal import Journal
@@ -114,6 +118,8 @@ def remote_subject_of(
     from palladion.transit.web import Web
 
     installation: Installation = find_installation(ctx)
+    if data.rows is None:
+        raise ValueError("a service that is asked with rows needs some")
     layout, flat, right = read_remote_rows(data.rows, data.labels)
     learnt = None
     if data.training is not None:
@@ -140,7 +146,7 @@ def remote_subject_of(
                 api, layout, journal, capture, web,
                 budget=address.budget, per_second=address.per_second, wait=time.sleep,
             )  # fmt: skip
-            yield remote_subject(remote, flat, right, learnt), lambda: capture.digest
+            yield remote_subject(remote, flat, right, learnt), {}, lambda: capture.digest
         finally:
             web.close()
 

@@ -46,6 +46,15 @@ class RedteamPolicy(Section, frozen=True):
         float,
         Meta(ge=0.5, le=1, description=f"Area under the ROC curve of the strongest attack on membership. {_NO_BAR}"),
     ] = 1.0
+    removal_log10_p: Annotated[
+        float,
+        Meta(
+            ge=-1_000_000,
+            le=0,
+            description="log10 of the p-value that attacks on the owner's mark may leave at most where the copy stays "
+            "useful, such as -9. 0 sets no bar.",
+        ),
+    ] = 0.0
     overdue_days: Annotated[
         int,
         Meta(

@@ -10,12 +10,12 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import pytest
 
-from bench.reparametrise import reparametrise, split_neurons
 from palladion.mark.align.transformer import realign_transformer
 from palladion.mark.carriers import derive, signs
 from palladion.mark.match import matches
 from palladion.mark.weights import OwnershipKey, find_ownership, mark_place
 from palladion.model.model import Model
+from palladion.redteam.removal.reparametrise import reparametrise, split_neurons
 from tests.mark.suspects import KEY, OTHER_KEY, each, noisy, one_matrix, pruned, saved, with_weights
 
 from .transformers_made import (

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from bench.reparametrise import reparametrise
 from palladion.mark.align.transformer_layouts import layout_of
 from palladion.mark.align.transformer_names import renamed
 from palladion.mark.align.transformer_parts import Parts
 from palladion.model.model import Model
+from palladion.redteam.removal.reparametrise import reparametrise
 from tests.mark.suspects import saved
 
 from .transformers_made import FAMILIES, GROUPS, HEADS, Array, Family, int4, made, tuned

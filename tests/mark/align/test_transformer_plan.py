@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from bench.reparametrise import reparametrise
 from palladion.mark.align.transformer import realign_transformer
 from palladion.mark.align.transformer_layouts import layout_of
 from palladion.mark.align.transformer_parts import Parts
 from palladion.mark.align.transformer_plan import Plan, plan_transformer
 from palladion.model.model import Model, ModelFile
+from palladion.redteam.removal.reparametrise import reparametrise
 from tests.mark.suspects import saved
 
 from .transformers_made import HEADS, made

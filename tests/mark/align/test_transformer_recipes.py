@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import pytest
 
-from bench.reparametrise import reparametrise
 from palladion.mark.align.transformer import realign_transformer
 from palladion.model.model import Model
+from palladion.redteam.removal.reparametrise import reparametrise
 from tests.mark.suspects import saved
 
 from .transformers_made import GROUPS, HEADS, HIDDEN, VOCABULARY, WIDTH, Array, Family, likeness, made

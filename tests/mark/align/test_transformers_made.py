@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.reparametrise import reparametrise, split_neurons
+from palladion.redteam.removal.reparametrise import reparametrise, split_neurons
 
 from .transformers_made import FAMILIES, GROUPS, HEADS, HIDDEN, LAYERS, VOCABULARY, WIDTH, Array, Family, made
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
+from palladion.redteam.audit.grid import grid
 from palladion.redteam.audit.rules import RULES
 from palladion.redteam.audit.svg import Line, Point, plot
 
@@ -114,6 +115,9 @@ def _plots(name: str, details: Any) -> list[str]:
             plot(_thefts(details["thieves"]), title="Fidelity of the best copy", x="queries", y="fidelity"),
             '<p class="soft">The best thief for each door and number of queries, with its interval.</p>',
         ]
+    if name == "removal" and "attacks" in details:
+        points = escape(str(details["usefulness"]))
+        return [grid(details["attacks"]), f'<p class="soft">Points lost: {points}.</p>']
     if name == "membership":
         return [plot(_rocs(details), title="Who finds members", x="false alarms", y="members found", log_y=True)]
     return []

@@ -1,4 +1,7 @@
-"""That a version or a service was audited, in the ledger: the digest of the report, the verdict, what was spent."""
+"""That a version or a service was audited, in the ledger: the digest of the report, the verdict, what was spent.
+
+And that a version's own mark was attacked, with the owner's keys, and how much of it was left.
+"""
 
 from collections.abc import Mapping
 from hashlib import sha256
@@ -8,9 +11,11 @@ from palladion.ledger.record import Record
 from palladion.ledger.writer import Receipt
 from palladion.lifecycle.installation import Installation
 from palladion.lifecycle.verdicts import SUBJECT_CHARACTERS_MAX
+from palladion.redteam.audit.result import StageResult
 from palladion.registry import Version
 
 AUDITED = "redteam.run"
+REMOVED_MAX = 50  # attacks that a record names: an entry has 64 KiB
 
 
 def record_audit(
@@ -34,6 +39,27 @@ def record_remote(
     details = _details(report, document)
     details |= {"stage": "answered", "authorised": f"stated by {actor}", "capture": capture}
     return _recorded(installation, url[:SUBJECT_CHARACTERS_MAX], details, actor)
+
+
+def record_removal(
+    installation: Installation, version: Version, result: StageResult, *, actor: str, recipient: str, seed: int
+) -> Receipt:
+    """After the mark of a version, or of `recipient`'s copy of it ("": of what is served), was attacked."""
+    attacks = result.details["attacks"]
+    removed = [f"{item['kind']}, {item['strength']}" for item in attacks if item["useful"] and not item["found"]]
+    weakest = [item["log10_p"] for item in attacks if item["useful"] and item["whole"]]
+    # without a verdict: an attack on the mark alone is no audit, and none becomes less overdue by it
+    details = {
+        "stage": "removal",
+        "content": version.content_digest,
+        "recipient": recipient,
+        "seed": seed,
+        "attacks": len(attacks),
+        "usefulness": result.details["usefulness"],
+        "weakest_log10_p": f"{max(weakest):.1f}" if weakest else "",
+        "removed": removed[:REMOVED_MAX],
+    }
+    return _recorded(installation, f"{version.model}@{version.number}", details, actor)
 
 
 def _details(report: bytes, document: dict[str, Any]) -> dict[str, Any]:

@@ -53,9 +53,9 @@ _ALL = (
         ("AML.T0014", "AML.T0063"),
     ),
     Rule(
-        "mark-removal",
+        "removal",
         "A copy can lose the mark and stay useful",
-        "mark anew with a larger amplitude (docs/marks.md)",
+        "palladion redteam removal says which attacks, docs/marks.md what no mark survives; mark more weights",
         ("AML.T0048.004", "ML05:2023"),
     ),
     Rule(
@@ -67,7 +67,7 @@ _ALL = (
     Rule(
         "supply-chain",
         "A file beside the model can run code, or is not what it says",
-        "see palladion scan",
+        "do not open it; palladion scan says why, and where it came from has to be asked",
         ("AML.T0010.003", "ML06:2023"),
     ),
     Rule(

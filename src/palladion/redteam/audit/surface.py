@@ -54,7 +54,9 @@ def _missing(subject: Subject) -> str | None:
 
 
 def _run(subject: Subject, plan: Plan, allowance: Allowance) -> StageResult:
-    found: list[Observation] = [] if subject.exhibit is None else list(subject.exhibit.observations)
+    shown = () if subject.exhibit is None else subject.exhibit.observations
+    # what a scan finds is told by the stage of its own
+    found = [seen for seen in shown if seen.rule != "supply-chain"]
     reasons: tuple[str, ...] = ()
     before = 0
     if subject.service is not None:
@@ -177,4 +179,4 @@ def _quoted(text: str) -> str:
     return repr(shown if len(shown) <= QUOTED_MAX else f"{shown[:QUOTED_MAX]}…")
 
 
-SURFACE = Stage("surface", 1, "surface: what is shown beside answers", 0.01, _missing, _run)
+SURFACE = Stage("surface", 2, "surface: what is shown beside answers", 0.01, _missing, _run)

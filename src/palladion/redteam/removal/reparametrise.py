@@ -1,8 +1,8 @@
 """Attacks that leave what a transformer computes as it is and change all its weights: BERT, Llama and GPT-2, in NumPy.
 
 Residual units and heads and hidden neurons in another order, residual streams rotated, queries and keys (values and
-outputs) in another basis, neurons split, dead ones and cancelling groups added: research `marks.md` §2. Tensors are
-named as Hugging Face's transformers names them. Everything is seeded.
+outputs) in another basis, neurons split, dead ones and cancelling groups added. Tensors are named as Hugging Face's
+transformers names them. Everything is seeded.
 """
 
 import re
@@ -203,7 +203,8 @@ def _read_as(key: str, prefix: str, left: dict[str, Array]) -> _Network:
 
     def norm(name: str) -> _Norm:
         gain, bias = take(name, "weight"), take(name, "bias")
-        assert gain is not None
+        if gain is None:
+            raise ValueError(f"the norm {prefix}{name} has no weight")
         return _Norm(gain, bias)
 
     embeddings = {name: numbers for name in family.embeddings if (numbers := take(name, "weight")) is not None}
