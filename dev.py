@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
@@ -22,8 +23,11 @@ EXTRAS = ("demo", "dev")  # enough for the demo and the default suite
 # with them every test and check can run; torch alone takes 0.7 GB
 ALL_EXTRAS = (*EXTRAS, "alerts", "aws", "azure", "cloud", "dossier", "export", "gcp", "grpc", "hsm", "intel", "otel",
               "release", "stamp", "thorough", "torch", "vault")  # fmt: skip
-TEST_PEERS = ("mlserver",)  # servers of other makers that service tests run against; without them these are skipped
+# servers of other makers that service tests run against; without them these are skipped
+TEST_PEERS = ("mlserver", "transformers")
 FAST = "not slow and not service and not torch"
+WITHOUT = ("-p", "no:schemathesis")  # a plugin that no test needs, and that takes a second to load
+PARTS = 2  # the default suite is written for two cores
 TAIL_LINES = 40  # of a failing command's output; the cause stands at its end
 
 CHECKS: dict[str, list[str]] = {
@@ -96,12 +100,39 @@ def set_up(*, everything: bool) -> None:
 
 def test(*, everything: bool, pytest_arguments: list[str]) -> int:
     """Run the default suite, or all of it."""
+    if not everything and not pytest_arguments:
+        return _in_parts(["-m", "pytest", *WITHOUT, "-m", FAST])
     # two workers: the suite is written for two cores, and files stay together so that session fixtures are made once
     if everything and _run(["-m", "tools.peers", *TEST_PEERS]) != 0:
         print("dev.py: tests that need these servers are skipped", file=sys.stderr, flush=True)
-    command = ["-m", "pytest", "-n", "2", "--dist", "loadfile"]
+    command = ["-m", "pytest", *WITHOUT, "-n", "2", "--dist", "loadfile"]
     command += ["--hypothesis-profile", "thorough"] if everything else ["-m", FAST]
     return _run([*command, *pytest_arguments])
+
+
+def _in_parts(command: list[str]) -> int:
+    """Run the parts of the default suite side by side; what all but the first print comes after it."""
+
+    # not by xdist: each of its workers reads all tests, and hearing what they say takes a tenth of the time again
+    def run(part: int) -> subprocess.CompletedProcess[str]:
+        # a cache for each: the second would overwrite what failed in the first
+        own = ["-o", f"cache_dir=.pytest_cache/{part}", "--part", f"{part}/{PARTS}"]
+        output = None if part == 1 else subprocess.PIPE
+        return subprocess.run(
+            [str(PYTHON), *command, *own],
+            cwd=ROOT,
+            check=False,
+            env=_environment(),
+            stdout=output,
+            stderr=output,
+            text=True,
+        )
+
+    with ThreadPoolExecutor(PARTS) as threads:
+        parts = list(threads.map(run, range(1, PARTS + 1)))
+    for part in parts[1:]:
+        print(f"{part.stdout}{part.stderr}", end="")
+    return next((part.returncode for part in parts if part.returncode != 0), 0)
 
 
 def check() -> int:
@@ -173,10 +204,13 @@ def _quietly(command: list[str]) -> None:
 
 
 def _run(arguments: list[str]) -> int:
-    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+    return subprocess.run([str(PYTHON), *arguments], cwd=ROOT, check=False, env=_environment()).returncode
+
+
+def _environment() -> dict[str, str]:
     # nothing was compiled while installing, and tests start hundreds of processes: each would compile it all again
-    environment.pop("PYTHONDONTWRITEBYTECODE", None)
-    return subprocess.run([str(PYTHON), *arguments], cwd=ROOT, check=False, env=environment).returncode
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return kept | {"PYTHONUNBUFFERED": "1"}
 
 
 def _tail(output: str) -> str:

@@ -1,7 +1,8 @@
-"""What the default suite spares itself and `--hypothesis-profile thorough` does not: the disk, and the same work again.
+"""What tests spare themselves: waiting for the disk, in the default suite alone, and the same migrations again.
 
-Two in five of its seconds went into making registries: seven migrations each, and waiting for the disk at every commit.
+Two in five of its seconds went into making registries: all migrations each, and waiting for the disk at every commit.
 Here the migrations run once in a process, and what they made is told again statement by statement, triggers and all.
+A run with `--hypothesis-profile thorough` waits for the disk, and tests of registries that are half made migrate.
 """
 
 import functools
@@ -21,30 +22,38 @@ def pretend_durable() -> None:
     os.fsync = os.fdatasync = lambda fd: None
 
 
-def take_registries() -> None:
+# tests of these migrate each time in a thorough run: they fail in the midst of it
+MIGRATING = ("tests/registry/", "tests/lifecycle/test_create.py", "tests/lifecycle/test_restore.py")
+
+
+def take_registries(*, thorough: bool) -> None:
     """Take the ways around migrations and disk, if some test that was collected needs a registry at all."""
     if "palladion.registry.registry" not in sys.modules:
         return
     from palladion.registry import schema, sqlite
 
-    schema.upgrade = _remembering(schema.upgrade)  # type: ignore[assignment]  # the name of its argument is lost
-    sqlite.make_engine = _hasty(sqlite.make_engine)
+    migrating = MIGRATING if thorough else ()
+    schema.upgrade = _remembering(schema.upgrade, migrating)  # type: ignore[assignment]  # its argument's name is lost
+    if not thorough:
+        sqlite.make_engine = _hasty(sqlite.make_engine)
 
 
 def settle() -> None:
     """Keep what collection made, half a million objects that stay to the end, out of every search for garbage."""
-    gc.collect()
     gc.freeze()
 
 
-def _remembering(upgrade: "Callable[[Connection], None]") -> "Callable[[Connection], None]":
+def _remembering(
+    upgrade: "Callable[[Connection], None]", migrating: tuple[str, ...] = ()
+) -> "Callable[[Connection], None]":
     made: dict[tuple[Path, tuple[str, ...]], list[str]] = {}
 
     @functools.wraps(upgrade)
     def tell(connection: "Connection") -> None:
         from palladion.registry import schema
 
-        if connection.exec_driver_sql("SELECT count(*) FROM sqlite_master").scalar_one():
+        started = connection.exec_driver_sql("SELECT count(*) FROM sqlite_master").scalar_one() > 0
+        if started or os.environ.get("PYTEST_CURRENT_TEST", "").startswith(migrating):
             upgrade(connection)
             return
         # tests of migrations put others in their place

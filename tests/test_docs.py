@@ -5,11 +5,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
+import pytest
 
 from palladion import errors, policy
 from palladion.cli.main import COMMANDS, palladion
 from palladion.ledger.record import KINDS
 from tools import reference
+
+pytestmark = pytest.mark.slow  # `dev.py check` runs these
 
 ROOT = Path(__file__).resolve().parents[1]
 GROUPS_OF_ONE = {"demo"}  # takes half a minute; tests/cli/test_demo.py runs it
