@@ -11,6 +11,7 @@ from palladion.cli.main import main
 from palladion.cli.watch_calibration import calibrated_document, print_calibrated, print_promise, promised
 from palladion.policy import WatchPolicy
 from tests.lifecycle.installations import Made, make
+from tests.redteam.test_retained_talk import retain, timed
 from tests.watch import factories, few
 from tests.watch.talkers import MODEL, prompts
 from tests.watch.text import encoders
@@ -82,6 +83,28 @@ def test_an_encoder_of_the_policy_is_used_and_named_and_the_policy_is_good_as_it
     (home / "encoder.onnx").write_bytes(encoders.network() + b"\n")
     _run(made, "policy", "check", code=2)
     assert "is not the encoder that the calibration of route /v1/models/llama was made with" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_what_is_retained_of_a_language_models_clients_is_used_and_told_of(
+    made: Made, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with made.installation.paths.policy.open("a") as policy:
+        policy.write(f'\n[[route]]\nmodel = "{MODEL}"\nprotocol = "openai"\nupstream = "http://127.0.0.1:1"\n')
+    _run(made, "watch", "calibrate", MODEL, "--retained", *SIZES, code=2)
+    failed = capsys.readouterr().err
+    assert f"nothing is retained of what clients asked {MODEL}" in failed
+    assert "retention.texts" in failed
+    retain(made.installation, {f"c{number}": timed(number) for number in range(44)})
+    _run(made, "watch", "calibrate", MODEL, "--retained", "--without", "c1", *SIZES, "--json")
+    document = json.loads(capsys.readouterr().out)
+    assert document["retained"] == {
+        "source": f"{MODEL}@texts", "left_out": 0, "named": 1, "few": 0, "thinned": 0, "rate_hidden": 0.0,
+    }  # fmt: skip
+    _run(made, "watch", "calibrate", MODEL, "--retained", *SIZES)
+    told = capsys.readouterr().out
+    assert f"from what is retained of queries to {MODEL}@texts" in told
+    assert 'calibration = "' in told
 
 
 def test_one_source_is_needed_and_no_more(made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

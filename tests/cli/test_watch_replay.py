@@ -10,10 +10,13 @@ import msgspec
 import pytest
 
 from palladion.cli.main import main
+from palladion.clock import SystemClock
 from palladion.errors import FINDING
 from palladion.lifecycle.installation import Installation
+from palladion.watch.text.query import Query
 from tests.gate.gates import make_house
 from tests.redteam.recordings import WATCHING, calibrate_house, traffic
+from tests.redteam.test_retained_talk import retain
 
 SUSPENDED = "globex/globex"
 
@@ -86,6 +89,24 @@ def test_talk_is_replayed_and_says_who_when_and_why(talking: Path, capsys: pytes
     text = run(talking, capsys, "watch", "replay", "--talk", talk, "--model", "llama")
     assert "replayed 80 requests to llama" in text
     assert "uncalibrated: words and parameters are counted by rules" in text
+
+
+def test_what_is_retained_of_talk_is_replayed_as_well(
+    talking: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = tmp_path / "home"
+    shutil.copytree(talking, home)
+    assert main(["--home", str(home), "watch", "replay", "--retained", "--model", "llama"]) == 2
+    assert "nothing is retained of what clients asked llama" in capsys.readouterr().err
+    asked = [Query(f"Who was king {number}?", at=1.8e9 + number) for number in range(12)]
+    retain(Installation.find(home, SystemClock(), exact=True), {"retained": asked})
+    found = json.loads(run(home, capsys, "watch", "replay", "--retained", "--model", "llama", "--json"))
+    assert found["retained"] == {
+        "source": "llama@texts", "clients": 1, "thinned": 0, "undated": 0, "left_over": 0,
+    }  # fmt: skip
+    assert found["requests"] == 12
+    told = run(home, capsys, "watch", "replay", "--retained", "--model", "llama")
+    assert "replayed 12 retained requests of 1 clients to llama@texts" in told
 
 
 def test_two_policies_are_held_against_each_other_on_talk(talking: Path, capsys: pytest.CaptureFixture[str]) -> None:

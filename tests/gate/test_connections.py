@@ -14,6 +14,7 @@ from uvicorn.server import ServerState
 from palladion.access.certificates import Certificate
 from palladion.errors import FormatError
 from palladion.gate import connections
+from palladion.gate.app import App
 from palladion.gate.connections import (
     CONNECTIONS_MAX,
     DESCRIPTORS_RESERVED,
@@ -109,12 +110,14 @@ class Loop:
 class Peer:
     """A connection with its transport and its loop."""
 
-    def __init__(self, state: ServerState, *, room: int = 2) -> None:
+    def __init__(self, state: ServerState, *, room: int = 2, ours: bool = False) -> None:
         async def app(scope: Any, receive: Any, send: Any) -> None:
             raise AssertionError("no handler begins here")
 
         config = uvicorn.Config(
-            app,
+            App.__new__(App) if ours else app,
+            interface="asgi3",
+            proxy_headers=False,
             ws="none",
             lifespan="off",
             log_config=None,
@@ -160,6 +163,27 @@ def test_a_request_whose_head_came_is_handled_and_no_clock_runs(state: ServerSta
     peer.send(HEAD)
     peer.loop.pass_seconds(3600)
     assert (peer.requests, peer.ended) == (1, None)
+
+
+@pytest.mark.parametrize(
+    ("ours", "scheme", "stays"), [(True, "http", True), (True, "https", None), (False, "http", None)]
+)
+def test_half_a_connection_stays_open_where_that_can_be_answered(
+    state: ServerState, ours: bool, scheme: str, stays: bool | None
+) -> None:
+    peer = Peer(state, ours=ours)
+    peer.connection.scheme = scheme  # type: ignore[assignment]
+    peer.send(HEAD)
+    assert peer.connection.eof_received() is stays
+    assert peer.connection.cycle.keep_alive is not stays
+
+
+def test_half_a_connection_does_not_outlive_its_last_answer(state: ServerState) -> None:
+    peer = Peer(state, ours=True)
+    assert peer.connection.eof_received() is None
+    peer.send(HEAD)
+    peer.answer()
+    assert peer.connection.eof_received() is None
 
 
 def test_who_says_nothing_is_cut_off(state: ServerState) -> None:

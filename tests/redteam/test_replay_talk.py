@@ -170,10 +170,30 @@ def test_limits_and_budgets_are_those_of_the_gate(house: House) -> None:
     rates = replayed(house, [said("acme/acme", asked, every=0.001)], limits={"queries_per_second": 1, "burst": 4})
     budget = replayed(house, [said("acme/acme", asked)], limits={"queries_per_day": 10})
     tokens = replayed(house, [said("acme/acme", asked)], limits={"tokens_per_day": 1000})
+    unwatched = replayed(house, [said("acme/acme", asked)], limits={"information_per_day": 10})
 
     assert rates.withheld == Counter({"rate-limited": 26})
     assert budget.withheld == Counter({"budget-spent": 20})
     assert 15 < tokens.withheld["budget-spent"] < 25
+    assert unwatched.withheld == Counter({"budget-spent": 20})
+
+
+@pytest.mark.slow
+def test_a_budget_of_information_goes_by_new_buckets(house: House, tmp_path: Path) -> None:
+    copy = house.copy(tmp_path)
+    digest = calibrated(copy.installation)
+    asked = [*honest(11)[:12], *honest(11)[:12]]
+    texts = untimed()
+    covered = len(set(texts.measure([(texts.new_state(), Conversation(asked[:12]))])[0].buckets))
+
+    def withheld(budget: int) -> int:
+        limits = {"information_per_day": budget}
+        found = replayed(copy, [said("acme/acme", asked)], calibration=digest, limits=limits)
+        return found.withheld["budget-spent"]
+
+    # what is asked again costs nothing, but one new bucket has to be left for each request
+    assert withheld(covered + 1) == 0
+    assert withheld(covered - 1) > 0
 
 
 def test_what_failed_and_what_may_not_be_asked_is_withheld(house: House) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from palladion.lifecycle.installation import Installation
     from palladion.policy import Policy
     from palladion.redteam.answering import Answering, Subject
+    from palladion.redteam.recorded_talk import RecordedTalker
     from palladion.redteam.replay import Replay
     from palladion.redteam.replay_talk import TalkReplay
     from palladion.watch.lines import Source
@@ -139,23 +140,36 @@ def replay_talk_of(
     model: str,
     policies: "Sequence[Policy]",
     *,
-    talk: Path,
+    talk: Path | None,
     enforce: bool,
     bar: Progress,
 ) -> "tuple[list[TalkReplay], Taken]":
-    """Replay a file of recorded talk to a language model under each of some policies."""
+    """Replay a file of recorded talk to a language model, or without one what is retained, under some policies."""
     from palladion.redteam.recorded_talk import read_talk
     from palladion.redteam.replay import read_roster
     from palladion.redteam.replay_talk import TalkReplay, replay_talk
+    from palladion.redteam.retained_talk import read_talk_to_replay
 
     roster = read_roster(installation, root)
     runs = [TalkReplay(installation, root, model, roster, policy, enforce=enforce) for policy in policies]
-    talkers = read_talk(talk)
+    sample = None
+    if talk is not None:
+        talkers: Sequence[RecordedTalker] = read_talk(talk)
+    else:
+        found = read_talk_to_replay(installation, model, progress=bar)
+        talkers = found.talkers
+        sample = {
+            "source": found.source,
+            "clients": len(talkers),
+            "thinned": found.thinned,
+            "undated": found.undated,
+            "left_over": found.left_over,
+        }
     total, count = sum(len(talker.conversation.queries) for talker in talkers), 0
     for count in replay_talk(talkers, runs):
         if count % TOLD_EVERY == 0:
             bar(count, total, "replay")
-    return runs, Taken(count, 0, 0)
+    return runs, Taken(count, 0, 0, sample)
 
 
 def _told(items: "Sequence[Recorded]", total: int, bar: Progress) -> "Iterator[Recorded]":

@@ -20,7 +20,9 @@ from palladion.cli.watch_calibration import (
     calibrate_on_data,
     calibrate_on_prompts,
     calibrate_on_retained,
+    calibrate_on_retained_talk,
     calibrate_on_talk,
+    is_language_model,
     print_calibrated,
 )
 from palladion.cli.watch_campaigns import campaigns
@@ -148,7 +150,8 @@ def calibrate(
 
     From the clients in FILE from 20 of them on, else from simulated ones that ask rows like
     those in FILE, each in its own style. Says how many clients there were, and which false-alarm rate so many support.
-    With --retained, MODEL is a version such as fraud@3, which answers what clients have asked the promoted one. With
+    With --retained, MODEL is a version such as fraud@3, which answers what clients have asked the promoted one, or a
+    language model, whose clients' texts are used where the policy keeps them (retention.texts). With
     --prompts, MODEL is a language model behind the gate: simulated clients draw on these prompts, and the policy has
     to name the calibration that comes of it. With --talk it is one as well, and its thresholds are those of the
     recorded clients, if about 1,340 of them asked enough. With --traffic, MODEL answers what recorded clients asked.
@@ -174,6 +177,9 @@ def calibrate(
         return
     if talk is not None:
         calibrate_on_talk(installation, model, talk, plan, as_json=as_json, without=without)
+        return
+    if retained and is_language_model(installation, model):
+        calibrate_on_retained_talk(installation, model, plan, as_json=as_json, without=without)
         return
     if data is not None:
         document = calibrate_on_data(installation, model, data, image, plan, curve=curve, without=without)

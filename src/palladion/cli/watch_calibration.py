@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from palladion.policy import WatchPolicy
     from palladion.redteam.calibrate import Plan
     from palladion.redteam.chosen import LeftOut
+    from palladion.redteam.retained import Retainees
     from palladion.watch.calibration import Calibration
     from palladion.watch.text.calibration import TextCalibration
 
@@ -76,7 +77,33 @@ def calibrate_on_retained(
             progress=bar,
             without=without,
         )
-    retained = {
+    stated = {"file": row.path, "digest": row.digest, "receipt": str(receipt), "retained": _retained_document(found)}
+    return calibrated_document(calibration) | stated
+
+
+def is_language_model(installation: "Installation", model: str) -> bool:
+    """Whether the policy has a language model of that name, which has no versions."""
+    return any(route.model == model and route.protocol == "openai" for route in installation.policy.route)
+
+
+def calibrate_on_retained_talk(
+    installation: "Installation", model: str, plan: "Plan", *, as_json: bool, without: "Sequence[str]" = ()
+) -> None:
+    """Calibrate a language model on the texts that are retained of its clients, and say what came of it."""
+    from palladion.redteam.retained_talk import calibrate_retained_talk
+
+    with progress("calibrate") as bar:
+        calibration, digest, receipt, found = calibrate_retained_talk(
+            installation, model, plan, actor=actor(), progress=bar, without=without
+        )
+    if calibration.about.simulated:
+        warn(f"{found.used} retained clients leave too few for thresholds: simulated ones draw on their texts")
+    more = {"retained": _retained_document(found)}
+    _say_of_texts(installation, model, calibration, digest, receipt, as_json=as_json, more=more)
+
+
+def _retained_document(found: "Retainees") -> dict[str, Any]:
+    return {
         "source": found.source,
         "left_out": found.left_out,
         "named": found.named,
@@ -84,8 +111,6 @@ def calibrate_on_retained(
         "thinned": found.thinned,
         "rate_hidden": found.rate_hidden,
     }
-    stated = {"file": row.path, "digest": row.digest, "receipt": str(receipt), "retained": retained}
-    return calibrated_document(calibration) | stated
 
 
 def calibrate_on_prompts(
@@ -158,6 +183,8 @@ def _say_of_texts(
     if encoder is not None:
         where.insert(0, ("encoder", f"{encoder.encoder[:16]}, tokenizer {encoder.tokenizer[:16]}, beside n-grams"))
     _print_promises(document, where, kind=kind)
+    if document.get("retained"):
+        _print_retained(document["retained"], horizon=document["horizon"])
     _print_left_out(document)
     _warn(document, installation.policy.watch)
     used = {route.calibration for route in installation.policy.route if route.model == model}

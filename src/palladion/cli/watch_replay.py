@@ -28,7 +28,7 @@ from palladion.cli.traffic_options import (
     talk_option,
     traffic_file,
 )
-from palladion.cli.watch_calibration import print_promise, promised
+from palladion.cli.watch_calibration import is_language_model, print_promise, promised
 from palladion.clock import timestamp
 
 if TYPE_CHECKING:
@@ -80,7 +80,8 @@ def replay(
 
     TRAFFIC has a request a line (docs/traffic.md), `-` is standard input. Where a line does not hold what was answered,
     the version answers in memory. Limits, budgets and standings act as in the gate, by the traffic's own clock, on
-    clients who have all begun anew. Of a language model --talk has what was asked. Writes nothing, and needs no gate.
+    clients who have all begun anew. Of a language model --talk has what was asked, and --retained what was kept of it.
+    Writes nothing, and needs no gate.
     """
     if [traffic is not None, talk is not None, retained].count(True) != 1:
         raise click.UsageError("either TRAFFIC is needed, or --talk FILE, or --retained alone", ctx)
@@ -92,7 +93,7 @@ def replay(
     installation = find_installation(ctx)
     policy = installation.policy if policy_file is None else load_policy(policy_file)
     root = installation.open_gate_root()
-    if talk is not None:
+    if talk is not None or (retained and is_language_model(installation, model)):
         require_no_others(ctx, number, skip_broken, places)
         with progress("replay") as bar:
             runs, taken = replay_talk_of(

@@ -88,6 +88,7 @@ class Connection(HttpToolsProtocol):
     cycle: Exchange  # the one whose head came last
     _answering: RequestResponseCycle | None = None  # an earlier one, where requests come before they are answered
     hop: Hop | None = None  # who is at the other end
+    half_closed = False  # it sends no more, and waits for answers, or has left
     _hop_timer: asyncio.TimerHandle | None = None
     _head_timer: asyncio.TimerHandle | None = None
     _unread_timer: asyncio.TimerHandle | None = None
@@ -143,6 +144,23 @@ class Connection(HttpToolsProtocol):
                 self.send_400_response("The frames of the body are too long.")
         if self._in_head and self._head_bytes > HEAD_BYTES_MAX and not self.transport.is_closing():
             self.send_400_response("The head of the request is too long.")
+
+    def eof_received(self) -> bool | None:  # type: ignore[override]  # uvicorn's closes at once
+        """The peer sends no more; whether it is still answered (True), or the connection closed, once all is written.
+
+        What it asked in full is answered, but for streams: whoever has left is not to be told from who only sends no
+        more, and a model would write on for nobody. TLS has no half of a connection here.
+        """
+        cycle, answering = self.cycle, self._answering
+        streaming = answering is not None and answering.response_started and not answering.response_complete
+        # other applications do not ask whether it is half closed, and may stream
+        if self.scheme == "https" or streaming or not isinstance(self.app, App):
+            return None
+        if cycle is None or cycle.response_complete or cycle.more_body:
+            return None
+        self.half_closed = True
+        cycle.keep_alive = False
+        return True
 
     def on_message_begin(self) -> None:
         """A head begins."""

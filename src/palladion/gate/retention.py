@@ -61,13 +61,15 @@ class _Asked:
     scores: NDArray[Any] | None
     rows: int
     size: int
+    first: int = 0  # which query of its request the first of these is
 
     def bodies(self) -> list[Body]:
         kept = []
         for row in range(self.rows):
             scores = _NONE if self.scores is None else self.scores[row]
             inputs = {name: array[row] for name, array in self.feeds.items()}
-            kept.append(Body(self.request, row, inputs, scores, b"", 0.0, self.disclosed, self.at))
+            place = self.first + row
+            kept.append(Body(self.request, place, inputs, scores, b"", 0.0, self.disclosed, self.at))
         return kept
 
 
@@ -81,6 +83,7 @@ class Retention:
         self._handed = 0
         self.dropped = 0  # queries without marks that were not kept, for want of time, memory or disk
         self._unmarked = policy.unmarked and policy.queries > 0
+        self.keeps_texts = policy.texts and policy.queries > 0
         self._folder, self._key, self._clock = folder, key, clock
         self._days = Days(policy.days, policy.marked_days)
         self._total_bytes_max = policy.total_mb * MIB
@@ -107,19 +110,38 @@ class Retention:
         """Keep the queries of a request without marks, if there is room; never raises, and nothing waits for it.
 
         `name` is the client, by pseudonym, and the version, `feeds` are (rows, …) each;
-        `scores` (rows, …) are the model's own. Texts, and queries too large for one body, are not kept.
+        `scores` (rows, …) are the model's own. Not kept are texts among inputs, and queries too large for one body.
         """
-        if not self._unmarked:
-            return
-        size = ROW_BYTES * rows
-        for array in feeds.values():
-            if array.dtype.kind not in "biuf":
-                return
+        if self._unmarked and all(array.dtype.kind in "biuf" for array in feeds.values()):
+            self._take(name, _Asked(request, disclosed, self._clock.now().timestamp(), feeds, scores, rows, 0))
+
+    def keep_text(
+        self,
+        name: tuple[str, str],
+        feeds: Feeds,
+        came: NDArray[Any],
+        place: int,
+        *,
+        request: str,
+        disclosed: str,
+    ) -> None:
+        """Keep one text that a language model was asked, the `place`-th of its request, as `chat.kept` has it.
+
+        As `keep`, where the policy wants texts.
+        """
+        if self.keeps_texts:
+            at = self._clock.now().timestamp()
+            self._take(name, _Asked(request, disclosed, at, feeds, came, 1, 0, place))
+
+    def _take(self, name: _Name, asked: _Asked) -> None:
+        rows, size = asked.rows, ROW_BYTES * asked.rows
+        for array in asked.feeds.values():
             size += array.nbytes
-        if scores is not None:
-            size += scores.nbytes
+        if asked.scores is not None:
+            size += asked.scores.nbytes
         if size > ENTRY_BYTES_MAX // 2 * rows:
             return
+        asked.size = size
         self._asked += rows
         self._credit += self._share
         if self._credit < 1 or self._waiting_bytes + size > WAITING_BYTES_MAX:
@@ -128,7 +150,6 @@ class Retention:
         self._credit -= 1
         self._handed += rows
         self._waiting_bytes += size
-        asked = _Asked(request, disclosed, self._clock.now().timestamp(), feeds, scores, rows, size)
         self._waiting.setdefault(name, []).append(asked)
 
     @property

@@ -48,6 +48,16 @@ class WatchPolicy(Section, frozen=True):
             "divided by it, less one, calibration organisations: 399 for 0.005.",
         ),
     ] = 0.005
+    alpha_newcomers: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=0.1,
+            description="Share of blocks of honest newcomers of whom a person is told by mistake: of as many clients "
+            "in a row as are weighed together, 256 at most. It finds accounts that nothing links; nobody's standing "
+            "depends on it. Needs 200 calibration clients. Below 0.002 nobody is told of any.",
+        ),
+    ] = 0.01
     degrade_after: Annotated[
         int, Meta(ge=1, le=1_000_000, description="Suspicious queries after which a client gets labels only.")
     ] = 8
@@ -143,9 +153,17 @@ class RetentionPolicy(Section, frozen=True):
             le=1_000_000,
             description="Queries that are kept of each client and version, drawn at random from all it asked, with the "
             "model's own answers; 64 MiB at most. On routes that mark answers, the first of each cell of alike ones. "
-            "Texts are not kept. 0 keeps nothing, and no route may mark then.",
+            "0 keeps nothing, and no route may mark then.",
         ),
     ] = 5000
+    texts: Annotated[
+        bool,
+        Meta(
+            description="Keep what language models are asked as well: the texts, their parameters and when, of each "
+            "client and model, to calibrate on (`palladion watch calibrate MODEL --retained`). Off, because people "
+            "write in them what no row of numbers says."
+        ),
+    ] = False
     unmarked: Annotated[
         bool,
         Meta(

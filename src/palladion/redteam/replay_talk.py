@@ -104,19 +104,23 @@ class TalkReplay(Run):
             caller = caller if observed is None else self._settle(caller, route, observed)
         if level_given(caller, route, stages.modes, stages.promises) is None:
             raise Problem("suspended")
-        with stages.reserve(caller, route, queries=1, tokens=_tokens(query)) as held:
+        with stages.reserve(caller, route, queries=1, tokens=_tokens(query), information=1) as held:
+            covered = 0
             if self.calibration is not None:
                 asked = AskedTexts(Asker(caller.id, caller.client.organisation), [query])
                 now = self._clock.now().timestamp()
-                caller = self._settle(caller, route, self._watch.observe_all(route.model, [asked], now=now)[0])
-            if query.failed:
-                raise Problem("bad-input")  # the server refused it where it was asked
+                observation = self._watch.observe_all(route.model, [asked], now=now)[0]
+                covered = observation.new_buckets
+                caller = self._settle(caller, route, observation)
             level = level_given(caller, route, stages.modes, stages.promises)
-            if level is None:
-                raise Problem("suspended")
+            if query.failed or level is None:
+                # what was observed is charged, answered or not
+                held.settle(0, queries=0, information=covered)
+                # where it failed, the server refused it when it was asked
+                raise Problem("bad-input" if query.failed else "suspended")
             if level != "contract":
                 course.reduced += 1
-            held.settle()
+            held.settle(information=1 if self.calibration is None else covered)
 
     def _settle(self, caller: Caller, route: RoutePolicy, observation: Observation) -> Caller:
         for step in self._stages.settle(caller, route, observation):

@@ -233,6 +233,33 @@ def test_a_server_that_breaks_its_stream_is_told_and_recorded(house: House, scri
     run(test)
 
 
+def test_a_server_that_ends_in_good_order_need_not_say_that_it_is_done(house: House) -> None:
+    async def test() -> None:
+        async with talking(house, streams(*words(), STOP, then=_ends)) as talk:
+            heard = await talk.stream({**HELLO, "stream_options": {"include_usage": True}})
+            assert (heard.text, heard.finish) == ("".join(WORDS), ["stop"])
+            assert heard.body.endswith(b"data: [DONE]\n\n")
+            assert talk.bench.kinds == ["answer.begun", "answer.given"]
+            await talk.stream()
+            assert talk.engine.connections == 1, "it carried the end of an answer, and can carry the next one"
+
+    run(test)
+
+
+@pytest.mark.parametrize("then", [_dies, _ends], ids=["dies", "ends"])
+def test_a_stream_is_whole_only_with_the_end_of_every_answer_and_in_good_order(house: House, then: Script) -> None:
+    async def test() -> None:
+        one = streams(*words(), STOP, chunk({"content": "x"}, index=1), then=then)
+        async with talking(house, one, choices_max=2) as talk:
+            heard = await talk.stream({**HELLO, "n": 2})
+            assert heard.error["code"] == "upstream_failed"
+            talk.engine.script = streams(*words(), STOP, then=_dies)
+            assert (await talk.stream()).error["code"] == "upstream_failed"
+            assert talk.bench.kinds == ["answer.begun", "answer.broken"] * 2
+
+    run(test)
+
+
 def test_a_client_that_leaves_ends_the_servers_stream(house: House) -> None:
     async def test() -> None:
         budget = Ledgered()

@@ -25,7 +25,7 @@ def _sent(document: object) -> dict[str, Any]:
 def test_the_server_is_told_to_keep_nothing() -> None:
     about = {"user": "ann", "metadata": {"a": "b"}, "store": True, "top_logprobs": 0, "include": []}
     assert _sent({**ASK, **about}) == {
-        "model": "upstream/m", "input": "hello", "store": False, "max_output_tokens": 4096,
+        "model": "upstream/m", "input": "hello", "store": False, "stream": False, "max_output_tokens": 4096,
     }  # fmt: skip
 
 

@@ -34,6 +34,7 @@ async def harvest(talk: Talk, requests: int, *, first: int = 0, **changes: Any) 
             await response.stream.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("streamed", [False, True])
 def test_a_harvester_is_watched_with_its_cause_on_record_and_goes_no_further(house: House, streamed: bool) -> None:
     async def test() -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from palladion.gate.chat.calibrated import path_of
 from palladion.policy import RoutePolicy
+from palladion.redteam.retained_talk import read_talk_to_replay
 from palladion.watch.text.calibration_file import encode_text_calibration
 from palladion.watch.text.query import Query
 from tests.gate.gates import MODEL as TENSORS
@@ -135,3 +136,20 @@ def test_who_harvests_a_language_model_is_suspected_also_after_a_restart_and_who
             assert service.terminate() == 0
     records = [entry.decode() for _, entry in copy.installation.read_ledger().entries()]
     assert any('"standing.changed"' in entry for entry in records)
+
+
+def test_a_gate_that_is_to_keep_texts_leaves_what_a_calibration_reads(house: House, tmp_path: Path) -> None:
+    copy = house.copy(tmp_path)
+    with _engine() as port:
+        route = RoutePolicy(
+            model=NAME, mode="enforce", protocol="openai", upstream=f"http://127.0.0.1:{port}", upstream_model=MODEL
+        )
+        configure(copy, route, retention={"texts": True})
+        queries = honest(11)[:9]
+        with serving(copy) as service:
+            assert _ask(service, copy, "acme", queries) == 9
+            assert _ask(service, copy, "globex", queries[:2], stream=True) == 2
+            assert service.terminate() == 0
+    found = read_talk_to_replay(copy.installation, NAME, progress=lambda *_, **__: None)
+    said = {talker.client: [query.text for query in talker.conversation.queries] for talker in found.talkers}
+    assert said == {"acme/acme": [query.text for query in queries], "globex/globex": [q.text for q in queries[:2]]}

@@ -29,7 +29,9 @@ class Ledgered:
         self.reserved: list[float] = []
         self.ends: list[object] = []
 
-    def reserve(self, caller: Caller, route: RoutePolicy, *, queries: float, tokens: float) -> Reservation:
+    def reserve(
+        self, caller: Caller, route: RoutePolicy, *, queries: float, tokens: float, information: float
+    ) -> Reservation:
         if tokens > self.left:
             raise Problem("rate-limited", "today's budget of tokens is spent", retry_after_seconds=60)
         self.reserved.append(tokens)
@@ -38,11 +40,8 @@ class Ledgered:
     def exceeded(self, tokens: int) -> bool:
         return tokens > self.left
 
-    def settle(self, tokens: int) -> None:
-        self.ends.append(tokens)
-
-    def release(self) -> None:
-        self.ends.append("released")
+    def settle(self, tokens: int, *, queries: float | None = None, information: float = 0) -> None:
+        self.ends.append("released" if queries == 0 else tokens)
 
 
 def test_the_record_has_the_network_under_a_pseudonym_of_streams_as_well(house: House) -> None:

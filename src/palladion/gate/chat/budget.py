@@ -10,26 +10,24 @@ from palladion.policy import RoutePolicy
 
 
 class Reservation(Protocol):
-    """What is set aside for one request. Settled or released once; a second time does nothing."""
+    """What is set aside for one request. Settled once; a second time does nothing."""
 
     def exceeded(self, tokens: int) -> bool:
         """Whether so many tokens are more than there are: what was reserved and what is left beside it."""
         ...
 
-    def settle(self, tokens: int) -> None:
-        """Charge what was used, more or less than was reserved, and give back the rest."""
-        ...
-
-    def release(self) -> None:
-        """Give back all of it: nothing was used."""
+    def settle(self, tokens: int, *, queries: float | None = None, information: float = 0) -> None:
+        """Charge what was used, more or less than was reserved, and give back the rest; None is as reserved."""
         ...
 
 
 class Budget(Protocol):
     """Where it is reserved: `stages.Stages` is one."""
 
-    def reserve(self, caller: Caller, route: RoutePolicy, *, queries: float, tokens: float) -> Reservation:
-        """Set `queries` and `tokens` aside. Raises Problem where they are not left."""
+    def reserve(
+        self, caller: Caller, route: RoutePolicy, *, queries: float, tokens: float, information: float
+    ) -> Reservation:
+        """Set `queries`, `tokens` and `information` aside. Raises Problem where they are not left."""
         ...
 
 
@@ -39,17 +37,16 @@ class _Free:
     def exceeded(self, tokens: int) -> bool:
         return False
 
-    def settle(self, tokens: int) -> None:
-        pass
-
-    def release(self) -> None:
+    def settle(self, tokens: int, *, queries: float | None = None, information: float = 0) -> None:
         pass
 
 
 class Unlimited:
     """No budget. Satisfies `Budget`."""
 
-    def reserve(self, caller: Caller, route: RoutePolicy, *, queries: float, tokens: float) -> Reservation:
+    def reserve(
+        self, caller: Caller, route: RoutePolicy, *, queries: float, tokens: float, information: float
+    ) -> Reservation:
         """Whatever is asked."""
         return _FREE
 

@@ -19,12 +19,13 @@ from palladion.gate.chat.response_request import ResponseAsked
 from palladion.gate.chat.responses import Responses
 from palladion.gate.chat.route import ModelRoute
 from palladion.gate.chat.ruled import RuledClients
-from palladion.gate.chat.shown import SaidBefore
+from palladion.gate.chat.shown import SaidBefore, Shown
 from palladion.gate.chat.terms import Terms
 from palladion.gate.chat.texts import Label, Texts
 from palladion.gate.chat.turn import Turn, Work, encoded
 from palladion.gate.chat.usage import BYTES_PER_TOKEN
 from palladion.gate.directory import Caller
+from palladion.gate.end_users import name_from
 from palladion.gate.problems import Problem
 from palladion.gate.questions import REQUEST_ID_BYTES
 from palladion.gate.requests import JSON, Request, Response
@@ -74,6 +75,8 @@ class Asking(ErrorObject):
             raise Problem("suspended")
         # 2. admit: which model pays is known when the body is read
         body = await request.body()
+        if caller.client.reseller and caller.user is None and name_from(request, body):
+            caller = stages.identify(request)
         model = model_of(body)
         route = self._routes.get(model)
         if route is None or route not in open_to:
@@ -90,33 +93,44 @@ class Asking(ErrorObject):
             stages.admit(caller, route.policy, rows - 1, rows=rows, address=request.address)
         if model in stages.directory.decoys.texts:
             caller = await stages.heard(caller, request, route.policy, _said(asked))
+        shown = None
         if route.calibration is None:
-            caller = await self._heard(caller, route, asked)
-        turn = await self._turn(caller, request, body, route, asked)
+            shown = self._unwatched(caller, asked)
+            caller = await self._heard(caller, route, asked, shown)
+        turn = await self._turn(caller, request, body, route, asked, shown=shown)
         # 4. infer, and what follows
         if asked.stream:
             return await Relay(turn, await turn.streamed()).response()
         return await turn.whole()
 
-    async def _heard(self, caller: Caller, route: ModelRoute, asked: Asked) -> Caller:
-        """The caller as it stands by rules on what it asks, where nothing else looks at that. Raises Problem."""
-        if isinstance(asked, EmbeddingAsked):
-            return caller  # documents, which say what they say: nobody asks an embedding for its reasons
+    def _unwatched(self, caller: Caller, asked: Asked) -> Shown | None:
+        """What is new in a request that the watch does not look at; None where nobody else does."""
+        retention = self._stages.retention
+        if isinstance(asked, EmbeddingAsked) and not (retention is not None and retention.keeps_texts):
+            return None  # documents say what they say: nobody asks an embedding for its reasons
         try:
-            shown = self._said_before.show(caller.id, asked)
+            return self._said_before.show(caller.id, asked)
         except Problem:
-            return caller  # numbers of tokens: a model that is not watched takes them, and no rule knows any by these
+            return None  # numbers of tokens: a model that is not watched takes them, and they say nothing
+
+    async def _heard(self, caller: Caller, route: ModelRoute, asked: Asked, shown: Shown | None) -> Caller:
+        """The caller as it stands by rules on what it asks, where nothing else looks at that. Raises Problem."""
+        if shown is None or isinstance(asked, EmbeddingAsked):
+            return caller
         queries = [query for part in shown.parts(at=NOT_SAID) for query in part]
         return await self._ruled.hear(self._stages, caller, route.policy, queries)
 
-    async def _turn(self, caller: Caller, request: Request, body: bytes, route: ModelRoute, asked: Asked) -> Turn:
+    async def _turn(
+        self, caller: Caller, request: Request, body: bytes, route: ModelRoute, asked: Asked, *, shown: Shown | None
+    ) -> Turn:
         stages, policy = self._stages, route.policy
         disclosed = route.given_to(caller, stages.modes, stages.promises)
         if disclosed is None:
             raise Problem("suspended")
         level, given = disclosed
         # before it is bound: how it was asked tells of who asks
-        shown = self._said_before.show(caller.id, asked) if route.calibration is not None else None
+        if route.calibration is not None:
+            shown = self._said_before.show(caller.id, asked)
         request_id = secrets.token_hex(REQUEST_ID_BYTES)
         label = Label(request_id, int(stages.clock.now().timestamp()), policy.model)
         work = _bound(asked, given, label, model=route.upstream_model, request_bytes=len(body))
@@ -133,8 +147,9 @@ class Asking(ErrorObject):
         tokens = len(body) // BYTES_PER_TOKEN + work.tokens_max
         return Turn(
             stages, route, self._kind, caller, request, body, sent, asked.rows, level, given, work,
-            self._budget.reserve(caller, policy, queries=asked.rows, tokens=tokens), request_id,
-            shown,
+            # of information at most: one new bucket for each text
+            self._budget.reserve(caller, policy, queries=asked.rows, tokens=tokens, information=asked.rows),
+            request_id, shown,
         )  # fmt: skip
 
 

@@ -66,6 +66,9 @@ class Relay:
                         yield piece
                     if self._ended:
                         break
+                else:
+                    # in good order; some servers (`transformers serve`) then leave out the word that they are done
+                    self._ended = self._stream.all_ended
                 await self._rest(parts)
             ending = await self._end()
             reason = ""
@@ -79,14 +82,13 @@ class Relay:
             yield event(msgspec.json.encode(ErrorObject().error_members(problem)), name=b"error")
         finally:
             if self._receipt is None:
-                turn.reservation.release()
+                turn.give_up()
             else:
                 if reason == CLIENT_LEFT:
                     await self._break(reason)
-                tokens = turn.tokens
-                turn.reservation.settle(sum(tokens.values()))
+                turn.charge()
                 if self._usage is not None:
-                    self._usage.tell(*tokens.values())
+                    self._usage.tell(*turn.tokens.values())
 
     def _take(self, part: bytes) -> bytes:
         """What leaves of a part. Raises FormatError, and Problem where the client may have no more."""
@@ -118,6 +120,8 @@ class Relay:
         caller = turn.stages.directory.callers.get(turn.caller.id)
         if caller is None:
             raise Problem("unauthenticated", "the client was revoked")
+        if turn.caller.end_user is not None:
+            caller = turn.stages.directory.current(turn.caller)
         if caller is not turn.caller and turn.stages.modes.level(caller, turn.route.policy) is None:
             raise Problem("suspended")
 
@@ -140,7 +144,7 @@ class Relay:
         last = stream.end()
         self._digest.update(last)
         details = {"answer_digest": self._digest.hexdigest(), "streamed": True, "finish": stream.finish}
-        receipt = await turn.record("answer.given", {**details, **turn.tokens})
+        receipt = await turn.record("answer.given", {**details, **turn.tokens, "information": turn.information})
         turn.stages.answered += turn.rows
         return last + comment(b"palladion-receipt %b" % str(receipt).encode()) + stream.last
 
@@ -148,6 +152,7 @@ class Relay:
         """Record that the answer has no end."""
         try:
             details = {"answer_digest": self._digest.hexdigest(), "reason": reason}
-            await self._turn.record("answer.broken", {**details, **self._turn.tokens})
+            turn = self._turn
+            await turn.record("answer.broken", {**details, **turn.tokens, "information": turn.information})
         except Problem:
             return  # the ledger says so itself, to the operator; what was broken is not given

@@ -148,7 +148,7 @@ class ResponseAsked(Ignored, kw_only=True):
     model: Name
     input: str | Annotated[list[Item], Meta(min_length=1, max_length=MESSAGES_MAX)]
     instructions: str | None = None
-    stream: bool = False
+    stream: bool | None = None
     stream_options: StreamOptions | None = None
     max_output_tokens: Tokens | None = None
     temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
@@ -194,6 +194,7 @@ class ResponseAsked(Ignored, kw_only=True):
         """Become what is asked upstream, which is told to keep nothing."""
         self.forget()
         self.store = False
+        self.stream = bool(self.stream)  # said aloud: `transformers serve` streams unless it is told not to
         self.model = model
         self.stream_options = self.background = self.include = self.top_logprobs = None
         self.max_output_tokens = min(self.max_output_tokens or given.tokens_max, given.tokens_max)

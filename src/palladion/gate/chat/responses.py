@@ -223,6 +223,11 @@ class Streamed:
         self._end: dict[str, Any] | None = None
         self.complete = False
 
+    @property
+    def all_ended(self) -> bool:
+        """Whether the answer has its end."""
+        return self.complete
+
     def take(self, data: bytes) -> bytes:
         """What the client gets of an event now. Raises FormatError."""
         if data == DONE:

@@ -119,11 +119,16 @@ class Streamed:
         self._held: list[bytes] = []
         self.complete = False
 
+    @property
+    def all_ended(self) -> bool:
+        """Whether every answer has its end, so that nothing is missing if the server ends its stream here."""
+        return len(self._finished) == self._texts.choices
+
     def take(self, data: bytes) -> bytes:
         """What the client gets of an event now. Raises FormatError."""
         texts = self._texts
         if data == DONE:
-            if len(self._finished) != texts.choices:
+            if not self.all_ended:
                 raise FormatError("the server ended its stream before its answers")
             self.complete = True
             return b""

@@ -14,6 +14,7 @@ import msgspec
 
 from palladion.errors import FormatError
 from palladion.gate.chat.budget import Reservation
+from palladion.gate.chat.kept import arrays_of, name_of
 from palladion.gate.chat.route import ModelRoute
 from palladion.gate.chat.shown import TEXT_WEIGHT, Shown
 from palladion.gate.chat.terms import Terms
@@ -38,6 +39,11 @@ class Streaming(Protocol):
 
     complete: bool
     last: bytes  # what ends the stream, after everything else
+
+    @property
+    def all_ended(self) -> bool:
+        """Whether every answer has its end, though the server has not said that it is done."""
+        ...
 
     def take(self, data: bytes) -> bytes:
         """What the client gets of an event's data now. Raises FormatError."""
@@ -88,8 +94,9 @@ class Turn:
     work: Any
     reservation: Reservation
     id: str
-    shown: Shown | None = None  # where the route is watched
+    shown: Shown | None = None  # where anybody looks at it
     p_value: float | None = None
+    covered: int = 0  # buckets that were new to the client, by what was observed of this request
 
     async def whole(self) -> Response:
         """Ask, and answer at once. Raises Problem."""
@@ -99,7 +106,7 @@ class Turn:
                     body = await self.route.ask(self.kind, self.sent)
             except TimeoutError:
                 # the server worked on it all the same: what was asked is charged, if not what was never said
-                self.reservation.settle(self.work.tally.total)
+                self.reservation.settle(self.work.tally.total, information=self.covered)
                 raise Problem("upstream-timeout") from None
             except Problem as problem:
                 if problem.kind == "bad-input":
@@ -115,12 +122,12 @@ class Turn:
             except FormatError as error:
                 raise self.route.failed(error.message) from None
             tokens = self.tokens
-            details = {"streamed": False, "finish": finish, **tokens}
+            details = {"streamed": False, "finish": finish, **tokens, "information": self.information}
             receipt = await self.record("answer.given", details, answer=answer)
         except BaseException:
-            self.reservation.release()
+            self.give_up()
             raise
-        self.reservation.settle(sum(tokens.values()))
+        self.charge()
         self.stages.meter.used(self.id, self.route.policy.model).tell(*tokens.values())
         self.stages.answered += self.rows
         return Response(200, answer, [(b"content-type", JSON), *self.headers(receipt)])
@@ -141,9 +148,10 @@ class Turn:
         try:
             if self.shown is not None:
                 await self.observe()
+            if self.watched:
                 self.renew()
         except BaseException:
-            self.reservation.release()
+            self.give_up()
             raise
         streaming: Streaming = self.work.streamed(self.given)
         return streaming
@@ -151,17 +159,41 @@ class Turn:
     async def observe(self, *, answer_chars: float = NOT_SAID, failed: bool = False) -> None:
         """Show the watch what was asked and what came of it; what follows is in effect and recorded then.
 
-        Raises Problem, also where it cannot be recorded.
+        What texts are kept of is kept as the watch sees it, also where there is none. Raises Problem, also where it
+        cannot be recorded.
         """
-        stages, model = self.stages, self.route.policy.model
-        if self.shown is None:
+        stages, model, keeps = self.stages, self.route.policy.model, self._keeps
+        if self.shown is None or not (self.watched or keeps):
             return
-        at = stages.clock.now().timestamp()
+        at, place = stages.clock.now().timestamp(), 0
         vectors = await self._vectors(self.shown.texts)
         for part in self.shown.parts(at=at, answer_chars=answer_chars, failed=failed, vectors=vectors):
-            recording = await stages.together.observe(model, partial(self._show, part), self._settle)
-            if recording is not None:
-                await asyncio.shield(recording)
+            if self.watched:
+                recording = await stages.together.observe(model, partial(self._show, part), self._settle)
+                if recording is not None:
+                    await asyncio.shield(recording)
+            elif place:
+                await asyncio.sleep(0)
+            if keeps:
+                self._keep(part, place)
+            place += len(part)
+
+    @property
+    def watched(self) -> bool:
+        """Whether the watch is shown what was asked."""
+        return self.shown is not None and self.route.calibration is not None
+
+    @property
+    def _keeps(self) -> bool:
+        return self.stages.retention is not None and self.stages.retention.keeps_texts
+
+    def _keep(self, queries: Sequence[Query], first: int) -> None:
+        """Keep what was asked; `first` says which text of the request comes first."""
+        retention = self.stages.retention
+        if retention is not None:
+            name = self.stages.name(self.caller.id), name_of(self.route.policy.model)
+            for place, query in enumerate(queries, first):
+                retention.keep_text(name, *arrays_of(query), place, request=self.id, disclosed=self.level)
 
     async def _vectors(self, texts: Sequence[str]) -> Sequence[Vectors] | None:
         """What an encoder makes of texts, where the calibration has one. Raises Problem."""
@@ -183,6 +215,7 @@ class Turn:
     def _settle(self, caller: Caller, observation: Observation) -> asyncio.Task[list[Receipt]] | None:
         """Put the verdict into effect; returns what records it, if it changes anything."""
         self.p_value = observation.p_value
+        self.covered += observation.new_buckets if observation.calibrated else observation.distinct
         steps = self.stages.settle(caller, self.route.policy, observation)
         return self.stages.begin_recording([], steps, self.route.policy) if steps else None
 
@@ -190,6 +223,23 @@ class Turn:
     def tokens(self) -> dict[str, int]:
         """What it cost, for its record."""
         return {"tokens_in": self.work.tally.prompt, "tokens_out": self.work.tally.completion}
+
+    @property
+    def information(self) -> int:
+        """What its answer is charged: a new bucket is one, and each text where the watch has no buckets."""
+        return self.covered if self.watched else self.rows
+
+    def charge(self) -> None:
+        """Spend what it cost, in place of what was reserved."""
+        self.reservation.settle(sum(self.tokens.values()), information=self.information)
+
+    def give_up(self) -> None:
+        """Give back what was reserved, as there is no answer.
+
+        What was observed is charged all the same: the watch will not take it for new again, and a request that the
+        server refuses would otherwise make the next ones free.
+        """
+        self.reservation.settle(0, queries=0, information=self.covered)
 
     def headers(self, receipt: Receipt) -> list[tuple[bytes, bytes]]:
         """What a client needs to have the answer proved."""
@@ -208,6 +258,7 @@ class Turn:
             "disclosed": self.level,
             "mode": stages.modes.of(self.caller, policy),
             **stages.network(self.request),
+            **stages.end_user(self.caller),
             "p_value": None if self.p_value is None else f"{self.p_value:.3g}",
             "request_digest": digests.request,
         }
