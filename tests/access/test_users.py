@@ -1,12 +1,13 @@
 """Names of end users: one spelling for one user, and nothing that nobody sees."""
 
+import re
 import unicodedata
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from palladion.access.users import BYTES_MAX, CHARACTERS_MAX, user_name
+from palladion.access.users import BYTES_MAX, CHARACTERS_MAX, end_user_id, user_name
 
 from .test_networks import UNSEEN
 
@@ -54,3 +55,25 @@ def test_a_name_that_is_taken_is_its_own_normal_form(text: str) -> None:
         return
     assert user_name(name) == name
     assert len(name.encode()) <= BYTES_MAX
+
+
+def test_an_id_is_of_one_reseller_one_user_and_one_key() -> None:
+    key = b"k" * 32
+    ids = {
+        end_user_id(key, "acme", "ann"),
+        end_user_id(key, "globex", "ann"),
+        end_user_id(key, "acme", "bob"),
+        end_user_id(b"o" * 32, "acme", "ann"),
+    }
+    assert len(ids) == 4
+    assert all(re.fullmatch("[0-9a-f]{16}", found) for found in ids)
+
+
+def test_however_a_user_is_written_the_id_is_one() -> None:
+    key = b"k" * 32
+    assert end_user_id(key, "acme", "Ann") == end_user_id(key, "acme", "ANN") == end_user_id(key, "acme", "ａnn")
+
+
+def test_no_id_is_made_without_a_whole_key() -> None:
+    with pytest.raises(ValueError, match="expected 32"):
+        end_user_id(b"short", "acme", "ann")

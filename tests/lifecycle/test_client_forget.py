@@ -1,4 +1,4 @@
-"""Forgetting a client: its queries, states and identities are gone, its name and the ledger stay."""
+"""Forgetting a client: its queries, salts, states and identities are gone, its name and the ledger stay."""
 
 import shutil
 from pathlib import Path
@@ -13,6 +13,8 @@ from palladion.ledger.bodies import FOLDER, BodyWriter, retained_versions
 from palladion.ledger.body import Body
 from palladion.ledger.journal import JournalWriter
 from palladion.ledger.record import decode_record
+from palladion.ledger.salts import FOLDER as SALTS
+from palladion.ledger.salts import make_seed, read_seed
 from palladion.lifecycle.client_forget import Forgotten, forget_client
 from palladion.lifecycle.clients import add_client, revoke_client
 from palladion.lifecycle.identities import add_identity
@@ -33,7 +35,9 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
         with installation.open_registry() as registry, registry.write() as records:
             records.gate_states.save("limits", {client.id: b"spent"})
             records.gate_states.save("suspicion", {client.id: b"odd"})
-        writer.append(pseudonym(gate.derive("pseudonyms"), client.id), "fraud@1", [_body()])
+        subject = pseudonym(gate.derive("pseudonyms"), client.id)
+        writer.append(subject, "fraud@1", [_body()])
+        make_seed(installation.paths.directory / SALTS, gate.derive("ledger-salts"), subject)
     writer.close()
     return installation.paths.home
 
@@ -62,6 +66,13 @@ def _kept(installation: Installation, name: str) -> tuple[list[str], int, list[s
     return retained_versions(installation.paths.directory / FOLDER, pseudonym(key, client)), states, identities
 
 
+def _has_salts(installation: Installation, name: str) -> bool:
+    gate = installation.open_gate_root()
+    with installation.open_registry() as registry, registry.read() as records:
+        subject = pseudonym(gate.derive("pseudonyms"), records.clients.named(name, name).id)
+    return read_seed(installation.paths.directory / SALTS, gate.derive("ledger-salts"), subject) is not None
+
+
 EVERYTHING = ["fraud@1"], 2
 
 
@@ -73,6 +84,7 @@ def test_what_is_kept_of_a_revoked_client_is_erased_and_of_nobody_else(installat
     assert (done.versions, done.states, done.identities) == (("fraud@1",), 2, 1)
     assert _kept(installation, "acme") == ([], 0, [])
     assert _kept(installation, "globex") == (*EVERYTHING, ["spiffe://example.org/globex"])
+    assert (done.salts, _has_salts(installation, "acme"), _has_salts(installation, "globex")) == (True, False, True)
 
 
 def test_it_is_on_record_under_the_pseudonym(installation: Installation) -> None:
@@ -80,7 +92,7 @@ def test_it_is_on_record_under_the_pseudonym(installation: Installation) -> None
     done = _forget(installation)
     record = decode_record(list(installation.read_ledger().entries())[-1][1], what="it")
     assert (record.kind, record.actor) == ("client.forgotten", "user:ada")
-    assert record.details == {"bodies": ["fraud@1"], "states": 2, "identities": 1}
+    assert record.details == {"bodies": ["fraud@1"], "states": 2, "identities": 1, "salts": True}
     key = installation.open_gate_root().derive("pseudonyms")
     assert record.subject == pseudonym(key, done.client.id)
 
@@ -105,6 +117,7 @@ def test_without_its_record_nothing_is_erased(installation: Installation, monkey
         with pytest.raises(StorageError, match="the disk is full"):
             _forget(installation)
     assert _kept(installation, "acme")[:2] == EVERYTHING
+    assert _has_salts(installation, "acme")
 
 
 def test_it_can_be_run_again_and_while_a_gate_serves(installation: Installation) -> None:
@@ -113,7 +126,8 @@ def test_it_can_be_run_again_and_while_a_gate_serves(installation: Installation)
         running.reloaded.clear()
         assert _forget(installation).versions == ("fraud@1",)
         assert running.reloaded.is_set()
-        assert (_forget(installation).versions, _kept(installation, "acme")) == ((), ([], 0, []))
+        again = _forget(installation)
+        assert (again.versions, again.salts, _kept(installation, "acme")) == ((), False, ([], 0, []))
 
 
 @pytest.mark.slow

@@ -128,6 +128,7 @@ def test_nothing_is_overwritten(made: Made, tmp_path: Path) -> None:
     assert (tmp_path / "x").read_bytes() == b"mine"
 
 
+@pytest.mark.slow
 def test_a_folder_is_checked_against_the_folder_that_was_marked(tmp_path: Path) -> None:
     made = make(tmp_path)
     (tmp_path / "house").mkdir()

@@ -11,7 +11,7 @@ from palladion.clock import ManualClock
 from palladion.errors import FormatError, StorageError
 from palladion.registry import Registry, lookup
 from palladion.registry.lookup import Lookup, Marked
-from palladion.registry.rows import ClientKey, Standing
+from palladion.registry.rows import Client, ClientKey, Standing
 from tests.registry.factories import add_client
 
 HASH, ID = b"h" * 32, "spiffe://example.org/scoring"
@@ -210,3 +210,35 @@ def test_a_registry_that_cannot_be_read_is_one_of_our_errors(registry: Registry,
         look.identity("spiffe", ID)
     with pytest.raises(StorageError):
         Lookup(registry.path.with_name("no.sqlite"))
+
+
+def test_an_end_user_is_looked_up_as_a_transaction_finds_it_and_judged_alone(registry: Registry, look: Lookup) -> None:
+    client = _client(registry)
+    user = f"{1:016x}"
+    with registry.write() as records:
+        reseller = records.end_users.declare(client)
+        made = Client(user, "acme", f"scoring~{user}", (), "trusted", reseller.created, None, parent=client)
+        records.end_users.enrol([made], most=9)
+        records.gate_states.save("suspicion", {client: b"whole", user: b"part"})
+    before = look.mark().mark
+    with registry.read() as records:
+        expected = records.clients.get(user), records.standings.current()[user]
+    assert look.caller(user, before) == look.named("acme", f"scoring~{user}", before) == expected
+    assert expected[0].parent == client
+    found = look.caller(client, before)
+    assert found is not None
+    assert found[0].reseller
+    # what is judged together is what `Client.judged_with` says, in both directions
+    alone = expected[0].judged_with
+    assert (look.organisation(user), look.organisation(client)) == (alone, "acme")
+    assert look.state("suspicion", user) == (alone, b"part")
+    assert (look.states("suspicion", alone), look.states("suspicion", "acme")) == (
+        [(user, b"part")],
+        [(client, b"whole")],
+    )
+    assert look.states("suspicion", f"~{client}") == []
+    assert look.mark() == Marked(before, {"trusted": 2}, {})
+    _put(registry, user, "suspended")
+    assert look.mark(before).counts == {"trusted": 1, "suspended": 1}
+    stood = [item[1].standing for mark in (before, look.mark().mark) if (item := look.caller(user, mark)) is not None]
+    assert stood == ["trusted", "suspended"]

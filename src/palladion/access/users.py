@@ -1,15 +1,20 @@
 """Names of end users, as clients' tokens and proxies give them: one spelling for one user, and nothing that hides.
 
+Also the id that an end user has as a client of its own, made of its name by a key: the name itself is kept nowhere.
+
 Source: Unicode Standard Annex 15 (normal form C); categories C* (control, format, private, unassigned) are refused, and
 what Unicode says nobody sees (`access.networks.IGNORABLE`).
 """
 
 import unicodedata
+from hashlib import blake2b
 
-from palladion.access.networks import IGNORABLE
+from palladion.access.networks import IGNORABLE, caseless
 
 CHARACTERS_MAX = 128  # a subject of OpenID Connect has at most 255 ASCII characters, an address or a UUID 40
 BYTES_MAX = 256
+ID_BYTES = 8  # as of clients, whose ids are random: without the key nobody can look for a name with another one's id
+_PERSON = b"pall/end-user"
 _BRAILLE_BLANK = "\u2800"  # a symbol by its category, and looks like a blank
 
 
@@ -35,3 +40,14 @@ def user_name(text: str) -> str:
     if len(name.encode()) > BYTES_MAX:
         raise ValueError(f"a user's name with more than {BYTES_MAX} bytes")
     return name
+
+
+def end_user_id(key: bytes, reseller: str, user: str) -> str:
+    """The id of an end user of a client (by its id); `key` is the gate root's "pseudonyms", 32 bytes.
+
+    However the name is written, as limits know users: else each way of writing it would be somebody new.
+    """
+    if len(key) != 32:
+        raise ValueError(f"the key has {len(key)} bytes, expected 32")
+    text = f"{reseller}/{caseless(user)}"
+    return blake2b(text.encode(), digest_size=ID_BYTES, key=key, person=_PERSON).hexdigest()

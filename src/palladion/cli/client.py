@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from palladion.cli.client_copy import export_clients, import_clients
+from palladion.cli.client_end_user import end_user, reseller
 from palladion.cli.client_forget import forget_client
 from palladion.cli.client_identity import identity
 from palladion.cli.client_key import key
@@ -38,6 +39,7 @@ def client() -> None:
 @organisation_option
 @click.option("--model", "models", multiple=True, metavar="NAME", help="A model it may ask; without any, all of them.")
 @click.option("--route", "routes", multiple=True, metavar="PATH", help="A route it may ask on, whatever its model.")
+@click.option("--reseller", "resells", is_flag=True, help="It asks for end users, who are judged one by one.")
 @key_options
 @json_option
 @click.pass_context
@@ -47,6 +49,7 @@ def add(
     organisation: str | None,
     models: tuple[str, ...],
     routes: tuple[str, ...],
+    resells: bool,
     environment: str,
     days: int | None,
     as_json: bool,
@@ -61,16 +64,23 @@ def add(
         name,
         models=models,
         routes=routes,
+        reseller=resells,
         environment=environment,
         expires=expires(installation, days),
         actor=actor(),
     )
     if as_json:
-        print_json({"client": f"{made.organisation}/{made.name}", "key": key.text, "receipt": str(receipt)})
+        resold = {"reseller": True} if made.reseller else {}
+        print_json({"client": f"{made.organisation}/{made.name}", "key": key.text, **resold, "receipt": str(receipt)})
         return
     echo(f"added client {made.organisation}/{made.name}")
     print_fields(
-        [("key", key.text), ("may ask", ", ".join([*models, *routes]) or "every model"), ("ledger", str(receipt))]
+        [
+            ("key", key.text),
+            ("may ask", ", ".join([*models, *routes]) or "every model"),
+            ("asks for", "end users" if made.reseller else None),
+            ("ledger", str(receipt)),
+        ]
     )
     warn("the key is shown this once and cannot be shown again")
 
@@ -90,7 +100,7 @@ def list_clients(ctx: click.Context, as_json: bool) -> None:
                 "created": timestamp(row.created),
                 "revoked": timestamp(row.revoked_at) if row.revoked_at else None,
             }
-            for row in records.clients.all()
+            for row in records.clients.registered()
         ]
     if as_json:
         print_json({"clients": documents})
@@ -113,11 +123,14 @@ def show(ctx: click.Context, name: str, organisation: str | None, as_json: bool)
         row = records.clients.named(organisation or name, name)
         keys = records.clients.keys(row.id)
         history = records.standings.history(row.id)
+        parent = None if row.parent is None else records.clients.get(row.parent)
     document: dict[str, Any] = {
         "client": f"{row.organisation}/{row.name}",
         "id": row.id,
         "standing": row.standing,
         "may_ask": [scope.partition(":")[2] for scope in row.scopes],
+        "reseller": row.reseller,
+        "end_user_of": f"{parent.organisation}/{parent.name}" if parent else None,
         "revoked": timestamp(row.revoked_at) if row.revoked_at else None,
         "keys": [
             {
@@ -140,7 +153,9 @@ def show(ctx: click.Context, name: str, organisation: str | None, as_json: bool)
     print_fields(
         [
             ("id", row.id),
-            ("may ask", ", ".join(document["may_ask"]) or "every model"),
+            ("may ask", None if parent else ", ".join(document["may_ask"]) or "every model"),
+            ("asks for", "end users" if row.reseller else None),
+            ("end user of", document["end_user_of"]),
             ("revoked", document["revoked"]),
         ]
     )
@@ -191,3 +206,5 @@ client.add_command(identity)
 client.add_command(export_clients)
 client.add_command(import_clients)
 client.add_command(forget_client)
+client.add_command(reseller)
+client.add_command(end_user)

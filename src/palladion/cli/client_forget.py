@@ -13,10 +13,11 @@ from palladion.cli.output import actor, echo, find_installation, json_option, pr
 @json_option
 @click.pass_context
 def forget_client(ctx: click.Context, name: str, organisation: str | None, name_too: bool, as_json: bool) -> None:
-    """Erase what is kept of a revoked client: its queries, what the watch and limits know of it, and its identities.
+    """Erase what is kept of a revoked client: queries, salts, what the watch and limits know of it, and identities.
 
-    It cannot be undone, and a student that was trained on its answers cannot be traced any more. The client stays
-    listed by name unless that is erased too, and the ledger stays whole; backups from before hold what they hold.
+    Without its salts nobody can show any more which request or answer a record is of. It cannot be undone, and a
+    student that was trained on its answers cannot be traced any more. The client stays listed by name unless that is
+    erased too, and the ledger stays whole; backups from before hold what they hold.
     """
     from palladion.lifecycle import client_forget as life
 
@@ -27,6 +28,7 @@ def forget_client(ctx: click.Context, name: str, organisation: str | None, name_
             "bodies": list(done.versions),
             "states": done.states,
             "identities": done.identities,
+            "salts": done.salts,
         }
         if done.erased_as:
             erased["erased_as"] = done.erased_as
@@ -38,6 +40,7 @@ def forget_client(ctx: click.Context, name: str, organisation: str | None, name_
             ("queries to", ", ".join(done.versions) or "no version"),
             ("states", str(done.states)),
             ("identities", str(done.identities)),
+            ("salts", "erased" if done.salts else "none"),
             *([("is called", done.erased_as)] if done.erased_as else []),
             ("ledger", str(done.receipt)),
         ]

@@ -1,11 +1,14 @@
-"""What a gate says of its routes when it opens, and when another version answers on one."""
+"""What a gate says when it opens or its policy changes: of its routes, and of names that are nobody's."""
 
 from collections.abc import Iterator
 
 from palladion.gate.chat.models import LanguageModels
+from palladion.gate.directory import Directory
 from palladion.gate.gate import Gate
+from palladion.gate.limits import nobodys
 from palladion.gate.served import Served
 from palladion.gate.sources.layered import warn_of_layers, with_layers
+from palladion.policy import Policy
 
 
 def routes_said(gate: Gate, models: LanguageModels, url: str) -> Iterator[str]:
@@ -29,6 +32,15 @@ def calibrated_on(item: Served) -> str:
         return _calibrated(item)
     served, percent = item.on_trial.served, item.on_trial.row.percent
     return f"{_calibrated(item)}; {percent} % of the clients are served {served.subject}, {_calibrated(served)}"
+
+
+def nobodys_said(policy: Policy, directory: Directory) -> Iterator[str]:
+    """A warning for each client and organisation that a contract or an access policy names, and nobody is."""
+    named = (directory.named(*contract.organisation_and_name) for contract in policy.contract)
+    for client in nobodys(policy, [caller.client for caller in named if caller is not None]):
+        yield f"warning: there is no client {client}, which has a contract"
+    for stranger in directory.strangers():
+        yield f"warning: there is no {stranger}, which an access policy names"
 
 
 def _calibrated(item: Served) -> str:

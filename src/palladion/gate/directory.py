@@ -1,194 +1,68 @@
 """Who may come in: clients by the keyed hash of their API keys, and their standing, in memory and renewed at will."""
 
-from abc import abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, MutableMapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime
-from typing import Protocol
 
-from palladion.access.cedar import Cedar, Question
+from palladion.access.cedar import Cedar
 from palladion.access.certificates import Certificate
 from palladion.access.identity import KEY_CHARACTERS_MAX, key_hasher, parse_api_key
 from palladion.access.tokens import RefusedTokenError, Tokens
 from palladion.errors import KeysError
+from palladion.gate.callers import (
+    API_KEY,
+    CERTIFICATE,
+    SPIFFE,
+    TOKEN,
+    WATCH,
+    AnyRoll,
+    Caller,
+    LookedUpCallers,
+    Roll,
+    read_roll,
+)
 from palladion.gate.credentials import fingerprint_of, read_credential
-from palladion.gate.decoys import NO_DECOYS, DecoyProblem, Decoys
+from palladion.gate.decoys import NO_DECOYS, DecoyProblem
+from palladion.gate.end_users import EndUsers
 from palladion.gate.problems import Problem
 from palladion.gate.requests import STRANGER, Peer
-from palladion.keys import Root
-from palladion.lifecycle.client_copy import peppers
-from palladion.lifecycle.clients import route_scope, scope
-from palladion.policy import RoutePolicy
-from palladion.registry import Client, ClientKey, Records, StandingChange
+from palladion.registry import Client, ClientKey, StandingChange
 from palladion.registry.rows import Standing
-from palladion.watch.response import rank
 
-WATCH = "watch"  # the actor of changes that no person decided
-API_KEY, TOKEN, SPIFFE, CERTIFICATE = "api-key", "jwt", "spiffe", "certificate"
+__all__ = [
+    "API_KEY",
+    "CERTIFICATE",
+    "SPIFFE",
+    "TOKEN",
+    "WATCH",
+    "AnyRoll",
+    "Caller",
+    "Directory",
+    "LookedUpCallers",
+    "Roll",
+    "read_roll",
+]
+
 # What everybody is told whose credential has the right form: unknown, expired, revoked, of whatever kind.
 _REFUSED = "the credential is not accepted"
-
-
-@dataclass(frozen=True)
-class Caller:
-    """An authenticated client: who it is, its standing, since when, and who decided that.
-
-    `user` is its own customer on whose behalf it asks, where a proxy or a token that is believed says so; `credential`
-    is how it has proved who it is. Without `access` policies, the scopes alone say what it may do.
-    """
-
-    client: Client
-    standing: Standing
-    since: datetime
-    decided_by: str
-    user: str | None = None
-    credential: str = API_KEY
-    access: Cedar | None = field(default=None, repr=False, compare=False)
-
-    @property
-    def id(self) -> str:
-        """The client's id."""
-        return self.client.id
-
-    def may(self, action: str, route: RoutePolicy) -> bool:
-        """Whether scopes and policies let the client do this on a route; `action` is one of `access.cedar.ACTIONS`."""
-        if self.access is None and not self.client.scopes:
-            return True
-        return self.may_ask(route.model, route.route, action)
-
-    def may_ask(self, model: str, route: str = "", action: str = "ask") -> bool:
-        """The same by names; without a `route`, on none in particular.
-
-        A client without scopes may ask all; policies only ever take away from that.
-        """
-        client = self.client
-        if client.scopes and scope(model) not in client.scopes and route_scope(route) not in client.scopes:
-            return False
-        if self.access is None:
-            return True
-        return self.access.permits(
-            Question(client.organisation, client.name, self.standing, self.credential, action, model, route)
-        )
-
-    def overrules(self, change: StandingChange) -> bool:
-        """Whether a person put the client where it is, and later than `change` was decided."""
-        return self.decided_by != WATCH and self.since > change.at
-
-
-class LookedUpCallers(MutableMapping[str, Caller]):
-    """Callers by id that are read from the registry when they ask (`rolls`).
-
-    They stand as at the `mark`, but for those that were `changed` since; `counts` is how many stand how.
-    """
-
-    mark: int
-    changed: dict[str, Caller]
-    counts: Counter[Standing]
-
-    @abstractmethod
-    def under(self, access: Cedar | None) -> "LookedUpCallers":
-        """The same callers under other access policies."""
-
-    @abstractmethod
-    def named(self, organisation: str, name: str) -> Caller | None:
-        """The caller of that name, if it is let in."""
-
-    @abstractmethod
-    def has_organisation(self, organisation: str) -> bool:
-        """Whether anybody who is let in belongs to an organisation."""
-
-    @abstractmethod
-    def every(self) -> Iterable[Caller]:
-        """Every caller, none of which is kept in memory."""
-
-
-class AnyRoll(Protocol):
-    """What a directory needs of a roll: `Roll`, or one that looks up who asks (`rolls`)."""
-
-    @property
-    def keys(self) -> Mapping[bytes, ClientKey]:
-        """Live keys by their keyed hash."""
-        ...
-
-    @property
-    def identities(self) -> Mapping[tuple[str, str], str]:
-        """Clients by the kind and text of live identities."""
-        ...
-
-    @property
-    def peppers(self) -> tuple[bytes, ...]:
-        """Those of other gates whose clients were taken over."""
-        ...
-
-    @property
-    def decoys(self) -> Decoys:
-        """What nobody honest touches."""
-        ...
-
-    def entered(self, access: Cedar | None) -> "dict[str, Caller] | LookedUpCallers":
-        """The callers by id, who may be changed."""
-        ...
-
-    def raised(self, before: Mapping[str, Caller], now: Mapping[str, Caller]) -> list[str]:
-        """Those who stand better now than before."""
-        ...
-
-
-@dataclass(frozen=True)
-class Roll:
-    """What the registry says of clients at one moment: live keys by their keyed hash, and callers by client id.
-
-    `identities` are those that are not revoked, by kind and text, with the client's id. `peppers` are those of other
-    gates whose clients were taken over: what the hashes of their keys are keyed with.
-    """
-
-    keys: Mapping[bytes, ClientKey]
-    callers: Mapping[str, Caller]
-    identities: Mapping[tuple[str, str], str] = field(default_factory=dict)
-    peppers: tuple[bytes, ...] = field(default=(), repr=False)
-    decoys: Decoys = NO_DECOYS
-
-    def entered(self, access: Cedar | None) -> dict[str, Caller]:
-        """The callers by id, who may be changed."""
-        if access is None:
-            return dict(self.callers)
-        return {client: replace(caller, access=access) for client, caller in self.callers.items()}
-
-    def raised(self, before: Mapping[str, Caller], now: Mapping[str, Caller]) -> list[str]:
-        """Those who stand better now than before."""
-        return [
-            client
-            for client, caller in now.items()
-            if client in before and rank(caller.standing) < rank(before[client].standing)
-        ]
-
-
-def read_roll(records: Records, gate: Root | None = None) -> Roll:
-    """Every client that is not revoked, and every key and identity of theirs that is not.
-
-    Without the `gate` root, keys that another gate made are not accepted.
-    """
-    standings = records.standings.current()
-    callers = {
-        client.id: Caller(client, change.standing, change.at, change.actor)
-        for client in records.clients.all()
-        if client.revoked_at is None
-        for change in [standings[client.id]]
-    }
-    keys = {key_hash: key for key_hash, key in records.clients.credentials() if key.client in callers}
-    live = records.identities.live()
-    identities: dict[tuple[str, str], str] = {
-        (row.kind, row.value): row.client for row in live if row.client in callers
-    }
-    return Roll(keys, callers, identities, peppers(records, gate) if gate is not None else ())
 
 
 class Directory:
     """All clients of the registry, as of the last `load`, and what was changed since. For one thread."""
 
-    def __init__(self, pepper: bytes, *, tokens: Tokens | None = None, access: Cedar | None = None) -> None:
-        """Without `tokens`, nobody comes in by one; without `access`, scopes alone say who may do what."""
+    def __init__(
+        self,
+        pepper: bytes,
+        *,
+        tokens: Tokens | None = None,
+        access: Cedar | None = None,
+        end_users: EndUsers | None = None,
+    ) -> None:
+        """Without `tokens`, nobody comes in by one; without `access`, scopes alone say who may do what.
+
+        Without `end_users`, those of clients that resell are no clients of their own.
+        """
         self._hash = key_hasher(pepper)
         self._others: tuple[Callable[[bytes], bytes], ...] = ()
         self._tokens = tokens
@@ -197,6 +71,9 @@ class Directory:
         self._identities: Mapping[tuple[str, str], str] = {}
         self._callers: dict[str, Caller] | LookedUpCallers = {}
         self.decoys = NO_DECOYS
+        self._end_users = end_users
+        if end_users is not None:
+            end_users.gone = self._drop
         self.version = 0  # another one whenever anybody may stand differently
 
     @property
@@ -269,6 +146,10 @@ class Directory:
         self._others = tuple(map(key_hasher, roll.peppers))
         if self._tokens is not None:
             self._tokens.forget()
+        if self._end_users is not None:
+            for client in self._end_users.waiting.values():
+                if client.id not in self._callers:
+                    self._enter(Caller(client, "trusted", client.created, WATCH))
         for change in unwritten:
             known = self._callers.get(change.client)
             if known is not None and not known.overrules(change):
@@ -278,8 +159,19 @@ class Directory:
     def identify(self, headers: Mapping[bytes, bytes], now: datetime, peer: Peer = STRANGER) -> Caller:
         """The client whose credential this is: an API key or a token in the headers, or else the peer's certificate.
 
-        Raises Problem. An unknown, a revoked and an expired credential are told apart in no way, of whatever kind.
+        With its end user, if it resells and one is named. Raises Problem. An unknown, a revoked and an expired
+        credential are told apart in no way, of whatever kind.
         """
+        caller = self._identified(headers, now, peer)
+        if not caller.client.reseller or self._end_users is None:
+            return caller
+        user = self._end_users.named(caller.user, headers)
+        if user is None:
+            return caller
+        end_user = self._end_user(caller.client, user, now)
+        return replace(caller, user=user) if end_user is None else caller.asking_for(end_user, user)
+
+    def _identified(self, headers: Mapping[bytes, bytes], now: datetime, peer: Peer) -> Caller:
         text = read_credential(headers)
         if text is None:
             if peer.certificate is None:
@@ -298,7 +190,45 @@ class Directory:
         known = self._let_in(caller.id)
         if caller.user is None and caller.credential == API_KEY:
             return known
-        return replace(known, user=caller.user, credential=caller.credential)
+        known = replace(known, user=caller.user, credential=caller.credential)
+        if caller.end_user is None:
+            return known
+        # one who was dropped since stands as it did
+        return known.asking_for(self._callers.get(caller.end_user.id) or caller.end_user, caller.user)
+
+    def reseller_of(self, caller: Caller) -> Caller:
+        """The client that asks for an end user, or whoever else it is itself: modes and contracts are that one's."""
+        parent = caller.client.parent
+        return caller if parent is None else self._callers.get(parent) or caller
+
+    def _end_user(self, reseller: Client, user: str, now: datetime) -> Caller | None:
+        """An end user as a client; None if there is no room for another one."""
+        end_users = self._end_users
+        if end_users is None:
+            return None
+        client = end_users.id_of(reseller.id, user)
+        known = self._callers.get(client)
+        if known is None:
+            made = end_users.enter(client, reseller, now)
+            if made is None:
+                return None
+            known = Caller(made, "trusted", now, WATCH)
+            self._enter(known)
+        # else it is somebody whose id is the same by chance
+        return known if known.client.parent == reseller.id else None
+
+    def _enter(self, caller: Caller) -> None:
+        if isinstance(self._callers, dict):
+            self._callers[caller.id] = caller
+        else:
+            self._callers.enter(caller)
+
+    def _drop(self, clients: Iterable[str]) -> None:
+        if isinstance(self._callers, dict):
+            for client in clients:
+                self._callers.pop(client, None)
+        else:
+            self._callers.drop(clients)
 
     def _of_key(self, text: bytes, now: datetime) -> Caller:
         if len(text) > KEY_CHARACTERS_MAX or not text.isascii():
@@ -320,7 +250,8 @@ class Directory:
     def _let_in(self, client: str) -> Caller:
         """The caller of an id that a credential names; it may have been revoked since that was looked up."""
         known = self._callers.get(client)
-        if known is None:
+        # an end user has no credential, whatever the registry says
+        if known is None or known.client.parent is not None:
             raise Problem("unauthenticated", _REFUSED)
         return known
 
@@ -386,5 +317,7 @@ class Directory:
         """Let a client stand as `caller` says, if it is still let in."""
         if caller.id in self._callers:
             # how one request has come in, for which user and under which policies, says nothing of the client
-            self._callers[caller.id] = replace(caller, user=None, credential=API_KEY, access=self._access)
+            self._callers[caller.id] = replace(
+                caller, user=None, credential=API_KEY, access=self._access, end_user=None
+            )
             self.version += 1

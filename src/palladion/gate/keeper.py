@@ -8,17 +8,18 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from typing import TypeVar
 
 from palladion.errors import ConflictError, FormatError, NotFoundError, PalladionError
 from palladion.gate.directory import WATCH
+from palladion.gate.end_users import EndUsers
 from palladion.gate.limits import Saved as SavedLimits
 from palladion.gate.limits import decode_saved, encode_saved
 from palladion.gate.served import Served
 from palladion.incident.cases import News, suspend_case
-from palladion.registry import Records, Registry, StandingChange
+from palladion.registry import Client, Records, Registry, StandingChange
 from palladion.registry.lookup import Lookup
 from palladion.watch.client import ClientState
 from palladion.watch.kinds import AnyCalibration
@@ -33,8 +34,10 @@ _Result = TypeVar("_Result")
 class Keeper:
     """Writes to an open registry, in order, from one thread. To be called from one event loop."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, end_users: EndUsers | None = None) -> None:
+        """`end_users` are registered before anything is kept of them, if there are any."""
         self._registry = registry
+        self._end_users = end_users
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="registry")
         self._unwritten: list[StandingChange] = []
         self._opened: list[News] = []
@@ -91,6 +94,7 @@ class Keeper:
         self.put_aside(states)
         async with self._saving:
             await self.standings([])
+            await self._enrol()
             saving, self._unsaved = {purpose: unsaved for purpose, unsaved in self._unsaved.items() if unsaved}, {}
             if not saving:
                 return
@@ -111,12 +115,21 @@ class Keeper:
         if "lookup" in self.__dict__:
             self.lookup.close()
 
+    async def _enrol(self) -> None:
+        """Register the end users who have come since. Raises PalladionError, and then they go on waiting."""
+        end_users = self._end_users
+        if end_users is not None and end_users.waiting:
+            new = dict(end_users.waiting)
+            dropped = await self.run(partial(_enrol, list(new.values()), end_users.policy.end_users_max))
+            end_users.written(new, dropped)
+
     async def _write(self) -> None:
         async with self._writing:
             waiting = list(self._unwritten)
             if not waiting:
                 return  # written with those of somebody who came just before
             try:
+                await self._enrol()
                 self._opened += await self.run(lambda registry: _write_standings(registry, waiting))
             except PalladionError:
                 return
@@ -202,6 +215,11 @@ def load_limits(registry: Registry) -> Iterator[tuple[str, SavedLimits]]:
                 raise FormatError(f"{what}: {error}") from None
     finally:
         lookup.close()
+
+
+def _enrol(clients: Sequence[Client], most: int, registry: Registry) -> list[str]:
+    with registry.write() as records:
+        return records.end_users.enrol(clients, most=most)
 
 
 def _write_standings(registry: Registry, changes: Sequence[StandingChange]) -> list[News]:

@@ -6,8 +6,9 @@ The record is durable before the answer leaves; if it cannot be written, nothing
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
+
+import msgspec
 
 from palladion.errors import FormatError, PalladionError
 from palladion.gate.budgets import Reservation, heaviest, weight
@@ -37,18 +38,18 @@ _ACTIONS = {"GET": "describe", "POST": "ask"}  # as access policies call them
 _UNWATCHED = ""  # no model is called so
 
 
-# not frozen, as nothing that is made for each request here: that triples what making one costs
-@dataclass(eq=False, slots=True)
-class Question:
+# structs, as all that is made for each request here: a dataclass takes three times as long to make, a frozen one ten
+class Question(msgspec.Struct, eq=False):
     """A decoded request: as it came, its body, what was made of it, and how much its answer tells once it is made.
 
-    `layers` is what the model's layers showed of it (rows, …) where they are looked at, `shown` what the watch saw of
-    it, `decoys` are those that it touches.
+    `inputs` (rows, inputs) are its numbers, `layers` is what the model's layers showed of it (rows, …) where they are
+    looked at, `shown` what the watch saw of it, `decoys` are those that it touches.
     """
 
     request: Request
     body: bytes
     asked: Asked
+    inputs: Rows
     information: float = 0
     layers: Rows | None = None
     shown: Shown | None = None
@@ -65,8 +66,7 @@ class Question:
         return self.asked.rows
 
 
-@dataclass(eq=False, slots=True)
-class _Given:
+class _Given(msgspec.Struct, eq=False):
     """An answer that may leave once its record is durable; without one, the caller is refused, for `problem`.
 
     `recording` is under way already where the request changed a standing; `keeping` is that of marked answers.
@@ -98,7 +98,10 @@ class Questions:
 
     def allows(self, caller: Caller) -> bool:
         """Whether the caller may do any of what is done here; `answer` looks at which."""
-        return any(caller.may(action, self._served.route) for action in self._actions)
+        for action in self._actions:  # noqa: SIM110 (in half of the time)
+            if caller.may(action, self._served.route):
+                return True
+        return False
 
     async def answer(self, caller: Caller, request: Request) -> Response:
         """The response to a request. Raises Problem."""
@@ -120,6 +123,7 @@ class Questions:
         # 3. decode
         body = await request.body()
         ended("receive")
+        stages.limits.work.require(caller.id, stages.modes.effective(caller, served.route), request, body)
         asked = served.decode(body, request.headers)
         more = asked.rows - 1
         if more:
@@ -128,7 +132,7 @@ class Questions:
         held.begin()
         if more:
             stages.admit(caller, served.route, more, rows=asked.rows, address=request.address)
-        question = Question(request, body, asked)
+        question = Question(request, body, asked, numbers(asked.feeds, asked.rows))
         try:
             with stages.deadlines.within(stages.policy.gate.deadline_ms / 1000):
                 # 4. infer
@@ -161,7 +165,7 @@ class Questions:
         """What the watch sees of a request, and of whom as of now. Raises Problem."""
         stages, served = self._stages, self._served
         caller = stages.identify(question.request)
-        inputs = numbers(question.feeds, question.rows)
+        inputs = question.inputs
         question.decoys = stages.directory.decoys.asked(served.route.model, inputs)
         scores = seen(served.contract.class_scores(outputs, question.rows), question.layers)
         # a version that was replaced while it ran cannot be weighed by the calibration of the new one
@@ -259,8 +263,10 @@ class Questions:
         if marks is None:
             return outputs, []
         trusted = caller.standing == "trusted"
-        marked = marks.mark(outputs, question.feeds, question.rows, caller.id, trusted=trusted)
+        marked = marks.mark(outputs, question.inputs, caller.id, trusted=trusted)
         self._stages.flipped += marked.flipped
+        if not any(marked.strengths):
+            return marked.outputs, []
         at = self._stages.clock.now().timestamp()
         bodies = marks.bodies(marked, question.feeds, outputs, request=request_id, disclosed=level, at=at)
         return marked.outputs, bodies
@@ -293,6 +299,7 @@ class Questions:
             "disclosed": level,
             "mode": stages.modes.of(caller, served.route),
             **stages.network(question.request),
+            **stages.end_user(caller),
             "p_value": None if p_value is None else f"{p_value:.3g}",
             "request_digest": digests.request,
             "answer_digest": digests.answer,

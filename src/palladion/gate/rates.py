@@ -103,12 +103,14 @@ class Rates:
         *,
         rows: int = 1,
         divisor: int = 1,
+        user_divisor: int = 1,
         address: str | None = None,
         spending: bool = True,
     ) -> None:
         """Spend `queries` of all limits, or of none; unless `spending`, only see whether it could. Raises Problem.
 
-        The client's own rate is divided by `divisor`. `address` is the peer's, where it can be believed. A request of
+        The client's own rate is divided by `divisor`; with a `user_divisor`, its end user gets that part of it and no
+        more. `address` is the peer's, where it can be believed. A request of
         more `rows` than can ever be asked at once is told so; there are at least as many rows as `queries`.
         """
         now, client = self._now(), caller.id
@@ -132,6 +134,11 @@ class Rates:
                 crowded = state is None and states.wait(key, client, now) > 0
                 refused = refused or crowded or value - now > shared.ahead_max or rows > shared.burst
                 charges.append((name, shared, states, key, value))
+        if user_divisor > 1 and caller.user is not None:
+            charge = self._of_user(caller.id, caller.user, own[user_divisor], now, queries)
+            refused = refused or charge[-1] - now > charge[1].ahead_max or rows > charge[1].burst
+            refused = refused or (charge[3] not in charge[2].by_key and charge[2].wait(charge[3], client, now) > 0)
+            charges.append(charge)
         if refused:
             charges.append(("client", rate, self._clients, client, after))
             raise self._refusal(charges, client, now, queries, rows)
@@ -147,6 +154,11 @@ class Rates:
             for _, _, states, key, value in charges:
                 states.put(key, client, value)
                 touched[key] = states
+
+    def _of_user(self, client: str, user: str, rate: Rate, now: float, queries: int) -> "_Charge":
+        """What is spent of an end user's part of a client's rate, beside what each end user may ask."""
+        states, key = self._states["user"], f"{self._user(client, user)}/part"
+        return "user", rate, states, key, spent(rate, states.by_key.get(key, 0.0), now, queries)
 
     def _refusal(self, charges: "list[_Charge]", client: str, now: float, queries: int, rows: int) -> Problem:
         """What is told of the limit that one has to wait for longest; coming back earlier would be refused again."""

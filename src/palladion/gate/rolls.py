@@ -5,14 +5,14 @@ last reload, as with a roll that was read in one piece; who was revoked since is
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
 from palladion.access.cedar import Cedar
 from palladion.errors import PalladionError
+from palladion.gate.callers import Caller, LookedUpCallers
 from palladion.gate.decoys import NO_DECOYS, DecoyReader, Decoys
-from palladion.gate.directory import Caller, LookedUpCallers
 from palladion.keys import Root
 from palladion.lifecycle.client_copy import peppers
 from palladion.registry import Client, ClientKey, Registry, StandingChange
@@ -50,6 +50,11 @@ class Recent(Generic[_Key, _Value]):
         if len(self._young) >= self._half:
             self._young, self._old = {}, self._young
         self._young[key] = value
+
+    def drop(self, key: _Key) -> None:
+        """Keep a value no more."""
+        self._young.pop(key, None)
+        self._old.pop(key, None)
 
 
 class Keys(Mapping[bytes, ClientKey]):
@@ -152,6 +157,19 @@ class Callers(LookedUpCallers):
         for client, change in self._lookup.callers(self.mark):
             yield self.changed.get(client.id) or self._made(client, change)
 
+    def enter(self, caller: Caller) -> None:
+        """Let in an end user whom the registry does not have yet: held until the roll is read anew."""
+        self.counts[caller.standing] += 1
+        self.changed[caller.id] = caller
+        self._recent.put(caller.id, caller)
+
+    def drop(self, clients: Iterable[str]) -> None:
+        """Forget end users, by id, whom the registry has no more; none of them was ever put into another standing."""
+        for client in clients:
+            self.counts["trusted"] -= 1
+            self.changed.pop(client, None)
+            self._recent.drop(client)
+
     def __getitem__(self, client: str) -> Caller:
         found = self.get(client)
         if found is None:
@@ -184,7 +202,7 @@ class Callers(LookedUpCallers):
 
 @dataclass(frozen=True)
 class LookedUp:
-    """What the registry says of clients, looked up when it is wanted; in place of a `directory.Roll`."""
+    """What the registry says of clients, looked up when it is wanted; in place of a `callers.Roll`."""
 
     keys: Keys
     identities: Identities
@@ -201,7 +219,9 @@ class LookedUp:
         """Those who stand better now than before; `before` are the callers of the mark before this one."""
         stood: dict[str, Standing] = dict(self.marked.restood)
         if isinstance(before, Callers):
-            stood |= {client: caller.standing for client, caller in before.changed.items()}
+            # nobody stands better than trusted, as nearly all end users do that have come since
+            changed = before.changed.items()
+            stood |= {client: caller.standing for client, caller in changed if caller.standing != "trusted"}
         found = ((client, standing, now.get(client)) for client, standing in stood.items())
         return [client for client, standing, caller in found if caller and rank(caller.standing) < rank(standing)]
 

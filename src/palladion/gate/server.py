@@ -18,17 +18,17 @@ from palladion.errors import PalladionError, PolicyError
 from palladion.gate.admin import AdminServer
 from palladion.gate.administration.opening import open_administration
 from palladion.gate.alerting import open_alerting
-from palladion.gate.announcements import calibrated_on, routes_said
+from palladion.gate.announcements import calibrated_on, nobodys_said, routes_said
 from palladion.gate.app import HEALTH_PATHS, App
 from palladion.gate.chat.models import LanguageModels
 from palladion.gate.directory import Directory
+from palladion.gate.end_users import EndUsers
 from palladion.gate.gate import Gate
 from palladion.gate.grpc.listener import GrpcListener
 from palladion.gate.intelligence.feeds import open_feeds
 from palladion.gate.intelligence.weights import PURPOSE as WEIGHTS
 from palladion.gate.issuers import Issuers
 from palladion.gate.keeper import LIMITS, Keeper, encode_limits, load_limits
-from palladion.gate.limits import nobodys
 from palladion.gate.lineup import ACTOR, Lines, Lineup, Waits
 from palladion.gate.listener import Address, Api, api_config, listen_address, listening, url_of
 from palladion.gate.operations.access import Access, open_access
@@ -113,7 +113,8 @@ class _Server:
         self._recorder = Recorder(self._installation.lock_ledger(root))
         try:
             with self._installation.open_registry() as registry:
-                self._keeper = Keeper(registry)
+                self._end_users = EndUsers(root.derive("pseudonyms"), self._policy.resellers)
+                self._keeper = Keeper(registry, self._end_users)
                 try:
                     self._open(root, registry)
                     await self._serve(address)
@@ -130,6 +131,7 @@ class _Server:
             root.derive("client-key-pepper"),
             tokens=self._issuers.tokens,
             access=access.cedar,
+            end_users=self._end_users,
         )
         self._retention = open_retention(self._installation, root)
         self._read_roll = RollReader(self._keeper.lookup, root)
@@ -305,6 +307,7 @@ class _Server:
             self._installation.policy = self._policy = policy
             self._stages.renew(policy)
             self._directory.renew_access(access.cedar)
+            self._end_users.policy = policy.resellers
             self._models.put(models)
             self._discoveries.put(sought)
             self._gate.serve(served, self._models.endpoints, waiting)
@@ -320,11 +323,8 @@ class _Server:
         self._warn_of_nobodys()
 
     def _warn_of_nobodys(self) -> None:
-        named = (self._directory.named(*contract.organisation_and_name) for contract in self._policy.contract)
-        for client in nobodys(self._policy, [caller.client for caller in named if caller is not None]):
-            self._say(f"warning: there is no client {client}, which has a contract")
-        for stranger in self._directory.strangers():
-            self._say(f"warning: there is no {stranger}, which an access policy names")
+        for line in nobodys_said(self._policy, self._directory):
+            self._say(line)
 
     async def _hang_up(self) -> None:
         """SIGHUP: as a command would, but for who asked."""
@@ -351,6 +351,7 @@ class _Server:
         await self._try("bodies", self._retention.retainer.sync())
         await self._reports.cases()
         await self._reports.drifts()
+        await self._reports.newcomers()
         await self._try("drift", asyncio.to_thread(self._watch.drifts.write, self._watch.drifts.changes()))
         if self._directory.changed > CHANGED_MAX:
             await self._try("clients", self._reload_clients())

@@ -20,8 +20,9 @@ from palladion.gate.contract import Contract
 from palladion.gate.deadlines import Deadlines
 from palladion.gate.decoys import DecoyProblem
 from palladion.gate.directory import Caller, Directory
-from palladion.gate.disclosure import LEVELS, Terms, own_contracts, rate_divisor, terms_of
+from palladion.gate.disclosure import LEVELS, Terms, own_contracts, terms_of
 from palladion.gate.disclosure.terms import Own
+from palladion.gate.end_users import Resold, SeeingBoth, asker_of, with_verdict
 from palladion.gate.intelligence.intelligence import Intelligence
 from palladion.gate.intelligence.signatures import Seeing
 from palladion.gate.limits import Limits
@@ -43,7 +44,6 @@ from palladion.lifecycle.clients import standing_record
 from palladion.lifecycle.installation import Installation
 from palladion.policy import Policy, RoutePolicy
 from palladion.registry import StandingChange
-from palladion.watch.response import rank
 from palladion.watch.watch import Asker, Observation, Watch
 
 HEARD_AT_ONCE = 16_384  # characters of texts that may be decoys, and one text more: at most some 10 ms
@@ -86,7 +86,7 @@ class Stages:
         self.deadlines = Deadlines()
         self.retainer = retainer
         self.retention = retention
-        self.limits = Limits(self.policy, self.clock, pseudonyms=root.derive("pseudonyms"))
+        self.limits = Limits(self.policy, self.clock, pseudonyms=root.derive("pseudonyms"), work=root.derive("work"))
         self.meter = Meter()
         self.touches = Touches(directory.certified)
         self.refusals: Counter[tuple[str, str]] = Counter()  # since the last record of them, by client and kind
@@ -108,7 +108,9 @@ class Stages:
         self._links_of = partial(links_of, key=root.derive("pseudonyms"))
         self.whys = Whys(lambda: self.watch)
         self.intelligence = Intelligence(self.policy, self.clock, key=root.derive("pseudonyms"), name=self.name)
-        self._seeing = Seeing(lambda: self.watch, self.intelligence.signatures)
+        self._both = SeeingBoth(lambda: self.watch)
+        # outside, as signatures are of clients with a credential: whoever invents end users must not crowd them out
+        self._seeing = Seeing(lambda: cast(Watch, self._both), self.intelligence.signatures)
         self._salts = root.derive("ledger-salts")
         watch.draw_onsets(root.derive("onsets"))
         self._recording: set[asyncio.Task[list[Receipt]]] = set()
@@ -140,6 +142,10 @@ class Stages:
     def name(self, client: str) -> str:
         """The client's pseudonym, as the ledger has it."""
         return self._names(client)
+
+    def end_user(self, caller: Caller) -> dict[str, str]:
+        """The member of a record's details that has the end user it was asked for, as a pseudonym; none without one."""
+        return {} if caller.end_user is None else {"end_user": self.name(caller.end_user.id)}
 
     def network(self, request: Request) -> dict[str, str]:
         """The member of a record's details that has the network of a request, as a pseudonym; none if it is unknown."""
@@ -200,15 +206,16 @@ class Stages:
         `address` is the request's. Raises Problem, and then nothing is spent. Unless `spending`, nothing is anyway:
         then it only says whether it could be.
         """
-        standing = self.modes.effective(caller, route)
-        if standing not in LEVELS:
+        if self.modes.effective(caller, route) not in LEVELS:
             raise Problem("suspended")
+        divisor, of_user = self._standings.rate_divisors(caller, route)
         self.limits.rates.admit(
             caller,
             route.model,
             queries,
             rows=rows,
-            divisor=rate_divisor(standing),
+            divisor=divisor,
+            user_divisor=of_user,
             address=address,
             spending=spending,
         )
@@ -223,11 +230,14 @@ class Stages:
     def asker(self, caller: Caller, request: Request) -> Asker:
         """The caller as the watch knows it."""
         peer, prior = request.peer, self.intelligence.prior(caller.id)
-        return Asker(caller.id, caller.client.organisation, request.address, peer.payment, peer.device, peer.tls, prior)
+        own = Asker(caller.id, caller.client.organisation, request.address, peer.payment, peer.device, peer.tls, prior)
+        if caller.end_user is None:
+            return own
+        return asker_of(caller.end_user.client, own, by_proxy=peer.user is not None)
 
     def _observer(self) -> Watch:
-        # all that `together` asks of it is `observe_all`
-        return cast(Watch, self._seeing) if self.intelligence.compares else self.watch
+        # all that is asked of it is `observe_all`
+        return cast(Watch, self._seeing if self.intelligence.compares else self._both)
 
     def may_rise(self, caller: Caller) -> bool:
         """Whether `settle` could raise the caller, which then begins anew."""
@@ -240,10 +250,10 @@ class Stages:
         now, who = self.clock.now(), toucher(request, caller.id)
         for decoy in decoys:
             self.touches.add(decoy, who, now)
-        verdict = verdict_on(decoys, self.policy.watch)
+        if caller.end_user is not None and not isinstance(observation, Resold):
+            observation = Resold.of(observation, observation)
         # what was observed counts where it asks for as much: of a campaign, it concerns others too
-        verdict = max(observation.verdict, verdict, key=lambda item: rank(item.standing))
-        return replace(observation, verdict=verdict, quiet_hours=0.0)
+        return with_verdict(observation, verdict_on(decoys, self.policy.watch))
 
     async def heard(self, caller: Caller, request: Request, route: RoutePolicy, texts: Iterable[str]) -> Caller:
         """The caller as it stands after `texts` for a language model, which may be decoys. Raises Problem."""
@@ -266,16 +276,23 @@ class Stages:
     def settle(self, caller: Caller, route: RoutePolicy, observation: Observation, *, watched: str = "") -> list[Step]:
         """Put the verdict into effect, in memory; returns what changed, or would have.
 
-        `watched` is the name under which the watch knows what was asked, if that is not the model's.
+        Where it was asked for an end user, of that one too. `watched` is the name under which the watch knows what was
+        asked, if that is not the model's.
         """
         self.meter.verdicts[route.route, observation.verdict.standing] += 1
+        steps = self._settle(caller, route, observation, watched or route.model)
+        if caller.end_user is not None and isinstance(observation, Resold):
+            steps += self._settle(caller.end_user, route, observation.end_user, watched or route.model)
+        return steps
+
+    def _settle(self, caller: Caller, route: RoutePolicy, observation: Observation, watched: str) -> list[Step]:
         concerned: AbstractSet[str] = frozenset((caller.id,))
         if observation.verdict.cause == "campaign":
-            members = self.watch.members(caller.id, watched or route.model)
+            members = self.watch.members(caller.id, watched)
             concerned = members if caller.id in members else members | concerned
         steps = self._standings.settle(caller, concerned, route, observation, self.clock.now())
         if steps:
-            steps = self.whys.explain(steps, caller.id, watched or route.model, observation.verdict)
+            steps = self.whys.explain(steps, caller.id, watched, observation.verdict)
         for step in steps:
             if step.raised:
                 self.watch.forgive(step.change.client)
@@ -346,7 +363,9 @@ class Stages:
 
     def _step_record(self, step: Step, route: RoutePolicy) -> Record:
         subject = self.name(step.change.client)
-        why = {} if step.why is None else step.why.details()
+        why = {} if step.why is None else dict(step.why.details())
+        if (reseller := step.before.client.parent) is not None:
+            why["reseller"] = self.name(reseller)
         record = standing_record(step.change, before=step.before.standing, subject=subject, route=route.route, why=why)
         return replace(record, kind="standing.proposed") if step.proposed_on else record
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from palladion.gate.directory import WATCH, Caller, Directory
+from palladion.gate.disclosure import rate_divisor
 from palladion.gate.modes import Modes
 from palladion.policy import RoutePolicy, WatchPolicy
 from palladion.registry import StandingChange
@@ -20,6 +21,7 @@ from palladion.watch.why import Why
 
 # Of campaigns that need not be looked through again for now: a set of so many takes some 6 MB.
 SETTLED_MEMBERS_MAX = 100_000
+PROPOSED_MAX = 100_000  # some 20 MB; what was proposed before is proposed again: end users can be invented
 UNDER_CONTRACT = "no further than degraded: the client has a contract, so that a person has to suspend it"
 _Settled = tuple[str, str, Standing, frozenset[str]]  # a route and its mode, the standing that was asked for, of whom
 
@@ -79,7 +81,8 @@ class Standings:
             known = self._directory.callers.get(client)
             if known is None:
                 continue
-            mode = self._modes.of(known, route)
+            # an end user is observed, and under contract, as its reseller is
+            mode = self._modes.of(self._directory.reseller_of(known), route)
             target = self._target(known, observation, caller, now)
             reason = observation.verdict.reason
             if mode == "enforce" and target == "suspended" and self._has_contract(known):
@@ -98,9 +101,24 @@ class Standings:
         return steps
 
     def may_rise(self, caller: Caller, now: datetime) -> bool:
-        """Whether an observation could raise a client now."""
+        """Whether an observation could raise a client now, or the end user that it asks for."""
+        if caller.end_user is not None:
+            own = self._directory.callers.get(caller.id)
+            return self.may_rise(caller.end_user, now) or (own is not None and self.may_rise(own, now))
         below = caller.standing not in {"trusted", "suspended"} and caller.decided_by == WATCH
         return below and (now - caller.since).total_seconds() / 3600 >= self._policy.recover_hours
+
+    def rate_divisors(self, caller: Caller, route: RoutePolicy) -> tuple[int, int]:
+        """What a caller's rate is divided by for its standing on a route, and for that of its end user alone.
+
+        An end user that stands lower than its reseller gets a part of that one's rate, and the others what they had.
+        """
+        divisor = rate_divisor(self._modes.effective(caller, route))
+        if caller.end_user is None or divisor == 1:
+            return divisor, 1
+        own = self._directory.callers.get(caller.id)
+        whole = divisor if own is None else rate_divisor(self._modes.effective(own, route))
+        return whole, divisor if divisor > whole else 1
 
     def revert(self, steps: Iterable[Step]) -> None:
         """Take back what could not be recorded, unless more has happened since. The evidence will ask for it again."""
@@ -142,7 +160,8 @@ class Standings:
         return next_standing(known.standing, observation.verdict, quiet_hours=quiet_hours, policy=self._policy)
 
     def _has_contract(self, known: Caller) -> bool:
-        return (known.client.organisation, known.client.name) in self._contracts
+        client = self._directory.reseller_of(known).client
+        return (client.organisation, client.name) in self._contracts
 
     def _ask(self, known: Caller, route: RoutePolicy, verdict: Verdict, now: datetime) -> list[Step]:
         """Propose to suspend a client, unless that was proposed already, or done."""
@@ -163,4 +182,6 @@ class Standings:
         if rank(target) <= max(rank(known.standing), rank(self._proposed.get(place, "trusted"))):
             return False
         self._proposed[place] = target
+        while len(self._proposed) > PROPOSED_MAX:
+            self._proposed.pop(next(iter(self._proposed)))
         return True

@@ -1,8 +1,8 @@
 """What a running gate says of itself: its routes, for the ledger, and its clients by suspicion, for commands."""
 
 import asyncio
-from collections import defaultdict
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -60,11 +60,13 @@ async def clients_shown(gate: Gate) -> dict[str, Any]:
     """The most suspicious clients and campaigns, and how many there are."""
     stages = gate.stages
     found: list[tuple[Caller, list[Explanation]]] = []
+    unexplained: Counter[bool] = Counter()  # by whether they are end users
     total = len(stages.directory.callers)
     for number, caller in enumerate(stages.directory.snapshot()):
         if number % CLIENTS_AT_ONCE == 0:
             await asyncio.sleep(0)
         if total > EXPLAINED_MAX and caller.standing == "trusted" and not stages.watch.in_memory(caller.id):
+            unexplained[_is_end_user(caller)] += 1
             continue
         found.append((caller, stages.watch.explain(caller.id)))
     found.sort(key=lambda item: (-rank(item[0].standing), _least_p_value(item[1]), _name(item[0])))
@@ -72,7 +74,7 @@ async def clients_shown(gate: Gate) -> dict[str, Any]:
     campaigns = campaigns_of(stages.watch, {caller.id: explanations for caller, explanations in found})
     await asyncio.sleep(0)
     names = {caller.id: _name(caller) for caller, _ in found}
-    discovered = _discovered(gate, found, unexplained=total - len(found))
+    discovered = _discovered(gate, found, unexplained)
     await asyncio.sleep(0)
     return {
         "clients": [
@@ -100,20 +102,28 @@ async def clients_shown(gate: Gate) -> dict[str, Any]:
 
 
 def _discovered(
-    gate: Gate, found: Iterable[tuple[Caller, list[Explanation]]], *, unexplained: int
+    gate: Gate, found: Iterable[tuple[Caller, list[Explanation]]], unexplained: Mapping[bool, int]
 ) -> dict[str, frozenset[str]]:
-    """The ids of the clients that are discoveries among all who asked a model, by its name."""
+    """The ids of the clients that are discoveries among all who asked a model, by its name.
+
+    Among end users by themselves: else a reseller could hide others by inventing as many as it likes.
+    """
     calibrated = gate.stages.watch.drifts.watched
-    e_values: defaultdict[str, dict[str, float]] = defaultdict(dict)
+    e_values: defaultdict[tuple[str, bool], dict[str, float]] = defaultdict(dict)
     for caller, explanations in found:
         for item in explanations:
             # another calibration may have come meanwhile, or none
             if (known := calibrated.get(item.model)) is not None:
-                e_values[item.model][caller.id] = e_value(item.p_value, known.about.clients)
-    # who is not explained may have asked as well, and counts as one more who was weighed
-    return {
-        model: frozenset(discoveries(values, tested=len(values) + unexplained)) for model, values in e_values.items()
-    }
+                e_values[item.model, _is_end_user(caller)][caller.id] = e_value(item.p_value, known.about.clients)
+    discovered: defaultdict[str, frozenset[str]] = defaultdict(frozenset)
+    for (model, of_users), values in e_values.items():
+        # who is not explained may have asked as well, and counts as one more who was weighed
+        discovered[model] |= frozenset(discoveries(values, tested=len(values) + unexplained.get(of_users, 0)))
+    return dict(discovered)
+
+
+def _is_end_user(caller: Caller) -> bool:
+    return caller.client.parent is not None
 
 
 def _shown(item: Explanation) -> dict[str, Any]:

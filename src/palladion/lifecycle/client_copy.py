@@ -173,7 +173,7 @@ def peppers(records: Records, gate: Root) -> tuple[bytes, ...]:
 def _bundle(records: Records, gate: Root, now: datetime) -> Bundle:
     copies = records.client_copies
     origins, hashes, standings = copies.origins(), copies.hashes(), records.standings.current()
-    own = [client for client in records.clients.all() if client.id not in origins]
+    own = [client for client in records.clients.registered() if client.id not in origins]
     keys: dict[str, list[tuple[ClientKey, bytes]]] = {client.id: [] for client in own}
     identities: dict[str, list[ClientIdentity]] = {client.id: [] for client in own}
     for key in copies.all_keys():

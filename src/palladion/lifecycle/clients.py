@@ -40,12 +40,14 @@ def add_client(
     *,
     models: Sequence[str],
     routes: Sequence[str] = (),
+    reseller: bool = False,
     environment: str,
     expires: datetime | None,
     actor: str,
 ) -> tuple[Client, ApiKey, Receipt]:
     """Register a client with its first key; it may ask `models`, and on `routes`, or everything if both are empty.
 
+    A `reseller` asks for end users, who are judged as clients of their own.
     Raises ConflictError if the organisation has one of that name, NotFoundError for a model that does not exist: that
     is neither registered nor served by a route of the policy, or for a route that the policy does not name.
     """
@@ -56,11 +58,14 @@ def add_client(
             *(route_scope(_named(installation, route)) for route in routes),
         ]
         client = records.clients.add(name, organisation=organisation, actor=actor, scopes=scopes)
+        details: dict[str, Any] = {"scopes": scopes}
+        if reseller:
+            client, details["resells"] = records.end_users.declare(client.id), True
         key, row = _new_key(records, gate, client, environment, expires)
         subject = pseudonym(gate.derive("pseudonyms"), client.id)
         receipt = ledger.append(
             [
-                Record("client.added", client.created, actor, subject, {"scopes": scopes}),
+                Record("client.added", client.created, actor, subject, details),
                 _key_record("client.key-added", row, subject, actor, row.created),
             ]
         )[0]

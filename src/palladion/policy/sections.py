@@ -16,6 +16,7 @@ from palladion.policy.intelligence import FeedPolicy, IntelPolicy, check_feeds
 from palladion.policy.limits import ContractPolicy, LimitsPolicy
 from palladion.policy.operations import OperationsPolicy
 from palladion.policy.operators import OperatorsPolicy, check_operators
+from palladion.policy.resellers import ResellersPolicy
 from palladion.policy.section import Section
 from palladion.policy.serving import GatePolicy, RoutePolicy
 from palladion.policy.watching import RetentionPolicy, WatchPolicy
@@ -198,6 +199,7 @@ class Policy(Section, frozen=True):
     passphrase: PassphrasePolicy = PassphrasePolicy()
     gate: GatePolicy = GatePolicy()
     limits: LimitsPolicy = LimitsPolicy()
+    resellers: ResellersPolicy = ResellersPolicy()
     watch: WatchPolicy = WatchPolicy()
     retention: RetentionPolicy = RetentionPolicy()
     operations: OperationsPolicy = OperationsPolicy()

@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, get_args
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import ColumnElement, delete, func, insert, literal, select, update
 
 from palladion.errors import ConflictError, KeysError, NotFoundError, PalladionError
 from palladion.registry import names, tables
-from palladion.registry.rows import Client, ClientKey, Standing
+from palladion.registry.end_user_tables import end_user, reseller
+from palladion.registry.rows import END_USER, Client, ClientKey, Standing
 from palladion.registry.transaction import Transaction
 
 ID_BYTES = 8  # random: with a million clients, two share an id with probability 3e-8, and the database refuses that
@@ -18,6 +19,7 @@ PREFIX_CHARACTERS_MAX = 64
 SCOPES_MAX = 64  # a scope names a model or a route; whoever needs more may ask for all models
 SCOPE_CHARACTERS_MAX = 256  # a path has at most 200
 ERASED = "erased"  # the organisation of clients whose name was erased
+_SUSPEND = "palladion client standing puts it into another standing"
 
 _CLIENT = tables.client.c
 _KEY = tables.client_key.c
@@ -62,36 +64,58 @@ class Clients:
         return self.get(client)
 
     def find(self, organisation: str, name: str) -> Client | None:
-        """The client of that name in that organisation, or None."""
+        """The client of that name in that organisation, or None.
+
+        Commands take a client's own name for its organisation; an end user's is that of its reseller.
+        """
+        organisation = organisation.partition(END_USER)[0]
         found = self._select(_CLIENT.organisation == organisation, _CLIENT.name == name)
         return found[0] if found else None
 
     def get(self, client: str) -> Client:
         """The client of that id. Raises NotFoundError."""
-        found = self._select(_CLIENT.id == client)
-        if not found:
+        found = self.find_id(client)
+        if found is None:
             raise NotFoundError(f"no client with the id {client!r}")
-        return found[0]
+        return found
+
+    def find_id(self, client: str) -> Client | None:
+        """The client of that id, or None."""
+        found = self._select(_CLIENT.id == client)
+        return found[0] if found else None
 
     def named(self, organisation: str, name: str) -> Client:
         """The client of that name. Raises NotFoundError with the names that look like it."""
         client = self.find(organisation, name)
         if client is None:
-            known = (f"{client.organisation}/{client.name}" for client in self.all())
+            known = (f"{client.organisation}/{client.name}" for client in self.registered())
             raise names.not_found("client", f"{organisation}/{name}", known)
         return client
 
     def all(self) -> list[Client]:
-        """Every client, by organisation and name, revoked ones included."""
+        """Every client, by organisation and name, revoked ones and end users included, of which may be a million."""
         return self._select()
 
+    def registered(self) -> list[Client]:
+        """The same without end users: those whom a person let in."""
+        return self._select(end_user.c.reseller.is_(None))
+
+    def of_reseller(self, client: str, *, most: int) -> list[Client]:
+        """The end users of a client, whoever came last first; at most so many."""
+        return self._select(end_user.c.reseller == client, order=(_CLIENT.created.desc(), _CLIENT.id), most=most)
+
     def revoke(self, client: str) -> Client:
-        """Let this client in no more, with whatever key. Raises NotFoundError, ConflictError if it is revoked."""
-        revoked_at = self.get(client).revoked_at
-        if revoked_at is not None:
-            raise ConflictError(f"client {client} was revoked on {revoked_at:%Y-%m-%d}")
+        """Let this client in no more, with whatever key. Raises NotFoundError, ConflictError if it is revoked.
+
+        ConflictError also for an end user, who is let in by its reseller's key.
+        """
+        found = self.get(client)
+        if found.revoked_at is not None:
+            raise ConflictError(f"client {client} was revoked on {found.revoked_at:%Y-%m-%d}")
+        if found.parent is not None:
+            raise ConflictError(f"{found.name} is an end user, who has no access of its own", _SUSPEND)
         now = self._transaction.now()
-        self._transaction.change(update(tables.client).where(_CLIENT.id == client).values(revoked_at=now))
+        self._transaction.change(update(tables.client).where(_with_end_users(client)).values(revoked_at=now))
         return self.get(client)
 
     def erase_name(self, client: str) -> Client:
@@ -107,6 +131,10 @@ class Clients:
         self._transaction.change(
             update(tables.client).where(_CLIENT.id == client).values(organisation=ERASED, name=name, scopes=[])
         )
+        # an end user's name begins with its reseller's
+        theirs = _with_end_users(client) & (_CLIENT.id != client)
+        called = literal(f"{name}{END_USER}").concat(_CLIENT.id)
+        self._transaction.change(update(tables.client).where(theirs).values(organisation=ERASED, name=called))
         return self.get(client)
 
     def add_key(self, client: str, *, prefix: str, key_hash: bytes, expires: datetime | None = None) -> ClientKey:
@@ -114,8 +142,11 @@ class Clients:
         if len(key_hash) != HASH_BYTES:
             raise ValueError(f"a key's hash has {HASH_BYTES} bytes, got {len(key_hash)}")
         names.token(prefix, what="the prefix of a key", characters_max=PREFIX_CHARACTERS_MAX)
-        if self.get(client).revoked_at is not None:
+        found = self.get(client)
+        if found.revoked_at is not None:
             raise ConflictError(f"client {client} is revoked and gets no key")
+        if found.parent is not None:
+            raise ConflictError(f"{found.name} is an end user, who has no key of its own")
         now = self._transaction.now()
         if expires is not None and expires <= now:
             raise ConflictError(f"the key would have expired on {expires:%Y-%m-%d %H:%M} UTC already")
@@ -182,7 +213,7 @@ class Clients:
             raise NotFoundError(f"no API key begins with {prefix!r}")
         return ClientKey(*row)
 
-    def _select(self, *conditions: Any) -> list[Client]:
+    def _select(self, *conditions: Any, order: Sequence[Any] = (), most: int | None = None) -> list[Client]:
         standing = (
             select(_STANDING.standing)
             .where(_STANDING.client == _CLIENT.id)
@@ -196,17 +227,32 @@ class Clients:
                 _CLIENT.organisation,
                 _CLIENT.name,
                 _CLIENT.scopes,
-                standing.label("standing"),
+                # an end user is trusted until something is decided
+                func.coalesce(standing, "trusted").label("standing"),
                 _CLIENT.created,
                 _CLIENT.revoked_at,
+                reseller.c.client.is_not(None).label("reseller"),
+                end_user.c.reseller.label("parent"),
             )
+            .outerjoin(reseller, reseller.c.client == _CLIENT.id)
+            .outerjoin(end_user, end_user.c.client == _CLIENT.id)
             .where(*conditions)
-            .order_by(_CLIENT.organisation, _CLIENT.name)
+            .order_by(*(order or (_CLIENT.organisation, _CLIENT.name)))
+            .limit(most)
         )
         return [
-            Client(row.id, row.organisation, row.name, tuple(row.scopes), row.standing, row.created, row.revoked_at)
+            Client(
+                *(row.id, row.organisation, row.name, tuple(row.scopes), row.standing, row.created, row.revoked_at),
+                reseller=bool(row.reseller),
+                parent=row.parent,
+            )
             for row in self._transaction.all(query)
         ]
+
+
+def _with_end_users(client: str) -> ColumnElement[bool]:
+    """That a row is a client's, or one of its end users'."""
+    return (_CLIENT.id == client) | _CLIENT.id.in_(select(end_user.c.client).where(end_user.c.reseller == client))
 
 
 def check_scopes(scopes: Sequence[str]) -> None:

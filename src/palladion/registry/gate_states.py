@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from sqlalchemy import delete, insert, select
 
 from palladion.registry import names, tables
+from palladion.registry.end_user_tables import end_user
 from palladion.registry.transaction import Transaction
 
 DATA_BYTES_MAX = 16 * 1024  # one client of a million must not fill the disk
@@ -48,7 +49,10 @@ class GateStates:
         return {client: bytes(data) for client, data in self._transaction.all(query)}
 
     def forget(self, client: str) -> int:
-        """Delete all that is saved of a client, for whatever purpose; returns how many states there were."""
-        found = len(self._transaction.all(select(_STATE.purpose).where(_STATE.client == client)))
-        self._transaction.change(delete(tables.gate_state).where(_STATE.client == client))
+        """Delete all that is saved of a client and of its end users, for whatever purpose; returns how much it was."""
+        whose = (_STATE.client == client) | _STATE.client.in_(
+            select(end_user.c.client).where(end_user.c.reseller == client)
+        )
+        found = len(self._transaction.all(select(_STATE.purpose).where(whose)))
+        self._transaction.change(delete(tables.gate_state).where(whose))
         return found

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from palladion import canonical
 from palladion.errors import FormatError
-from palladion.registry.rows import Client, ClientKey, Standing, StandingChange
+from palladion.registry.rows import END_USER, Client, ClientKey, Standing, StandingChange
 from palladion.registry.sqlite import database_errors
 from palladion.registry.tables import JSON_BYTES_MAX, RESTORE
 
@@ -23,25 +23,34 @@ CALLERS_AT_ONCE = 500
 TIMESTAMP_CHARACTERS = len("2026-01-01T00:00:00.000000Z")
 
 _CALLER = """
-SELECT c.id, c.organisation, c.name, c.scopes, c.created, s.standing, s.at, s.actor, s.reason
-FROM client c JOIN standing_change s
+SELECT c.id, c.organisation, c.name, c.scopes, c.created, coalesce(s.standing, 'trusted'), coalesce(s.at, c.created),
+  coalesce(s.actor, 'watch'), coalesce(s.reason, 'first asked'), r.client IS NOT NULL, e.reseller
+FROM client c LEFT JOIN reseller r ON r.client = c.id LEFT JOIN end_user e ON e.client = c.id
+  LEFT JOIN standing_change s
   ON s.id = (SELECT max(t.id) FROM standing_change t WHERE t.client = c.id AND t.id <= :mark)
-WHERE c.revoked_at IS NULL AND """
+WHERE c.revoked_at IS NULL AND (s.id IS NOT NULL OR e.client IS NOT NULL) AND """
 _KEY = """
 SELECT k.prefix, k.client, k.created, k.expires FROM client_key k JOIN client c ON c.id = k.client
 WHERE k.hash = ? AND k.revoked_at IS NULL AND c.revoked_at IS NULL"""
 _IDENTITY = """
 SELECT i.client FROM client_identity i JOIN client c ON c.id = i.client
 WHERE i.kind = ? AND i.value = ? AND i.revoked_at IS NULL AND c.revoked_at IS NULL"""
+# An end user is judged alone, and stands as its reseller found it until something is decided (`Client.judged_with`).
+_ORGANISATION = """
+SELECT CASE WHEN e.client IS NULL THEN c.organisation ELSE '~' || c.id END
+FROM client c LEFT JOIN end_user e ON e.client = c.id WHERE c.id = ?"""
 _STATE = """
-SELECT c.organisation, s.data FROM gate_state s JOIN client c ON c.id = s.client WHERE s.client = ? AND s.purpose = ?"""
+SELECT CASE WHEN e.client IS NULL THEN c.organisation ELSE '~' || c.id END, s.data
+FROM gate_state s JOIN client c ON c.id = s.client LEFT JOIN end_user e ON e.client = c.id
+WHERE s.client = ? AND s.purpose = ?"""
 _STATES = """
 SELECT s.client, s.data FROM client c CROSS JOIN gate_state s ON s.client = c.id AND s.purpose = ?
-WHERE c.organisation = ? AND c.revoked_at IS NULL"""
+WHERE c.organisation = ? AND c.revoked_at IS NULL AND NOT EXISTS (SELECT 1 FROM end_user e WHERE e.client = c.id)"""
 _COUNTS = """
-SELECT s.standing, count(*) FROM client c JOIN standing_change s
+SELECT coalesce(s.standing, 'trusted'), count(*) FROM client c LEFT JOIN end_user e ON e.client = c.id
+  LEFT JOIN standing_change s
   ON s.id = (SELECT max(t.id) FROM standing_change t WHERE t.client = c.id AND t.id <= :mark)
-WHERE c.revoked_at IS NULL GROUP BY 1"""
+WHERE c.revoked_at IS NULL AND (s.id IS NOT NULL OR e.client IS NOT NULL) GROUP BY 1"""
 # Clients that stood somehow at the first mark and were changed until the second.
 _RESTOOD = """
 SELECT DISTINCT n.client, o.standing FROM standing_change n JOIN standing_change o
@@ -80,13 +89,13 @@ class Lookup:
         self._connection.close()
 
     def state(self, purpose: str, client: str) -> tuple[str, bytes] | None:
-        """The organisation of a client and what is saved of it for a purpose."""
+        """With whom the watch judges a client (`Client.judged_with`), and what is saved of it for a purpose."""
         found = self._first(_STATE, (client, purpose))
         return None if found is None else (found[0], found[1])
 
     def organisation(self, client: str) -> str | None:
-        """The organisation of a client."""
-        found = self._first("SELECT organisation FROM client WHERE id = ?", (client,))
+        """With whom the watch judges a client: its organisation, or as an end user itself alone."""
+        found = self._first(_ORGANISATION, (client,))
         return None if found is None else str(found[0])
 
     def saved(self, purpose: str) -> Iterator[tuple[str, bytes]]:
@@ -98,7 +107,11 @@ class Lookup:
             last = rows[-1][0]
 
     def states(self, purpose: str, organisation: str) -> list[tuple[str, bytes]]:
-        """What is saved for a purpose of the clients of an organisation that are not revoked, by client."""
+        """What is saved for a purpose of those who are judged together and not revoked, by client."""
+        if organisation.startswith(END_USER):
+            client = organisation.removeprefix(END_USER)
+            found = self._first(_STATE, (client, purpose))
+            return [] if found is None or found[0] != organisation else [(client, found[1])]
         return self._all(_STATES, (purpose, organisation))
 
     def key(self, digest: bytes) -> ClientKey | None:
@@ -170,10 +183,14 @@ class Lookup:
 
 
 def _caller(row: Any) -> tuple[Client, StandingChange]:
-    client, organisation, name, scopes, created, standing, at, actor, reason = row
+    client, organisation, name, scopes, created, standing, at, actor, reason, reseller, parent = row
     listed = canonical.decode(scopes.encode(), size_max=JSON_BYTES_MAX, what="a value in the registry")
     return (
-        Client(client, organisation, name, tuple(listed), standing, _moment(created), None),
+        Client(
+            *(client, organisation, name, tuple(listed), standing, _moment(created), None),
+            reseller=bool(reseller),
+            parent=parent,
+        ),
         StandingChange(client, standing, reason, actor, _moment(at)),
     )
 

@@ -19,6 +19,7 @@ from palladion.registry.client_copies import ClientCopies
 from palladion.registry.clients import Clients
 from palladion.registry.decoys import Decoys
 from palladion.registry.deliveries import Deliveries
+from palladion.registry.end_users import EndUsers
 from palladion.registry.gate_states import GateStates
 from palladion.registry.identities import Identities
 from palladion.registry.incidents import Incidents
@@ -44,6 +45,7 @@ class Records:
         self.recipients = Recipients(transaction)
         self.deliveries = Deliveries(transaction, self.versions, self.recipients)
         self.clients = Clients(transaction)
+        self.end_users = EndUsers(transaction, self.clients)
         self.identities = Identities(transaction, self.clients)
         self.standings = Standings(transaction, self.clients)
         self.client_copies = ClientCopies(transaction, self.clients)

@@ -19,6 +19,7 @@ IncidentEventKind = Literal["opened", "acknowledged", "noted", "acted", "closed"
 CaseVerdict = Literal["theft", "false-alarm", "test", "unclear"]
 Verdict = Literal["approved", "rejected", "withdrawn"]
 DecoyKind = Literal["key", "rows", "texts"]
+END_USER = "~"  # stands before the id in the name of an end user, and in no name that anybody gives
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,10 @@ class Delivery:
 
 @dataclass(frozen=True)
 class Client:
-    """An authenticated caller of the API. `id` is random, so that it is never given twice, also not after a restore."""
+    """An authenticated caller of the API. `id` is random, so that it is never given twice, also not after a restore.
+
+    A `reseller` asks for end users, who are clients of their own: its id is the `parent` of each.
+    """
 
     id: str
     organisation: str
@@ -155,6 +159,16 @@ class Client:
     standing: Standing
     created: datetime
     revoked_at: datetime | None
+    reseller: bool = False
+    parent: str | None = None
+
+    @property
+    def judged_with(self) -> str:
+        """Under which name the watch knows those whom it judges together: its organisation; an end user is alone.
+
+        No organisation has such a name. The queries of an end user count for its reseller already.
+        """
+        return self.organisation if self.parent is None else f"{END_USER}{self.id}"
 
 
 @dataclass(frozen=True)

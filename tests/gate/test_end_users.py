@@ -1,0 +1,268 @@
+"""End users of a reseller are clients of their own: judged alone, held alone, and their reseller is judged as ever."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+import msgspec
+import pytest
+
+from palladion.access.pseudonyms import pseudonym
+from palladion.gate import end_users as module
+from palladion.gate.end_users import HEADER, EndUsers, Resold, asker_of
+from palladion.gate.requests import Peer
+from palladion.policy import ContractPolicy, RoutePolicy
+from palladion.policy.resellers import ResellersPolicy
+from palladion.registry import Client
+from palladion.watch.response import Evidence, Verdict
+from palladion.watch.watch import Asker, Observation
+from tests.lifecycle.installations import NOW
+
+from .gates import MODEL, TRUSTED, House, problem
+from .reselling import Reselling, make_reseller, open_reselling
+
+ODD = Verdict("suspended", "client", "they are odd")
+SLOW = Verdict("throttled", "client", "they are odd")
+OBSERVE = RoutePolicy(model=MODEL, mode="observe")
+
+
+@pytest.fixture(scope="module")
+def mine(house: House, tmp_path_factory: pytest.TempPathFactory) -> House:
+    copied = house.copy(tmp_path_factory.mktemp("reselling"))
+    make_reseller(copied)
+    return copied
+
+
+@pytest.fixture
+def bench(mine: House) -> Iterator[Reselling]:
+    return open_reselling(mine)  # type: ignore[return-value]
+
+
+def test_an_end_user_that_is_suspended_is_refused_and_nobody_else_is(bench: Reselling) -> None:
+    bench.verdicts[bench.id_of("ann")] = ODD
+    assert problem(bench.ask_for("ann")) == "suspended"
+    assert problem(bench.ask_for("ann")) == "suspended"
+    assert bench.ask_for("bob").status == bench.ask_for(None).status == bench.ask(client="globex").status == 200
+    assert bench.caller("ann").standing == "suspended"
+    assert (bench.caller("bob").standing, bench.standing("acme")) == ("trusted", "trusted")
+
+
+def test_a_reseller_that_is_suspended_takes_all_its_end_users_along(bench: Reselling) -> None:
+    assert bench.ask_for("ann").status == 200
+    bench.verdicts[bench.house.ids["acme"]] = ODD
+    assert problem(bench.ask_for("bob")) == "suspended"
+    assert problem(bench.ask_for("ann")) == problem(bench.ask_for(None)) == "suspended"
+    assert bench.caller("ann").standing == "trusted"
+
+
+def test_each_query_counts_for_the_reseller_and_for_its_end_user(bench: Reselling) -> None:
+    responses = bench.ask_all([bench.for_user(user) for user in ("ann", "bob", None)] + [bench.for_user("ann")])
+    assert {response.status for response in responses} == {200}
+    acme = bench.house.ids["acme"]
+    seen = [(asker.client, count) for asker, _, count in bench.watch.asked]
+    ann, bob = bench.id_of("ann"), bench.id_of("bob")
+    assert seen == [(client, 1) for client in (acme, ann, acme, bob, acme, acme, ann)]
+
+
+def test_the_lower_standing_of_both_counts(bench: Reselling) -> None:
+    bench.verdicts[bench.id_of("ann")] = SLOW
+    bench.ask_for("ann")
+    headers = bench.for_user("ann").headers
+    identify = bench.directory.identify
+    assert (identify(headers, NOW).standing, identify(bench.for_user("bob").headers, NOW).standing) == (
+        "throttled",
+        "trusted",
+    )
+    bench.put("degraded", client="acme")
+    assert identify(headers, NOW).standing == "degraded"
+    assert bench.directory.current(identify(headers, NOW)) == identify(headers, NOW)
+
+
+def test_the_ledger_names_both_by_pseudonyms_and_nobody_by_name(bench: Reselling) -> None:
+    bench.verdicts[bench.id_of("ann-of-example")] = SLOW
+    bench.ask_for("ann-of-example")
+    changed, given = bench.journal.records
+    key = bench.house.root.derive("pseudonyms")
+    ann, acme = pseudonym(key, bench.id_of("ann-of-example")), pseudonym(key, bench.house.ids["acme"])
+    assert (changed.kind, changed.subject, changed.details["reseller"]) == ("standing.changed", ann, acme)
+    assert (given.kind, given.actor, given.details["end_user"]) == ("answer.given", acme, ann)
+    assert given.details["standing"] == "throttled"
+    assert "ann-of-example" not in repr(bench.journal.records)
+    assert [(change.client, change.standing) for change in bench.kept] == [(bench.id_of("ann-of-example"), "throttled")]
+
+
+def test_an_answer_for_nobody_in_particular_says_nothing_of_end_users(bench: Reselling) -> None:
+    bench.ask_for(None)
+    assert "end_user" not in bench.journal.records[0].details
+
+
+def test_whoever_does_not_resell_has_no_end_users(bench: Reselling) -> None:
+    assert bench.ask_for("ann", client="globex").status == 200
+    assert [asker.client for asker, _, _ in bench.watch.asked] == [bench.house.ids["globex"]]
+
+
+@pytest.mark.parametrize("name", [b"", b"ann ", b"\xff", b"a\xe2\x80\x8bnn", b"n" * 200], ids=repr)
+def test_what_is_no_name_is_refused_and_nothing_is_asked(bench: Reselling, name: bytes) -> None:
+    request = bench.for_user(None)
+    request.headers = {**request.headers, HEADER: name}
+    (response,) = bench.ask_all([request])
+    assert (response.status, problem(response)) == (400, "bad-request")
+    assert bench.watch.asked == []
+
+
+def test_a_policy_can_ask_for_a_name_always(mine: House) -> None:
+    bench = open_reselling(mine, resellers=ResellersPolicy(unnamed="refuse"))
+    assert problem(bench.ask_for(None)) == "bad-request"
+    assert bench.ask_for("ann").status == bench.ask_for(None, client="globex").status == 200
+
+
+def test_however_a_name_is_written_it_is_one_end_user(bench: Reselling) -> None:
+    assert bench.ask_for("Ann").status == bench.ask_for("ANN").status == 200
+    assert bench.id_of("Ann") == bench.id_of("ann") != bench.id_of("bob")
+    assert len({asker.client for asker, _, _ in bench.watch.asked}) == 2
+
+
+def test_a_proxy_is_believed_before_the_reseller(bench: Reselling) -> None:
+    bench.ask_for("bob", peer=Peer(user="ann"))
+    assert bench.watch.asked[1][0].client == bench.id_of("ann")
+
+
+def test_what_a_proxy_says_of_an_end_user_links_that_one(bench: Reselling) -> None:
+    peer = Peer(user="ann", payment="card", device="phone", tls="t13")
+    bench.ask_for(None, peer=peer, address="192.0.2.7")
+    acme, ann = (asker for asker, _, _ in bench.watch.asked)
+    assert (ann.address, ann.payment, ann.device, ann.tls) == ("192.0.2.7", "card", "phone", "t13")
+    assert list(acme.shown(0.0)) == []
+    assert ann.organisation == f"~{ann.client}"
+
+
+def test_what_a_reseller_shows_itself_links_itself(bench: Reselling) -> None:
+    bench.ask_for("ann", peer=Peer(device="server"), address="192.0.2.7")
+    acme, ann = (asker for asker, _, _ in bench.watch.asked)
+    assert (acme.address, acme.device) == ("192.0.2.7", "server")
+    assert list(ann.shown(0.0)) == []
+
+
+def test_an_end_user_that_is_throttled_gets_a_part_of_the_rate_and_the_others_all_of_it(mine: House) -> None:
+    bench = open_reselling(mine, limits={"queries_per_second": 4.0, "burst": 8})
+    bench.verdicts[bench.id_of("ann")] = SLOW
+    assert bench.ask_for("ann").status == 200
+    asked = [bench.ask_for("ann") for _ in range(6)]
+    assert [response.status for response in asked] == [200, 200, 429, 429, 429, 429]
+    # one of eight was ann's first, two more were what is left for her; what was refused has spent nothing
+    assert [bench.ask_for("bob").status for _ in range(6)] == [200, 200, 200, 200, 200, 429]
+    bench.clock.advance(timedelta(seconds=1))
+    assert [bench.ask_for("ann").status for _ in range(2)] == [200, 429]
+
+
+def test_a_decoy_that_is_touched_counts_for_both(bench: Reselling) -> None:
+    stages = bench.gate.stages
+    caller = stages.identify(bench.for_user("ann"))
+    observation = stages.touched(caller, Observation(Evidence(), TRUSTED, 1, 0, 5.0, calibrated=True), ["d1"])
+    assert isinstance(observation, Resold)
+    assert observation.verdict.cause == observation.end_user.verdict.cause == "decoy"
+
+
+def test_an_end_user_rises_again_by_itself(bench: Reselling) -> None:
+    bench.verdicts[bench.id_of("ann")] = SLOW
+    bench.ask_for("ann")
+    bench.verdicts.clear()
+    hours = bench.gate.stages.policy.watch.recover_hours
+    bench.clock.advance(timedelta(hours=hours - 1))
+    assert not bench.gate.stages.may_rise(bench.gate.stages.identify(bench.for_user("ann")))
+    bench.clock.advance(timedelta(hours=2))
+    assert bench.gate.stages.may_rise(bench.gate.stages.identify(bench.for_user("ann")))
+    assert not bench.gate.stages.may_rise(bench.gate.stages.identify(bench.for_user("bob")))
+    bench.ask_for("ann")
+    assert bench.caller("ann").standing == "watched"
+    assert bench.watch.forgiven == [bench.id_of("ann")]
+
+
+def test_an_end_user_is_observed_where_its_reseller_is(mine: House) -> None:
+    bench = open_reselling(mine, OBSERVE)
+    bench.verdicts[bench.id_of("ann")] = SLOW
+    assert bench.ask_for("ann").status == 200
+    assert bench.caller("ann").standing == "trusted"
+    assert [record.kind for record in bench.journal.records] == ["standing.proposed", "answer.given"]
+
+
+def test_under_a_contract_a_person_suspends_an_end_user(mine: House) -> None:
+    bench = open_reselling(mine)
+    policy = msgspec.structs.replace(bench.gate.stages.policy, contract=(ContractPolicy(client="acme"),))
+    bench.gate.stages.renew(policy)
+    bench.verdicts[bench.id_of("ann")] = ODD
+    assert bench.ask_for("ann").status == 200
+    assert bench.caller("ann").standing == "degraded"
+    assert [change.client for change in bench.gate.stages.asked] == [bench.id_of("ann")]
+
+
+def test_where_there_is_no_room_for_more_the_reseller_is_judged_alone(
+    bench: Reselling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "WAITING_MAX", 2)
+    users = [f"user-{number}" for number in range(5)]
+    assert {bench.ask_for(user).status for user in users} == {200}
+    assert len(bench.directory.callers) == len(bench.house.ids) + 2
+    assert len([asker for asker, _, _ in bench.watch.asked if asker.client == bench.house.ids["acme"]]) == 5
+    assert len(bench.watch.asked) == 7
+
+
+def test_an_end_user_can_never_come_in_by_itself(bench: Reselling) -> None:
+    bench.ask_for("ann")
+    directory = bench.directory
+    directory._identities = {("jwt", "ann"): bench.id_of("ann")}
+    with pytest.raises(Exception, match="unauthenticated"):
+        directory._let_in(bench.id_of("ann"))
+
+
+def test_who_was_dropped_comes_in_as_somebody_new(bench: Reselling) -> None:
+    assert bench.ask_for("ann").status == 200
+    end_users = bench.directory._end_users
+    assert end_users is not None
+    end_users.written([bench.id_of("ann")], [bench.id_of("ann")])
+    assert bench.id_of("ann") not in bench.directory.callers
+    assert bench.ask_for("ann").status == 200
+    assert bench.id_of("ann") in end_users.waiting
+
+
+def test_an_id_that_is_anothers_by_chance_is_not_taken(bench: Reselling, monkeypatch: pytest.MonkeyPatch) -> None:
+    end_users = bench.directory._end_users
+    assert end_users is not None
+    monkeypatch.setattr(end_users, "_id", lambda reseller, user: bench.house.ids["globex"])
+    bench.put("suspended", client="globex")
+    assert bench.ask_for("ann").status == 200
+    assert [asker.client for asker, _, _ in bench.watch.asked] == [bench.house.ids["acme"]]
+
+
+def test_an_asker_keeps_all_that_the_watch_is_told_of_it() -> None:
+    client = Client("u", "acme", "acme~u", (), "trusted", NOW, None, parent="r")
+    own = Asker("r", "acme", "192.0.2.7", "card", "phone", "t13")
+    both = asker_of(client, own, by_proxy=False)
+    assert {field: getattr(both, field) for field in own.__dataclass_fields__} == {
+        field: getattr(own, field) for field in own.__dataclass_fields__
+    }
+
+
+def test_ids_are_of_one_reseller_and_one_key() -> None:
+    one, other = (EndUsers(key * 32, ResellersPolicy()) for key in (b"k", b"o"))
+    ids = {one.id_of("acme", "ann"), one.id_of("globex", "ann"), one.id_of("acme", "bob"), other.id_of("acme", "ann")}
+    assert len(ids) == 4
+
+
+def test_signatures_are_of_the_reseller_alone(bench: Reselling, monkeypatch: pytest.MonkeyPatch) -> None:
+    stages = bench.gate.stages
+    monkeypatch.setattr(type(stages.intelligence), "compares", True)
+    assert [bench.ask_for(f"user-{number}").status for number in range(3)] == [200, 200, 200]
+    assert {rows.client for rows in stages.intelligence.signatures._waiting} == {bench.house.ids["acme"]}
+    assert len(bench.watch.asked) == 6
+
+
+def test_an_end_user_is_observed_where_its_resellers_contract_says_so(mine: House) -> None:
+    bench = open_reselling(mine)
+    policy = msgspec.structs.replace(
+        bench.gate.stages.policy, contract=(ContractPolicy(client="acme", mode="observe"),)
+    )
+    bench.gate.stages.renew(policy)
+    bench.verdicts[bench.id_of("ann")] = SLOW
+    assert bench.ask_for("ann").status == 200
+    assert bench.caller("ann").standing == "trusted"
+    assert [record.kind for record in bench.journal.records] == ["standing.proposed", "answer.given"]
