@@ -133,7 +133,7 @@ class _Shares:
         tests, seen, alone = OwnEvidence(calibration, 0.001), 0, 0
         for episode in world.victim.episodes(accounts):
             state = calibration.new_state()
-            scores, _ = calibration.measure([(state, episode)])[0]
+            scores, *_ = calibration.measure([(state, episode)])[0]
             stretches = tests.advance(state, scores, len(scores))
             tests.weigh(state, stretches, statistics(calibration, stretches))
             rate = tests.rate_min(state)

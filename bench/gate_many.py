@@ -98,7 +98,7 @@ class Many:
         self.keeper = Keeper(self.registry)
         self.directory = Directory(root.derive("client-key-pepper"))
         self.directory.load(read_looked_up(self.registry, lookup=self.keeper.lookup, gate=root))
-        self.limits = Limits(policy, SystemClock(), pseudonyms=root.derive("pseudonyms"))
+        self.limits = Limits(policy, SystemClock(), pseudonyms=root.derive("pseudonyms"), work=root.derive("work"))
         self.limits.restore(load_limits(self.registry))
         self.watch = Watch(policy.watch, scratch=installation.paths.directory / "bench-scratch.sqlite")
         self.purpose = f"suspicion:{MODEL}:bench"

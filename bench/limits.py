@@ -60,7 +60,7 @@ def measure(report: Report) -> None:
 
 
 def _limits(**limits: Any) -> Limits:
-    return Limits(Policy(limits=LimitsPolicy(**limits)), SystemClock(), pseudonyms=bytes(32))
+    return Limits(Policy(limits=LimitsPolicy(**limits)), SystemClock(), pseudonyms=bytes(32), work=bytes(32))
 
 
 def _caller() -> Caller:

@@ -109,6 +109,14 @@ PURPOSES: tuple[Purpose, ...] = (
     ),
     Purpose(
         "gate",
+        "work",
+        "derived",
+        "makes the challenges of proofs of work, and knows them again",
+        "challenges that are being solved are worth nothing, and clients get others",
+        "the thief can answer requests of a client without the work",
+    ),
+    Purpose(
+        "gate",
         "decoys",
         "derived",
         "seals the rows of decoys, and recognises rows and prompts that are some",

@@ -117,7 +117,7 @@ def conforms(event: dict[str, Any]) -> None:
 def test_every_kind_of_record_is_an_event_of_the_schema(kind: str) -> None:
     event = event_of(item(kind, actor="user:root", subject="fraud@3"))
     conforms(event)
-    finding = kind.startswith(("standing.", "incident.")) or kind in {"decoy.touched", "watch.drifted"}
+    finding = kind.startswith(("standing.", "incident.")) or kind in {"decoy.touched", "watch.drifted", "watch.newcomers"}
     assert event["class_uid"] == (2004 if finding else 6003)
 
 
@@ -168,6 +168,7 @@ def test_every_cause_conforms(cause: str) -> None:
     conforms(event_of(item("standing.proposed", {"to": "watched", "cause": cause})))
 
 
+@pytest.mark.slow
 @given(ITEMS)
 def test_no_content_makes_an_event_that_is_none(found: Item) -> None:
     event = event_of(found)

@@ -165,6 +165,7 @@ def test_a_calibration_with_layers_is_not_served_by_a_policy_that_forbids_them(l
         renew_route(layered.installation, ROUTE, served)
 
 
+@pytest.mark.slow
 def test_a_calibration_without_layers_is_served_and_nothing_is_looked_at(plain: House, tmp_path: Path) -> None:
     mine = plain.copy(tmp_path)
     add_calibration(mine.installation, calibration(mine, ()))

@@ -6,9 +6,11 @@ from typing import Any, cast
 
 import pytest
 
-from palladion.gate.announcements import calibrated_on, routes_said
+from palladion.gate.announcements import calibrated_on, nobodys_said, routes_said
 from palladion.gate.served import Served
-from palladion.policy import WatchPolicy
+from palladion.policy import ContractPolicy, Policy, WatchPolicy
+
+from .gates import House, open_gate
 
 
 @dataclass
@@ -60,3 +62,9 @@ def test_every_route_is_said_with_what_answers_there() -> None:
         "observe http://g/x/v1 (model llama): answered by http://127.0.0.1:2, calibrated",
         "observe http://g/x/v1 (model other): answered by http://127.0.0.1:2, uncalibrated",
     ]
+
+
+def test_a_contract_of_nobody_is_told(house: House) -> None:
+    directory = open_gate(house).gate.stages.directory
+    policy = Policy(contract=(ContractPolicy(client="acme"), ContractPolicy(client="acme/wbe")))
+    assert list(nobodys_said(policy, directory)) == ["warning: there is no client acme/wbe, which has a contract"]

@@ -355,6 +355,7 @@ def test_a_campaign_falls_together(bench: Bench) -> None:
     assert bench.kinds == ["standing.changed", "standing.changed", "answer.given"]
 
 
+@pytest.mark.slow
 def test_a_campaign_with_more_members_than_one_append_takes_is_recorded_whole(bench: Bench) -> None:
     directory = bench.gate.stages.directory
     acme = directory.callers[bench.house.ids["acme"]]

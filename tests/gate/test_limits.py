@@ -317,7 +317,7 @@ def test_the_largest_row_fits_into_the_registry() -> None:
 
 
 def test_only_those_who_asked_since_are_saved() -> None:
-    limits = Limits(Policy(), ManualClock(NOW), pseudonyms=b"p" * 32)
+    limits = Limits(Policy(), ManualClock(NOW), pseudonyms=b"p" * 32, work=b"w" * 32)
     limits.rates.admit(caller("one"), MODEL, 1)
     limits.rates.admit(caller("two"), MODEL, 1)
     assert limits.changes().keys() == {caller("one").id, caller("two").id}
@@ -328,9 +328,9 @@ def test_only_those_who_asked_since_are_saved() -> None:
 
 def test_an_organisations_budget_is_found_again_in_the_rows_of_its_clients() -> None:
     policy = Policy(limits=LimitsPolicy(organisation_queries_per_day=10))
-    limits = Limits(policy, ManualClock(NOW), pseudonyms=b"p" * 32)
+    limits = Limits(policy, ManualClock(NOW), pseudonyms=b"p" * 32, work=b"w" * 32)
     assert [_ask(limits, name, 4) for name in ("one", "two")] == ["answered"] * 2
-    again = Limits(policy, ManualClock(NOW), pseudonyms=b"p" * 32)
+    again = Limits(policy, ManualClock(NOW), pseudonyms=b"p" * 32, work=b"w" * 32)
     again.restore([(client, decode_saved(encode_saved(saved))) for client, saved in limits.changes().items()])
     assert "of this organisation" in _ask(again, "three", 3)
     assert _ask(again, "three", 2) == "answered"
@@ -346,8 +346,8 @@ def test_restarts_at_any_time_change_no_decision(steps: list[tuple[str, int, boo
         )
     )  # fmt: skip
     clock = ManualClock(NOW)
-    steady = Limits(policy, clock, pseudonyms=b"p" * 32)
-    restarted = Limits(policy, clock, pseudonyms=b"p" * 32)
+    steady = Limits(policy, clock, pseudonyms=b"p" * 32, work=b"w" * 32)
+    restarted = Limits(policy, clock, pseudonyms=b"p" * 32, work=b"w" * 32)
     rows: dict[str, bytes] = {}
     for name, queries, restart in steps:
         clock.advance(timedelta(seconds=1))
@@ -355,7 +355,7 @@ def test_restarts_at_any_time_change_no_decision(steps: list[tuple[str, int, boo
         assert decisions[0] == decisions[1]
         if restart:
             rows |= {client: encode_saved(saved) for client, saved in restarted.changes().items()}
-            restarted = Limits(policy, clock, pseudonyms=b"p" * 32)
+            restarted = Limits(policy, clock, pseudonyms=b"p" * 32, work=b"w" * 32)
             restarted.restore([(client, decode_saved(row)) for client, row in rows.items()])
 
 

@@ -29,6 +29,7 @@ from palladion.model.run import Session, open_session
 from palladion.policy import RoutePolicy
 from palladion.registry import Version
 from palladion.watch.calibration import Calibration
+from palladion.watch.features import VALUE_MAX
 from tests.lifecycle.installations import ACTOR
 
 from .gates import MODEL, PATH, Bench, House, StubSession, add_calibration, answer, open_gate, problem, session_of
@@ -260,7 +261,7 @@ def test_over_all_secrets_as_many_labels_turn_as_the_policy_says(marked_house: H
     assert served.marks is not None
     rows = np.random.default_rng(SEED + 1).standard_normal((2000, 4)).astype(np.float32)
     outputs = session_of(served).run({"x": rows})
-    marked = [served.marks.mark(outputs, {"x": rows}, 2000, str(client), trusted=False) for client in range(10)]
+    marked = [served.marks.mark(outputs, rows.astype(float), str(client), trusted=False) for client in range(10)]
     assert sum(item.flipped for item in marked) / 20_000 == pytest.approx(0.05, abs=0.015)
 
 
@@ -271,7 +272,7 @@ def test_a_trusted_client_that_asks_what_turns_easily_gets_no_more_turned_labels
     rows = np.random.default_rng(SEED + 2).standard_normal((1000, 4)).astype(np.float32)
     outputs = {"probabilities": np.tile(np.array([[0.4, 0.4, 0.2]], np.float32), (1000, 1))}
     asked = {
-        trusted: [marks.mark(outputs, {"x": rows}, 1000, name, trusted=trusted) for name in NAMES]
+        trusted: [marks.mark(outputs, rows.astype(float), name, trusted=trusted) for name in NAMES]
         for trusted in (True, False)
     }
     # 0.05 of 1000, three deviations of 7 and three at the start: what turns beyond it is chance, which no bound holds
@@ -342,7 +343,7 @@ def test_the_models_own_labels_follow_the_marked_scores(house: House, names: lis
     assert marks is not None
     assert marks.labels == names
     outputs = session.run({"x": ROWS})
-    marked = marks.mark(outputs, {"x": ROWS}, len(ROWS), "acme", trusted=True)
+    marked = marks.mark(outputs, ROWS.astype(float), "acme", trusted=True)
     assert marked.flipped > 0
     assert [names[column] for column in marked.outputs["probabilities"].argmax(axis=1)] == marked.outputs[
         "named"
@@ -356,7 +357,7 @@ def test_a_row_whose_label_is_another_than_that_of_its_highest_score_is_left_alo
     assert marks is not None
     outputs = session.run({"x": ROWS})
     odd = {**outputs, "named": (outputs["named"] + 1) % 3}
-    marked = marks.mark(odd, {"x": ROWS}, len(ROWS), "acme", trusted=True)
+    marked = marks.mark(odd, ROWS.astype(float), "acme", trusted=True)
     assert (marked.flipped, max(marked.strengths)) == (0, 0.0)
     assert np.array_equal(marked.outputs["probabilities"], outputs["probabilities"])
 
@@ -370,12 +371,12 @@ def test_rows_that_come_one_by_one_are_answered_as_all_together(house: House, na
     assert together is not None
     outputs = session.run({"x": ROWS})
     outputs["named"][::7] = outputs["named"][0]  # some labels are not those of the highest score
-    every = together.mark(outputs, {"x": ROWS}, len(ROWS), "acme", trusted=trusted)
+    every = together.mark(outputs, ROWS.astype(float), "acme", trusted=trusted)
     turned = 0
     for row in range(len(ROWS)):
         single = {name: values[row : row + 1] for name, values in outputs.items()}
         before = {name: values.copy() for name, values in single.items()}
-        marked = one_by_one.mark(single, {"x": ROWS[row : row + 1]}, 1, "acme", trusted=trusted)
+        marked = one_by_one.mark(single, ROWS[row : row + 1].astype(float), "acme", trusted=trusted)
         assert marked.outputs["probabilities"].tobytes() == every.outputs["probabilities"][row].tobytes()
         assert marked.outputs["named"].tolist() == [every.outputs["named"][row]]
         assert (*marked.strengths, *marked.query_hashes) == (every.strengths[row], every.query_hashes[row])
@@ -392,9 +393,21 @@ def test_scores_that_are_no_numbers_are_answered_as_they_are(house: House) -> No
     assert marks is not None
     outputs = session.run({"x": ROWS[:2]})
     outputs["probabilities"][0] = np.nan
-    marked = marks.mark(outputs, {"x": ROWS[:2]}, 2, "acme", trusted=False)
+    marked = marks.mark(outputs, ROWS[:2].astype(float), "acme", trusted=False)
     assert np.isnan(marked.outputs["probabilities"][0]).all()
     assert not np.array_equal(marked.outputs["probabilities"][1], outputs["probabilities"][1])
+
+
+def test_a_query_beyond_what_the_watch_clips_is_marked_as_the_clipped_one(house: House) -> None:
+    marks, session, _ = _made(house, _labelled([0, 1, 2]))
+    assert marks is not None
+    outputs = session.run({"x": ROWS[:2]})
+    rows = ROWS[:2].astype(float)
+    wild, clipped = rows.copy(), rows.copy()
+    wild[:, 1], clipped[:, 1] = 1e300, VALUE_MAX
+    wild[:, 2], clipped[:, 2] = np.nan, 0.0
+    found = [marks.mark(outputs, inputs, "acme", trusted=False).query_hashes for inputs in (wild, clipped, rows)]
+    assert found[0] == found[1] != found[2]
 
 
 # --- what cannot be marked

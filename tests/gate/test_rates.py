@@ -362,3 +362,32 @@ def test_states_of_limits_that_are_off_now_are_not_taken_up() -> None:
     gate = limited()
     gate.rates.restore("id", 0.0, {"nonsense:x": 1e12, "model:fraud": NOW.timestamp() + 100})
     assert gate.ask() is None
+
+
+def test_an_end_user_that_is_held_has_a_part_of_the_rate_and_the_client_all_of_it() -> None:
+    limited = Limited(Policy(limits=LimitsPolicy(queries_per_second=4, burst=8)))
+    ann, bob = caller(user="ann"), caller(user="bob")
+    assert limited.admitted(ann, user_divisor=4) == 2
+    assert limited.refused == {"user-rate": 1}
+    assert limited.admitted(bob) == 6
+    limited.clock.advance(timedelta(seconds=1))
+    # a query a second of four, and the client's own rate is what it was
+    assert limited.admitted(ann, user_divisor=4) == 1
+    assert limited.admitted(bob) == 3
+
+
+def test_more_rows_than_an_end_users_part_are_told_to_be_too_many() -> None:
+    limited = Limited(Policy(limits=LimitsPolicy(queries_per_second=4, burst=8)))
+    found = limited.ask(caller(user="ann"), 8, rows=8, user_divisor=4)
+    assert found is not None
+    assert "send fewer" in found.detail
+    assert limited.ask(caller(user="bob"), 8, rows=8) is None
+
+
+def test_what_an_end_user_has_spent_of_its_part_is_found_again() -> None:
+    limited = Limited(Policy(limits=LimitsPolicy(queries_per_second=4, burst=8)))
+    ann = caller(user="ann")
+    limited.admitted(ann, user_divisor=4)
+    other = Limited(limited.policy)
+    other.rates.restore(ann.id, limited.rates.own(ann.id), limited.rates.shared(ann.id))
+    assert other.admitted(ann, user_divisor=4) == 0

@@ -268,6 +268,55 @@ def test_who_gives_up_waiting_gets_no_record_and_harms_nobody(ledger: SlowLedger
     assert _entries(ledger) == 2
 
 
+async def _idle(recorder: Recorder) -> None:
+    while recorder.is_busy:
+        await asyncio.sleep(0.001)
+
+
+def test_it_is_busy_until_those_who_wait_are_told_and_says_so_then(ledger: SlowLedger) -> None:
+    ledger.go_on.clear()
+    told: list[bool] = []
+
+    async def work(recorder: Recorder) -> None:
+        recorder.follow(lambda: told.append(recorder.is_busy))
+        assert [recorder.is_busy] == [False]
+        first = asyncio.create_task(recorder.append([record(0)]))
+        await ledger.has_begun()
+        second = asyncio.create_task(recorder.append([record(1)]))
+        await asyncio.sleep(0)
+        assert recorder.is_busy
+        assert not told
+        ledger.go_on.set()
+        await asyncio.gather(first, second)
+        assert told == [True, False]  # in between, the second one waited
+
+    _use(ledger, work)
+
+
+def test_it_does_not_stay_busy_with_what_failed_or_what_nobody_waited_for(ledger: SlowLedger) -> None:
+    ledger.go_on.clear()
+
+    async def work(recorder: Recorder) -> None:
+        tasks = [asyncio.create_task(recorder.append([record(n)])) for n in range(2)]
+        await ledger.has_begun()
+        tasks.append(asyncio.create_task(recorder.append([record(2)])))
+        await asyncio.sleep(0)
+        for task in tasks:
+            task.cancel()
+        ledger.error = StorageError("the disk is full")
+        ledger.go_on.set()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await _idle(recorder)
+        with pytest.raises(StorageError):
+            await recorder.append([record(3)])
+        await _idle(recorder)
+        ledger.error = None
+        assert await recorder.append([]) == []
+        assert not recorder.is_busy
+
+    _use(ledger, work)
+
+
 def test_the_line_is_bounded_and_moves_on(ledger: SlowLedger, monkeypatch: pytest.MonkeyPatch) -> None:
     assert WAITING_MAX > BATCH_MAX
     monkeypatch.setattr(module, "WAITING_MAX", 3)

@@ -336,6 +336,46 @@ def test_traffic_that_left_its_calibration_is_told_once(scene: _Scene, caplog: p
     assert (line.levelname, record.details["moved"][0] in line.getMessage()) == ("WARNING", True)
 
 
+def _strange_newcomers(scene: _Scene) -> None:
+    """Forty newcomers to the model that is served are all unlike honest ones."""
+    watch = scene.bench.gate.stages.watch
+    watch.watch_model(MODEL, factories.calibration(), {})
+    newcomers = watch.drifts.watched[MODEL].newcomers
+    assert newcomers is not None
+    for number in range(40):
+        newcomers.take(f"c{number}", np.full(len(factories.calibration().words), 2.0), now=at(1).timestamp())
+
+
+def test_newcomers_who_are_unlike_honest_ones_are_told_of_once(scene: _Scene) -> None:
+    async def work() -> None:
+        await scene.reports.newcomers()
+        _strange_newcomers(scene)
+        for _ in range(2):
+            await scene.reports.newcomers()
+
+    asyncio.run(work())
+    (record,) = scene.bench.journal.records
+    assert (record.kind, record.subject, record.actor, record.time) == ("watch.newcomers", "fraud@3", "gate", at(1))
+    assert (record.details["newcomers"], record.details["cause"]) == (40, "campaign")
+    assert record.details["named"][0].startswith("client:")
+    assert record.details["moved"]
+    assert scene.said == ["warning: 40 newcomers to fraud@3 are unlike honest ones together"]
+
+
+def test_newcomers_that_could_not_be_recorded_are_told_of_later(scene: _Scene) -> None:
+    async def work() -> None:
+        _strange_newcomers(scene)
+        scene.bench.journal.error = StorageError("the disk is full")
+        await scene.reports.newcomers()
+        assert scene.said == []
+        scene.bench.journal.error = None
+        await scene.reports.newcomers()
+
+    asyncio.run(work())
+    assert [record.kind for record in scene.bench.journal.records] == ["watch.newcomers"]
+    assert scene.complaints == ["ledger: the disk is full"]
+
+
 def test_a_drift_that_could_not_be_recorded_is_told_later(scene: _Scene) -> None:
     async def work() -> None:
         _left(scene)

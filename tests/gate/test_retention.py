@@ -15,7 +15,7 @@ from palladion.errors import StorageError
 from palladion.gate import retention as module
 from palladion.gate.retention import Retention
 from palladion.ledger import bodies
-from palladion.ledger.bodies import FOLDER, body_path, erase, read_retained, retained_names
+from palladion.ledger.bodies import FOLDER, TEXTS, body_path, erase, read_retained, retained_names
 from palladion.ledger.body import Body
 from palladion.ledger.record import Record
 from palladion.policy import RoutePolicy
@@ -100,6 +100,38 @@ def test_the_same_query_is_kept_once(tmp_path: Path) -> None:
             await keeping.retention.write()
 
     assert _run(tmp_path, work).kept() == [5]
+
+
+def test_texts_are_kept_one_by_one_where_they_are_wanted_whatever_is_kept_of_rows(tmp_path: Path) -> None:
+    name = (_client(), f"llama@{TEXTS}")
+
+    async def work(keeping: Keeping) -> None:
+        for place, size in enumerate((3, 5, 600_000)):
+            feeds = {"text": np.full((1, size), place, np.uint8)}
+            keeping.retention.keep_text(name, feeds, np.zeros((1, 2)), place, request="1f", disclosed="contract")
+
+    keeping = _run(tmp_path, work, texts=True, unmarked=False)
+    found = read_retained(keeping.folder, KEY, *name).bodies
+    assert [(item.request, item.row, len(item.inputs["text"])) for item in found] == [("1f", 0, 3), ("1f", 1, 5)]
+    assert _run(tmp_path / "off", work).retention.handed == 0
+
+
+def test_texts_are_erased_as_rows_are(tmp_path: Path) -> None:
+    name = (_client(), f"llama@{TEXTS}")
+
+    async def work(keeping: Keeping) -> None:
+        feeds = {"text": np.zeros((1, 3), np.uint8)}
+        keeping.retention.keep_text(name, feeds, np.zeros((1, 2)), 0, request="1f", disclosed="contract")
+        await keeping.retention.write()
+        keeping.clock.advance(timedelta(days=9))
+        await keeping.erase()
+        assert len(read_retained(keeping.folder, KEY, *name).bodies) == 1
+        keeping.clock.advance(timedelta(days=2))
+        await keeping.erase()
+
+    keeping = _run(tmp_path, work, texts=True, days=10)
+    assert retained_names(keeping.folder) == []
+    assert [record.kind for record in keeping.records] == ["bodies.expired"]
 
 
 @pytest.mark.parametrize("settings", [{"unmarked": False}, {"queries": 0}], ids=["only marks", "nothing"])

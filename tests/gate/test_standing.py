@@ -320,3 +320,13 @@ def test_a_campaign_of_observed_clients_is_looked_through_anew_once_they_are_enf
     (step,) = table.settle("throttled", concerned=both, cause="campaign")
     assert (step.change.client, step.proposed_on) == (table.ids["globex"], None)
     assert table.standing("globex") == "throttled"
+
+
+def test_so_many_proposals_are_remembered_and_the_oldest_is_made_again(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PROPOSED_MAX", 1)
+    assert len(table.settle("throttled", route=OBSERVE)) == 1
+    assert table.settle("throttled", route=OBSERVE) == []
+    assert len(table.settle("throttled", route=OBSERVE, concerned=("globex",))) == 1
+    assert len(table.settle("throttled", route=OBSERVE)) == 1

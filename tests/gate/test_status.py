@@ -1,6 +1,7 @@
 """What a gate says of itself: routes, and clients by suspicion."""
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from palladion.watch.why import Unlike
 from tests.watch import factories
 
 from .gates import MODEL, PATH, House, open_gate
+from .reselling import make_reseller, open_reselling
 
 
 def test_every_route_is_there_whatever_answers_on_it(house: House) -> None:
@@ -104,3 +106,26 @@ def test_clients_who_stand_out_of_all_are_discoveries(house: House, monkeypatch:
     monkeypatch.setattr(module, "e_value", lambda p_value, clients: 20.0 * len(house.keys) - 1)
     told = asyncio.run(clients_shown(bench.gate))
     assert told["discoveries"] == {MODEL: 0}
+
+
+def test_invented_end_users_do_not_hide_who_stands_out(
+    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = house.copy(tmp_path)
+    make_reseller(mine)
+    bench = open_reselling(mine)
+    watch = bench.gate.stages.watch
+    watch.watch_model(MODEL, factories.calibration(), {})
+    for number in range(30):
+        bench.gate.stages.identify(bench.for_user(f"user-{number}"))
+    odd = {house.ids["globex"], bench.id_of("user-7")}
+
+    def explain(client: str) -> list[Explanation]:
+        return [Explanation(MODEL, 1, 0.0, 1 / 300 if client in odd else 0.5, 1.0, (client,), 1, 1, ())]
+
+    monkeypatch.setattr(watch, "explain", explain)
+    # enough to stand out of those who were registered, and not of thirty
+    monkeypatch.setattr(module, "e_value", lambda p_value, clients: 0.0 if p_value > 0.1 else 20.0 * len(house.keys))
+    told: dict[str, Any] = asyncio.run(clients_shown(bench.gate))
+    assert told["clients_total"] == len(house.keys) + 30
+    assert told["discoveries"] == {MODEL: 1}

@@ -191,6 +191,120 @@ def test_who_gave_up_before_its_turn_is_not_observed() -> None:
     assert watch.runs == [["b"]]
 
 
+class Disk:
+    """What keeps the line: a ledger that is being written, as long as a test says so."""
+
+    def __init__(self, line: Line) -> None:
+        self.is_busy = True
+        line.together.wait_for(self)
+
+    def follow(self, follow: Callable[[], None]) -> None:
+        self.go_on = follow
+
+
+async def _turns(count: int = 8) -> None:
+    """More turns of the loop than anything here takes."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+def test_what_comes_while_the_ledger_is_written_waits_and_is_observed_together() -> None:
+    watch = NotingWatch()
+    line = Line(watch)
+    disk = Disk(line)
+
+    async def work() -> None:
+        asking = []
+        for name in "abc":  # each in a turn of its own
+            asking.append(asyncio.create_task(line.ask(name)))
+            await _turns()
+        assert watch.runs == []
+        disk.go_on()  # though it is busy again: no request waits for more than one write
+        await asyncio.gather(*asking)
+
+    asyncio.run(work())
+    assert watch.runs == [["a", "b", "c"]]
+
+
+def test_what_comes_before_the_records_of_those_before_it_are_handed_over_waits_for_them() -> None:
+    watch = NotingWatch()
+    line = Line(watch)
+    disk = Disk(line)
+    disk.is_busy = False
+
+    asking: list[asyncio.Task[Any]] = []
+
+    def come() -> None:
+        asking.append(asyncio.create_task(line.ask("b")))
+
+    async def first() -> None:
+        await line.ask("a", answer=come)
+        # where a recorder is asked, which hands over in the next turn of the loop
+        asyncio.get_running_loop().call_soon(setattr, disk, "is_busy", True)
+
+    async def work() -> None:
+        await first()
+        await _turns()
+        assert watch.runs == [["a"]]
+        disk.is_busy = False
+        disk.go_on()
+        await asyncio.gather(*asking)
+
+    asyncio.run(work())
+    assert watch.runs == [["a"], ["b"]]
+
+
+def test_who_waited_for_a_write_does_not_wait_for_those_of_other_models() -> None:
+    watch = NotingWatch()
+    line = Line(watch)
+    disk = Disk(line)
+    disk.is_busy = False
+
+    def answered() -> None:
+        disk.is_busy = True
+
+    async def work() -> None:
+        await asyncio.gather(
+            line.ask("a", answer=answered), line.ask("b", model=OTHER_MODEL), line.ask("c", rows=ROWS_AT_ONCE)
+        )
+
+    asyncio.run(asyncio.wait_for(work(), 10))
+    assert watch.runs == [["a", "c"], ["b"]]
+
+
+def test_nobody_waits_for_a_write_that_is_over() -> None:
+    line = Line(NotingWatch())
+    disk = Disk(line)
+
+    async def work() -> None:
+        disk.is_busy = False
+        for name in "abc":
+            await line.ask(name)
+        disk.go_on()  # finds nobody
+        await line.ask("d")
+
+    asyncio.run(asyncio.wait_for(work(), 10))
+    assert line.order == list("abcd")
+
+
+def test_a_loop_that_ended_amid_it_keeps_nobody_of_the_next_one() -> None:
+    watch = NotingWatch()
+    line = Line(watch)
+
+    async def left() -> asyncio.Task[Observation]:
+        asked = asyncio.create_task(line.ask("a"))
+        while not watch.runs:
+            await asyncio.sleep(0)
+        return asked
+
+    loop = asyncio.new_event_loop()
+    asked = loop.run_until_complete(left())
+    loop.close()  # before anything that follows from the observation
+    asked.get_coro().close()
+    asyncio.run(asyncio.wait_for(line.ask("b"), 10))
+    assert watch.runs == [["a"], ["b"]]
+
+
 @pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(

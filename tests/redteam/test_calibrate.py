@@ -28,6 +28,7 @@ from palladion.registry import CalibrationRow
 from palladion.watch import features
 from palladion.watch.calibration import Calibration
 from palladion.watch.calibration_file import decode_calibration, encode_calibration
+from palladion.watch.own_tests import TESTS
 from tests.lifecycle.installations import ACTOR, NOW, Made, kinds, make
 from tests.mark.classifiers import network
 from tests.models import onnx_bytes, write
@@ -144,6 +145,22 @@ def test_recorded_clients_are_all_that_is_used_where_they_support_the_promise(
     assert (enough.about.simulated, enough.about.fitted, enough.about.clients) == (False, 20, 20)
     assert (enough.about.fitted_recorded, enough.about.recorded) == (20, 40)
     assert enough.about.organisations == 4
+
+
+def test_of_many_recorded_clients_with_moments_the_manner_is_calibrated(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "REAL_CLIENTS_MIN", 20)
+    known = validation(400, clients=40)
+    timed = replace(known, at=np.cumsum(np.random.default_rng(1).exponential(60, 400)))
+
+    without, real = run(made, known), run(made, timed)
+
+    assert without.instruments.manner is None
+    assert real.instruments.manner is not None
+    assert real.instruments.own is not None
+    assert without.instruments.own is not None
+    np.testing.assert_array_equal(real.instruments.own.scales[:TESTS], without.instruments.own.scales)
 
 
 def test_from_twenty_recorded_clients_on_thresholds_are_theirs(made: Made) -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from palladion.redteam import hours
 
-KINDS = (hours.office, hours.nightly, hours.steady, hours.relentless)
+KINDS = (hours.office, hours.nightly, hours.steady, hours.relentless, hours.patient, hours.bursts)
 Kind = Callable[[int, float, np.random.Generator], NDArray[np.float64]]
 
 
@@ -89,3 +89,25 @@ def test_a_slower_pace_takes_longer(kind: Kind) -> None:
     slow, fast = (np.median(np.diff(kind(2000, pace, np.random.default_rng(0)))) for pace in (1.0, -1.0))
 
     assert slow > 2 * fast
+
+
+@settings(max_examples=20)
+@given(pace=st.floats(-3, 3), seed=st.integers(0, 2**32 - 1))
+def test_a_patient_thief_is_as_slow_as_a_service_and_hardly_varies(pace: float, seed: int) -> None:
+    gaps = np.diff(hours.patient(400, pace, np.random.default_rng(seed)))
+    mean = hours.STEADY_GAP_S * np.exp(hours.STEADY_PACE_LOG * pace)
+
+    np.testing.assert_allclose(gaps.mean(), mean, rtol=0.05)
+    assert (np.abs(gaps / mean - 1) <= hours.THIEF_JITTER + 1e-6).all()
+
+
+@settings(max_examples=20)
+@given(pace=st.floats(-3, 3), seed=st.integers(0, 2**32 - 1))
+def test_a_thief_in_bursts_asks_as_much_as_a_service_and_mostly_waits(pace: float, seed: int) -> None:
+    at = hours.bursts(900, pace, np.random.default_rng(seed))
+    mean = hours.STEADY_GAP_S * np.exp(hours.STEADY_PACE_LOG * pace)
+    gaps = np.diff(at)
+
+    assert at[-1] - at[0] == pytest.approx(899 * mean, rel=0.15)
+    assert (gaps > 10 * mean).sum() == 29
+    assert np.median(gaps) < mean / 10

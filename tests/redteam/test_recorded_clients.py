@@ -35,6 +35,10 @@ def test_each_client_has_its_rows_in_time_and_no_more_than_are_looked_at() -> No
     assert first[:4, 0].tolist() == pytest.approx([0, 0.01, 0.02, 2])
     assert second[:4, 0].tolist() == pytest.approx([1, 1.01, 1.02, 3])
     assert (found.requests, found.unfit, found.left_out) == (80, 0, LeftOut(2, 0, 0))
+    moments, _ = found.validation.moments()
+    assert moments is not None
+    assert len(moments) == len(first)
+    assert moments[:4].tolist() == [0, 0, 0, 2]
 
 
 def test_a_client_under_several_of_its_names_is_one_and_who_may_be_a_thief_is_none() -> None:

@@ -40,6 +40,7 @@ def measure(values: Rows) -> dict[str, Rows]:
     return dict(zip(LAYER_FEATURES, FITTED.measure(digest([values], len(values))).T, strict=True))
 
 
+@pytest.mark.slow
 @given(cuts=st.lists(st.integers(1, 399), max_size=6), size=st.sampled_from([1, 7, SKETCH, SKETCH + 1, 300]))
 @settings(max_examples=30, deadline=None)
 def test_a_row_shows_the_same_whatever_rows_stand_beside_it(cuts: list[int], size: int) -> None:
@@ -68,6 +69,7 @@ def test_a_layer_shows_its_mean_its_deviation_and_how_much_of_it_is_quiet_or_at_
     assert not shown[:, 7:].any()
 
 
+@pytest.mark.slow
 def test_a_sketch_keeps_how_far_rows_lie_apart() -> None:
     values = np.random.default_rng(SEED).standard_normal((60, 3000))
     sketch = digest([values], 60)[:, 3:]
@@ -106,6 +108,7 @@ def test_values_that_are_not_those_of_a_layer_are_refused(values: Any) -> None:
         digest([values], 3)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(row=st.lists(st.floats(allow_nan=True, allow_infinity=True, width=32), min_size=1, max_size=8))
 def test_whatever_a_layer_gives_every_feature_is_a_number(row: list[float]) -> None:

@@ -110,6 +110,7 @@ def test_clients_who_moved_or_differ_otherwise_withdraw_it(shift: float, spread:
     assert clients_until_left(Drift(reference(generator)), means) is not None
 
 
+@pytest.mark.slow
 def test_years_of_calm_do_not_hide_a_season() -> None:
     generator = np.random.default_rng(SEED)
     drift = Drift(reference(generator))

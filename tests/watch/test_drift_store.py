@@ -293,6 +293,7 @@ def test_clients_of_a_language_model_withdraw_it_when_they_change_and_only_then(
     assert store.watched["llama"].subject == "llama"
 
 
+@pytest.mark.slow
 def test_a_client_of_a_language_model_counts_by_what_calibration_clients_were_measured_by() -> None:
     made = talk.long_enough()
     watch, taken = Watch(WatchPolicy()), []

@@ -363,6 +363,7 @@ def test_hours_that_are_past_and_linked_nobody_are_forgotten() -> None:
     assert accounts.linked("a", "b")
 
 
+@pytest.mark.slow
 def test_accounts_that_share_a_payment_are_linked_however_many_and_whatever_else_they_show() -> None:
     accounts = Accounts()
     for index in range(2 * ACCOUNTS_PER_ADDRESS_MAX):

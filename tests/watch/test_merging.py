@@ -41,6 +41,7 @@ def scored(episode: Episode) -> Rows:
     return INSTRUMENTS.score([episode])[0]
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 99), whose=st.lists(st.integers(0, 1), min_size=1, max_size=HORIZON))
 def test_of_an_epoch_that_was_dealt_to_two_places_the_whole_is_known(seed: int, whose: list[int]) -> None:

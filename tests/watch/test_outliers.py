@@ -18,6 +18,7 @@ def client(generator: np.random.Generator, queries: int = 40, away: float = 0.0)
     return np.clip(scores, -3, 7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("thieves", [1, 2, 4])
 def test_thieves_of_one_kind_do_not_hide_each_other(thieves: int) -> None:
     generator = np.random.default_rng(SEED)

@@ -37,6 +37,7 @@ def last(episode: Episode) -> float:
     return float(beside().statistic(past_of(before), np.cumsum(after, axis=0), counts)[QUERIES_MIN - 1 :].max())
 
 
+@pytest.mark.slow
 def test_who_stays_as_it_was_is_usual_and_who_is_taken_over_is_not() -> None:
     generator = np.random.default_rng(SEED)
 

@@ -177,6 +177,7 @@ def test_an_exchangeable_client_passes_the_threshold_as_often_as_promised() -> N
     assert abs(np.mean(passed) - alpha) <= 3 * deviation, f"seed {SEED}"
 
 
+@pytest.mark.slow
 def test_thieves_among_the_clients_fitted_to_hardly_move_the_scales() -> None:
     generator = np.random.default_rng(SEED)
     clean = _clients(generator, 200)

@@ -17,7 +17,9 @@ from palladion.watch import (
     coverage,
     features,
     links,
+    manner,
     memory,
+    newcomers,
     own_past,
     residents,
     scores,
@@ -27,7 +29,7 @@ from palladion.watch import (
 from palladion.watch.calibration_file import encode_calibration
 from palladion.watch.response import STANDINGS, Evidence, judge
 
-from . import factories, few
+from . import factories, few, test_manner
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "watch.md").read_text(encoding="utf-8")
 TEXT = " ".join(PAGE.split())
@@ -42,6 +44,11 @@ def rows(heading: str) -> list[list[str]]:
 def test_every_score_is_listed_with_its_meaning_in_order() -> None:
     listed = [(name.strip("`"), meaning.rstrip(" |")) for name, meaning in rows("feature")]
     assert listed == list(features.SCORES.items())
+
+
+def test_every_manner_is_listed_with_its_meaning_in_order() -> None:
+    listed = [(name.strip("`"), meaning.rstrip(" |")) for name, meaning in rows("how it asks")]
+    assert listed == list(manner.MANNERS.items())
 
 
 def test_every_setting_is_listed() -> None:
@@ -74,6 +81,11 @@ def test_every_setting_is_listed() -> None:
         f"a bitmap of {coverage.BITMAP_BYTES // 1024} KiB",
         f"at most {client.STATE_BYTES_MAX // 1024} KiB are kept",
         f"more than {features.INPUTS_MAX} numbers",
+        f"{manner.HABITS_BYTES} bytes are kept of each client",
+        f"the share of the last {manner.LAST} answers",
+        f"Up to {newcomers.BLOCK_MAX} in a row",
+        f"from the {newcomers.BLOCK_MIN}th on",
+        f"It needs {newcomers.CLIENTS_MIN} of them",
         f"fewer than {calibration.QUERIES_OF_CLIENT_MIN} distinct queries gives none",
     ],
 )
@@ -107,7 +119,11 @@ def test_the_table_of_standings_is_what_evidence_asks_for() -> None:
 
 
 def test_every_array_of_a_calibration_file_is_listed() -> None:
-    made = factories.calibration(clients=20, organisations=3), few.calibration()
+    made = (
+        factories.calibration(clients=newcomers.CLIENTS_MIN, organisations=3),
+        few.calibration(),
+        test_manner.calibration(),
+    )
     data = b"".join(map(encode_calibration, made))
     held = set(re.findall(r'"([a-z0-9_.]+)":{"dtype"', data.decode("latin-1")))
 

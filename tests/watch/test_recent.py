@@ -31,6 +31,7 @@ def window(count: int) -> slice:
     return slice(EVERY * max(whole - 1, 0), count)
 
 
+@pytest.mark.slow
 @example(cuts=list(range(1, 100)), seed=5)
 @settings(max_examples=60, deadline=None)
 @given(cuts=st.lists(st.integers(1, 99), max_size=30), seed=st.integers(0, 999))

@@ -134,3 +134,16 @@ def test_values_that_lie_as_near_as_numbers_can_are_told_apart() -> None:
     found = NormalScores(near[None]).score(near[:, None])
 
     np.testing.assert_allclose(found, apart, atol=1 / STEPS)
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), seed=st.integers(0, 1000))
+def test_one_query_scores_what_it_scores_among_others(data: st.DataObject, seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    rows = np.stack([generator.standard_normal(60), generator.integers(0, 2, 60), np.full(60, 3.0)], axis=1)
+    scores = NormalScores.fit(rows)
+    known = [float(value) for value in rows.ravel()]
+    value = st.floats(-1e300, 1e300) | st.just(float("nan")) | st.sampled_from(known)
+    query = data.draw(st.lists(value, min_size=3, max_size=3))
+
+    assert scores.score_one(query) == scores.score(np.array([query]))[0].tolist()

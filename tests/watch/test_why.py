@@ -128,5 +128,6 @@ def test_what_is_unlike_is_what_the_reasons_say() -> None:
 def test_the_words_of_tests_are_of_the_tests() -> None:
     from palladion.watch import own_tests
 
-    assert len(module.BY_PLACE) == own_tests.TESTS
+    assert len(module.BY_PLACE) == own_tests.TESTS + 1
+    assert module.BY_PLACE[own_tests.MANNER] == "manner"
     assert module.BY_PLACE[own_tests.NEAR] == "near"

@@ -37,6 +37,7 @@ _SEVERITIES = MappingProxyType(
         "operator.refused": Severity.MEDIUM,
         "clock.set": Severity.MEDIUM,
         "watch.drifted": Severity.MEDIUM,
+        "watch.newcomers": Severity.MEDIUM,
         "backup.restored": Severity.MEDIUM,
         "incident.opened": Severity.HIGH,
         "decoy.touched": Severity.HIGH,

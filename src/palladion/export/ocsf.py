@@ -20,7 +20,7 @@ CREATE, READ, UPDATE, DELETE, OTHER = 1, 2, 3, 4, 99  # of an API activity
 NEW, CHANGED, CLOSED = 1, 2, 3  # of a finding
 _SHA256, _HEX = 3, 1
 _ADMIN, _SYSTEM, _SERVICE = 2, 3, 4
-_FINDINGS = ("standing.", "incident.", "decoy.touched", "watch.drifted")
+_FINDINGS = ("standing.", "incident.", "decoy.touched", "watch.drifted", "watch.newcomers")
 _VERBS = MappingProxyType(
     {
         CREATE: "added created made issued protected sealed published given signed started recorded",

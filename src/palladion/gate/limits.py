@@ -17,6 +17,7 @@ from palladion.errors import FormatError
 from palladion.gate.budgets import Budgets
 from palladion.gate.places import Places
 from palladion.gate.rates import SAVED_MAX, Rates
+from palladion.gate.work import Work
 from palladion.policy import Policy
 from palladion.registry import Client
 
@@ -37,8 +38,9 @@ class Saved(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
 class Limits:
     """All limits of a gate. For one event loop."""
 
-    def __init__(self, policy: Policy, clock: Clock, *, pseudonyms: bytes) -> None:
-        """`pseudonyms` is a key: names of end users are kept under it alone."""
+    def __init__(self, policy: Policy, clock: Clock, *, pseudonyms: bytes, work: bytes) -> None:
+        """`pseudonyms` is a key: names of end users are kept under it alone. `work` is that of proofs of work."""
+        self.work = Work(work, clock, policy.watch.proof_of_work)
         self.refused: Counter[str] = Counter()  # requests since the start, by the limit that refused them
         self.places = Places(policy, self.refused)
         self.rates = Rates(policy, clock, pseudonyms=pseudonyms, refused=self.refused)
@@ -46,6 +48,7 @@ class Limits:
 
     def renew(self, policy: Policy) -> None:
         """Go by another policy from now on; what was spent stays spent."""
+        self.work.bits = policy.watch.proof_of_work
         self.places.renew(policy)
         self.rates.renew(policy)
         self.budgets.renew(policy)

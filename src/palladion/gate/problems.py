@@ -29,6 +29,7 @@ PROBLEMS: Mapping[str, tuple[int, str]] = MappingProxyType(
         "unsupported-media-type": (415, "The body is not JSON"),
         "rate-limited": (429, "Too many queries"),
         "budget-spent": (429, "Of today's budget there is not enough left"),
+        "work-needed": (429, "A proof of work is needed"),
         "model-failed": (500, "The model fails on these inputs"),
         "internal": (500, "The request could not be answered"),
         "upstream-failed": (502, "The server of the model failed"),
@@ -44,7 +45,14 @@ class Problem(Exception):  # noqa: N818 (RFC 9457 calls it so)
     """A request that is not answered: the kind (a key of `PROBLEMS`), a sentence, and the field at fault if one is."""
 
     def __init__(
-        self, kind: str, detail: str = "", *, field: str = "", retry_after_seconds: float = 0, allow: str = ""
+        self,
+        kind: str,
+        detail: str = "",
+        *,
+        field: str = "",
+        retry_after_seconds: float = 0,
+        allow: str = "",
+        challenge: str = "",
     ) -> None:
         super().__init__(kind, detail)
         self.kind = kind
@@ -53,6 +61,7 @@ class Problem(Exception):  # noqa: N818 (RFC 9457 calls it so)
         self.field = field
         self.retry_after_seconds = retry_after_seconds
         self.allow = allow
+        self.challenge = challenge
 
     def body(self, members: Mapping[str, object] = MappingProxyType({})) -> bytes:
         """The problem as JSON, with further `members`."""
@@ -76,6 +85,8 @@ class Problem(Exception):  # noqa: N818 (RFC 9457 calls it so)
         if self.retry_after_seconds:
             # whole seconds, rounded up: coming back earlier would be refused again
             headers.append((b"retry-after", str(math.ceil(self.retry_after_seconds)).encode()))
+        if self.challenge:
+            headers.append((b"palladion-challenge", self.challenge.encode()))
         if self.allow:
             headers.append((b"allow", self.allow.encode()))
         return headers

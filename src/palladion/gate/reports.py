@@ -24,6 +24,7 @@ from palladion.ledger.writer import BATCH_MAX
 from palladion.registry import Incident, Registry, StandingChange, names
 from palladion.watch.drift import Drift
 from palladion.watch.drift_store import Watched
+from palladion.watch.newcomers import Alarm
 from palladion.watch.why import said
 
 UNTOLD_MAX = 1000  # touches that wait for a registry that cannot be written; the ledger has all of them
@@ -85,6 +86,29 @@ class Reports:
         """Say and record by which calibrations nothing is promised any more, each once."""
         if any(item.left and not item.left.told for item in self._stages.watch.drifts.watched.values()):
             await asyncio.shield(self._record_drifts())
+
+    async def newcomers(self) -> None:
+        """Say and record which newcomers together are unlike honest ones, each block of them once."""
+        rate = self._stages.watch.policy.alpha_newcomers
+        for item in list(self._stages.watch.drifts.watched.values()):
+            if item.newcomers is not None and item.newcomers.alarm(rate) is not None:
+                await asyncio.shield(self._record_newcomers(item, rate))
+
+    async def _record_newcomers(self, item: Watched, rate: float) -> None:
+        async with self._recording:
+            alarm = None if item.newcomers is None else item.newcomers.alarm(rate)
+            if alarm is None or item.drift is None:
+                return
+            record = _newcomers(item, alarm, actor=self._actor, name=self._stages.name)
+            try:
+                await self._journal.append([record])
+            except PalladionError as error:
+                self._complain("ledger", error)
+                return
+            item.drift.tell_newcomers(alarm)
+            moved = "; ".join(record.details["moved"])
+            log.warning("%d newcomers to %s are unlike honest ones together. %s", alarm.newcomers, item.subject, moved)
+            self._say(f"warning: {alarm.newcomers} newcomers to {item.subject} are unlike honest ones together")
 
     async def _record_drifts(self) -> None:
         async with self._recording:
@@ -219,6 +243,20 @@ def _ask_cases(asked: list[StandingChange], actor: str, registry: Registry) -> l
                 together[change.reason].append(records.clients.get(change.client).id)
         cases = [ask_case(records, clients, reason=reason, actor=actor) for reason, clients in together.items()]
     return [news for news in cases if news.new or news.joined]
+
+
+def _newcomers(item: Watched, alarm: Alarm, *, actor: str, name: Callable[[str], str]) -> Record:
+    details = {
+        "content": item.about.content,
+        "calibrated": timestamp(item.about.created),
+        "p_value": f"{alarm.p_value:.2g}",
+        "newcomers": alarm.newcomers,
+        "since": timestamp(datetime.fromtimestamp(alarm.since, UTC)),
+        "named": list(map(name, alarm.named)),
+        "cause": "campaign",
+        "moved": alarm.moved(item.words),
+    }
+    return Record("watch.newcomers", datetime.fromtimestamp(alarm.until, UTC), actor, item.subject, details)
 
 
 def _drift(item: Watched, drift: Drift, *, actor: str) -> Record:

@@ -101,6 +101,17 @@ class WatchPolicy(Section, frozen=True):
             "and changes nothing."
         ),
     ] = "watched"
+    proof_of_work: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=24,
+            description="Bits of work that a throttled client has to prove for each request of a route that enforces "
+            "and is not of protocol openai: 2 to that power of hashes, 18 for half a second. A watched client "
+            "proves a quarter of it, a degraded one four times as much; clients need a program that does "
+            "(docs/limits.md). 0 asks for none.",
+        ),
+    ] = 0
     information_budget: Annotated[
         int,
         Meta(

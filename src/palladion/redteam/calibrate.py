@@ -176,11 +176,14 @@ def calibrate_on(
     pool = Pool(validation.rows, labels, validation.image)
     if pool.flat.shape[1] > INPUTS_MAX:
         raise ValueError(f"rows of {pool.flat.shape[1]} numbers, at most {INPUTS_MAX} can be calibrated on so far")
-    recorded = [rows for rows in validation.by_client() if _distinct(rows[: plan.horizon]) >= QUERIES_OF_CLIENT_MIN]
+    asking = zip(validation.by_client(), validation.moments(), strict=True)
+    known = [who for who in asking if _distinct(who[0][: plan.horizon]) >= QUERIES_OF_CLIENT_MIN]
+    recorded, moments = [rows for rows, _ in known], [at for _, at in known]
     # 1. who is fitted to, and whose thresholds they are; of everybody the first epoch
     real = left_for_thresholds(len(recorded)) >= REAL_CLIENTS_MIN
     if real or _few_left(len(recorded)) >= real_min:
-        recorded = [recorded[index] for index in generator.permutation(len(recorded))]
+        order = generator.permutation(len(recorded))
+        recorded, moments = [recorded[index] for index in order], [moments[index] for index in order]
     few = () if real else _fitted_of_few(recorded, real_min)
     about = replace(about, simulated=not (real or few), fitted_recorded=len(few))
     asked: Iterable[NDArray[np.float32]]
@@ -190,7 +193,9 @@ def calibrate_on(
     else:
         count, stage = plan.clients, "simulated clients"
         asked = (client.rows for client in honest_clients(pool, plan.clients, plan.horizon, generator))
-    clients = (answers.episodes([rows])[0] for rows in _told(asked, count, stage, progress))
+    episodes = (answers.episodes([rows])[0] for rows in _told(asked, count, stage, progress))
+    # manners of many recorded clients alone: simulated ones keep no clock of yours, and few are no measure of programs
+    clients = map(_timed, episodes, moments) if real else episodes
     fitting, instruments = list(islice(clients, len(few) or _fitted(count))), None
     if few:
         halves = _halves(fitting, few, answers, validation, plan, generator=generator, progress=progress)
@@ -214,6 +219,11 @@ def calibrate_on(
     scores = (instruments.score(answers.episodes([rows]))[0] for rows in lived)
     past = OwnPast.fit(instruments.score(halves[1]), scores, plan.horizon)
     return replace(calibration, past=past)
+
+
+def _timed(client: Episode, at: NDArray[np.float64] | None) -> Episode:
+    """The same with the moments of its queries, the first of those that are known."""
+    return client if at is None else replace(client, at=at[: len(client.inputs)])
 
 
 def left_for_thresholds(clients: int) -> int:

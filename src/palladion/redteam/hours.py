@@ -74,5 +74,23 @@ def relentless(queries: int, pace: float, generator: np.random.Generator) -> NDA
     return generator.uniform(0, DAY_S) + np.cumsum(gaps)
 
 
+def patient(queries: int, pace: float, generator: np.random.Generator) -> NDArray[np.float64]:
+    """A thief's program among services: no faster than these, day and night, at nearly the same distance."""
+    gap = STEADY_GAP_S * math.exp(STEADY_PACE_LOG * _bounded(pace))
+    gaps = gap * generator.uniform(1 - THIEF_JITTER, 1 + THIEF_JITTER, queries)
+    return generator.uniform(0, DAY_S) + np.cumsum(gaps)
+
+
+def bursts(queries: int, pace: float, generator: np.random.Generator) -> NDArray[np.float64]:
+    """A thief's program that asks as much as a service, day and night: all of half an hour at once, then a pause."""
+    mean = STEADY_GAP_S * math.exp(STEADY_PACE_LOG * _bounded(pace))
+    size = round(STEADY_GAP_S / THIEF_GAP_S)
+    gap = mean * THIEF_GAP_S / STEADY_GAP_S
+    gaps = gap * generator.exponential(1, queries)
+    begins = np.arange(queries) % size == 0
+    gaps[begins] += size * (mean - gap) * generator.uniform(1 - THIEF_JITTER, 1 + THIEF_JITTER, begins.sum())
+    return generator.uniform(0, DAY_S) + np.cumsum(gaps)
+
+
 def _bounded(pace: float) -> float:
     return min(max(pace, -PACE_MAX), PACE_MAX)

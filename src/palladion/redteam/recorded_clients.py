@@ -87,6 +87,7 @@ def recorded_clients(
     than `values_max` or fewer than `ROWS_MIN` rows; NotFoundError as `Choice.left_out`.
     """
     kept: defaultdict[str, list[NDArray[np.float32]]] = defaultdict(list)
+    moments: defaultdict[str, list[float]] = defaultdict(list)
     held: defaultdict[str, int] = defaultdict(int)
     shape: tuple[int, ...] | None = None
     count = unfit = values = 0
@@ -113,6 +114,7 @@ def recorded_clients(
                 "take the lines of a part of the clients, drawn at random, or a smaller --horizon",
             )
         kept[who].append(rows)
+        moments[who] += [request.at] * len(rows)
     left_out = choice.left_out()
     if sum(held.values()) < ROWS_MIN:
         raise PalladionError(
@@ -121,7 +123,8 @@ def recorded_clients(
         )
     together = np.concatenate([rows for some in kept.values() for rows in some])
     owners = np.repeat(np.arange(len(kept)), [held[who] for who in kept])
-    return RecordedClients(make_validation(together, None, owners, image), left_out, count, unfit)
+    at = np.array([moment for who in kept for moment in moments[who]])
+    return RecordedClients(make_validation(together, None, owners, image, at), left_out, count, unfit)
 
 
 def rows_of(request: Recorded, port: Port) -> NDArray[np.float32] | None:

@@ -30,7 +30,7 @@ _BROKEN = (
 
 @dataclass(frozen=True, eq=False)
 class Validation:
-    """Rows (n, *shape), labels (n,) and the client who sent each (n,), or None.
+    """Rows (n, *shape), labels (n,), the client who sent each (n,) and when (n,), in seconds since 1970, or None.
 
     `image` is the shape of pictures, channels last, or None for tabular rows; `channels_first` says that the model
     takes them the other way round.
@@ -41,15 +41,24 @@ class Validation:
     clients: NDArray[Any] | None
     image: tuple[int, ...] | None
     channels_first: bool
+    at: NDArray[np.float64] | None = None
 
     def by_client(self) -> Iterator[NDArray[np.float32]]:
         """The rows of each client in the order of the file; nothing where clients are not known."""
+        for part in self._parts():
+            yield self.rows[part]
+
+    def moments(self) -> Iterator[NDArray[np.float64] | None]:
+        """When each client of `by_client` sent its rows; None where that is not known."""
+        for part in self._parts():
+            yield None if self.at is None else self.at[part]
+
+    def _parts(self) -> Iterator[NDArray[np.int64]]:
         if self.clients is None:
             return
         _, first = np.unique(self.clients, return_inverse=True)
         order = np.argsort(first, kind="stable")
-        for part in np.split(order, np.flatnonzero(np.diff(first[order])) + 1):
-            yield self.rows[part]
+        yield from np.split(order, np.flatnonzero(np.diff(first[order])) + 1)
 
 
 def read_validation(path: Path, image: tuple[int, ...] | None = None) -> Validation:
@@ -91,6 +100,7 @@ def make_validation(
     labels: NDArray[np.int64] | None,
     clients: NDArray[Any] | None,
     image: tuple[int, ...] | None = None,
+    at: NDArray[np.float64] | None = None,
 ) -> Validation:
     """Rows as they are asked; those with more than one axis are pictures, whichever end their channels stand at."""
     channels_first = rows.ndim == 4 and rows.shape[1] <= CHANNELS_MAX < rows.shape[3]
@@ -98,7 +108,7 @@ def make_validation(
         rows = np.ascontiguousarray(np.moveaxis(rows, 1, -1))
     if rows.ndim > 2:
         image = rows.shape[1:]
-    return Validation(rows, labels, clients, image, channels_first)
+    return Validation(rows, labels, clients, image, channels_first, at)
 
 
 def _check_size(path: Path, arrays: Any) -> None:

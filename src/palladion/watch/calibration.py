@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from itertools import islice
+from itertools import compress, islice
 from typing import Literal, Protocol, cast
 
 import numpy as np
@@ -20,6 +20,7 @@ from palladion.watch.conformal import Conformal
 from palladion.watch.drift import DRIFT_QUERIES, Reference
 from palladion.watch.instruments import Episode, Instruments, parts
 from palladion.watch.memory import Memory, measure
+from palladion.watch.newcomers import NewcomersReference
 from palladion.watch.own_past import OwnPast
 from palladion.watch.recent import Run
 from palladion.watch.rows import Rows
@@ -142,6 +143,8 @@ class Calibration:
         if (state.recent is None) != (self.instruments.own is None):
             return False
         _, queries, kept = state.memory.shape
+        if (state.habits is None) != (self.instruments.manner is None):
+            return False
         return not queries or kept == self.instruments.features.directions.shape[1]
 
     def measure(self, requests: Sequence[tuple[ClientState, Asked]]) -> list[Scored]:
@@ -153,7 +156,11 @@ class Calibration:
         )
         scores = parts(instruments.score_features(measured.features), measured.sizes)
         buckets = iter(instruments.coverage.buckets(measured.coordinates))
-        return [Scored(own, list(islice(buckets, len(own)))) for own in scores]
+        named: Sequence[Sequence[int]] = [()] * len(scores)
+        if instruments.manner is not None:
+            classes = (instruments.features.named(asked.scores) for _, asked in requests)
+            named = [list(compress(*found)) for found in zip(classes, measured.fresh, strict=True)]
+        return [Scored(own, list(islice(buckets, len(own))), labels) for own, labels in zip(scores, named, strict=True)]
 
     def statistic(self, sums: Rows, counts: NDArray[np.int64]) -> Rows:
         """The statistic (n,) of the summed scores (n, scores) of clients over `counts` (n,) queries.
@@ -222,7 +229,7 @@ def calibrate(
     for client in clients:
         scores = instruments.score([client])[0]
         if len(scores) >= QUERIES_OF_CLIENT_MIN:
-            suprema.append(client_supremum(instruments, scores, about.horizon))
+            suprema.append(client_supremum(instruments, scores, about.horizon, instruments.manners(client)))
             distances.append(instruments.distance(scores[:ROWS_OF_CLIENT_MAX, :-1]))
         if min(len(scores), about.horizon) >= DRIFT_QUERIES:
             beginnings.append(scores[:DRIFT_QUERIES].sum(axis=0))
@@ -239,12 +246,18 @@ def calibrate(
     counted = replace(about, fitted=len(fitting), clients=len(suprema), organisations=asked)
     thresholds = Conformal.fit(np.array(suprema))
     drift = Reference.of(beginnings, instruments.effects)
+    if drift is not None:
+        drift = replace(drift, newcomers=NewcomersReference.fit(np.stack(beginnings) / DRIFT_QUERIES))
     return Calibration(counted, instruments, thresholds, groups, Abstention.fit(np.concatenate(distances)), drift)
 
 
-def client_supremum(instruments: Instruments, scores: Rows, horizon: int) -> float:
-    """The largest statistic of a client in its first epoch; `scores` (distinct, features) of its distinct queries."""
-    return float(instruments.path(scores[:horizon])[QUERIES_MIN - 1 :].max())
+def client_supremum(instruments: Instruments, scores: Rows, horizon: int, manners: Rows | None = None) -> float:
+    """The largest statistic of a client in its first epoch; `scores` (distinct, features) of its distinct queries.
+
+    And their `manners` (distinct, manners), where these are weighed.
+    """
+    behaved = None if manners is None else manners[:horizon]
+    return float(instruments.path(scores[:horizon], behaved)[QUERIES_MIN - 1 :].max())
 
 
 def group_suprema(instruments: Instruments, members: Sequence[Rows]) -> dict[int, tuple[float, float]]:

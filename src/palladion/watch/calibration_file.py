@@ -26,12 +26,16 @@ from palladion.watch.coverage import BITS, Coverage
 from palladion.watch.drift import CLIENTS_MIN, Reference
 from palladion.watch.features import ATYPICAL, DIRECTIONS_MAX, FEATURES, Features
 from palladion.watch.instruments import Instruments
+from palladion.watch.manner import MANNERS, MannerTest
+from palladion.watch.newcomers import CLIENTS_MIN as NEWCOMERS_FROM
+from palladion.watch.newcomers import NewcomersReference
 from palladion.watch.own_past import CLIENTS_MIN as PAST_CLIENTS_MIN
 from palladion.watch.own_past import KEPT, OwnPast
 from palladion.watch.own_tests import TESTS, OwnTests
 from palladion.watch.scores import KNOTS, NormalScores
 from palladion.watch.shares import Shares
 from palladion.watch.suspicion import RandomEffects
+from palladion.watch.text.features import HOURS
 
 CALIBRATION_BYTES_MAX = 512 * 1024 * 1024  # 32 directions of a megapixel in doubles are 256 MiB
 METADATA_BYTES_MAX = 16 * 1024
@@ -134,6 +138,7 @@ def decode_calibration(data: bytes, *, what: str) -> Calibration:
 _FEATURE_ARRAYS = ("centre", "scale", "low", "high", "directions", "deviations", "class_means")
 _EFFECT_ARRAYS = ("mean", "basis", "between", "spread", "centre", "width")
 _ACTIVATION_ARRAYS = ("centre", "scale", "directions", "deviations")
+_NEWCOMER_ARRAYS = ("mean", "deviations", "whitening", "centre", "pooled", "shares")
 _SHARE_FIELDS = ("mean", "between", "within")
 
 
@@ -201,7 +206,21 @@ class _Arrays:
         scores = self.take("drift.scores", (size, len(statistics)))
         if len(statistics) < CLIENTS_MIN or (np.diff(scores, axis=1) < 0).any():
             raise FormatError(f"{self._what} has too few clients for a drift test, or scores that do not ascend")
-        return Reference(statistics, scores)
+        return Reference(statistics, scores, self.newcomers(size, len(statistics)))
+
+    def newcomers(self, size: int, clients: int) -> NewcomersReference | None:
+        """What newcomers together are held against; None in calibrations that were made without, or from few."""
+        if "newcomers.mean" not in self._tensors:
+            return None
+        shapes = ((size,), (size,), (size - 1, size - 1), (size,))
+        mean, deviations, whitening, centre = (
+            self.take(f"newcomers.{name}", shape) for name, shape in zip(_NEWCOMER_ARRAYS[:4], shapes, strict=True)
+        )
+        limit = float(self.take("newcomers.limit", (1,))[0])
+        pooled, shares = (self.suprema(f"newcomers.{name}") for name in _NEWCOMER_ARRAYS[4:])
+        if (deviations <= 0).any() or limit <= 0 or clients < NEWCOMERS_FROM or len(pooled) != len(shares):
+            raise FormatError(f"{self._what} has a scale of newcomers that is not positive, or too few clients")
+        return NewcomersReference(clients, mean, deviations, whitening, limit, centre, pooled, shares)
 
     def past(self) -> OwnPast | None:
         """What a client's new queries are held against beside its own past; None where that is not done."""
@@ -216,11 +235,20 @@ class _Arrays:
         """The further tests of a client; None in calibrations that were made without."""
         if not self._tensors.keys() & {"own.near", "own.scales"}:
             return None
-        near = Shares(*self.take("own.near", (len(_SHARE_FIELDS),)).tolist())
-        scales = self.take("own.scales", (TESTS, 2))
+        near, manner = Shares(*self.take("own.near", (len(_SHARE_FIELDS),)).tolist()), self.manner()
+        scales = self.take("own.scales", (TESTS + (manner is not None), 2))
         if near.between <= 0 or near.within < 0 or (scales[:, 1] <= 0).any():
             raise FormatError(f"{self._what} has a variance or a scale that is not positive")
-        return OwnTests(near, scales)
+        return OwnTests(near, scales, manner)
+
+    def manner(self) -> MannerTest | None:
+        """How the manner of a client is weighed; None where the clients fitted to had no moments."""
+        if "manner.hours" not in self._tensors:
+            return None
+        hours, quantiles = self.take("manner.hours", (HOURS,)), self.take("manner.quantiles", (len(MANNERS), KNOTS))
+        if (hours <= 0).any() or (np.diff(quantiles) < 0).any():
+            raise FormatError(f"{self._what} has an hour in which nobody asks, or quantiles that do not ascend")
+        return MannerTest(hours, NormalScores(quantiles), self.effects("manner", len(MANNERS)))
 
     def suprema(self, name: str) -> NDArray[np.float64]:
         """The largest statistics of honest clients or groups, ascending."""
@@ -239,11 +267,25 @@ def _written_activations(activations: Activations | None) -> dict[str, NDArray[n
 def _written_own(own: OwnTests | None) -> dict[str, NDArray[np.float64]]:
     if own is None:
         return {}
-    return {"own.near": np.array([getattr(own.near, name) for name in _SHARE_FIELDS]), "own.scales": own.scales}
+    near = np.array([getattr(own.near, name) for name in _SHARE_FIELDS])
+    return {"own.near": near, "own.scales": own.scales, **_written_manner(own.manner)}
+
+
+def _written_manner(manner: MannerTest | None) -> dict[str, NDArray[np.float64]]:
+    if manner is None:
+        return {}
+    effects = {f"manner.{name}": getattr(manner.effects, name) for name in _EFFECT_ARRAYS}
+    return {"manner.hours": manner.hours, "manner.quantiles": manner.scores.quantiles, **effects}
 
 
 def _written_drift(drift: Reference | None) -> dict[str, NDArray[np.float64]]:
-    return {} if drift is None else {"drift.statistics": drift.statistics, "drift.scores": drift.scores}
+    if drift is None:
+        return {}
+    arrays = {"drift.statistics": drift.statistics, "drift.scores": drift.scores}
+    if (newcomers := drift.newcomers) is None:
+        return arrays
+    arrays |= {f"newcomers.{name}": getattr(newcomers, name) for name in _NEWCOMER_ARRAYS}
+    return {**arrays, "newcomers.limit": np.array([newcomers.limit])}
 
 
 def _written_past(past: OwnPast | None) -> dict[str, NDArray[np.float64]]:

@@ -17,6 +17,7 @@ from palladion.errors import FormatError
 from palladion.watch import coverage, suspicion
 from palladion.watch.features import FEATURES, SCORES
 from palladion.watch.instruments import Instruments
+from palladion.watch.manner import HABITS_BYTES, Habits
 from palladion.watch.memory import Memory
 from palladion.watch.own_tests import TESTS
 from palladion.watch.recent import Lately, Recent, Run, run_of_parts
@@ -34,6 +35,7 @@ _LAYERED = struct.Struct("<4s6Q3d5H")  # which says last how many scores it has:
 _LAYERED_MARK = b"PWC3"
 _RECENT = struct.Struct("<4s6Q3d6H")  # of a state with `recent`: the same, and which test spoke
 _RECENT_MARK = b"PWC4"
+_HABITS_MARK = b"PWC5"  # the same, and after `recent` come `habits`
 _PAST = struct.Struct("<Qd")  # after the memory, and before its sums, of a client that has a past
 _MARK_BYTES, _NUMBER_BYTES = 4, 8
 
@@ -76,6 +78,7 @@ _FORMS = {
     _FIRST_MARK: _Form(_FIRST, len(FEATURES), Memory),
     _LAYERED_MARK: _Form(_LAYERED, 0, Memory),
     _RECENT_MARK: _Form(_RECENT, 0, Memory),
+    _HABITS_MARK: _Form(_RECENT, 0, Memory),
     # and last whether a request is atypical
     TextMemory.mark: _Form(_HEAD, len(TEXT_FEATURES) + 1, TextMemory),
 }
@@ -94,10 +97,14 @@ class Reading:
 
 
 class Scored(NamedTuple):
-    """The distinct queries of one request: `scores` (distinct, scores), and the bucket of each (`coverage`)."""
+    """The distinct queries of one request: `scores` (distinct, scores), and the bucket of each (`coverage`).
+
+    Where manners are weighed (`manner`), also the class `named` to each.
+    """
 
     scores: Rows
     buckets: list[int]
+    named: Sequence[int] = ()
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -121,7 +128,7 @@ class Stretch(NamedTuple):
     """Distinct queries that follow each other in one epoch: the sums (n * features,) and the counts after each.
 
     `begins` says that the epoch begins with them; `past` is what the client did before it, where that is kept, and
-    `lately` what it did lately.
+    `lately` what it did lately. `manners` are sums (n * manners,), where these are weighed.
     """
 
     sums: Rows
@@ -130,6 +137,7 @@ class Stretch(NamedTuple):
     begins: bool
     past: Past | None = None
     lately: Lately | None = None
+    manners: Rows | None = None
 
 
 @dataclass(eq=False, slots=True)
@@ -141,6 +149,7 @@ class ClientState:
     figures of its group (`campaigns`), whose epochs are its own. `alarmed_at` is in seconds since 1970, 0 for never.
     `past` is what it did in finished epochs, and `past_supremum` the largest statistic beside that (`own_past`).
     `recent` is kept where it is weighed by several tests; `spoke` is the one that gave the `supremum` (`own_tests`).
+    `habits` are kept where one of them is of its manner.
     """
 
     sums: Rows = field(default_factory=nothing)
@@ -160,18 +169,23 @@ class ClientState:
     past_supremum: float = float("-inf")
     recent: Recent | None = None
     spoke: int = 0
+    habits: Habits | None = None
 
     @classmethod
     def of(cls, instruments: Instruments) -> "ClientState":
         """The state of a client that never asked, as these instruments weigh it."""
         size = len(instruments.words)
         recent = None if instruments.own is None else Recent(size)
-        return cls(nothing(size), pooled_sums=nothing(size), recent=recent)
+        habits = None if instruments.manner is None else Habits()
+        return cls(nothing(size), pooled_sums=nothing(size), recent=recent, habits=habits)
 
     def read(
         self, instruments: Instruments, inputs: Rows, scores: Rows, *, horizon: int, threshold: float = np.inf
     ) -> Reading:
-        """Take in a batch: `inputs` (queries, inputs), the model's class scores (queries, classes), in order."""
+        """Take in a batch: `inputs` (queries, inputs), the model's class scores (queries, classes), in order.
+
+        Of when it came nothing is known: of its manner it says nothing.
+        """
         measured = cast("Memory", self.memory).measure(instruments.features, inputs, scores)
         values = instruments.score_features(measured.features)
         stretches = self.advance(values, len(inputs), horizon=horizon)
@@ -179,16 +193,19 @@ class ClientState:
         new = coverage.mark(self.bitmap, instruments.coverage.buckets(measured.coordinates))
         return Reading(values, new, largest)
 
-    def advance(self, values: Rows, queries: int, *, horizon: int, remember: bool = False) -> list[Stretch]:
+    def advance(
+        self, values: Rows, queries: int, *, horizon: int, remember: bool = False, manners: Rows | None = None
+    ) -> list[Stretch]:
         """Add the scores (distinct, features) of `queries` queries to the sums; what they leave has to be weighed yet.
 
         So that what many clients asked can be weighed at once. With `remember`, finished epochs become the past.
+        `manners` (distinct, manners) are theirs, where these are weighed; without, they say nothing.
         """
         self.queries += queries
         if len(values) == 1 and self.count < horizon:
             self.sums, self.count = self.sums + values[0], self.count + 1
             found = None if self.recent is None else self.recent.add(values[0], self.sums, self.count)
-            return [Stretch(self.sums, self.count, self.count, False, self.past, found)]
+            return [Stretch(self.sums, self.count, self.count, False, self.past, found, self._behave(manners, 0, 1))]
         stretches: list[Stretch] = []
         start = 0
         while start < len(values):
@@ -200,9 +217,11 @@ class ClientState:
             part = values[start : start + horizon - self.count]
             sums = self.sums + np.add.accumulate(part, axis=0)
             found = None if self.recent is None else self.recent.follow(part, sums, self.count + 1)
-            stretches.append(Stretch(sums.ravel(), self.count + 1, self.count + len(part), begins, self.past, found))
+            behaved = self._behave(manners, start, len(part))
+            last = self.count + len(part)
+            stretches.append(Stretch(sums.ravel(), self.count + 1, last, begins, self.past, found, behaved))
             # a copy, because a view would keep the whole batch in memory
-            self.sums, self.count = sums[-1].copy(), self.count + len(part)
+            self.sums, self.count = sums[-1].copy(), last
             start += len(part)
         return stretches
 
@@ -243,6 +262,14 @@ class ClientState:
     def _begin_epoch(self) -> None:
         self.sums, self.count, self.epoch = np.zeros_like(self.sums), 0, self.epoch + 1
         self.recent = None if self.recent is None else Recent(len(self.sums))
+        if self.habits is not None:
+            self.habits.begin()
+
+    def _behave(self, manners: Rows | None, start: int, queries: int) -> Rows | None:
+        """Add the manners of so many queries; the sums (queries * manners,) after each, where they are kept."""
+        if self.habits is None:
+            return None
+        return self.habits.add(np.zeros((queries, 1)) if manners is None else manners[start : start + queries])
 
     def begin_part(self, *, forgiven: bool) -> None:
         """Begin anew in the group: what it does to all its members when an epoch begins, or one is forgiven."""
@@ -262,6 +289,8 @@ class ClientState:
         extra: tuple[int, ...] = ()
         if self.recent is not None:
             mark, extra, recent = _RECENT_MARK, (len(self.sums), self.spoke), self.recent.to_bytes(self.count)
+            if self.habits is not None:
+                mark, recent = _HABITS_MARK, recent + self.habits.to_bytes()
         elif mark == Memory.mark and len(self.sums) != len(SCORES):
             mark, extra = _LAYERED_MARK, (len(self.sums),)
         head = _FORMS[mark].head.pack(
@@ -294,7 +323,8 @@ class ClientState:
         bitmap_at = head.size + 2 * scores * _NUMBER_BYTES
         memory_at = bitmap_at + coverage.packed_bytes(filled)
         recent_at = memory_at + memory.saved_bytes((shape[0], shape[1], shape[2]))
-        past_at = recent_at + (Recent.saved_bytes(count, scores) if head is _RECENT else 0)
+        habits_at = recent_at + (Recent.saved_bytes(count, scores) if head is _RECENT else 0)
+        past_at = habits_at + (HABITS_BYTES if data.startswith(_HABITS_MARK) else 0)
         if len(data) - past_at not in {0, _PAST.size + scores * _NUMBER_BYTES} or (first and len(data) > past_at):
             raise FormatError("the saved state of a client has sizes that do not fit together")
         past, past_supremum = _past_of(data, past_at, scores)
@@ -312,13 +342,14 @@ class ClientState:
             bitmap=coverage.unpacked(filled, packed),
             past=past,
             past_supremum=past_supremum,
-            recent=Recent.of_bytes(data[recent_at:past_at], count, scores) if head is _RECENT else None,
-            spoke=_spoke(rest[8]) if head is _RECENT else 0,
+            recent=Recent.of_bytes(data[recent_at:habits_at], count, scores) if head is _RECENT else None,
+            habits=Habits.of_bytes(data[habits_at:past_at]) if past_at > habits_at else None,
+            spoke=_spoke(rest[8], TESTS + (past_at > habits_at)) if head is _RECENT else 0,
         )
 
 
-def _spoke(test: int) -> int:
-    if test >= TESTS:
+def _spoke(test: int, tests: int) -> int:
+    if test >= tests:
         raise FormatError("the saved state of a client names a test that there is not")
     return test
 
@@ -360,7 +391,8 @@ def statistics(weighs: Weighs, stretches: Sequence[Stretch]) -> list[float]:
     sums, recent = [stretch.sums for stretch in stretches], [stretch.lately for stretch in stretches]
     whole = [part for part in recent if part is not None]
     if whole:
-        found = cast("WeighsRuns", weighs).weigh(run_of_parts(sums, whole, counts)).tolist()
+        manners = [stretch.manners for stretch in stretches if stretch.manners is not None]
+        found = cast("WeighsRuns", weighs).weigh(run_of_parts(sums, whole, counts, manners)).tolist()
     else:
         every = sums[0] if len(sums) == 1 else np.concatenate(sums)
         found = weighs.statistic(every.reshape(len(counts), -1), np.array(counts)).tolist()

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palladion.watch.client import ClientState, Stretch, Weighs
+from palladion.watch.newcomers import Alarm, Newcomers, NewcomersReference
 from palladion.watch.rows import Rows
 
 DRIFT_QUERIES = 32  # of a client; with fewer, chance hides what kind of client it is, and with more, few get there
@@ -52,10 +53,14 @@ class _Panel(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """What calibration clients gave: `statistics` (clients,) ascending, `scores` (scores, clients), each ascending."""
+    """What calibration clients gave: `statistics` (clients,) ascending, `scores` (scores, clients), each ascending.
+
+    And what many newcomers together are held against, where there are enough of them (`newcomers`).
+    """
 
     statistics: Rows
     scores: Rows
+    newcomers: NewcomersReference | None = None
 
     @classmethod
     def fit(cls, statistics: Rows, means: Rows) -> "Reference | None":
@@ -154,8 +159,11 @@ class Drift:
     capital: Rows = field(default_factory=lambda: np.zeros((0, len(BETS))))
     recent: Rows = field(default_factory=lambda: np.zeros(0))
     revision: int = 0
+    newcomers: Newcomers | None = None
 
     def __post_init__(self) -> None:
+        if self.newcomers is None and self.reference.newcomers is not None:
+            self.newcomers = Newcomers(self.reference.newcomers)
         if not len(self.recent):
             panels = len(self.reference.panels)
             self.capital, self.recent = np.zeros((panels, len(BETS))), np.zeros(panels)
@@ -170,8 +178,13 @@ class Drift:
         """The capital of all bets; that it ever reaches 2 / `RATE` has a probability of at most `RATE` / 2."""
         return float((self.reference.weights @ self.capital).mean())
 
-    def count(self, weighs: Weighs, sums: Rows, *, now: float) -> None:
-        """Take in a client that is linked with none before, by the sums (scores,) of its first `DRIFT_QUERIES`."""
+    def count(self, weighs: Weighs, sums: Rows, *, now: float, client: str = "") -> None:
+        """Take in a client that is linked with none before, by the sums (scores,) of its first `DRIFT_QUERIES`.
+
+        By its id it is named if it is among newcomers who are unlike honest ones.
+        """
+        if self.newcomers is not None:
+            self.newcomers.take(client, sums / DRIFT_QUERIES, now=now)
         statistic = weighs.statistic(sums[None], np.array([DRIFT_QUERIES]))
         self.take(float(statistic[0]), sums / DRIFT_QUERIES, now=now)
 
@@ -195,6 +208,12 @@ class Drift:
         """Take note that people were told."""
         self.told = True
         self.revision += 1
+
+    def tell_newcomers(self, alarm: Alarm) -> None:
+        """Take note that people were told of a block of newcomers."""
+        if self.newcomers is not None:
+            self.newcomers.tell(alarm)
+            self.revision += 1
 
     def moved(self, words: Mapping[str, str]) -> list[str]:
         """What has moved most, for people; `words` are the scores in order by name, and what each means."""

@@ -21,10 +21,12 @@ from palladion.errors import FormatError
 from palladion.watch.calibration import About
 from palladion.watch.drift import BETS, Drift, Reference
 from palladion.watch.kinds import AnyCalibration
+from palladion.watch.newcomers import Alarm, Newcomers, NewcomersReference
 
 FOLDER = "drift"
-BYTES_MAX = 64 * 1024  # some 80 panels of five bets, written out, are 8 KiB
+BYTES_MAX = 256 * 1024  # some 80 panels of five bets, written out, are 8 KiB, and 256 newcomers 30 to 160 KiB
 _FORMAT = "drift-1"
+_NUMBER_BYTES = 4
 _HINT = "remove it: then the drift test of this calibration begins anew"
 
 
@@ -45,6 +47,11 @@ class Watched(NamedTuple):
         """The drift, if traffic has left the calibration; then nothing is promised by it any more."""
         return self.drift if self.drift is not None and self.drift.left else None
 
+    @property
+    def newcomers(self) -> Newcomers | None:
+        """What is known of newcomers together; None where they are not weighed."""
+        return None if self.drift is None else self.drift.newcomers
+
     def figures(self) -> dict[str, Any]:
         """The same for people and programs: since when (None for never), by how many clients, what has moved most."""
         if self.drift is None:
@@ -64,6 +71,15 @@ class Saved:
     revision: int
 
 
+class _Block(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    clients: list[str]
+    means: bytes
+    since: float
+    until: float
+    told: bool
+    finished: Alarm | None
+
+
 class _State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     format: str
     reference: str
@@ -72,6 +88,7 @@ class _State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     told: bool
     capital: list[list[float]]
     recent: list[float]
+    newcomers: _Block | None = None
 
 
 @dataclass(eq=False)
@@ -163,13 +180,38 @@ def _drift_of(state: _State | None, reference: Reference) -> Drift | None:
     if state is None or state.reference != reference.digest or len(state.recent) != len(reference.panels):
         return None
     capital, recent = np.array(state.capital), np.array(state.recent)
-    return Drift(reference, state.clients, state.left_at, state.told, capital, recent)
+    newcomers = _newcomers_of(state.newcomers, reference.newcomers)
+    return Drift(reference, state.clients, state.left_at, state.told, capital, recent, newcomers=newcomers)
+
+
+def _newcomers_of(block: _Block | None, reference: NewcomersReference | None) -> Newcomers | None:
+    """None where it is not one by this reference: then a block begins anew."""
+    if block is None or reference is None:
+        return None
+    scores = len(reference.mean)
+    if len(block.clients) > reference.size or len(block.means) != len(block.clients) * scores * _NUMBER_BYTES:
+        return None
+    means = np.frombuffer(block.means, np.float32).reshape(-1, scores)
+    times = [block.since, block.until, *((block.finished.since, block.finished.until) if block.finished else ())]
+    if not np.isfinite(means).all() or not all(map(math.isfinite, times)):
+        return None
+    return Newcomers(
+        reference, block.clients, [row.copy() for row in means], block.since, block.until, block.told, block.finished
+    )
 
 
 def _encode(drift: Drift) -> bytes:
     figures: dict[str, Any] = {"clients": drift.clients, "left_at": drift.left_at, "told": drift.told}
     arrays = {"capital": drift.capital.tolist(), "recent": drift.recent.tolist()}
-    return msgspec.json.encode(_State(format=_FORMAT, reference=drift.reference.digest, **figures, **arrays))
+    block = None if drift.newcomers is None else _block_of(drift.newcomers)
+    state = _State(format=_FORMAT, reference=drift.reference.digest, **figures, **arrays, newcomers=block)
+    return msgspec.json.encode(state)
+
+
+def _block_of(newcomers: Newcomers) -> _Block:
+    means = b"".join(row.tobytes() for row in newcomers.means)
+    told = newcomers.told, newcomers.finished
+    return _Block(newcomers.clients, means, newcomers.since, newcomers.until, *told)
 
 
 def _path(directory: Path, reference: Reference) -> Path:

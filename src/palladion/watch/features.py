@@ -174,6 +174,14 @@ class Features:
             scores = whole
         return inputs, scores
 
+    def named(self, scores: Rows) -> list[int]:
+        """The class (rows,) that the model names by its scores (rows, classes); -1 where it names none."""
+        classes = self._classes
+        if not classes or scores.shape[1] < classes:
+            return [-1] * len(scores)
+        found: list[int] = scores[:, :classes].argmax(axis=1).tolist()
+        return found
+
     @cached_property
     def _classes(self) -> int:
         """How many classes the model names; 0 where it names none."""

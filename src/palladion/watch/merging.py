@@ -63,6 +63,8 @@ def merged(calibration: Calibration, first: ClientState, second: ClientState) ->
     )
     if first.recent is not None and second.recent is not None:
         found.recent = Recent.evenly(found.sums, first.recent.near + second.recent.near, found.count)
+    if first.habits is not None and second.habits is not None:
+        found.habits = first.habits.merge(second.habits)
     found.statistic = found.supremum = _statistic(calibration, found)
     return found
 

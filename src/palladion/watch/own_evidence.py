@@ -3,6 +3,7 @@
 One for each watched model. Keeps nothing of clients: their states are given.
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -11,8 +12,9 @@ from palladion.watch.client import ClientState, Stretch
 from palladion.watch.explanation import NOTEWORTHY, oddest, unlike
 from palladion.watch.instruments import Instruments
 from palladion.watch.kinds import AnyCalibration
+from palladion.watch.manner import MANNERS
 from palladion.watch.own_past import changes, rate_together, together
-from palladion.watch.own_tests import WHOLE, WORDS
+from palladion.watch.own_tests import MANNER, WHOLE, WORDS
 from palladion.watch.recent import Lately, run_of_parts
 from palladion.watch.rows import Rows
 from palladion.watch.spending import spent_weight
@@ -58,6 +60,7 @@ class OwnEvidence:
         self._instruments: Instruments | None = None  # of a client that is weighed by several tests
         if isinstance(calibration, Calibration) and calibration.instruments.own is not None:
             self._instruments = calibration.instruments
+        self._manner = None if self._instruments is None else self._instruments.manner
         self._rare = calibration.threshold(RARE)
         self._rate_min = 0.0  # of its own test, where real clients are few
         if calibration.about.kind == "few real":
@@ -72,9 +75,18 @@ class OwnEvidence:
         self._alpha, self._lifetime = alpha, lifetime
         self._limits = self._limits_at(alpha)
 
-    def advance(self, state: ClientState, scores: Rows, queries: int) -> list[Stretch]:
-        """Add the scores (distinct, scores) of so many queries to a state; what they leave has to be weighed yet."""
-        return state.advance(scores, queries, horizon=self._horizon, remember=self._past is not None)
+    def advance(
+        self, state: ClientState, scores: Rows, queries: int, named: Sequence[int] = (), at: float = math.nan
+    ) -> list[Stretch]:
+        """Add the scores (distinct, scores) of so many queries to a state; what they leave has to be weighed yet.
+
+        The classes `named` to them (distinct,) and when they were asked, all `at` once, are its manner.
+        """
+        manners = None
+        if state.habits is not None and self._manner is not None:
+            manners = self._manner.look(state.habits, named, at) if len(named) == len(scores) else None
+        remember = self._past is not None
+        return state.advance(scores, queries, horizon=self._horizon, remember=remember, manners=manners)
 
     def begins(self, state: ClientState, distinct: int) -> bool:
         """Whether so many distinct queries more begin an epoch: all before has to be weighed until then."""
@@ -121,6 +133,8 @@ class OwnEvidence:
         p_value, unspent = self.p_value(state), self._unspent(state)
         if WORDS[state.spoke]:
             found.append(WORDS[state.spoke])
+        if state.spoke == MANNER:
+            found += [f"{name} {value:+.1f}: {MANNERS[name]}" for name, value in self._odd_manners(state)]
         if self._past is not None and state.past is not None and state.count:
             moved = changes(state.past, state.sums, state.count)
             place = int(abs(moved).argmax())
@@ -161,15 +175,27 @@ class OwnEvidence:
         size = len(stretch.sums) // (stretch.last - stretch.first + 1)
         at, one = slice(place * size, (place + 1) * size), slice(place, place + 1)
         last = Lately(stretch.lately.sums[at], stretch.lately.near[one], stretch.lately.near_lately[one])
-        run = run_of_parts([stretch.sums[at]], [last], [stretch.first + place])
+        manners = []
+        if stretch.manners is not None:
+            manners = [stretch.manners.reshape(-1, len(MANNERS))[place]]
+        run = run_of_parts([stretch.sums[at]], [last], [stretch.first + place], manners)
         return int(instruments.own.each(instruments.effects, run)[0].argmax())
 
     def unlike(self, state: ClientState) -> Unlike:
         """What of a client's queries is most unlike honest ones, or its own earlier ones, where that test speaks."""
         test = self._test(state)
+        if test == "manner":
+            return Unlike(test, "numbers", tuple(self._odd_manners(state)))
         if test != "past" or state.past is None or not state.count:
             return unlike(self._calibration, state.sums, state.count, test)
         return Unlike(test, "numbers", oddest(self._calibration, changes(state.past, state.sums, state.count)))
+
+    def _odd_manners(self, state: ClientState) -> list[tuple[str, float]]:
+        """The manners that are noteworthy, and by how much, the oddest first."""
+        if self._manner is None or state.habits is None or not state.count:
+            return []
+        shown = self._manner.deviations(state.habits.sums, state.count)
+        return [(name, value) for name, value in shown.items() if abs(value) >= NOTEWORTHY]
 
     def _test(self, state: ClientState) -> Test:
         """Which of the tests a client's p-value is of."""

@@ -36,12 +36,14 @@ class Lately(NamedTuple):
 class Run(NamedTuple):
     """What is weighed of clients after each of n queries: sums (2 n, scores), counts (2 n,), how many were near (2 n,).
 
-    First those of all queries of the epoch, then of the last ones alone.
+    First those of all queries of the epoch, then of the last ones alone. And where moments are known, the sums of
+    `manners` (n, manners) over the epoch.
     """
 
     sums: Rows
     counts: NDArray[np.int64]
     near: NDArray[np.int64]
+    manners: Rows | None = None
 
 
 class Recent:
@@ -126,18 +128,25 @@ def lately(count: int) -> int:
     return count - EVERY * max((count - 1) // EVERY - 1, 0)
 
 
-def run_of(scores: Rows) -> Run:
-    """What is weighed after each query of one epoch, of its scores (queries, scores)."""
+def run_of(scores: Rows, manners: Rows | None = None) -> Run:
+    """What is weighed after each query of one epoch, of its scores (queries, scores) and `manners`."""
     sums, counts = np.cumsum(scores, axis=0), range(1, len(scores) + 1)
-    return run_of_parts([sums.ravel()], [Recent(scores.shape[1]).follow(scores, sums, 1)], counts)
+    run = run_of_parts([sums.ravel()], [Recent(scores.shape[1]).follow(scores, sums, 1)], counts)
+    return run if manners is None else run._replace(manners=np.cumsum(manners, axis=0))
 
 
-def run_of_parts(sums: Sequence[Rows], recent: Sequence[Lately], counts: Sequence[int]) -> Run:
-    """The same of several parts: their sums (m * scores,) after each query, what was done lately, and all counts."""
+def run_of_parts(
+    sums: Sequence[Rows], recent: Sequence[Lately], counts: Sequence[int], manners: Sequence[Rows] = ()
+) -> Run:
+    """The same of several parts: their sums (m * scores,) after each query, what was done lately, and all counts.
+
+    With their sums of `manners` (m * manners,), where moments are known.
+    """
     last = [part.sums for part in recent]
     near = [value for part in recent for value in part.near] + [value for part in recent for value in part.near_lately]
     together = np.concatenate([*sums, *last]).reshape(2 * len(counts), -1)
-    return Run(together, np.array([*counts, *map(lately, counts)]), np.array(near))
+    asked = np.concatenate(manners).reshape(len(counts), -1) if manners else None
+    return Run(together, np.array([*counts, *map(lately, counts)]), np.array(near), asked)
 
 
 def _passed(count: int) -> int:

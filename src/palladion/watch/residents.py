@@ -154,7 +154,7 @@ class Residents:
         if self.drift is not None and sums is not None and root not in self._counted:
             # one organisation has as much to say as any other, however many accounts it makes
             self._counted.add(root)
-            self.drift.count(self.calibration.beginnings, sums, now=now)
+            self.drift.count(self.calibration.beginnings, sums, now=now, client=client)
 
     def forgive(self, client: str) -> None:
         """Begin anew with a client, if it ever asked, and with its group."""

@@ -4,6 +4,8 @@ Clipped, so that a few odd rows of an honest client cannot raise an alarm: each 
 """
 
 import math
+from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import NormalDist
@@ -50,6 +52,30 @@ class NormalScores:
         if math.isnan(np.add.reduce(scores, axis=None)):
             scores[np.isnan(scores)] = 0.0
         return scores
+
+    def score_one(self, features: Sequence[float]) -> list[float]:
+        """The scores of one query (features,), to the last bit those of `score`: arrays take ten times as long."""
+        return [
+            0.0 if math.isnan(value) else self._score_one(value, *curve)
+            for value, curve in zip(features, self._one_by_one, strict=True)
+        ]
+
+    @staticmethod
+    def _score_one(value: float, starts: list[float], pieces: list[tuple[float, float, float]]) -> float:
+        known, slope, deviate = pieces[bisect_right(starts, value) - 1]
+        score = (value - known) * slope + deviate
+        return 0.0 if math.isnan(score) else round(min(max(score, -CLIP), CLIP) * STEPS) / STEPS
+
+    @cached_property
+    def _one_by_one(self) -> list[tuple[list[float], list[tuple[float, float, float]]]]:
+        """Of each feature the values from which pieces of its curve count, and these."""
+        curves = self._curves
+        found = []
+        for column in curves.columns.tolist():
+            of_column = curves.keys.real == column
+            pieces = [(known, slope, deviate) for known, slope, deviate in curves.pieces[1:][of_column].tolist()]
+            found.append((curves.keys.imag[of_column].tolist(), pieces))
+        return found
 
     @cached_property
     def _curves(self) -> "_Curves":

@@ -224,7 +224,7 @@ class Watch:
         measured = known.calibration.measure(list(zip(states, asked, strict=True)))
         # 2. add them up, in order, and weigh them together; a group before others join it, a client before a new epoch
         tests, observations, waiting = self._own[model], list[Observation](), list[_Waiting]()
-        for item, state, (scores, buckets) in zip(asked, states, measured, strict=True):
+        for item, state, (scores, buckets, named) in zip(asked, states, measured, strict=True):
             client = item.asker.client
             again = tests.begins(state, len(scores)) and any(earlier.state is state for earlier in waiting)
             if waiting and (again or self._may_link(item.asker, now) or known.is_joining(client)):
@@ -232,7 +232,7 @@ class Watch:
                 waiting = []
             self.link(item.asker, now=now)
             group = known.group(client)
-            stretches = tests.advance(state, scores, len(item))
+            stretches = tests.advance(state, scores, len(item), named, now)
             new = coverage.mark(state.bitmap, buckets)
             turns = group.advance(client, scores, new, known.calibration)
             # when a group begins a new epoch, it takes their parts from all its members

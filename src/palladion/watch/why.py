@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from palladion.watch.activations import LAYERS_MAX, layer_words
 from palladion.watch.features import ATYPICAL, FEATURES, SCORES
+from palladion.watch.manner import MANNERS
 from palladion.watch.response import Verdict
 from palladion.watch.taxonomy import ids_of
 from palladion.watch.text.features import TEXT_FEATURES
@@ -20,8 +21,9 @@ from palladion.watch.text.rules import RULES
 FEATURES_MAX = 5  # in a record
 DEVIATION_MAX = 999.9  # what is farther off says no more, and a client must not write long numbers into a record
 _NAME_CHARACTERS_MAX = 40  # of a feature that a record of another release names
-Test = Literal["clients", "lately", "near", "near-lately", "past", "few", "group", "budget", "decoy", "rules"]
-BY_PLACE: Sequence[Test] = ("clients", "lately", "near", "near-lately")  # the tests of `own_tests`, in their order
+Test = Literal["clients", "lately", "near", "near-lately", "manner", "past", "few", "group", "budget", "decoy", "rules"]
+# the tests of `own_tests`, in their order
+BY_PLACE: Sequence[Test] = ("clients", "lately", "near", "near-lately", "manner")
 Looks = Literal["numbers", "texts"]
 
 TESTS: Mapping[str, str] = MappingProxyType(
@@ -30,6 +32,7 @@ TESTS: Mapping[str, str] = MappingProxyType(
         "lately": "its latest queries beside those of honest clients",
         "near": "how often it asks near its own earlier queries",
         "near-lately": "how often it asks near its own earlier queries lately",
+        "manner": "when it asks and which answers follow each other, beside honest clients",
         "past": "its queries beside its own earlier ones",
         "few": "its queries beside those of few honest clients",
         "group": "the queries of linked accounts together",
@@ -49,7 +52,12 @@ _BY_VERDICT: Mapping[str, tuple[str, Test]] = MappingProxyType(
 _OF_REPEATS = frozenset({"near", "near-lately"})
 # What an unusual value of a feature is a sign of; every other feature of numbers and of texts is one of foreign data.
 _NUMBERS: Mapping[str, str] = MappingProxyType(
-    {"confidence": "probing", "margin": "probing", "entropy": "probing", "repeats": "repeats"}
+    {
+        **dict.fromkeys(("confidence", "margin", "entropy"), "probing"),
+        "repeats": "repeats",
+        **dict.fromkeys(("pace", "regularity", "hour"), "rate"),
+        **dict.fromkeys(("run", "balance"), "client"),  # a choice of queries by their answers, or none at all
+    }
 )
 _TEXTS: Mapping[str, str] = MappingProxyType(
     {
@@ -166,6 +174,6 @@ def _deviation(value: float) -> str:
 def _words() -> Mapping[str, Mapping[str, str]]:
     made_of_all = {ATYPICAL: SCORES[ATYPICAL]}
     return {
-        "numbers": {**FEATURES, **layer_words(LAYERS_MAX), **made_of_all},
+        "numbers": {**FEATURES, **layer_words(LAYERS_MAX), **made_of_all, **MANNERS},
         "texts": {**TEXT_FEATURES, **made_of_all},
     }

@@ -272,6 +272,7 @@ def test_a_gate_that_may_fetches_what_is_due_and_a_random_time_later(tmp_path: P
         assert (server.asked, gate.hits(), gate.hits("192.0.3.1")) == (2, [], ["far"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("status", "body"), [(503, b""), (200, b"192.0.2.0/24\nrubbish\n"), (302, b"")])
 def test_a_server_that_fails_is_asked_less_and_less_and_the_last_good_version_stays(
     tmp_path: Path, status: int, body: bytes

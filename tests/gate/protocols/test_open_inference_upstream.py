@@ -49,6 +49,7 @@ def _read(*outputs: Mapping[str, Any], rest: bytes = b"", length: bool = False, 
     return _codec().decode_answer(text + rest, headers, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", [b"[]", b"[0]", b"0"])
 def test_a_hostile_answer_takes_no_more_memory_than_a_sound_one(unit: bytes) -> None:
     data = b",".join([unit] * 2**19)

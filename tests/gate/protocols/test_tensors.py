@@ -1,5 +1,6 @@
 """Tensors in JSON and in bytes: what was written is read, and what is not exactly a tensor is told with its place."""
 
+import math
 import re
 from typing import Any
 
@@ -13,7 +14,9 @@ from hypothesis import strategies as st
 from palladion.gate.protocols.tensors import (
     BF16,
     DATATYPES,
+    DTYPES,
     Layout,
+    NumberError,
     Sections,
     TensorError,
     shown_shape,
@@ -210,3 +213,13 @@ def test_sections_are_taken_in_order_and_to_the_end() -> None:
 
 def test_open_sizes_are_shown_as_minus_one() -> None:
     assert shown_shape(Port("x", "float32", ("n", None, 3))) == [-1, -1, 3]
+
+
+@pytest.mark.parametrize("datatype", ["FP16", "FP32", "FP64"])
+@pytest.mark.parametrize("fault", [math.inf, math.nan])
+def test_a_number_that_is_none_among_those_of_a_flat_list_is_found(datatype: str, fault: float) -> None:
+    layout = Layout(Port("x", DTYPES[datatype], (None, 3)))
+    assert layout.read_flat([1.5, -0.0, 2.0], [1, 3]).tolist() == [[1.5, 0.0, 2.0]]
+    with pytest.raises(NumberError, match="a number does not fit") as caught:
+        layout.read_flat([1.5, fault, 2.0], [1, 3])
+    assert caught.value.place == ".data[1]"

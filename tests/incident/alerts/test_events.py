@@ -29,6 +29,7 @@ def _alert(made: Record) -> Alert:
         (record("incident.acted", change="join", clients=[CLIENT]), "campaign", "critical"),
         (record("decoy.touched", "decoy:9f", touches=2, by=[{"client": CLIENT}]), "decoy", "critical"),
         (record("watch.drifted", "fraud@3", clients=12, moved=["a", "b"]), "drift", "warning"),
+        (record("watch.newcomers", "fraud@3", newcomers=60, moved=["a"], named=[CLIENT]), "campaign", "warning"),
         (record("clock.set", "home", seconds=-90), "operational", "warning"),
         (record("model.rolled-back", "fraud@3"), "operational", "warning"),
         (record("answer.refused", CLIENT, reason="budget-spent", requests=4), "budget", "info"),

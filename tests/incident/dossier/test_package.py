@@ -114,6 +114,7 @@ def test_an_old_reply_does_not_pass_for_a_new_one(package: bytes, story: Story, 
         stamp(package, _signer(story), lambda _request: old, [authority.root])
 
 
+@pytest.mark.slow
 def test_replies_of_others_over_other_things_and_none_are_refused(
     package: bytes, story: Story, authority: Authority
 ) -> None:

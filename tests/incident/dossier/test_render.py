@@ -104,6 +104,7 @@ def test_hostile_text_in_every_field_is_text(document: bytes, text: str) -> None
     assert hostile in _streams(render(hostile))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [0, 1, 3])
 def test_the_server_of_a_suspect_is_shown(document: bytes, count: int) -> None:
     told = json.loads(document)

@@ -38,6 +38,7 @@ def test_a_calibration_survives_its_file() -> None:
     assert set(again.groups) == set(made.groups)
 
 
+@pytest.mark.slow
 def test_what_drift_is_told_by_survives_its_file_and_older_files_have_none() -> None:
     made = talk.long_enough()
     again = decode_text_calibration(encode_text_calibration(made), what="it")
@@ -74,6 +75,7 @@ def test_what_came_later_is_written_where_there_is_something_to_say() -> None:
     assert decode_text_calibration(encode_text_calibration(of_real), what="it").about.fitted_recorded == 9
 
 
+@pytest.mark.slow
 def test_a_calibration_with_an_encoder_names_it_and_is_opened_with_no_other() -> None:
     made = talk.encoded()
     data = encode_text_calibration(made)

@@ -47,6 +47,7 @@ def test_a_number_grows_with_what_it_is_named_for(name: str, changed: Query) -> 
     assert seen(changed)[name] > seen(PLAIN)[name]
 
 
+@pytest.mark.slow
 def test_rare_hours_count_for_more() -> None:
     hours = np.full(HOURS, 0.01)
     hours[3] = 0.5
@@ -145,6 +146,7 @@ def encoded() -> TextFeatures:
     return talk.encoded().instruments.features
 
 
+@pytest.mark.slow
 def test_of_an_encoder_s_directions_half_are_its_own_and_the_rest_is_of_n_grams_alone() -> None:
     fitted, plain = encoded(), features()
 

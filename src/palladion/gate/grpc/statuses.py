@@ -22,6 +22,7 @@ CODES: Mapping[str, str] = {
     "unsupported-media-type": "INVALID_ARGUMENT",
     "rate-limited": "RESOURCE_EXHAUSTED",
     "budget-spent": "RESOURCE_EXHAUSTED",
+    "work-needed": "RESOURCE_EXHAUSTED",
     "model-failed": "INTERNAL",
     "internal": "INTERNAL",
     "upstream-failed": "UNAVAILABLE",
@@ -33,7 +34,7 @@ CODES: Mapping[str, str] = {
 }
 KIND_KEY = "palladion-problem"
 # headers of a response that clients get at the end of the call; the others are about HTTP
-_KEPT = {b"palladion-request", b"palladion-receipt", b"retry-after"}
+_KEPT = {b"palladion-request", b"palladion-receipt", b"retry-after", b"palladion-challenge"}
 
 Metadata = tuple[tuple[str, str], ...]
 

@@ -118,6 +118,25 @@ def _decoy_touched(record: Record, entry: int) -> Event:
     )
 
 
+def _watch_newcomers(record: Record, entry: int) -> Event:
+    moved, named = record.details.get("moved"), record.details.get("named")
+    what = "; ".join(str(item) for item in moved[:3]) if isinstance(moved, list) else ""
+    who = ", ".join(str(item) for item in named[:10]) if isinstance(named, list) else ""
+    return _alert(
+        record,
+        entry,
+        kind="campaign",
+        severity="warning",
+        thread=f"newcomers:{record.subject}",
+        subject=record.subject,
+        sentence=f"newcomers to {record.subject} are unlike honest ones together, as a ring of accounts that nothing "
+        f"links would be{f'. {what}' if what else ''}",
+        done="nobody stands worse for it",
+        next_step=f"look at those who contribute most{f' ({who})' if who else ''}: palladion watch explain CLIENT",
+        figures={"newcomers": _count(record, "newcomers")},
+    )
+
+
 def _watch_drifted(record: Record, entry: int) -> Event:
     moved = record.details.get("moved")
     what = "; ".join(str(item) for item in moved[:3]) if isinstance(moved, list) else ""
@@ -260,6 +279,7 @@ _READERS: Mapping[str, Callable[[Record, int], Event | None]] = MappingProxyType
         "model.rolled-back": _rolled_back,
         "standing.changed": _standing_changed,
         "watch.drifted": _watch_drifted,
+        "watch.newcomers": _watch_newcomers,
     }
 )
 HEARD = frozenset(_READERS)  # kinds of records that can mean something
