@@ -30,13 +30,14 @@ from palladion.gate.listener import api_config
 from palladion.gate.marks import Retainer
 from palladion.gate.questions import about
 from palladion.gate.recorder import Recorder
-from palladion.gate.requests import JSON, Digests, Request, Response
+from palladion.gate.requests import JSON, Request, Response
 from palladion.gate.served import Served, open_route
 from palladion.gate.stages import Stages
 from palladion.gate.upstream.discovery import Discoveries
 from palladion.gate.upstream.source import UpstreamSource
 from palladion.ledger.bodies import FOLDER, BodyWriter
 from palladion.ledger.record import Record
+from palladion.ledger.salts import Seed
 from palladion.lifecycle.installation import Installation
 from palladion.policy import RoutePolicy
 from palladion.registry import StandingChange
@@ -182,7 +183,7 @@ class _Parts:
         terms = stages.terms(callers[0], served.route, contract)
         if marks is None or terms is None:
             raise RuntimeError("the route of this bench marks its answers")
-        described, salts = about(served), self.stages._salts
+        described, seed = about(served), Seed.of(bytes(32))
         shown = disclose_to(terms, self.outputs)
         for _ in range(8):
             self._observe(TOGETHER)
@@ -207,7 +208,7 @@ class _Parts:
             ),
             "disclose": (lambda _: disclose_to(terms, self.outputs), 1),
             "encode": (lambda at: served.protocol.encode(self.asked[at], shown, described), 1),
-            "digests of both bodies": (lambda at: Digests.of(salts, "0123456789abcdef", self.bodies[at], SENT), 1),
+            "digests of both bodies": (lambda at: _digests(seed, self.bodies[at]), 1),
         }
         return {name: self._each(call, calls // requests + 1) / requests for name, (call, requests) in found.items()}
 
@@ -284,6 +285,11 @@ async def _of_process(work: Callable[[], Awaitable[object]], calls: int) -> floa
         await asyncio.gather(*(work() for _ in range(TOGETHER)))
         times.append(time.process_time() - began)
     return 1e6 * min(times) / TOGETHER
+
+
+def _digests(seed: Seed, body: bytes) -> tuple[str, str]:
+    salt = seed.salt("0123456789abcdef")
+    return salt.digest(body), salt.digest(SENT)
 
 
 def _request(raw: bytes) -> Request:

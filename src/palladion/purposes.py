@@ -127,9 +127,9 @@ PURPOSES: tuple[Purpose, ...] = (
         "gate",
         "ledger-salts",
         "derived",
-        "salts the digests of requests and answers in the ledger",
+        "encrypts the seeds of clients, from which the digests of requests and answers in the ledger are salted",
         "digests in the ledger can no longer be matched with requests that are shown later",
-        "digests can be matched with guessed requests",
+        "with the seeds, digests can be matched with guessed requests, but for those of clients who were forgotten",
     ),
     Purpose(
         "gate",

@@ -18,10 +18,12 @@ from numpy.typing import NDArray
 
 from palladion.access.pseudonyms import network_pseudonym
 from palladion.errors import BusyError, FormatError, PalladionError, StorageError
+from palladion.gate import seeds
 from palladion.gate.directory import WATCH, Directory, Roll
-from palladion.gate.requests import Digests, Response
+from palladion.gate.requests import Response
 from palladion.gate.stages import REFUSED_FROM_MAX
 from palladion.ledger.record import encode_record
+from palladion.ledger.salts import FOLDER, read_seed
 from palladion.ledger.writer import BATCH_MAX
 from palladion.policy import RoutePolicy
 from palladion.registry.rows import Standing
@@ -233,12 +235,33 @@ def test_the_page_names_every_field_of_the_record(bench: Bench) -> None:
     assert named == list(bench.journal.records[0].details)
 
 
-def test_whoever_has_the_key_can_show_what_was_asked_and_answered(bench: Bench) -> None:
+def test_whoever_has_the_clients_seed_can_show_what_was_asked_and_answered(bench: Bench) -> None:
     body = b'{"inputs": [[1, 2, 3, 4]]}'
     response = bench.ask(body=body)
-    details = bench.journal.records[0].details
-    digests = Digests.of(bench.house.root.derive("ledger-salts"), details["request"], body, response.body)
-    assert (details["request_digest"], details["answer_digest"]) == (digests.request, digests.answer)
+    record = bench.journal.records[0]
+    folder = bench.house.installation.paths.directory / FOLDER
+    seed = read_seed(folder, bench.house.root.derive("ledger-salts"), record.actor)
+    assert seed is not None
+    salt = seed.salt(record.details["request"])
+    found = [record.details[name] for name in ("seed", "request_digest", "answer_digest")]
+    assert found == [seed.name, salt.digest(body), salt.digest(response.body)]
+
+
+def test_without_a_seed_on_the_disk_nothing_is_asked_and_nothing_recorded(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise StorageError("the disk is full")
+
+    monkeypatch.setattr(seeds, "make_seed", fail)
+    assert bench.ask().status == 503
+    assert (bench.watch.asked, bench.journal.records) == ([], [])
+
+
+def test_a_stranger_has_no_seed(bench: Bench) -> None:
+    before = sorted((bench.house.installation.paths.directory / FOLDER).rglob("*"))
+    assert bench.ask(headers={b"authorization": b"Bearer " + b"x" * 40}).status == 401
+    assert sorted((bench.house.installation.paths.directory / FOLDER).rglob("*")) == before
 
 
 def test_no_record_holds_a_key_a_name_an_input_or_an_answer(bench: Bench) -> None:

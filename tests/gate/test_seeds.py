@@ -1,7 +1,7 @@
 """Seeds of salts in the data path: on the disk first, one for each client, few in memory, and none that was erased."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,8 @@ def _name(client: str) -> str:
     return f"client:{int(client):020x}"
 
 
-def _seeds(folder: Path) -> Seeds:
-    return Seeds(folder, KEY, _name)
+def _seeds(folder: Path, revoked: Collection[str] = ()) -> Seeds:
+    return Seeds(folder, KEY, _name, is_let_in=lambda client: client not in revoked)
 
 
 def _run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -47,6 +47,24 @@ def test_a_salt_makes_no_seed(tmp_path: Path) -> None:
         _seeds(tmp_path).salt("1", "ab")
     assert caught.value.kind == "unrecorded"
     assert list(tmp_path.rglob("*")) == []
+
+
+def test_a_client_that_was_revoked_while_it_asked_gets_no_seed(tmp_path: Path) -> None:
+    revoked = set[str]()
+
+    async def test() -> None:
+        seeds = _seeds(tmp_path, revoked)
+        await seeds.open("1")
+        revoked.update("12")
+        await seeds.settle()
+        erase_seed(tmp_path, _name("1"))
+        for client in "12":
+            with pytest.raises(Problem) as caught:
+                await seeds.open(client)
+            assert caught.value.kind == "unauthenticated"
+
+    _run(test)
+    assert list(tmp_path.rglob("*.seed")) == []
 
 
 def test_requests_that_come_at_once_open_one_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -94,6 +94,7 @@ def test_our_own_feeds_read_what_we_tell() -> None:
     assert (name, sketch) == ("Queries of 3f2a0000", SKETCH)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("marking", ["clear", "green", "amber", "red"])
 def test_markings_are_those_of_the_standard(marking: Tlp) -> None:
     stix2 = pytest.importorskip("stix2")

@@ -210,3 +210,59 @@ def test_an_entry_that_is_signed_and_no_record_is_named(
     make(tmp_path / "ledger", 1)
     with pytest.raises(FormatError, match="entry 0 is not canonical JSON"):
         _verify(tmp_path / "ledger")
+
+
+def _signed(directory: Path, entries: list[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ledger whose writer signed these bytes, whatever they are."""
+    waiting = iter(entries)
+    with monkeypatch.context() as patch:
+        patch.setattr(writer, "encode_record", lambda _: next(waiting))
+        make(directory, len(entries))
+
+
+_ONE = encode_record(record(1))
+_HALVES = _ONE[: _ONE.index(b",") + 1], _ONE[_ONE.index(b",") + 1 :]
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        # two records in one entry, and one of them in two: as many as there should be, read one after the other
+        [_ONE + b"\n" + _ONE, *_HALVES],
+        [*_HALVES, _ONE + b"\n" + _ONE],
+        [*_HALVES],
+        [_ONE + b"\n" + _ONE],
+        [_ONE + b"\n", _ONE],
+        [_ONE, b"\n" + _ONE],
+        [_ONE, b""],
+        [_ONE.replace(b'"v":1', b'"v":2'), _ONE],
+        [_ONE.replace(b'"v":1', b'"v":1,"w":1'), _ONE],
+        [_ONE.replace(b'"t":""', b'"t":"","t":""'), _ONE],
+        [_ONE.replace(b'"n":1,"t":""', b'"t":"","n":1'), _ONE],
+    ],
+    ids=[
+        "two and half",
+        "half and two",
+        "halves",
+        "two",
+        "after",
+        "before",
+        "none",
+        "version",
+        "field",
+        "twice",
+        "order",
+    ],
+)
+def test_entries_that_make_records_only_together_are_told(
+    entries: list[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _signed(tmp_path / "ledger", [_ONE, *entries, _ONE], monkeypatch)
+    with pytest.raises(FormatError, match=r"^entry \d "):
+        _verify(tmp_path / "ledger")
+
+
+def test_kinds_and_times_are_those_of_every_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _signed(tmp_path / "ledger", [encode_record(record(number)) for number in range(21)], monkeypatch)
+    report = _verify(tmp_path / "ledger")
+    assert (report.kinds, report.first, report.last) == ({"model.opened": 21}, START, record(20).time)

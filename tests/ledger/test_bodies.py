@@ -19,10 +19,12 @@ from palladion.errors import FormatError, PalladionError, StorageError, TamperEr
 from palladion.ledger import bodies as module
 from palladion.ledger import body_file
 from palladion.ledger.bodies import (
+    TEXTS,
     BodyWriter,
     body_path,
     erase,
     read_retained,
+    retained_names,
     retained_versions,
 )
 from palladion.ledger.body import Body, cell_of, encode_body
@@ -84,6 +86,18 @@ def test_clients_and_versions_have_files_of_their_own_and_one_is_erased_alone(tm
     erase(tmp_path, CLIENT)
     erase(tmp_path, CLIENT)
     assert (_numbers(tmp_path), _numbers(tmp_path, OTHER)) == ([], list(range(5)))
+
+
+def test_texts_are_none_of_the_versions_but_go_with_the_client(tmp_path: Path) -> None:
+    _keep(tmp_path, range(3))
+    writer = _writer(tmp_path)
+    writer.append(CLIENT, f"llama@{TEXTS}", [_body()])
+    writer.close()
+    assert retained_versions(tmp_path, CLIENT) == [VERSION]
+    assert retained_versions(tmp_path, CLIENT, texts=True) == [VERSION, f"llama@{TEXTS}"]
+    assert retained_names(tmp_path) == [(CLIENT, VERSION), (CLIENT, f"llama@{TEXTS}")]
+    erase(tmp_path, CLIENT)
+    assert retained_names(tmp_path) == []
 
 
 def test_a_writer_lets_go_of_what_was_erased(tmp_path: Path) -> None:

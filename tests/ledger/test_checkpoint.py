@@ -10,6 +10,7 @@ from palladion.ledger.checkpoint import (
     SIGNATURES_MAX,
     Checkpoint,
     VerifierKey,
+    parse_text,
     parse_verifier_key,
     sign_checkpoint,
     verify_checkpoint,
@@ -29,6 +30,16 @@ PETER_NOTE = (
     "— PeterNeumann x08go/ZJkuBS9UG/SffcvIAQxVBtiFupLLr8pAcElZInNIuGUgYN1FFYC2pZSNXgKvqfqdngotpRZb6KE6RyyBwJnAM=\n"
 )
 
+# Of sum.golang.org, as it was published on 2024-09-23, and the key that every Go program has in it.
+GO_KEY = "sum.golang.org+033de0ae+Ac4zctda0e5eza+HJyk9SxEdh+s3Ux18htTTAD8OuAn8"
+GO_CHECKPOINT = """\
+go.sum database tree
+30055305
+mXfgRcJ0bG0j3CPdKwgGWtUzBUbX67saZGRmFuJGGsM=
+
+— sum.golang.org Az3grpgEild5qw7+5dtV13Kf1C2Xurm8q4fhdxvcsDHnqNTaxL2AFjBY+2TyGKevucFcAAlWFJJYle3EJlDCrQ+y3A8=
+"""
+
 
 def test_a_key_of_the_go_implementation_is_read_with_its_id() -> None:
     key = parse_verifier_key(PETER_KEY)
@@ -42,6 +53,14 @@ def test_a_signature_of_the_go_implementation_holds() -> None:
     assert verify_note(PETER_NOTE.encode(), key).startswith(b"If you think cryptography")
     with pytest.raises(TamperError, match="does not hold"):
         verify_note(PETER_NOTE.replace("answer", "anſwer").encode(), key)
+
+
+def test_the_checkpoint_of_a_log_that_is_not_ours_is_read() -> None:
+    key = parse_verifier_key(GO_KEY)
+    found = parse_text(verify_note(GO_CHECKPOINT.encode(), key))
+    assert (found.origin, found.size) == ("go.sum database tree", 30_055_305)
+    with pytest.raises(TamperError, match="does not hold"):
+        verify_note(GO_CHECKPOINT.replace("30055305", "30055306").encode(), key)
 
 
 def test_a_signed_checkpoint_verifies_and_reads_as_specified() -> None:
@@ -58,6 +77,7 @@ def test_a_cosignature_of_somebody_else_is_ignored() -> None:
     assert verify_checkpoint(note, KEY) == CHECKPOINT
 
 
+@pytest.mark.slow
 def test_every_flipped_bit_is_caught() -> None:
     note = sign_checkpoint(CHECKPOINT, SIGNER)
     for position in range(len(note) * 8):

@@ -28,6 +28,29 @@ WITNESSES = [Ed25519Signer(bytes([n]) * 32) for n in range(1, 4)]
 KEYS = [WitnessKey(f"witness.example/w{n}", signer.public_key) for n, signer in enumerate(WITNESSES)]
 
 
+# A checkpoint of a Certificate Transparency log, and who cosigned it on 2026-05-23, as published; and one witness's key
+# as its operator gives it. None of it was made by us.
+PUBLISHED = """\
+arche2025h1.staging.ct.transparency.dev
+1432088532
+U7WM79jrzyhGZ5/GUBTpM7NzwdyfFx61t3RovgcC4Ro=
+
+— arche2025h1.staging.ct.transparency.dev zTM8sQAAAZ5W0WdjBAMARjBEAiBjW5IQf9pvsYLfQFX6hoGREPMHbdQ3urbllzalApkp\
+tQIgIpwtEroeW2BXaHAI4kJXFbon5Ch9MNL5zRNZ55lvGt0=
+— arche2025h1.staging.ct.transparency.dev ui8GwCF1+kWqZrxGdhj4aX3gcw7XUlXQQabg/27lefwhUkzbC3NygNI75MdhL1bfTW9g\
+8Ei59RA23oHP7Ry1k3ZFWwQ=
+— transparency.dev/DEV:witness-little-garden 2AQqhwAAAABqEiEgzgFIqqhbUoDwjMWE6UP8nd8/KYTzwZ2rhIgcqoXHAwVkjZr4A\
+scylP3v7sEodkRAErumC2q44vdgJY096st5BQ==
+— witness1.smartit.nu/witness1 pIyCDwAAAABqEiEghIp82KWebrw7/oHQwlTAm3g2RKS4+eebl8eO0WH+/iEcxZ75W3u5hNI7TOQtmJb\
+qmNWVuE0tgh0XwzdZsDsUAQ==
+— remora.n621.de 2net5wAAAABqEiEgPlfF3V06o0Y+fHM+J5J9s27wgxxcOVSpZ/2g/KSiXCg9DEZI+aVCIobWX9sXTynk5XeU/zZ0WBxtq\
+B0DrAWfBw==
+— witness.stagemole.eu Z/euoAAAAABqEiEgw0i+7g2ENfDAWHmtRzCfKTHSDwYDJA2NmKeGi9Y8FtEyOUvVr+AJmIY/2TUFucgKi7lI7cU\
+iOvKFYe/TmN9DAg==
+"""
+REMORA = "remora.n621.de+da77ade7+BOvN63jn/bLvkieywe8R6UYAtVtNbZpXh34x7onlmtw2"
+
+
 def _line(n: int, text: bytes = TEXT, at: datetime = AT) -> bytes:
     return cosign(text, KEYS[n].name, WITNESSES[n], at)
 
@@ -43,6 +66,23 @@ def test_a_line_is_what_the_specification_says() -> None:
         b"cosignature/v1\ntime 1795685400\n" + f"{ORIGIN}\n77\n".encode() + base64.b64encode(bytes(range(32))) + b"\n"
     )
     Ed25519PublicKey.from_public_bytes(WITNESSES[0].public_key).verify(raw[12:], signed)
+
+
+def test_what_a_witness_that_is_not_ours_has_cosigned_is_read() -> None:
+    key = parse_witness_key(REMORA)
+    assert str(key) == REMORA
+    found = cosignatures(PUBLISHED.encode(), [key])
+    assert found == {key: datetime.fromtimestamp(0x6A122120, UTC)}
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("1432088532", "1432088533"), ("U7WM", "U7WN"), ("2net5wAAAABqEiEg", "2net5wAAAABqEiEh"), ("PlfF3V", "PlfF3W")],
+    ids=["size", "root", "time", "signature"],
+)
+def test_of_what_it_has_cosigned_nothing_can_be_changed(old: str, new: str) -> None:
+    with pytest.raises(TamperError, match="does not hold"):
+        cosignatures(PUBLISHED.replace(old, new).encode(), [parse_witness_key(REMORA)])
 
 
 def test_a_key_is_written_and_read_as_other_tools_do() -> None:

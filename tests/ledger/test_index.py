@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -91,8 +92,12 @@ def made(tmp_path: Path) -> LedgerReader:
     return _grow(tmp_path / "ledger", 300)
 
 
+def _path(directory: Path) -> Any:
+    return closing(Index(directory / INDEX_FILE))
+
+
 def _index(reader: LedgerReader) -> Any:
-    return closing(Index(reader.directory / INDEX_FILE))
+    return _path(reader.directory)
 
 
 def test_it_follows_the_ledger_and_reads_only_what_is_new(made: LedgerReader) -> None:
@@ -154,20 +159,20 @@ def _forge(reader: LedgerReader, statement: str) -> None:
 def test_what_a_forged_index_names_is_not_believed(made: LedgerReader) -> None:
     with _index(made) as index:
         index.update(made)
-        # everything is said to be of one kind, and there are entries that there are not
-        _forge(made, "UPDATE entry SET kind = (SELECT id FROM word WHERE text = 'answer.given')")
-        _forge(
-            made, "INSERT INTO entry VALUES (100000, '2026', (SELECT id FROM word WHERE text = 'answer.given'), 1, 1)"
-        )
-        _forge(made, "INSERT INTO entry VALUES (-7, '2026', (SELECT id FROM word WHERE text = 'answer.given'), 1, 1)")
-        found = list(index.find(made, Question(kinds=("answer.given",))))
-    assert found == [(n, _record(n)) for n in range(0, 300, 3)]
+        # client:a is said to have sealed models, in bundles that there are and in some that there are not
+        sealed = index_module._number_of("model.sealed")
+        _forge(made, f"UPDATE by_actor SET kind = {sealed} WHERE kind = {index_module._number_of('answer.given')}")
+        for bundle in (100_000, -7):
+            _forge(made, f"INSERT INTO by_kind VALUES ({sealed}, {bundle})")
+        _forge(made, f"INSERT INTO by_kind VALUES ({sealed}, 'none')")
+        assert list(index.find(made, Question(kinds=("model.sealed",)))) == []
+        assert list(index.find(made, Question(kinds=("model.sealed",), actor="client:a"))) == []
 
 
 def test_an_index_that_cannot_be_read_is_an_error_with_a_way_out(made: LedgerReader) -> None:
     with _index(made) as index:
         index.update(made)
-        _forge(made, "DROP TABLE entry")
+        _forge(made, "DROP TABLE by_actor")
         with pytest.raises(StorageError, match="cannot be read") as raised:
             list(index.find(made, Question(actor="client:a")))
     assert "--scan" in raised.value.hints[0]
@@ -177,7 +182,7 @@ def test_what_a_forged_index_hides_a_scan_finds(made: LedgerReader) -> None:
     question = Question(actor="client:b")
     with _index(made) as index:
         index.update(made)
-        _forge(made, "DELETE FROM entry WHERE number = 3")
+        _forge(made, "DELETE FROM by_actor WHERE bundle = 0")
         assert 3 not in [number for number, _ in index.find(made, question)]
     assert 3 in [number for number, _ in scan(made, question)]
 
@@ -192,22 +197,39 @@ def test_an_entry_that_was_changed_is_told_and_not_indexed(made: LedgerReader) -
         index.update(reader)
 
 
-def test_texts_that_another_process_has_numbered_otherwise_are_looked_up_again(
-    original: LedgerReader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(index_module, "_BATCH", 256)
-    path = tmp_path / INDEX_FILE
+def test_a_bundle_that_was_known_in_part_is_found_by_what_came_since(tmp_path: Path) -> None:
+    directory = tmp_path / "ledger"
+    # the clock goes backwards meanwhile
+    records = [replace(_record(0), actor=f"client:{n}", time=START - timedelta(seconds=n)) for n in range(600)]
+    with Ledger.create(directory, ORIGIN, SIGNER, JOURNAL_KEY) as ledger, _path(directory) as index:
+        for size in (1, 255, 256, 300, 600):
+            ledger.append(records[ledger.size : size])
+            ledger.checkpoint()
+            reader = LedgerReader(directory, KEY)
+            index.update(reader)
+            for number in {0, *(number for number in (128, 254, 255, 256, 299) if number < size), size - 1}:
+                question = Question(actor=f"client:{number}", until=START - timedelta(seconds=number - 1))
+                assert [found for found, _ in index.find(reader, question)] == [number]
+                late = replace(question, since=START - timedelta(seconds=number - 1))
+                assert list(index.find(reader, late)) == []
 
-    def between(known: int, _size: int) -> None:
-        if known == 256:
-            with closing(sqlite3.connect(path)) as other, other:
-                # as `forget` does, and then others take the numbers
-                other.execute("DELETE FROM entry")
-                other.execute("DELETE FROM word")
-                other.executemany("INSERT INTO word (text) VALUES (?)", [("m@2",), ("elsewhere",), ("client:b",)])
 
-    with closing(Index(path)) as opened:
-        opened.update(original, between)
-        late = [number for number, _ in opened.find(original, Question(actor="client:a", subject="m@1"))]
-    whole = [number for number, _ in scan(original, Question(actor="client:a", subject="m@1"))]
-    assert late == [number for number in whole if number >= 256]
+def test_an_index_of_a_release_before_is_made_anew(made: LedgerReader) -> None:
+    path = made.directory / INDEX_FILE
+    with closing(sqlite3.connect(path)) as old, old:
+        old.execute("CREATE TABLE state (version INTEGER, origin TEXT, size INTEGER, root BLOB)")
+        old.execute("INSERT INTO state VALUES (2, ?, 300, ?)", (ORIGIN, made.root_at(300)))
+        old.execute("CREATE TABLE entry (number INTEGER PRIMARY KEY)")
+        old.execute("CREATE TABLE word (id INTEGER PRIMARY KEY, text TEXT UNIQUE)")
+    with _index(made) as index:
+        assert index.update(made) == 300
+    with closing(sqlite3.connect(path)) as new:
+        tables = {name for (name,) in new.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    assert tables == {"state", "bundle", "by_kind", "by_actor", "by_subject"}
+
+
+def test_no_name_stands_in_it(made: LedgerReader) -> None:
+    with _index(made) as index:
+        index.update(made)
+    data = (made.directory / INDEX_FILE).read_bytes()
+    assert [text for text in (*KINDS, *ACTORS, *SUBJECTS) if text.encode() in data] == []

@@ -1,6 +1,8 @@
 """What is let go is gone, what is kept is proved, and what is taken without being let go is told."""
 
 import shutil
+import sqlite3
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
@@ -23,7 +25,7 @@ from palladion.ledger.pruning import (
 from palladion.ledger.reader import LedgerReader
 from palladion.ledger.record import Record, decode_record, encode_record
 from palladion.ledger.since import records_since
-from palladion.ledger.tiles import tile_path
+from palladion.ledger.tiles import TILE_WIDTH, tile_path
 from palladion.ledger.writer import Ledger
 
 from .ledgers import JOURNAL_KEY, KEY, ORIGIN, SIGNER, START
@@ -211,6 +213,12 @@ def test_reports_and_questions_go_on(directory: Path) -> None:
     found = [number for number, _ in index.find(reader, question)]
     assert found == [n for n in range(SIZE) if (n >= 512 and n % 7 and n % 50) or n % 50 == 0]
     index.close()
+    assert reader.pruned is not None
+    with closing(sqlite3.connect(directory / INDEX_FILE)) as database:
+        for table in ("by_kind", "by_actor", "by_subject"):
+            statement = f"SELECT COUNT(*), COUNT(DISTINCT kind) FROM {table} WHERE bundle < ?"
+            rows, kinds = database.execute(statement, (reader.pruned.until // TILE_WIDTH,)).fetchone()
+            assert rows >= kinds == 1  # models that were opened
     # from a moment within what is left, and from one before
     for since in (700, 100):
         seconds = [

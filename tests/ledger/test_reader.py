@@ -8,6 +8,7 @@ import pytest
 
 from palladion.errors import NotFoundError, TamperError
 from palladion.ledger import merkle
+from palladion.ledger import reader as reader_module
 from palladion.ledger.reader import LedgerReader
 from palladion.ledger.record import encode_record
 from palladion.ledger.writer import Ledger
@@ -40,6 +41,22 @@ def test_proofs_from_tiles_verify(directory: Path) -> None:
         old_root = merkle.list_root([merkle.leaf_hash(encode_record(record(n))) for n in range(old)])
         assert reader.root_at(old) == old_root
         merkle.verify_consistency(old, 600, old_root, reader.checkpoint.root, reader.consistency_proof(old))
+
+
+def test_hashes_that_are_remembered_are_those_that_were_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path / "ledger", 1900)
+    leaves = [merkle.leaf_hash(encode_record(record(number))) for number in range(1900)]
+    monkeypatch.setattr(reader_module, "NODES_CACHED_MAX", 3)
+    for order in (range(0, 1900, 128), range(1899, -1, -128)):
+        reader = LedgerReader(tmp_path / "ledger", KEY)
+        for index in order:
+            expected = merkle.inclusion_proof(index, 1900, lambda level, at: _node(leaves, level, at))
+            assert reader.inclusion_proof(index) == expected
+            assert len(reader._nodes) <= 3
+
+
+def _node(leaves: list[bytes], level: int, index: int) -> bytes:
+    return merkle.list_root(leaves[index << level : (index + 1) << level])
 
 
 def test_an_entry_beyond_the_checkpoint_is_not_found(directory: Path) -> None:

@@ -1,10 +1,15 @@
 """Tile paths and bundles as c2sp.org/tlog-tiles has them."""
 
+import base64
+import hashlib
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from palladion.errors import FormatError
+from palladion.ledger.record import encode_record
 from palladion.ledger.tiles import (
     ENTRY_BYTES_MAX,
     decode_bundle,
@@ -15,6 +20,8 @@ from palladion.ledger.tiles import (
     tiles_of,
     width_of,
 )
+
+from .ledgers import ORIGIN, make, record
 
 
 def test_paths_are_those_of_the_specification() -> None:
@@ -78,3 +85,61 @@ def test_a_tile_of_another_length_is_refused() -> None:
     for length in (63, 65, 0):
         with pytest.raises(FormatError, match="it has"):
             decode_hashes(bytes(length), 2, what="it")
+
+
+@pytest.mark.parametrize(
+    ("data", "entries", "end"),
+    [
+        (b"\0\2ab\0\0\0\1c", [b"ab", b"", b"c"], 9),
+        (b"\0\2ab\0\2c", [b"ab"], 4),
+        (b"\0\2ab\0", [b"ab"], 4),
+        (b"\0\2a", [], 0),
+        (b"\0", [], 0),
+        (b"", [], 0),
+        (b"\0\1a" * 5, [b"a"] * 4, 12),
+    ],
+)
+def test_only_whole_entries_are_split_off(data: bytes, entries: list[bytes], end: int) -> None:
+    assert split_entries(data, 4) == (entries, end)
+
+
+def _naive_path(level: str, number: int, width: int) -> str:
+    """Written anew from c2sp.org/tlog-tiles: three digits at a time, an x before all but the last."""
+    text = str(number)
+    text = "0" * (-len(text) % 3) + text
+    parts = [text[place : place + 3] for place in range(0, len(text), 3)]
+    name = "/".join([f"x{part}" for part in parts[:-1]] + parts[-1:])
+    return f"tile/{level}/{name}" + (f".p/{width}" if width < 256 else "")
+
+
+def _naive_root(leaves: list[bytes]) -> bytes:
+    """RFC 6962 §2.1."""
+    if len(leaves) == 1:
+        return leaves[0]
+    half = 1
+    while half * 2 < len(leaves):
+        half *= 2
+    return hashlib.sha256(b"\x01" + _naive_root(leaves[:half]) + _naive_root(leaves[half:])).digest()
+
+
+@pytest.mark.parametrize("size", [1, 255, 256, 600])
+def test_another_implementation_reads_the_files_that_we_write(size: int, tmp_path: Path) -> None:
+    make(tmp_path / "l", size)
+    origin, stated, root, *_ = (tmp_path / "l" / "checkpoint").read_text(encoding="utf-8").split("\n")
+    assert (origin, stated) == (ORIGIN, str(size))
+    leaves: list[bytes] = []
+    for number in range((size + 255) // 256):
+        width = min(256, size - 256 * number)
+        data = (tmp_path / "l" / _naive_path("entries", number, width)).read_bytes()
+        hashes = (tmp_path / "l" / _naive_path("0", number, width)).read_bytes()
+        for place in range(width):
+            length = int.from_bytes(data[:2], "big")
+            entry, data = data[2 : 2 + length], data[2 + length :]
+            assert entry == encode_record(record(len(leaves)))
+            leaves.append(hashlib.sha256(b"\x00" + entry).digest())
+            assert hashes[32 * place : 32 * place + 32] == leaves[-1]
+        assert data == b""
+    assert _naive_root(leaves) == base64.b64decode(root)
+    if size >= 256:
+        above = (tmp_path / "l" / _naive_path("1", 0, size // 256)).read_bytes()
+        assert above == b"".join(_naive_root(leaves[start : start + 256]) for start in range(0, size - 255, 256))

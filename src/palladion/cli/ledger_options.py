@@ -1,4 +1,4 @@
-"""Options that commands share which ask a ledger for some of its entries, and the question that they make."""
+"""Options that commands about a ledger share: which ledger, which of its entries; and what they make of these."""
 
 import re
 from collections.abc import Callable
@@ -13,7 +13,9 @@ from palladion.cli.output import VERIFIER_KEY, find_installation
 from palladion.errors import NotFoundError
 
 if TYPE_CHECKING:
+    from palladion.ledger.checkpoint import Checkpoint, VerifierKey
     from palladion.ledger.index import Question
+    from palladion.ledger.reader import LedgerReader
     from palladion.lifecycle.installation import Installation
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -59,6 +61,38 @@ _OF_A_QUESTION = (
         help="With this member of its details, such as route=/v1/fraud. May be repeated.",
     ),
 )
+
+key_option = click.option(
+    "--key",
+    type=VERIFIER_KEY,
+    metavar="KEY",
+    help="The log's verifier key (palladion key list), for a log that is not this installation's.",
+)
+ledger_option = click.option(
+    "--ledger",
+    "directory",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="FOLDER",
+    help="A ledger's folder, for example a copy; without it, this installation's.",
+)
+
+
+class EntryType(click.ParamType):  # type: ignore[type-arg]  # generic in newer clicks alone
+    """The number of an entry, or a receipt of one: the log's origin, a slash and the number."""
+
+    name = "entry"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The origin, None where it is not said, and the number."""
+        if not isinstance(value, str):
+            return value
+        origin, slash, number = value.rpartition("/")
+        if not re.fullmatch(r"0|[1-9][0-9]{0,14}", number, re.ASCII) or (slash and not origin):
+            self.fail(f"{value!r} is no number of an entry, and no receipt such as ledger.example/fraud/12", param, ctx)
+        return origin or None, int(number)
+
+
+ENTRY = EntryType()
 
 
 def question_options(command: _Command) -> _Command:
@@ -116,3 +150,31 @@ def _pseudonym(installation: "Installation", name: str) -> str:
             "palladion client list; name it as organisation/name",
         )
     return pseudonym(key, found[0].id)
+
+
+def directory_of(ctx: click.Context, directory: Path | None) -> Path:
+    """The ledger's folder that is meant."""
+    return directory if directory is not None else find_installation(ctx).paths.ledger
+
+
+def log_key_of(ctx: click.Context, key: "VerifierKey | None") -> "VerifierKey":
+    """The log's key that is meant."""
+    return key if key is not None else find_installation(ctx).ledger_key()
+
+
+def reader_of(ctx: click.Context, directory: Path | None, key: "VerifierKey | None") -> "LedgerReader":
+    """The ledger that is meant, at its last checkpoint."""
+    from palladion.ledger.reader import LedgerReader
+
+    return LedgerReader(directory_of(ctx, directory), log_key_of(ctx, key))
+
+
+def witnessed_note(ctx: click.Context, key: "VerifierKey") -> "tuple[bytes, Checkpoint, list[str]] | None":
+    """This installation's last witnessed note, its checkpoint, and who cosigned it; None without witnesses."""
+    from palladion.lifecycle.witnesses import read_witnessed, witnesses_of
+
+    installation = find_installation(ctx)
+    policy = installation.policy.ledger
+    known = [witness.key for witness in witnesses_of(policy)]
+    found = read_witnessed(installation.paths.ledger, key, known, policy.witness_quorum) if known else None
+    return None if found is None else (found[0], found[1], [witness.name for witness in found[2]])

@@ -137,6 +137,8 @@ class Questions:
             with stages.deadlines.within(stages.policy.gate.deadline_ms / 1000):
                 # 4. infer
                 ended("decode")
+                if not stages.seeds.holds(caller.id):
+                    await stages.seeds.open(caller.id)
                 # what layers show is for the watch: nothing that answers a client ever holds it
                 outputs, question.layers = taken(await served.source.infer(asked.feeds, asked.rows))
                 try:
@@ -289,7 +291,7 @@ class Questions:
         unlike: int,
     ) -> Record:
         stages, served = self._stages, self._served
-        digests = stages.digests(request_id, question.body, answer)
+        salt = stages.seeds.salt(caller.id, request_id)
         p_value = observation.p_value
         details = {
             "request": request_id,
@@ -301,8 +303,9 @@ class Questions:
             **stages.network(question.request),
             **stages.end_user(caller),
             "p_value": None if p_value is None else f"{p_value:.3g}",
-            "request_digest": digests.request,
-            "answer_digest": digests.answer,
+            "request_digest": salt.digest(question.body),
+            "answer_digest": salt.digest(answer),
+            "seed": salt.seed,
         }
         if unlike:
             details["unlike"] = unlike

@@ -297,7 +297,7 @@ class _Server:
         for client in self._directory.load(roll, [*self._stages.unrecorded, *self._keeper.unwritten]):
             self._stages.forgive(client)
         # a command that forgets a client erases what is kept of it after this
-        await self._retention.settle()
+        await asyncio.gather(self._retention.settle(), self._stages.seeds.settle())
 
     def _check_policy(self, policy: Policy) -> None:
         check_routes(Installation(self._installation.paths, policy, self._installation.clock))

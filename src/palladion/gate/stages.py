@@ -30,8 +30,9 @@ from palladion.gate.marks import Retainer
 from palladion.gate.modes import Mode, Modes
 from palladion.gate.operations.meter import Meter
 from palladion.gate.problems import Problem
-from palladion.gate.requests import Digests, Request, request_salt
+from palladion.gate.requests import Request
 from palladion.gate.retention import Retention
+from palladion.gate.seeds import open_seeds
 from palladion.gate.standing import Standings, Step
 from palladion.gate.together import Together
 from palladion.gate.touches import UNOBSERVED, Touches, toucher, verdict_on
@@ -111,7 +112,9 @@ class Stages:
         self._both = SeeingBoth(lambda: self.watch)
         # outside, as signatures are of clients with a credential: whoever invents end users must not crowd them out
         self._seeing = Seeing(lambda: cast(Watch, self._both), self.intelligence.signatures)
-        self._salts = root.derive("ledger-salts")
+        self.seeds = open_seeds(
+            installation, root.derive("ledger-salts"), self.name, is_let_in=lambda client: client in directory.callers
+        )
         watch.draw_onsets(root.derive("onsets"))
         self._recording: set[asyncio.Task[list[Receipt]]] = set()
 
@@ -324,14 +327,6 @@ class Stages:
         return terms_of(caller, self.modes.effective(caller, route), route, contract, self._own)
 
     # 8. record
-
-    def digests(self, request_id: str, question: bytes, answer: bytes) -> Digests:
-        """Salted digests of what was asked and answered, for its record."""
-        return Digests.of(self._salts, request_id, question, answer)
-
-    def salt(self, request_id: str) -> bytes:
-        """The salt of one request's digests, for answers that come in parts."""
-        return request_salt(self._salts, request_id)
 
     async def record(self, records: list[Record], steps: Sequence[Step], route: RoutePolicy) -> list[Receipt]:
         """Write the steps and `records`, and keep the changes; durable when this returns. Raises Problem."""

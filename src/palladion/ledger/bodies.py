@@ -43,6 +43,7 @@ __all__ = [
     "CAPACITY_MAX",
     "ENTRY_BYTES_MAX",
     "FOLDER",
+    "TEXTS",
     "BodyWriter",
     "Retained",
     "body_path",
@@ -58,7 +59,8 @@ SUFFIX = ".bodies"
 OPEN_MAX = 64  # files of clients that ask now; a gate needs its descriptors for connections
 _SLACK = 64  # entries beyond twice the capacity before a file is written anew: tiny ones would be all the time
 _CLIENT = re.compile(r"client:[0-9a-f]{20}", re.ASCII)
-_VERSION = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}@[1-9][0-9]{0,8}", re.ASCII)
+TEXTS = "texts"  # in place of a version's number, where what is kept are texts that a language model was asked
+_VERSION = re.compile(rf"[a-z0-9][a-z0-9._-]{{0,63}}@(?:[1-9][0-9]{{0,8}}|{TEXTS})", re.ASCII)
 
 
 class BodyWriter:
@@ -133,13 +135,17 @@ def retained_names(folder: Path) -> list[tuple[str, str]]:
     """Client, by pseudonym, and version of every file there is."""
     found = (path.name.replace("-", ":", 1) for path in folder.glob("client-*"))
     clients = sorted(name for name in found if _CLIENT.fullmatch(name))
-    return [(client, version) for client in clients for version in retained_versions(folder, client)]
+    return [(client, version) for client in clients for version in retained_versions(folder, client, texts=True)]
 
 
-def retained_versions(folder: Path, client: str) -> list[str]:
-    """The versions of which bodies of a client are kept, by name."""
+def retained_versions(folder: Path, client: str, *, texts: bool = False) -> list[str]:
+    """The versions of which bodies of a client are kept, by name; `texts` of language models only where that is wanted.
+
+    They hold no rows, and whoever expects rows must not take them for such.
+    """
     found = body_path(folder, client, "any@1").parent.glob(f"*{SUFFIX}")
-    return sorted(name for path in found if _VERSION.fullmatch(name := path.name.removesuffix(SUFFIX)))
+    names = sorted(name for path in found if _VERSION.fullmatch(name := path.name.removesuffix(SUFFIX)))
+    return names if texts else [name for name in names if not name.endswith(f"@{TEXTS}")]
 
 
 @dataclass(frozen=True)

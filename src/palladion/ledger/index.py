@@ -2,13 +2,21 @@
 
 The index is a cache and proves nothing. What it names is read from the ledger and proved before it is shown; what it
 left out is not noticed, so `scan` reads every entry instead. It is made anew where it does not fit the ledger.
+
+It names bundles of entries, not entries: proving one entry means to read its bundle, so finding the bundle is enough.
+Of each bundle it has who did or suffered what kinds of thing in it, once each, and from when to when. Texts stand there
+as numbers of 47 bits that are made from them: two with one number cost a bundle that is read in vain, and nobody reads
+names there.
 """
 
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
+from hashlib import blake2b
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +31,7 @@ from palladion.ledger.record import Record, decode_record
 from palladion.ledger.tiles import TILE_WIDTH
 
 INDEX_FILE = "index.sqlite"
-_VERSION = 2
+_VERSION = 3
 BUSY_SECONDS = 30.0  # that another command may take to bring it up to date
 _OF_THE_DISK = {
     sqlite3.SQLITE_BUSY,
@@ -33,19 +41,21 @@ _OF_THE_DISK = {
     sqlite3.SQLITE_IOERR,
     sqlite3.SQLITE_CANTOPEN,
 }
-_BATCH = 40 * TILE_WIDTH  # entries in one transaction
-_WORDS_MAX = 100_000  # kept in memory between two of them, some 20 MB
+_BATCH = 160 * TILE_WIDTH  # entries in one transaction: what is alike in them is written side by side
+_CACHE_KIB = 64 * 1024  # of SQLite's memory while it writes: a million clients are spread over as much
+_BITS = 47  # of the number of a text, which SQLite keeps in six bytes; no log has as many bundles
+_MASK = (1 << _BITS) - 1
+_NUMBERS_CACHED = 65_536  # some 10 MB; making one takes 1 µs
 
-# an index ends with the row's number by itself, so each of these finds in the order of entries
 _SCHEMA = """
 CREATE TABLE state (version INTEGER, origin TEXT, size INTEGER, root BLOB);
-CREATE TABLE word (id INTEGER PRIMARY KEY, text TEXT UNIQUE);
-CREATE TABLE entry (number INTEGER PRIMARY KEY, time TEXT, kind INTEGER, actor INTEGER, subject INTEGER);
-CREATE INDEX by_subject ON entry (subject);
-CREATE INDEX by_actor ON entry (actor);
-CREATE INDEX by_kind ON entry (kind);
-CREATE INDEX by_time ON entry (time);
+CREATE TABLE bundle (number INTEGER PRIMARY KEY, first TEXT, last TEXT);
+CREATE TABLE by_kind (kind INTEGER, bundle INTEGER, PRIMARY KEY (kind, bundle)) WITHOUT ROWID;
+CREATE TABLE by_actor (actor INTEGER, kind INTEGER, bundle INTEGER, PRIMARY KEY (actor, kind, bundle)) WITHOUT ROWID;
+CREATE TABLE by_subject (subject INTEGER, kind INTEGER, bundle INTEGER, PRIMARY KEY (subject, kind, bundle))
+    WITHOUT ROWID;
 """
+_TABLES = ("by_kind", "by_actor", "by_subject")
 
 Progress = Callable[[int, int], None]
 
@@ -117,18 +127,17 @@ class Index:
             raise self._unwritable(error) from None
 
     def forget(self, reader: LedgerReader) -> None:
-        """Leave out what was pruned, and the names that nothing has any more. Raises StorageError."""
+        """Leave out what was pruned. Raises StorageError."""
         if reader.pruned is None:
             return
-        marks = ", ".join("?" for _ in PRUNABLE)
-        kinds = f"SELECT id FROM word WHERE text IN ({marks})"  # noqa: S608  # question marks
+        kinds = sorted(map(_number_of, PRUNABLE))
+        marks = ", ".join("?" for _ in kinds)
         try:
             self.update(reader)
             with self._database:
-                statement = f"DELETE FROM entry WHERE number < ? AND kind IN ({kinds})"  # noqa: S608  # the same
-                self._database.execute(statement, (reader.pruned.until, *sorted(PRUNABLE)))
-                used = "SELECT kind FROM entry UNION SELECT actor FROM entry UNION SELECT subject FROM entry"
-                self._database.execute(f"DELETE FROM word WHERE id NOT IN ({used})")  # noqa: S608  # a constant
+                for table in _TABLES:
+                    statement = f"DELETE FROM {table} WHERE bundle < ? AND kind IN ({marks})"  # noqa: S608  # constants
+                    self._database.execute(statement, (reader.pruned.until // TILE_WIDTH, *kinds))
             self._database.execute("VACUUM")
         except sqlite3.DatabaseError as error:
             raise self._unwritable(error) from None
@@ -137,24 +146,14 @@ class Index:
         self, reader: LedgerReader, question: Question, *, newest_first: bool = False
     ) -> Iterator[tuple[int, Record]]:
         """Number and record of the entries that fit, in order, each proved. Raises TamperError at what cannot be."""
-        where, values = _conditions(question)
+        selected, values = _bundles(question)
         order = "DESC" if newest_first else "ASC"
-        statement = f"SELECT number FROM entry {where} ORDER BY number {order}"  # noqa: S608  # made of constants alone
-        held, entries = -1, dict[int, bytes]()
-        for number in self._numbers(statement, values):
-            if not isinstance(number, int) or not 0 <= number < reader.size:
+        for bundle in self._numbers(f"{selected} ORDER BY 1 {order}", values):
+            if not isinstance(bundle, int) or not 0 <= bundle * TILE_WIDTH < reader.size:
                 continue
-            bundle = number // TILE_WIDTH
-            if bundle != held:
-                # neighbours are often asked for together, and proving one proves all
-                found = reader.entries(bundle * TILE_WIDTH, (bundle + 1) * TILE_WIDTH)
-                held, entries = bundle, dict(found)
-            # what is not there was pruned
-            data = entries.get(number)
-            record = decode_record(data, what=f"entry {number}") if data is not None else None
-            # the entry decides, not what the index says of it
-            if record is not None and question.fits(record):
-                yield number, record
+            # the entries decide, not what the index says of them
+            found = list(_fitting(question, bundle, reader.bundle(bundle)))
+            yield from reversed(found) if newest_first else found
 
     def _numbers(self, statement: str, values: Sequence[Any]) -> Iterator[Any]:
         try:
@@ -169,14 +168,13 @@ class Index:
 
     def _update(self, reader: LedgerReader, progress: Progress | None) -> int:
         self._database.execute("PRAGMA trusted_schema = OFF")
+        self._database.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         known = begun = self._known(reader)
-        words = _Words(self._database)
         while known < reader.size:
-            end = min(reader.size, known + _BATCH)
+            end = min(reader.size, (known + _BATCH) // TILE_WIDTH * TILE_WIDTH)
             with self._database:
                 self._database.execute("BEGIN IMMEDIATE")
-                words.renew()
-                self._take_in(reader, words, known, end)
+                self._take_in(reader, known, end)
                 self._database.execute("UPDATE state SET size = ?, root = ?", (end, reader.root_at(end)))
             known = end
             if progress is not None:
@@ -205,42 +203,40 @@ class Index:
         self._database.commit()
         return 0
 
-    def _take_in(self, reader: LedgerReader, words: "_Words", start: int, end: int) -> None:
-        rows = []
-        for number, data in reader.entries(start, end):
-            time, kind, actor, subject = _header(data, number)
-            rows.append((number, time, words[kind], words[actor], words[subject]))
-        self._database.executemany("INSERT OR REPLACE INTO entry VALUES (?, ?, ?, ?, ?)", rows)
-
-
-class _Words(dict[str, int]):
-    """Texts by number: there are few kinds, and an actor has thousands of entries."""
-
-    def __init__(self, database: sqlite3.Connection) -> None:
-        super().__init__()
-        self._database = database
-        self._seen = -1
-
-    def renew(self) -> None:
-        """At the beginning of a transaction: forget what another process may have numbered otherwise since the last."""
-        (seen,) = self._database.execute("PRAGMA data_version").fetchone()
-        if seen != self._seen or len(self) > _WORDS_MAX:
-            self.clear()
-        self._seen = seen
-
-    def __missing__(self, text: str) -> int:
-        self._database.execute("INSERT OR IGNORE INTO word (text) VALUES (?)", (text,))
-        (found,) = self._database.execute("SELECT id FROM word WHERE text = ?", (text,)).fetchone()
-        self[text] = number = int(found)
-        return number
+    def _take_in(self, reader: LedgerReader, start: int, end: int) -> None:
+        """Take in the bundles of these entries; of the first, which may be known in part, all of it again."""
+        spans, kinds = [], []
+        # each row as one number: so many tuples would be looked through by the collector of garbage, again and again
+        actors, subjects = list[int](), list[int]()
+        for bundle in range(start // TILE_WIDTH, -(-end // TILE_WIDTH)):
+            headers = _headers(reader.bundle(bundle), bundle)
+            if not headers:
+                continue
+            times = list(map(_TIME, headers))
+            spans.append((bundle, min(times), max(times)))
+            kinds += [(_number_of(kind), bundle) for kind in set(map(_KIND, headers))]
+            for rows, pairs in ((actors, set(map(_ACTOR_KIND, headers))), (subjects, set(map(_SUBJECT_KIND, headers)))):
+                rows += [(_number_of(text) << _BITS | _number_of(kind)) << _BITS | bundle for text, kind in pairs]
+        self._database.executemany("INSERT OR REPLACE INTO bundle VALUES (?, ?, ?)", spans)
+        self._database.executemany("INSERT OR IGNORE INTO by_kind VALUES (?, ?)", kinds)
+        for table, rows in (("by_actor", actors), ("by_subject", subjects)):
+            rows.sort()  # neighbours are written together
+            parted = ((row >> 2 * _BITS, row >> _BITS & _MASK, row & _MASK) for row in rows)
+            self._database.executemany(f"INSERT OR IGNORE INTO {table} VALUES (?, ?, ?)", parted)  # noqa: S608  # constants
 
 
 def scan(reader: LedgerReader, question: Question) -> Iterator[tuple[int, Record]]:
     """As `Index.find`, without an index: every entry is read and proved."""
-    for number, data in reader.entries():
-        # most are not meant, and reading a record whole takes twenty times as long
-        _, kind, actor, subject = _header(data, number)
-        if question.may_fit(kind, actor, subject):
+    for bundle in range(-(-reader.size // TILE_WIDTH)):
+        yield from _fitting(question, bundle, reader.bundle(bundle))
+
+
+def _fitting(question: Question, bundle: int, entries: Mapping[int, bytes]) -> Iterator[tuple[int, Record]]:
+    """Number and record of the entries of a bundle that fit."""
+    # most are not meant, and reading a record whole takes twenty times as long
+    for (place, data), header in zip(entries.items(), _headers(entries, bundle), strict=True):
+        if question.may_fit(header.kind, header.actor, header.subject):
+            number = bundle * TILE_WIDTH + place
             record = decode_record(data, what=f"entry {number}")
             if question.fits(record):
                 yield number, record
@@ -251,38 +247,49 @@ def _connect(path: Path) -> sqlite3.Connection:
         return sqlite3.connect(path, timeout=BUSY_SECONDS)
 
 
-def _conditions(question: Question) -> tuple[str, list[Any]]:
-    parts, values = [], list[Any]()
-    for column, texts in (
-        ("kind", question.kinds),
-        ("actor", (question.actor,) if question.actor is not None else ()),
-        ("subject", (question.subject,) if question.subject is not None else ()),
+def _bundles(question: Question) -> tuple[str, list[Any]]:
+    """The statement that selects the bundles in which entries may fit, each once, and its values."""
+    kinds = [_number_of(kind) for kind in question.kinds]
+    of_kinds = f" AND kind IN ({', '.join('?' for _ in kinds)})" if kinds else ""
+    parts, values = list[str](), list[Any]()
+
+    def named(text: str, columns: Sequence[str]) -> str:
+        values.extend([_number_of(text), *kinds] * len(columns))
+        each = (f"SELECT bundle FROM by_{column} WHERE {column} = ?{of_kinds}" for column in columns)  # noqa: S608  # constants
+        return f"SELECT bundle FROM ({' UNION '.join(each)})"  # noqa: S608  # the same
+
+    for text, columns in (
+        (question.actor, ("actor",)),
+        (question.subject, ("subject",)),
+        (question.party, ("actor", "subject")),
     ):
-        if texts:
-            marks = ", ".join("?" for _ in texts)
-            parts.append(f"{column} IN (SELECT id FROM word WHERE text IN ({marks}))")  # noqa: S608  # question marks
-            values += texts
-    if question.party is not None:
-        number = "(SELECT id FROM word WHERE text = ?)"
-        parts.append(f"(actor = {number} OR subject = {number})")
-        values += [question.party, question.party]
-    for sign, moment in ((">=", question.since), ("<", question.until)):
+        if text is not None:
+            parts.append(named(text, columns))
+    if kinds and not parts:
+        parts.append(f"SELECT bundle FROM by_kind WHERE TRUE{of_kinds}")  # noqa: S608  # the same
+        values += kinds
+    span = []
+    for condition, moment in (("last >= ?", question.since), ("first < ?", question.until)):
         if moment is not None:
-            parts.append(f"time {sign} ?")
+            span.append(condition)
             values.append(timestamp(moment))
-    return (f"WHERE {' AND '.join(parts)}" if parts else ""), values
+    if span or not parts:
+        parts.append(f"SELECT number AS bundle FROM bundle WHERE {' AND '.join(span) or 'TRUE'}")  # noqa: S608  # the same
+    return f"SELECT DISTINCT bundle FROM ({' INTERSECT '.join(parts)})", values  # noqa: S608  # the same
 
 
-def _header(data: bytes, number: int) -> tuple[str, str, str, str]:
-    """Time, kind, actor and subject of an entry. Raises FormatError on what is no record."""
-    try:
-        found = _DECODER.decode(data)
-    except msgspec.DecodeError:
-        raise FormatError(f"entry {number} is not a record") from None
-    return found.time, found.kind, found.actor, found.subject
+def _headers(entries: Mapping[int, bytes], bundle: int) -> "list[_Header]":
+    """Time, kind, actor and subject of the entries of a bundle. Raises FormatError on what is no record."""
+    found = []
+    for place, data in entries.items():
+        try:
+            found.append(_DECODER.decode(data))
+        except msgspec.DecodeError:
+            raise FormatError(f"entry {bundle * TILE_WIDTH + place} is not a record") from None
+    return found
 
 
-class _Header(msgspec.Struct):
+class _Header(msgspec.Struct, gc=False):
     time: str
     kind: str
     actor: str
@@ -290,6 +297,14 @@ class _Header(msgspec.Struct):
 
 
 _DECODER = msgspec.json.Decoder(_Header)
+_TIME, _KIND = attrgetter("time"), attrgetter("kind")
+_ACTOR_KIND, _SUBJECT_KIND = attrgetter("actor", "kind"), attrgetter("subject", "kind")
+
+
+@lru_cache(_NUMBERS_CACHED)
+def _number_of(text: str) -> int:
+    """The number that a text has in every index."""
+    return int.from_bytes(blake2b(text.encode(), digest_size=6).digest(), "big") & _MASK
 
 
 def _member(details: Any, path: str) -> str | None:

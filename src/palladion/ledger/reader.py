@@ -28,6 +28,7 @@ from palladion.ledger.tiles import (
 
 CHECKPOINT_FILE = "checkpoint"
 TILES_CACHED_MAX = 512  # 4 MiB of hashes; a proof touches a handful of tiles
+NODES_CACHED_MAX = 65_536  # hashes above the lowest tiles, some 12 MB: a bundle's proof needs nearly those of the last
 
 
 class LedgerReader:
@@ -40,6 +41,7 @@ class LedgerReader:
         self.note = read_note(directory) if note is None else note
         self.checkpoint: Checkpoint = verify_checkpoint(self.note, key)
         self._tiles: OrderedDict[tuple[int, int], list[bytes]] = OrderedDict()
+        self._nodes: dict[tuple[int, int], bytes] = {}
         self._pruned: Prunings | None = None
 
     @property
@@ -58,7 +60,7 @@ class LedgerReader:
         Raises NotFoundError if the checkpoint does not cover it, or if it was pruned; TamperError.
         """
         self._require(index)
-        entry = self._proved_bundle(index // TILE_WIDTH).get(index % TILE_WIDTH)
+        entry = self.bundle(index // TILE_WIDTH).get(index % TILE_WIDTH)
         if entry is None:
             found = self.pruned
             said = f": entry {found.record} says so" if found is not None else ""
@@ -72,10 +74,16 @@ class LedgerReader:
         """
         end = self.size if end is None else min(end, self.size)
         for bundle in range(start // TILE_WIDTH, -(-end // TILE_WIDTH)):
-            for place, entry in self._proved_bundle(bundle).items():
+            for place, entry in self.bundle(bundle).items():
                 index = bundle * TILE_WIDTH + place
                 if start <= index < end:
                     yield index, entry
+
+    def bundle(self, index: int) -> dict[int, bytes]:
+        """The entries of a bundle by their place in it, proved; those that were pruned are left out. TamperError."""
+        entries, leaves = self.remaining(index)
+        self._prove(index, leaves)
+        return entries
 
     def lasting_entry(self, index: int) -> bytes:
         """As `entry`, of one that is never pruned; so this needs not know what was."""
@@ -111,12 +119,20 @@ class LedgerReader:
 
     def node(self, level: int, index: int) -> bytes:
         """The hash of a complete subtree, from the tile that holds it or its descendants."""
+        found = self._nodes.get((level, index))
+        if found is not None:
+            return found
         tile_level, above = divmod(level, TILE_LEVELS)
         first = index << above
         count = 1 << above
         hashes = self.hashes(tile_level, first // TILE_WIDTH)
         start = first % TILE_WIDTH
-        return merkle.list_root(hashes[start : start + count])
+        found = merkle.list_root(hashes[start : start + count])
+        if tile_level and above:
+            if len(self._nodes) >= NODES_CACHED_MAX:
+                self._nodes.clear()
+            self._nodes[level, index] = found
+        return found
 
     def hashes(self, level: int, index: int) -> list[bytes]:
         """The hashes of a tile."""
@@ -191,11 +207,6 @@ class LedgerReader:
             # what was pruned since an earlier checkpoint is said after that
             self._pruned = Prunings(LedgerReader(self.directory, self._key))
         return self._pruned
-
-    def _proved_bundle(self, index: int) -> dict[int, bytes]:
-        entries, leaves = self.remaining(index)
-        self._prove(index, leaves)
-        return entries
 
     def _prove(self, index: int, leaves: list[bytes]) -> None:
         first, last = index * TILE_WIDTH, index * TILE_WIDTH + len(leaves) - 1

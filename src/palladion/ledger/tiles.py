@@ -64,13 +64,15 @@ def decode_bundle(data: bytes, width: int, *, what: str) -> list[bytes]:
 def split_entries(data: bytes, count_max: int) -> tuple[list[bytes], int]:
     """The whole entries at the beginning of `data`, at most `count_max`, and where the last of them ends."""
     entries: list[bytes] = []
-    end, size = 0, len(data)
-    while len(entries) < count_max and end + 2 <= size:
+    append, end, last = entries.append, 0, len(data) - 2
+    for _ in range(count_max):
+        if end > last:
+            break
         start = end + 2
         after = start + (data[end] << 8 | data[end + 1])
-        if after > size:
+        if after > last + 2:
             break
-        entries.append(data[start:after])
+        append(data[start:after])
         end = after
     return entries, end
 

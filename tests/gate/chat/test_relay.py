@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from hashlib import blake2b
 from typing import Any
 
 import msgspec
@@ -11,7 +10,8 @@ import pytest
 from palladion.errors import StorageError
 from palladion.gate.chat.events import EVENT_BYTES_MAX
 from palladion.gate.operations.meter import Sampler
-from palladion.gate.requests import request_salt
+from palladion.ledger.disclosed import verify_disclosed
+from palladion.ledger.proof import encode_proof, parse_proof
 from tests.gate.gates import House
 
 from .engine import MODEL, WORDS, Exchange, Script, chunk, streams, usage, words
@@ -41,9 +41,10 @@ def test_a_stream_is_recorded_at_its_beginning_and_before_its_end(house: House) 
             assert (given["tokens_out"], given["finish"], given["streamed"]) == (len(WORDS), "stop", True)
             assert begun["request_digest"] == given["request_digest"]
             # what a client kept, up to the receipt, is what is recorded
-            salt = request_salt(house.root.derive("ledger-salts"), given["request"])
-            body = heard.body.partition(b": palladion-receipt")[0]
-            assert blake2b(body, digest_size=32, key=salt).hexdigest() == given["answer_digest"]
+            salt = talk.bench.gate.stages.seeds.salt(house.ids["acme"], given["request"])
+            record, shown = talk.bench.journal.records[-1], parse_proof(encode_proof(1, [], b"", salt=salt.value))
+            verify_disclosed(shown, record, "answer", heard.body, what="the answer")
+            assert begun["seed"] == given["seed"] == salt.seed
 
     run(test)
 

@@ -12,7 +12,6 @@ from palladion.errors import StorageError
 from palladion.gate.chat.budget import Reservation
 from palladion.gate.directory import WATCH, Caller
 from palladion.gate.problems import Problem
-from palladion.gate.requests import Digests
 from palladion.policy import ContractPolicy, RoutePolicy
 from palladion.registry.rows import Standing
 from tests.gate.gates import House
@@ -67,9 +66,9 @@ def test_an_answer_is_written_anew_and_proved_by_its_headers(house: House) -> No
             headers = dict(response.headers)
             assert headers[b"palladion-request"].decode() == details["request"]
             assert headers[b"palladion-receipt"].endswith(b"/0")
-            key = house.root.derive("ledger-salts")
-            digests = Digests.of(key, details["request"], json.dumps(HELLO).encode(), response.body)
-            assert (details["request_digest"], details["answer_digest"]) == (digests.request, digests.answer)
+            salt = talk.bench.gate.stages.seeds.salt(house.ids["acme"], details["request"])
+            said = [details[name] for name in ("seed", "request_digest", "answer_digest")]
+            assert said == [salt.seed, salt.digest(json.dumps(HELLO).encode()), salt.digest(response.body)]
             assert (details["tokens_in"], details["tokens_out"], details["finish"]) == (5, len(WORDS), "stop")
             assert (details["endpoint"], details["streamed"]) == ("/v1/chat/completions", False)
 

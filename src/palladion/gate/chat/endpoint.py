@@ -132,6 +132,10 @@ class Asking(ErrorObject):
         if route.calibration is not None:
             shown = self._said_before.show(caller.id, asked)
         request_id = secrets.token_hex(REQUEST_ID_BYTES)
+        if not stages.seeds.holds(caller.id):
+            await stages.seeds.open(caller.id)
+        # before anything is set aside, and for good: the client may be forgotten while its answer is on the way
+        salt = stages.seeds.salt(caller.id, request_id)
         label = Label(request_id, int(stages.clock.now().timestamp()), policy.model)
         work = _bound(asked, given, label, model=route.upstream_model, request_bytes=len(body))
         sent = encoded(asked)
@@ -149,7 +153,7 @@ class Asking(ErrorObject):
             stages, route, self._kind, caller, request, body, sent, asked.rows, level, given, work,
             # of information at most: one new bucket for each text
             self._budget.reserve(caller, policy, queries=asked.rows, tokens=tokens, information=asked.rows),
-            request_id, shown,
+            request_id, salt, shown,
         )  # fmt: skip
 
 

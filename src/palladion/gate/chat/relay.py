@@ -33,7 +33,7 @@ class Relay:
         self._turn = turn
         self._stream = stream
         self._reader = EventReader()
-        self._digest = blake2b(digest_size=32, key=turn.stages.salt(turn.id))
+        self._digest = blake2b(digest_size=32, key=turn.salt.value)
         self._receipt: Receipt | None = None
         self._ended = False
         self._usage: Usage | None = None

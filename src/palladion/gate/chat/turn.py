@@ -26,6 +26,7 @@ from palladion.gate.requests import JSON, Request, Response
 from palladion.gate.stages import Stages
 from palladion.gate.together import Showing
 from palladion.ledger.record import Record
+from palladion.ledger.salts import Salt
 from palladion.ledger.writer import Receipt
 from palladion.watch.text.encoder import Vectors
 from palladion.watch.text.query import NOT_SAID, Query
@@ -94,6 +95,7 @@ class Turn:
     work: Any
     reservation: Reservation
     id: str
+    salt: Salt
     shown: Shown | None = None  # where anybody looks at it
     p_value: float | None = None
     covered: int = 0  # buckets that were new to the client, by what was observed of this request
@@ -175,6 +177,8 @@ class Turn:
             elif place:
                 await asyncio.sleep(0)
             if keeps:
+                # who was revoked meanwhile may be forgotten already: nothing that it asked may be kept after that
+                stages.identify(self.request)
                 self._keep(part, place)
             place += len(part)
 
@@ -248,7 +252,6 @@ class Turn:
     async def record(self, kind: str, details: Mapping[str, object], *, answer: bytes | None = None) -> Receipt:
         """Write an entry, with the digest of a whole `answer`; durable when this returns. Raises Problem."""
         stages, policy = self.stages, self.route.policy
-        digests = stages.digests(self.id, self.body, answer or b"")
         common = {
             "request": self.id,
             "route": policy.route,
@@ -260,10 +263,11 @@ class Turn:
             **stages.network(self.request),
             **stages.end_user(self.caller),
             "p_value": None if self.p_value is None else f"{self.p_value:.3g}",
-            "request_digest": digests.request,
+            "request_digest": self.salt.digest(self.body),
+            "seed": self.salt.seed,
         }
         if answer is not None:
-            common["answer_digest"] = digests.answer
+            common["answer_digest"] = self.salt.digest(answer)
         record = Record(kind, stages.clock.now(), stages.name(self.caller.id), policy.model, {**common, **details})
         return (await stages.record([record], [], policy))[-1]
 
