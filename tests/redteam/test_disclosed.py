@@ -60,6 +60,7 @@ def test_no_decision_turns_at_any_step() -> None:
     assert [step.honest["decisions_changed"] for step in found.steps] == [0, 0, None]
 
 
+@pytest.mark.slow
 def test_it_ends_when_the_next_seed_would_take_too_long() -> None:
     found = _measure(Plan(60, 5, minutes=1.0), seconds=iter([0.0, 25.0, 50.0, 75.0]))
     assert (list(found.seeds), found.planned_seeds) == ([1, 2], 5)

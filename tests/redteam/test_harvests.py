@@ -204,6 +204,7 @@ def test_a_blend_needs_two_rows() -> None:
         rows_of("blend", Pool(NORMAL.rows[:1], NORMAL.labels[:1]), 5)
 
 
+@pytest.mark.slow
 def test_an_in_distribution_thief_is_one_of_many_honest_clients() -> None:
     honest = [
         client.rows.reshape(64, -1).mean() for client in honest_clients(FINE, 100, 64, np.random.default_rng(SEED))

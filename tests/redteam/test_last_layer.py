@@ -167,7 +167,9 @@ def test_a_bias_that_is_too_small_is_noticed() -> None:
 
 @pytest.mark.parametrize("logprobs", ["never", "chosen", "top5"])
 @pytest.mark.parametrize("logit_bias", ["never", "blocklist", "any"])
-@pytest.mark.parametrize("bias", [100.0, -100.0, 0.0])
+@pytest.mark.parametrize(
+    "bias", [100.0, pytest.param(-100.0, marks=pytest.mark.slow), pytest.param(0.0, marks=pytest.mark.slow)]
+)
 def test_the_gates_policy_makes_it_fail_at_ten_times_the_queries(logprobs: Any, logit_bias: Any, bias: float) -> None:
     open_door = Model(32, 500)
     needed = hidden_size(open_door, 10**6, np.random.default_rng(1))

@@ -48,6 +48,7 @@ def test_few_clients_have_junk_or_duplicates_and_none_more_than_stated(trait: st
     assert shares[shares > 0].mean() == pytest.approx(most / 2, rel=0.2)
 
 
+@pytest.mark.slow
 def test_kinds_of_hours_come_in_the_stated_shares() -> None:
     everyone = strangers(800)
 

@@ -186,6 +186,7 @@ def test_a_client_is_observed_or_enforced_as_its_contract_says(house: House) -> 
     assert disturbed(ENFORCE, "observe", enforce=True) == 1
 
 
+@pytest.mark.slow
 def test_observing_routes_propose_and_with_enforce_they_are_taken_as_enforcing(house: House) -> None:
     installation = house.with_policy(RoutePolicy(model=MODEL), watch=WATCHING)
     observed = replayed(installation, recorded(traffic()))

@@ -11,10 +11,12 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from palladion.redteam.extraction import Api, Rows, Target, fidelity
+from palladion.redteam.extraction import REPEATS, Api, Rows, Target, Way, fidelity, jittered
+from palladion.redteam.generating import generated
 from palladion.redteam.harvests import harvest
 from palladion.redteam.learners import STEPS, Goal, Student, fit
 from palladion.redteam.pool import Pool
+from palladion.redteam.students import Effort, choose
 
 ROUNDS = 4  # in which adaptive thieves ask: the first at random, each other chosen by the student so far
 ROUND_STEPS = 400  # of the students between rounds, which only choose
@@ -41,23 +43,38 @@ class Thief:
     collect: Callable[[Loot, Api, int, np.random.Generator], tuple[Rows, Rows]]
 
 
-def copy(loot: Loot, thief: Thief, api: Api, queries: int, seed: int, *, labels: bool) -> float:
-    """The fidelity of one student, of one seed, after exactly `queries` rows; with `labels`, it learns from no more."""
+def copy(
+    loot: Loot, thief: Thief, api: Api, queries: int, seed: int, *, way: Way = "raw", effort: Effort = "all"
+) -> float:
+    """The fidelity of one student, of one seed, after exactly `queries` rows; averages may leave up to three of them.
+
+    From `labels`, it learns no more than labels; `averaged`, it asks near-duplicates of each row out of the same
+    budget, and learns the means of what is said. Raises ValueError where that leaves no row.
+    """
     generator = np.random.default_rng((seed, 4))
-    asked = _labels(api) if labels else api
-    rows, answers = thief.collect(loot, asked, queries, np.random.default_rng((seed, 5)))
-    if len(rows) != queries:
-        raise RuntimeError(f"a thief with {queries} queries asked {len(rows)}")
-    student = fit(rows, answers, loot.target.goal, generator)
+    count = queries // REPEATS if way == "averaged" else queries
+    if count < 1:
+        raise ValueError(f"{queries} queries are too few for near-duplicates: at least {REPEATS} were expected")
+    rows, answers = thief.collect(loot, _asked(loot.target, api, way, seed), count, np.random.default_rng((seed, 5)))
+    if len(rows) != count:
+        raise RuntimeError(f"a thief with {count} queries asked {len(rows)}")
+    student = choose(rows, answers, loot.target.goal, generator, effort=effort)
     return fidelity(student.answers(loot.target.held_out), loot.target.truth, loot.target.goal)
 
 
-def _labels(api: Api) -> Api:
-    def answers(rows: Rows) -> Rows:
+def _asked(target: Target, api: Api, way: Way, seed: int) -> Api:
+    """The API as a thief in this way sees it."""
+    generator = np.random.default_rng((seed, 6))
+
+    def labels(rows: Rows) -> Rows:
         shown = api(rows)
         return np.asarray(np.eye(shown.shape[1])[shown.argmax(axis=1)])
 
-    return answers
+    def averaged(rows: Rows) -> Rows:
+        shown = api(jittered(target, np.repeat(rows, REPEATS, axis=0), generator))
+        return np.asarray(shown.reshape(len(rows), REPEATS, -1).mean(axis=1))
+
+    return {"raw": api, "labels": labels, "averaged": averaged}[way]
 
 
 def _family(name: str) -> Callable[[Loot, Api, int, np.random.Generator], tuple[Rows, Rows]]:
@@ -68,6 +85,10 @@ def _family(name: str) -> Callable[[Loot, Api, int, np.random.Generator], tuple[
         return rows, api(rows)
 
     return collect
+
+
+def _generated(loot: Loot, api: Api, queries: int, generator: np.random.Generator) -> tuple[Rows, Rows]:
+    return generated(loot.target, api, queries, generator)
 
 
 def _owned(loot: Loot, api: Api, queries: int, generator: np.random.Generator) -> tuple[Rows, Rows]:
@@ -179,6 +200,7 @@ THIEVES: Mapping[str, Thief] = MappingProxyType(
         "foreign": Thief("rows of another kind (Knockoff Nets)", False, _family("foreign")),
         "marginals": Thief("right values in no relation to each other", False, _family("marginals")),
         "noise": Thief("every value uniform over its range", False, _family("noise")),
+        "generator": Thief("rows made by a network that learns where copy and model differ (DFME)", False, _generated),
     }
 )
 """Who is tried, by name: what each is in a sentence, and whether it owns rows like honest ones."""

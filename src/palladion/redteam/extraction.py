@@ -58,7 +58,7 @@ def steal(target: Target, api: Api, way: Way, queries: int, seed: int) -> float:
     order = np.random.default_rng((seed, 2)).permutation(len(target.pool))
     if way == "averaged":
         rows = np.repeat(target.pool[order[: max(1, queries // REPEATS)]], REPEATS, axis=0)
-        rows = _jittered(target, rows, np.random.default_rng((seed, 3)))
+        rows = jittered(target, rows, np.random.default_rng((seed, 3)))
         said = api(rows)
         groups = said.reshape(-1, REPEATS, said.shape[1]).mean(axis=1)
         answers = np.repeat(groups, REPEATS, axis=0)
@@ -90,7 +90,8 @@ def interval(values: Sequence[float]) -> Interval:
     return Interval(mean, mean - half, min(1.0, mean + half))
 
 
-def _jittered(target: Target, rows: Rows, generator: np.random.Generator) -> Rows:
+def jittered(target: Target, rows: Rows, generator: np.random.Generator) -> Rows:
+    """Rows (n, inputs) moved a little, within the pool's range; whole numbers stay so."""
     moved = rows + JITTER * target.pool.std(axis=0) * generator.standard_normal(rows.shape)
     moved = np.clip(moved, target.pool.min(axis=0), target.pool.max(axis=0))
     return np.asarray(np.where(target.whole, np.rint(moved), moved))

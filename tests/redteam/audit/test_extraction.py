@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from palladion.errors import InconclusiveError
-from palladion.redteam import copying, extraction, learners
+from palladion.redteam import copying, generating, learners, students
 from palladion.redteam.audit.extraction import EXTRACTION, SEEDS
 from palladion.redteam.audit.result import StageResult
 from palladion.redteam.audit.stage import Allowance, Plan
@@ -25,8 +25,13 @@ def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     def fit(*given: Any, **more: Any) -> Any:
         return real(*given, **{**more, "steps": 40})
 
-    monkeypatch.setattr(extraction, "fit", fit)
     monkeypatch.setattr(copying, "fit", fit)
+    monkeypatch.setattr(generating, "fit", fit)
+    monkeypatch.setattr(students, "KERNELS", {"arc": students.KERNELS["arc"]})
+    monkeypatch.setattr(students, "FLOORS", (1.0,))
+    monkeypatch.setattr(students, "RIDGES", (1e-2,))
+    monkeypatch.setattr(students, "ROWS_TO_CHOOSE", 60)
+    monkeypatch.setattr(students, "ROWS_AT_ONCE", 150)
 
 
 def _answers(rows: Any) -> Any:
@@ -69,7 +74,7 @@ def test_every_thief_is_tried_without_defences_and_the_best_at_every_door() -> N
 
 @pytest.mark.slow
 def test_the_budget_is_never_exceeded_and_a_small_one_buys_less() -> None:
-    least = SEEDS["quick"] * (len(THIEVES) + 2 + 3 + 4) * 100
+    least = SEEDS["quick"] * (len(THIEVES) + 3 + 3 + 4) * 100
     few = _run(least)
     assert few.queries <= least
     assert {figure.key.split(".")[2] for figure in few.figures if ".fidelity." in figure.key} == {"100"}
@@ -78,8 +83,17 @@ def test_the_budget_is_never_exceeded_and_a_small_one_buys_less() -> None:
 
 
 @pytest.mark.slow
+def test_copycat_is_tried_from_labels_whoever_else_is() -> None:
+    table = _run(SEEDS["quick"] * (len(THIEVES) + 10) * 100).details["thieves"]
+    for door in ("undefended", "throttled", "degraded"):
+        tried = [item["thief"] for item in table if item["door"] == door and item["way"] == "labels"]
+        assert "foreign" in tried
+        assert len(tried) == len(set(tried))
+
+
+@pytest.mark.slow
 def test_the_same_seed_says_the_same() -> None:
-    few = SEEDS["quick"] * 16 * 100
+    few = SEEDS["quick"] * (len(THIEVES) + 10) * 100
     assert _run(few).document() == _run(few).document()
     assert _run(few).document() != _run(few, seed=2).document()
 
@@ -92,7 +106,7 @@ def test_copies_that_learn_nothing_are_no_proof_of_safety() -> None:
 
     doors = (Door("undefended", stirred, "all"),)
     with pytest.raises(InconclusiveError, match="no thief's copy"):
-        _run(SEEDS["quick"] * 16 * 100, doors)
+        _run(SEEDS["quick"] * (len(THIEVES) + 10) * 100, doors)
 
 
 def test_models_without_classes_are_left_out() -> None:

@@ -46,6 +46,7 @@ def test_targets_that_overfit_fail_and_every_query_is_counted() -> None:
     assert report.attacks["gap"].confidence == pytest.approx(1 - 0.05 / len(report.attacks))
 
 
+@pytest.mark.slow
 def test_a_target_that_saw_none_of_its_members_does_not_fail() -> None:
     here = world()
     # it learnt from all rows alike, so that no attack can tell
@@ -154,6 +155,7 @@ def test_the_same_call_gives_the_same_document() -> None:
     assert json.dumps(third.document(), sort_keys=True) != one
 
 
+@pytest.mark.slow
 def test_an_interrupted_attack_goes_on_and_asks_nothing_twice(tmp_path: Path) -> None:
     whole = _attacked(world().targets())
     stopped = world().targets()
@@ -194,6 +196,7 @@ def test_a_budget_is_kept() -> None:
         _attacked(targets, plan=replace(PLAN, queries=100))
 
 
+@pytest.mark.slow
 def test_views_and_a_population_are_asked_and_used() -> None:
     here = world()
     generator = np.random.default_rng(3)
@@ -209,11 +212,13 @@ def test_views_and_a_population_are_asked_and_used() -> None:
 PLAN_PROBED = range(PLAN.probed_rows)
 
 
+@pytest.mark.slow
 def test_the_boundary_probe_can_be_chosen() -> None:
     report = _attacked(world().targets(), plan=replace(PLAN, probe="boundary"))
     assert report.attacks["label-only, LiRA"].auc.value > 0.55
 
 
+@pytest.mark.slow
 def test_sizes_that_differ_from_the_targets_are_said() -> None:
     here = world()
     few = here.member[0] & (np.arange(ROWS) % 3 == 0)

@@ -41,6 +41,7 @@ def _attacked(epochs: int, *, shown: Any = None, telling: float = 0.0, **options
     return infer_attribute(ask, Records(rows, labels, member, COLUMN), auxiliary, resamples=500, **options)
 
 
+@pytest.mark.slow
 def test_what_a_target_memorised_is_won_on_members_alone() -> None:
     report = _attacked(60)
     assert report.outcome == "fail"
@@ -67,6 +68,7 @@ def test_labels_alone_are_attacked_too() -> None:
     assert report.attacks["answers and what is known"].advantage.low > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("shown", "reason"),
     [

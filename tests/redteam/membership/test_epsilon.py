@@ -44,6 +44,7 @@ def test_no_difference_and_no_runs_prove_nothing() -> None:
     assert epsilon_from_rates(60, 100, 40, 100, delta=0.9).epsilon == 0.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("epsilon", [0.5, 1.0, 3.0])
 def test_randomised_response_keeps_its_epsilon_and_the_bound_comes_near(epsilon: float) -> None:
     generator = np.random.default_rng(SEED)
@@ -57,6 +58,7 @@ def test_randomised_response_keeps_its_epsilon_and_the_bound_comes_near(epsilon:
     assert np.median(bounds) > 0.6 * epsilon
 
 
+@pytest.mark.slow
 def test_a_threshold_is_chosen_on_other_runs_than_it_is_judged_by() -> None:
     generator = np.random.default_rng(SEED)
     member = np.arange(2000) < 1000

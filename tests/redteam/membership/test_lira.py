@@ -72,8 +72,8 @@ class _ByHand:
 
 
 @pytest.mark.parametrize("views", [None, 2])
-@pytest.mark.parametrize("centre", ["mean", "median"])
-@pytest.mark.parametrize("variance", ["fixed", "pooled", "per-row"])
+@pytest.mark.parametrize("centre", ["mean", pytest.param("median", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("variance", ["fixed", pytest.param("pooled", marks=pytest.mark.slow), "per-row"])
 @pytest.mark.parametrize("mode", ["online", "offline"])
 def test_scores_are_those_of_the_published_formulas(
     mode: Mode, variance: Variance, centre: Centre, views: int | None

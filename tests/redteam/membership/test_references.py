@@ -67,6 +67,7 @@ def test_a_sheet_has_what_every_attack_needs() -> None:
     assert not np.array_equal(sheet.confidences[..., 0], sheet.confidences[..., 1])
 
 
+@pytest.mark.slow
 def test_references_show_no_more_than_the_target() -> None:
     rounded, _ = examine_references(_schooling(form=Form("probabilities", 1)), _exam(), None, _told([]))
     assert np.unique(rounded.own).size <= 11
@@ -78,6 +79,7 @@ def test_references_show_no_more_than_the_target() -> None:
     assert flat.own.max() <= 0.5 + 0.5 / CLASSES
 
 
+@pytest.mark.slow
 def test_batches_are_kept_and_the_sheet_is_the_same_however_they_were_made(tmp_path: Path) -> None:
     whole, masks = examine_references(_schooling(), _exam(), None, _told([]))
     first: list[tuple[int, int]] = []

@@ -4,7 +4,7 @@ A defence is worth what the best adaptive thief still gets: from answers as they
 over near-duplicates. Fidelity is the share of held-out rows on which copy and model name the same class.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,16 +13,19 @@ import numpy as np
 from palladion.errors import InconclusiveError
 from palladion.redteam.audit.remote import EndedError
 from palladion.redteam.audit.result import Figure, StageResult
-from palladion.redteam.audit.stage import Allowance, Plan, Stage
+from palladion.redteam.audit.stage import Allowance, Plan, Profile, Stage
 from palladion.redteam.audit.subject import Door, Subject
 from palladion.redteam.copying import THIEVES, Loot, copy
-from palladion.redteam.extraction import Interval, Rows, Target, Way, interval, steal
+from palladion.redteam.extraction import Interval, Rows, Target, Way, interval
 from palladion.redteam.pool import Pool
+from palladion.redteam.students import Effort
 
 HELD_OUT = 0.3  # of the rows, which no thief asks
 HELD_OUT_MAX = 2000
 QUERIES = {"quick": (100, 1000), "standard": (100, 1000, 5000), "thorough": (100, 1000, 5000, 10_000)}
 SEEDS = {"quick": 3, "standard": 5, "thorough": 10}
+EFFORTS: Mapping[Profile, Effort] = {"quick": "machines", "standard": "all", "thorough": "all"}
+COPYCAT = "foreign"  # and labels alone (Correia-Silva et al., IJCNN 2018): tried wherever labels are
 ADVANCING = 2  # thieves who try the other doors too: those who got most without defences
 FALLEN = 0.9  # of fidelity: what counts as a copy
 TRIVIAL = 0.05  # above the commonest class: a student that is no better has learnt nothing
@@ -39,17 +42,15 @@ class _Theft:
     subject: Subject
     loot: Loot
     seeds: range
+    effort: Effort
     spent: list[int]
 
-    def copied(self, door: Door, thief: str, queries: int, *, labels: bool) -> Interval:
+    def copied(self, door: Door, thief: str, queries: int, way: Way) -> Interval:
         values = [
-            copy(self.loot, THIEVES[thief], self._counted(door), queries, seed, labels=labels) for seed in self.seeds
+            copy(self.loot, THIEVES[thief], self._counted(door), queries, seed, way=way, effort=self.effort)
+            for seed in self.seeds
         ]
         return interval(values)
-
-    def averaged(self, door: Door, queries: int) -> Interval:
-        way: Way = "averaged"
-        return interval([steal(self.loot.target, self._counted(door), way, queries, seed) for seed in self.seeds])
 
     def _counted(self, door: Door) -> Any:
         def ask(rows: Rows) -> Rows:
@@ -60,7 +61,8 @@ class _Theft:
 
 
 def _run(subject: Subject, plan: Plan, allowance: Allowance) -> StageResult:
-    theft = _Theft(subject, _loot(subject, plan), range(plan.seed, plan.seed + SEEDS[plan.profile]), [0])
+    seeds = range(plan.seed, plan.seed + SEEDS[plan.profile])
+    theft = _Theft(subject, _loot(subject, plan), seeds, EFFORTS[plan.profile], [0])
     counts = _affordable(subject, plan, allowance)
     table: list[dict[str, Any]] = []
     ended: tuple[str, ...] = ()
@@ -85,18 +87,20 @@ def _steal(theft: _Theft, counts: Sequence[int], table: list[dict[str, Any]], al
     for index, thief in enumerate(THIEVES):
         for place, queries in enumerate(counts):
             allowance.progress(index * len(counts) + place, total, f"extraction, {thief}")
-            table.append(_entry(first.name, thief, "raw", queries, theft.copied(first, thief, queries, labels=False)))
+            table.append(_entry(first.name, thief, "raw", queries, theft.copied(first, thief, queries, "raw")))
     ranked = sorted(THIEVES, key=lambda thief: -_mean_of(table, thief, counts[-1]))[:ADVANCING]
     for queries in counts:
         allowance.progress(0, 0, "extraction, labels alone")
         # labels are the same behind every door: nothing wrong is ever said
-        named = [(thief, theft.copied(first, thief, queries, labels=True)) for thief in ranked]
+        named = [(thief, theft.copied(first, thief, queries, "labels")) for thief in dict.fromkeys([*ranked, COPYCAT])]
         for door in theft.subject.doors:
             table += [_entry(door.name, thief, "labels", queries, found) for thief, found in named]
-            table.append(_entry(door.name, "own rows", "averaged", queries, theft.averaged(door, queries)))
+            table.append(
+                _entry(door.name, "own rows", "averaged", queries, theft.copied(door, "own rows", queries, "averaged"))
+            )
             if door is not first and door.answers != "label":
                 for thief in ranked:
-                    found = theft.copied(door, thief, queries, labels=False)
+                    found = theft.copied(door, thief, queries, "raw")
                     table.append(_entry(door.name, thief, "raw", queries, found))
 
 
@@ -115,7 +119,7 @@ def _loot(subject: Subject, plan: Plan) -> Loot:
 def _affordable(subject: Subject, plan: Plan, allowance: Allowance) -> tuple[int, ...]:
     """As many of the profile's counts of queries as the budget reaches for, from the smallest on."""
     seeds, doors = SEEDS[plan.profile], len(subject.doors)
-    each = seeds * (len(THIEVES) + ADVANCING + doors + (doors - 1) * ADVANCING)
+    each = seeds * (len(THIEVES) + ADVANCING + 1 + doors + (doors - 1) * ADVANCING)
     counts: list[int] = []
     for queries in QUERIES[plan.profile]:
         if (sum(counts) + queries) * each > allowance.queries:
@@ -177,4 +181,4 @@ def _mean_of(table: Sequence[dict[str, Any]], thief: str, queries: int) -> float
     return float(next(item["mean"] for item in table if item["thief"] == thief and item["queries"] == queries))
 
 
-EXTRACTION = Stage("extraction", 1, "extraction: how good a copy can be made", 4.0, _missing, _run)
+EXTRACTION = Stage("extraction", 2, "extraction: how good a copy can be made", 4.0, _missing, _run)
