@@ -10,13 +10,16 @@ from numpy.typing import NDArray
 
 from bench.mark_subjects import DATA
 from bench.report import SEED, Report, main
+from palladion.mark.attributes import LEAVES
 from palladion.mark.carriers import derive
+from palladion.mark.interface import verify
 from palladion.mark.places import places
 from palladion.mark.weights import OwnershipKey, find_ownership, mark_place
 from palladion.model.model import Model
 from palladion.model.read import read_memory
 from palladion.model.rewrite import rewrite
 from palladion.model.run import open_session
+from palladion.redteam.removal.leaves import reordered, shorter
 
 Array = NDArray[Any]
 
@@ -56,6 +59,15 @@ def _row(report: Report, name: str, original: Model, held: Array, truth: Array) 
             report.at_most(f"{name}: {what}", found.log10_p, "log10 p", -30, reference=controls)
         else:
             report.add(f"{name}: {what}", found.log10_p, "log10 p", reference=controls)
+    if count and any(name.rpartition("/")[2] in LEAVES for name in original.tensors):
+        for what, suspect in (
+            ("leaves in another order", reordered(marked, 1.0, SEED)),
+            ("the same, without the last 10 %", shorter(reordered(marked, 1.0, SEED), 0.1)),
+        ):
+            outcome = verify(original, suspect, KEY)
+            report.at_most(
+                f"{name}: {what}", outcome.finding.log10_p, "log10 p", -30, reference=", ".join(outcome.needed)
+            )
 
 
 def _estimators(*, quick: bool) -> Iterator[tuple[str, Any]]:

@@ -18,6 +18,7 @@ from palladion.lifecycle.open import find_version
 from palladion.lifecycle.prove import Tested, prove
 from palladion.lifecycle.reading import Progress, digested
 from palladion.mark.align.realign import realign
+from palladion.mark.align.trees import realign_trees
 from palladion.mark.disclosure import TENSORS_MAX, disclose, parse_disclosure
 from palladion.mark.interface import ALIKE
 from palladion.mark.places import places
@@ -122,7 +123,8 @@ def check_disclosure(path: Path, original: Model, suspect: Model, root: str) -> 
     shown.verify(root)
     if digested(original, lambda _stage, _done, _total: None).content != shown.original:
         raise FormatError("the original is not the one that the mark was made for: its digest is another")
-    found = {name: find_in_tensor(original, suspect, name, key) for name, key in shown.keys.items()}
+    in_order = realign_trees(original, suspect).model
+    found = {name: find_in_tensor(original, in_order, name, key) for name, key in shown.keys.items()}
     if not all(item.tensors and item.tensors[0].correlation >= ALIKE for item in found.values()):
         # as in `verify`: decided by how alike they are, never by a p-value
         aligned = realign(original, suspect).model

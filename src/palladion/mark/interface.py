@@ -10,6 +10,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from palladion.mark.align.realign import realign
+from palladion.mark.align.trees import realign_trees
 from palladion.mark.places import Survey
 from palladion.mark.weights import AMPLITUDE, Finding, OwnershipKey, find_ownership, mark_rows
 from palladion.model.model import Model
@@ -48,13 +49,15 @@ def embed(original: Model, key: OwnershipKey, *, amplitude: float = AMPLITUDE) -
 def verify(original: Model, suspect: Model, key: OwnershipKey) -> Verified:
     """Whether `suspect` carries the mark of `key`: log10 of a p-value that is valid whatever was done to it.
 
-    Alignment takes its time, and is not asked for where every tensor is found as it is. That is decided by how alike
-    they are, never by a p-value: choosing the better of two would cost evidence.
+    Trees are put in our order first, which their structure alone tells. Other alignment takes its time, and is not
+    asked for where every tensor is found as it is. That is decided by how alike they are, never by a p-value: choosing
+    the better of two would cost evidence.
     """
-    finding = find_ownership(original, suspect, key)
+    trees = realign_trees(original, suspect)
+    finding = find_ownership(original, trees.model, key)
     if len(finding.tensors) == finding.places and all(part.correlation >= ALIKE for part in finding.tensors):
-        return Verified(finding, suspect, ())
+        return Verified(finding, trees.model, trees.needed)
     realigned = realign(original, suspect)
-    if not realigned.needed:
-        return Verified(finding, suspect, ())
+    if realigned.needed == trees.needed:
+        return Verified(finding, trees.model, trees.needed)
     return Verified(find_ownership(original, realigned.model, key), realigned.model, realigned.needed)

@@ -9,8 +9,9 @@ from palladion.model.model import Model
 class Realigned:
     """A suspect whose tensors have our names, our order and our basis; `needed` says in words what had to be undone.
 
-    `model.tensors` has those of ours that were found in it; they may be computed when they are asked for. The model has
-    no files. `needed` is empty where nothing had to be undone.
+    `model.tensors` has those of ours that were found in it; they may be computed when they are asked for. The model is
+    one to be compared: its files and its graph, where it has them, are still the suspect's. `needed` is empty where
+    nothing had to be undone.
     """
 
     model: Model

@@ -49,7 +49,10 @@ Change = Callable[[Grip], Array]
 
 @dataclass(frozen=True)
 class Attack:
-    """What is done, by how much, and to which models. One of `change` and `rewiring` is given.
+    """What is done, by how much, and to which models. One of `change`, `rewiring` and `reordered` is given.
+
+    `reordered` is the share of leaf values that change places in the file; each knows its leaf, so that nothing else
+    changes.
 
     `share` of a model's tensors is what a thief of a part takes, the largest first; 0 is the largest alone.
     `free` attacks leave the function as it is: what they cost is what `spoils`, done on its own, costs.
@@ -60,6 +63,7 @@ class Attack:
     needs: Needs = "numbers"
     change: Change | None = None
     rewiring: Rewiring | None = None
+    reordered: float = 0.0
     share: float | None = None
     dropped: float = 0.0
     free: bool = False
@@ -132,18 +136,6 @@ def _taken(grip: Grip) -> Array:
     return np.asarray(grip.weights.std() * grip.chance.standard_normal(grip.weights.shape))
 
 
-def _shuffled(share: float) -> Change:
-    """So many of the leaves change places in the file: each knows its tree, so that nothing else changes."""
-
-    def change(grip: Grip) -> Array:
-        flat = grip.weights.reshape(-1).copy()
-        chosen = np.sort(grip.chance.permutation(len(flat))[: int(share * len(flat))])
-        flat[chosen] = flat[grip.chance.permutation(chosen)]
-        return flat.reshape(grip.weights.shape)
-
-    return change
-
-
 def _without_last(share: float) -> Change:
     """The last leaves say nothing any more, which are those of the last trees."""
 
@@ -200,9 +192,9 @@ GRID: tuple[Attack, ...] = (
     Attack("neurons added", "dead", "matrices", rewiring="dead", free=True),
     Attack("neurons added", "split", "matrices", rewiring="split", free=True),
     Attack("neurons added", "split, int4", "matrices", rewiring="split, int4", free=True, spoils=int4),
-    Attack("leaves reordered", "10 %", "leaves", _shuffled(0.1), free=True),
-    Attack("leaves reordered", "50 %", "leaves", _shuffled(0.5), free=True),
-    Attack("leaves reordered", "all", "leaves", _shuffled(1.0), free=True),
+    Attack("leaves reordered", "10 %", "leaves", reordered=0.1, free=True),
+    Attack("leaves reordered", "50 %", "leaves", reordered=0.5, free=True),
+    Attack("leaves reordered", "all", "leaves", reordered=1.0, free=True),
     _without_trees(0.01, "1 %"),
     _without_trees(0.05, "5 %"),
     _without_trees(0.2, "20 %"),

@@ -3,9 +3,8 @@ what the copy lost. Opens nothing and records nothing: that is `opened`'s and th
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from hashlib import sha256
-from types import MappingProxyType
 from typing import Any
 from zlib import crc32
 
@@ -13,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palladion.errors import InconclusiveError
-from palladion.mark.attributes import LEAVES, is_attribute
+from palladion.mark.attributes import is_attribute
 from palladion.mark.carriers import derive
 from palladion.mark.fingerprints import trace
 from palladion.mark.interface import verify
@@ -23,6 +22,7 @@ from palladion.model.model import Model
 from palladion.model.rewrite import rewritten
 from palladion.model.tensors import Tensor
 from palladion.redteam.removal.attacks import GRID, Attack, Change, Grip
+from palladion.redteam.removal.leaves import holds_leaves, reordered, shorter
 from palladion.redteam.removal.rewiring import rewired
 from palladion.redteam.removal.usefulness import Usefulness
 
@@ -110,7 +110,7 @@ def attacks_for(model: Model) -> tuple[Attack, ...]:
     has = {
         "numbers": bool(names),
         "matrices": any(not is_attribute(name) for name in names),
-        "leaves": any(_holds_leaves(name) for name in names),
+        "leaves": any(holds_leaves(name) for name in names),
         "parts": len(names) > 1,
     }
     halves, quarters = (int(share * len(names)) for share in (0.5, 0.25))
@@ -182,8 +182,10 @@ class _Thief:
     def _suspect(self, attack: Attack) -> Model | None:
         if attack.rewiring is not None:
             return rewired(self._trial.marked, attack.rewiring, self._seed)
+        if attack.reordered:
+            return reordered(self._trial.marked, attack.reordered, self._seed)
         changed = self._altered(attack, attack.change)
-        return changed if not attack.dropped else _shorter(changed, attack.dropped)
+        return changed if not attack.dropped else shorter(changed, attack.dropped)
 
     def _altered(self, attack: Attack, change: Change | None) -> Model:
         if change is None:
@@ -195,7 +197,7 @@ class _Thief:
             if tensor.name in held:
                 return held[tensor.name]
             place = self._ours.place_of(tensor)
-            if place is None or (attack.needs == "leaves" and not _holds_leaves(tensor.name)):
+            if place is None or (attack.needs == "leaves" and not holds_leaves(tensor.name)):
                 return None
             weights = self._numbers(attack, place, change)
             # nothing that holds numbers of trees together, such as shares that add up, binds a thief
@@ -260,19 +262,5 @@ class _Thief:
         return self._usefulness.lost(self._altered(attack, attack.spoils if attack.free else attack.change))
 
 
-def _shorter(model: Model, share: float) -> Model:
-    """The model without its last leaves, which `attacks` has made to say nothing."""
-    tensors = dict(model.tensors)
-    for name, tensor in model.tensors.items():
-        if _holds_leaves(name):
-            left = np.array(tensor.data)[: tensor.element_count - int(share * tensor.element_count)]
-            tensors[name] = Tensor(name, tensor.dtype, left.shape, left)
-    return replace(model, tensors=MappingProxyType(tensors))
-
-
 def _as_they_are(tensor: Tensor, weights: Array) -> Array:
     return weights.reshape(tensor.shape).astype(tensor.dtype.carrier)
-
-
-def _holds_leaves(name: str) -> bool:
-    return is_attribute(name) and name.rpartition("/")[2] in LEAVES
