@@ -21,6 +21,7 @@ SCRIPTS = (
     "gate_grpc",
     "gate_many",
     "gate_chat",
+    "harden",
     "hydra",
     "information",
     "install",

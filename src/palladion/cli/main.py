@@ -50,6 +50,7 @@ COMMANDS = {
     "disclose": "palladion.cli.disclose:disclose",
     "decoy": "palladion.cli.decoy:decoy",
     "redteam": "palladion.cli.redteam:redteam",
+    "harden": "palladion.cli.harden:harden",
     "incident": "palladion.cli.incident:incident",
     "alert": "palladion.cli.alert:alert",
     "intel": "palladion.cli.intel:intel",

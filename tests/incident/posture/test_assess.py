@@ -11,9 +11,9 @@ from palladion.incident.posture.assess import assess, document_of
 from palladion.incident.posture.findings import Finding, State
 from palladion.incident.posture.view import View
 
-from .views import VERSION, audit, later, measure, policy, seen, view
+from .views import VERSION, audit, hardening, later, measure, policy, seen, view
 
-NOT_BUILT = {"trusted-execution", "homomorphic", "differential-privacy", "federated-learning", "hardening"}
+NOT_BUILT = {"trusted-execution", "homomorphic", "differential-privacy", "federated-learning"}
 NEVER_WHOLE = {"insiders", "storage"}  # approvals of several people, and the search for careless copies, are missing
 
 
@@ -54,6 +54,10 @@ GAPS: tuple[tuple[str, View, State, str], ...] = (
     ("supply-chain", replace(_without("model.protected"), newest={}), "off", "no model was scanned"),
     ("watermarks", view(served=(replace(VERSION, marks=()),)), "off", "no served version is marked"),
     ("watermarks", view(served=(VERSION, replace(VERSION, number=2, marks=()))), "partly", "without a mark: fraud@2"),
+    ("hardening", view(hardened={}), "off", "fraud@1 was not hardened"),
+    ("hardening", view(hardened={"fraud@1": hardening(made="11")}), "off", "did not come of what was tried last"),
+    ("hardening", view(hardened={"fraud@1": hardening(outcome="no benefit")}), "off", "without a benefit"),
+    ("hardening", view(served=(VERSION, replace(VERSION, number=2))), "partly", "fraud@2 was not hardened"),
     ("tracing", _without("model.delivered"), "off", "no copy was delivered"),
     (
         "tracing",

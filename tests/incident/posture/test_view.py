@@ -53,6 +53,21 @@ def test_the_newest_entry_counts_and_an_audit_without_a_verdict_is_none(made: Ma
     assert audit.record.time == made.clock.now()
 
 
+def test_a_hardening_is_found_by_the_digest_that_the_version_states(made: Made) -> None:
+    with made.installation.open_registry() as registry, registry.read() as records:
+        digest = records.versions.get("fraud", 1).content_digest
+    _record(made, "redteam.run", "fraud", stage="harden", hardened=digest, outcome="benefit")
+    _record(made, "redteam.run", "fraud", stage="harden", hardened="00", outcome="no benefit")
+    assert look_over(made.installation).hardened["fraud@1"].record.details["outcome"] == "benefit"
+
+
+def test_without_one_the_last_hardening_that_was_tried_is_named(made: Made) -> None:
+    _record(made, "redteam.run", "fraud", stage="harden", hardened="11", outcome="too dear")
+    _record(made, "redteam.run", "fraud", stage="harden", hardened="00", outcome="no benefit")
+    _record(made, "redteam.run", "fraud", stage="planned")
+    assert look_over(made.installation).hardened["fraud@1"].record.details["outcome"] == "no benefit"
+
+
 def test_what_people_recorded_is_evidence(made: Made) -> None:
     identifier, receipt = record_measure(
         made.installation,

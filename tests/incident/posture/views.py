@@ -51,6 +51,12 @@ def audit(*, at: datetime = NOW, verdict: str = "pass") -> Seen:
     return seen("redteam.run", at=at, verdict=verdict, stages=stages)
 
 
+def hardening(*, made: str = "00", outcome: str = "benefit") -> Seen:
+    """A hardening of the served version's model, of which the version came unless `made` says otherwise."""
+    details = {"stage": "harden", "hardened": made, "outcome": outcome, "method": "nasty"}
+    return seen("redteam.run", subject="fraud", **details)
+
+
 def view(**changed: Any) -> View:
     """Everything on that can be."""
     newest = {kind: seen(kind) for kind in KINDS} | {"model.delivered": seen("model.delivered", fingerprinted=True)}
@@ -65,6 +71,7 @@ def view(**changed: Any) -> View:
         newest=newest,
         audits={"fraud@1": audit()},
         calibrated={"fraud@1": True},
+        hardened={"fraud@1": hardening()},
         measures=tuple(map(measure, ("agreement", "legal", "physical", "technical", "training"))),
     )
     return replace(made, **changed)

@@ -134,7 +134,7 @@ CHECKS: Mapping[str, Callable[[View], Finding]] = MappingProxyType(
         "containers": services.containers,
         "differential-privacy": _missing("models are not yet trained, nor answers given, with an account of ε"),
         "federated-learning": _missing("training among several sites is not covered yet"),
-        "hardening": _missing("models are not yet trained against being copied"),
+        "hardening": models.hardening,
         "recovery": models.recovery,
         "legal": _legal,
     }

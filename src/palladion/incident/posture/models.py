@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 from palladion.incident.posture.findings import Finding, State, judged, of_people, to_record
-from palladion.incident.posture.view import View
+from palladion.incident.posture.view import View, came_of
 from palladion.lifecycle.doctor import BACKUP_AGE_MAX
 
 _DEVICES = frozenset({"pkcs11", "aws-kms", "gcp-kms", "azure-kv", "vault-transit"})
@@ -90,6 +90,29 @@ def versions(view: View) -> Finding:
     seen = view.newest.get("model.promoted")
     close = "palladion model promote MODEL VERSION"
     return judged([(seen is not None, f"{view.versions} versions; {seen}", "no version was promoted", close)])
+
+
+def hardening(view: View) -> Finding:
+    """Whether each served version came of a hardening after which the best student got less."""
+    if not view.served:
+        return Finding("off", open="no version is served", close="palladion model promote MODEL VERSION")
+    made: list[str] = []
+    gaps: list[str] = []
+    for item in view.served:
+        name = f"{item.model}@{item.number}"
+        seen = view.hardened.get(name)
+        outcome = "" if seen is None else str(seen.record.details.get("outcome"))
+        if seen is None:
+            gaps.append(f"{name} was not hardened")
+        elif not came_of(item, seen):
+            gaps.append(f"{name} did not come of what was tried last: {seen}, {outcome}")
+        elif outcome != "benefit":
+            gaps.append(f"{name} came of a hardening without a benefit: {seen}, {outcome}")
+        else:
+            made.append(f"{name}: {seen}, {seen.record.details.get('method')}")
+    state: State = "on" if not gaps else "partly" if made else "off"
+    close = "palladion harden FILE --training FILE --out FILE --name MODEL (docs/harden.md)" if gaps else ""
+    return Finding(state, tuple(made), "; ".join(gaps), close)
 
 
 def recovery(view: View) -> Finding:

@@ -42,6 +42,7 @@ KINDS = (
     "watch.calibrated",
 )
 AUDITED = "redteam.run"
+HARDENED = "harden"  # the stage of such a record, whose subject is a model without a number
 _ROOTS: tuple[RootName, ...] = ("owner", "gate")
 
 
@@ -62,7 +63,8 @@ class View:
     """Everything that the checks look at. `served` are the promoted versions of the policy's routes.
 
     `wraps` are the kinds of recipients that a root or a served file is wrapped to; `audits` the newest finished audit
-    of each served version, by its name; `calibrated` the served versions with a calibration, and whether real clients
+    of each served version, by its name; `hardened` the hardening that each came of, or else the last one that was
+    tried for its model; `calibrated` the served versions with a calibration, and whether real clients
     made it.
     """
 
@@ -77,6 +79,7 @@ class View:
     audits: Mapping[str, Seen] = field(default_factory=dict)
     calibrated: Mapping[str, bool] = field(default_factory=dict)
     measures: tuple[Measure, ...] = ()
+    hardened: Mapping[str, Seen] = field(default_factory=dict)
 
     def in_force(self, *categories: str) -> list[Measure]:
         """What people recorded of these categories, and is in force."""
@@ -109,6 +112,7 @@ def look_over(installation: Installation, progress: Progress | None = None) -> V
                 {name: seen for name in rows if (seen := _audit(index, reader, name)) is not None},
                 {name: not row.simulated for name, row in rows.items() if row is not None},
                 controls,
+                {_name(item): seen for item in served if (seen := _hardening(index, reader, item)) is not None},
             )
 
 
@@ -137,6 +141,26 @@ def _audit(index: Index, reader: LedgerReader, name: str) -> Seen | None:
         if "verdict" in record.details:
             return Seen(number, record)
     return None
+
+
+def came_of(version: Version, seen: Seen) -> bool:
+    """Whether a version is what that hardening made, by the digest that both state: its own, or of what was marked."""
+    digests = {version.content_digest, *(mark.get("original") for mark in version.marks)}
+    stated = seen.record.details.get("hardened")
+    return stated is not None and stated in digests
+
+
+def _hardening(index: Index, reader: LedgerReader, version: Version) -> Seen | None:
+    """The hardening that a version came of; else the newest that was tried for its model."""
+    newest: Seen | None = None
+    for number, record in index.find(reader, Question(kinds=(AUDITED,), subject=version.model), newest_first=True):
+        if record.details.get("stage") != HARDENED:
+            continue
+        seen = Seen(number, record)
+        if came_of(version, seen):
+            return seen
+        newest = newest or seen
+    return newest
 
 
 def _wraps(installation: Installation, served: Sequence[Version]) -> frozenset[str]:

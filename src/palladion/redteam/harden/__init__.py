@@ -1,0 +1,1 @@
+"""Fine-tuning against extraction, and what adaptive students still get after it (docs/harden.md)."""
