@@ -23,7 +23,7 @@ from bench.report import Report
 from palladion.gate.app import App, Arrived
 from palladion.gate.connections import Connection
 from palladion.gate.decode import numbers
-from palladion.gate.directory import Directory, read_roll
+from palladion.gate.directory import Directory
 from palladion.gate.disclosure import disclose_to
 from palladion.gate.gate import Gate
 from palladion.gate.listener import api_config
@@ -31,6 +31,7 @@ from palladion.gate.marks import Retainer
 from palladion.gate.questions import about
 from palladion.gate.recorder import Recorder
 from palladion.gate.requests import JSON, Request, Response
+from palladion.gate.rolls import read_looked_up
 from palladion.gate.served import Served, open_route
 from palladion.gate.stages import Stages
 from palladion.gate.upstream.discovery import Discoveries
@@ -41,6 +42,7 @@ from palladion.ledger.salts import Seed
 from palladion.lifecycle.installation import Installation
 from palladion.policy import RoutePolicy
 from palladion.registry import StandingChange
+from palladion.registry.lookup import Lookup
 from palladion.watch.watch import Asked, Asker, Watch
 
 TOGETHER = 32  # requests that come in one moment, or are recorded at once
@@ -77,8 +79,9 @@ async def _measure(house: House, requests: Sequence[bytes], *, calls: int) -> di
     source = await _found(installation, route)
     served = open_route(installation, route, source)
     directory = Directory(root.derive("client-key-pepper"))
-    with installation.open_registry() as registry, registry.read() as records:
-        directory.load(read_roll(records))
+    with installation.open_registry() as registry:
+        lookup = Lookup(registry.path)
+        directory.load(read_looked_up(registry, lookup=lookup))
     watch = Watch(installation.policy.watch)
     watch.watch_model(served.watched, served.calibration, {})
     recorder = Recorder(installation.lock_ledger(root))
@@ -103,6 +106,7 @@ async def _measure(house: House, requests: Sequence[bytes], *, calls: int) -> di
         await source.close()
         await retainer.close()
         await recorder.close()
+        lookup.close()
 
 
 async def _found(installation: Installation, route: RoutePolicy) -> UpstreamSource:
@@ -203,7 +207,7 @@ class _Parts:
             "observe, alone": (lambda _: self._observe(1), 1),
             f"observe, {TOGETHER} together": (lambda _: self._observe(TOGETHER), TOGETHER),
             "mark": (
-                lambda at: marks.mark(self.outputs, self.asked[at].feeds, 1, callers[at].id, trusted=True),
+                lambda at: marks.mark(self.outputs, numbers(self.asked[at].feeds, 1), callers[at].id, trusted=True),
                 1,
             ),
             "disclose": (lambda _: disclose_to(terms, self.outputs), 1),
@@ -234,7 +238,7 @@ class _Parts:
         if marks is None:
             raise RuntimeError("the route of this bench marks its answers")
 
-        marked = [marks.mark(self.outputs, item.feeds, 1, "bench", trusted=False) for item in self.asked]
+        marked = [marks.mark(self.outputs, numbers(item.feeds, 1), "bench", trusted=False) for item in self.asked]
         request = "0123456789abcdef"
 
         def keep() -> Awaitable[object]:

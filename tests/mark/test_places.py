@@ -122,6 +122,7 @@ def test_rows_of_zeros_stay_zero_and_do_not_count() -> None:
         assert (changed[1] != weights[1]).all()
 
 
+@pytest.mark.slow
 @given(st.integers(0, 1000), st.lists(st.floats(-12, 12), min_size=8, max_size=8))
 @settings(max_examples=50)
 def test_no_weight_moves_further_than_its_row_allows(seed: int, loudness: list[float]) -> None:

@@ -375,6 +375,7 @@ def test_a_copy_that_was_saved_as_safetensors_is_found() -> None:
     assert found.statistic > 0.95 * math.sqrt(96 * 64 + 64 * 128)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"per_channel": True}, {"weight_type": "QUInt8"}], ids=str)
 def test_a_copy_that_onnx_runtime_quantised_is_found(options: dict[str, Any], tmp_path: Any) -> None:
     pytest.importorskip("onnx", reason="quantisation needs the onnx package: install the dev extra")

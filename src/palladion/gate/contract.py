@@ -14,13 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palladion.errors import FormatError, PolicyError
-from palladion.gate.decode import FEW, is_finite
+from palladion.gate.decode import is_finite
 from palladion.mark.answers.noise import are_probabilities
 from palladion.model.run import STRING, Port
 from palladion.policy import RoutePolicy
 
 LABEL = "label"  # the name under which labels are disclosed where the model has no output for them
 CORNERS = 4  # numbers of a box
+FEW = 64  # classes of a single row up to which they are faster one by one than as an array
 SURELY = 9e-4  # that the sum of probabilities may be off; `are_probabilities` allows 1e-3
 SEARCHED_CLASSES_MAX = 32  # of modelguard-w, which takes 0.1 ms a row for ten, and runs in the event loop
 

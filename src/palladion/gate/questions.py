@@ -12,9 +12,9 @@ import msgspec
 
 from palladion.errors import FormatError, PalladionError
 from palladion.gate.budgets import Reservation, heaviest, weight
+from palladion.gate.callers import Caller
 from palladion.gate.contract import LABEL, Outputs
 from palladion.gate.decode import Feeds, numbers
-from palladion.gate.directory import Caller
 from palladion.gate.disclosure import Level, disclose_to
 from palladion.gate.problems import Problem
 from palladion.gate.protocols.protocol import About, Asked, Encoded

@@ -49,6 +49,10 @@ class Recorder:
         self._arrived: list[_Batch] = []  # in this turn of the loop, which alone knows of it
         self._accepted = 0  # records so far, written by the loop alone
         self._taken = 0  # of these, by the thread alone: the rest waits
+        self._answered = 0  # of these, by the thread alone: it has told the loop
+        self._told = 0  # of these, by the loop alone: whoever waited for them knows
+        self._loop: asyncio.AbstractEventLoop | None = None  # that asks
+        self._follow: Callable[[], None] | None = None
         self._waiting: deque[_Batch] = deque()
         self._jobs: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         self._wake = threading.Condition()
@@ -75,6 +79,15 @@ class Recorder:
         return self._accepted - self._taken
 
     @property
+    def is_busy(self) -> bool:
+        """Whether records wait, or are being written."""
+        return self._accepted != self._told
+
+    def follow(self, follow: Callable[[], None]) -> None:
+        """Call `follow` in the event loop whenever some records were written, or could not be."""
+        self._follow = follow
+
+    @property
     def sound(self) -> bool:
         """Whether the last write succeeded: after one that failed, the ledger takes nothing more."""
         return self._sound and not self._closing
@@ -91,7 +104,7 @@ class Recorder:
         if self.waiting + len(records) > WAITING_MAX:
             raise BusyError("too many records wait for the disk")
         self._accepted += len(records)
-        loop = asyncio.get_running_loop()
+        self._loop = loop = asyncio.get_running_loop()
         done: asyncio.Future[list[Receipt]] = loop.create_future()
         if not self._arrived:
             loop.call_soon(self._hand_over)
@@ -143,7 +156,7 @@ class Recorder:
                 batches, jobs, closing = self._gather(), list(self._jobs), self._closing
                 self._jobs.clear()
                 closing = closing and not self._waiting
-            _answer(batches, self._written([batch.records for batch in batches]))
+            self._answer(batches, self._written([batch.records for batch in batches]))
             for function, done in jobs:
                 _fulfil(done, function)
             if _now() >= next_checkpoint:
@@ -157,7 +170,7 @@ class Recorder:
             self._fail(error)
 
     def _gather(self) -> list[_Batch]:
-        """The batches that fit into one append, in order."""
+        """The batches that fit into one append, in order; none of those that nobody waits for."""
         taken: list[_Batch] = []
         count = 0
         while self._waiting and count + len(self._waiting[0].records) <= BATCH_MAX:
@@ -187,6 +200,27 @@ class Recorder:
             return [error] * len(batches)
         return [list(islice(receipts, len(records))) for records in batches]
 
+    def _answer(self, batches: list[_Batch], outcomes: list[_Outcome]) -> None:
+        """Tell everybody who waits what became of their records, in one go."""
+        loop = batches[0].done.get_loop() if batches else self._loop
+        if loop is not None and (batches or self._taken != self._answered):
+            self._answered = self._taken
+            # where the loop was closed, nobody waits any more
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(self._tell, batches, outcomes, self._taken)
+
+    def _tell(self, batches: list[_Batch], outcomes: list[_Outcome], taken: int) -> None:
+        for batch, outcome in zip(batches, outcomes, strict=True):
+            if batch.done.done():
+                continue  # gave up meanwhile
+            if isinstance(outcome, Exception):
+                batch.done.set_exception(outcome)
+            else:
+                batch.done.set_result(outcome)
+        self._told = taken
+        if self._follow is not None:
+            self._follow()
+
     def _publish(self) -> None:
         if self._frozen_until is not None and _now() < self._frozen_until:
             return
@@ -210,24 +244,6 @@ class Recorder:
         held = self._frozen_until is not None and self._ledger.published == self._published_at_freeze
         self._frozen_until = None
         return held
-
-
-def _answer(batches: list[_Batch], outcomes: list[_Outcome]) -> None:
-    """Tell everybody who waits what became of their records, in one go."""
-    if batches:
-        # where the loop was closed, nobody waits any more
-        with suppress(RuntimeError):
-            batches[0].done.get_loop().call_soon_threadsafe(_tell, batches, outcomes)
-
-
-def _tell(batches: list[_Batch], outcomes: list[_Outcome]) -> None:
-    for batch, outcome in zip(batches, outcomes, strict=True):
-        if batch.done.done():
-            continue  # gave up meanwhile
-        if isinstance(outcome, Exception):
-            batch.done.set_exception(outcome)
-        else:
-            batch.done.set_result(outcome)
 
 
 def _fulfil(done: "Future[Any]", function: Callable[[], Any]) -> None:

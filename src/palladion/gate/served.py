@@ -57,7 +57,7 @@ class Served:
     on_trial: "OnTrial | None" = None
     curve: LearningCurve | None = None
 
-    @property
+    @cached_property
     def watched(self) -> str:
         """The name under which the watch knows it: the model's, and for a canary that of the version."""
         return self.subject if self.is_canary else self.route.model
@@ -67,7 +67,7 @@ class Served:
         """Itself, and the version on trial."""
         return [self] if self.on_trial is None else [self, self.on_trial.served]
 
-    @property
+    @cached_property
     def subject(self) -> str:
         """The version as records name it; without one, the model."""
         return self.route.model if self.version is None else f"{self.version.model}@{self.version.number}"

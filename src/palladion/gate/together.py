@@ -2,21 +2,38 @@
 
 Owns which requests those are, and that each is answered in its turn as if it had come alone. What is observed, and what
 follows from it, are the caller's affair.
+
+While the ledger is being written, nobody is observed: the records of what came meanwhile wait for that anyway, and the
+more come together, the less each costs. One alone, when nothing is being written, waits for nobody.
 """
 
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, Protocol, TypeVar, cast
+
+import msgspec
 
 from palladion.clock import Clock
-from palladion.gate.directory import Caller
+from palladion.gate.callers import Caller
 from palladion.watch.watch import AnyAsked, Observation, Watch
 
 ROWS_AT_ONCE = 256  # some 15 ms, in which nothing else happens; the rest waits for the next turn of the loop
 
 _Answer = TypeVar("_Answer")
+
+
+class Written(Protocol):
+    """What follows from observations is written to it: `recorder.Recorder`."""
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether something is being written, or waits for that."""
+        ...
+
+    def follow(self, follow: Callable[[], None]) -> None:
+        """Call `follow` in the event loop whenever something was written, or could not be."""
+        ...
 
 
 class Showing(NamedTuple):
@@ -33,8 +50,7 @@ class Showing(NamedTuple):
     weight: int = 1  # of each row, in rows of numbers
 
 
-@dataclass(eq=False, slots=True)
-class _Waiting:
+class _Waiting(msgspec.Struct, eq=False):
     """A request that waits for its observation."""
 
     model: str
@@ -51,6 +67,21 @@ class Together:
         self._watch = watch
         self._clock = clock
         self._waiting: deque[_Waiting] = deque()
+        self._due: asyncio.AbstractEventLoop | None = None  # that calls `_begin` or `_turn`
+        self._owed = 0  # of those who wait, how many waited when it began: they are observed turn after turn
+        self._written: Written | None = None
+
+    def wait_for(self, written: Written) -> None:
+        """Begin nothing while it is busy, until it calls: for one write at most, even if it is busy again by then."""
+        self._written = written
+        written.follow(self._go_on)
+
+    def _go_on(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._waiting and self._due is not loop:
+            self._due = loop
+            # those whose records were written are answered first
+            loop.call_soon(self._go)
 
     async def observe(
         self, model: str, show: Callable[[], Showing], answer: Callable[[Caller, Observation], _Answer]
@@ -62,18 +93,39 @@ class Together:
         turn is not observed.
         """
         loop = asyncio.get_running_loop()
-        if not self._waiting:
-            loop.call_soon(self._turn)
+        if self._due is not loop:
+            self._due = loop
+            loop.call_soon(self._begin)
         done = loop.create_future()
         self._waiting.append(_Waiting(model, show, answer, done))
         return cast("_Answer", await done)
 
+    def _begin(self) -> None:
+        if self._waiting and (self._written is None or not self._written.is_busy):
+            self._go()
+        else:
+            self._due = None
+
+    def _go(self) -> None:
+        self._owed = len(self._waiting)
+        self._turn()
+
     def _turn(self) -> None:
-        taken, showings = self._take()
-        if taken:
-            self._observe(taken, showings)
-        if self._waiting:
-            asyncio.get_running_loop().call_soon(self._turn)
+        next_call = self._rest
+        try:
+            before = len(self._waiting)
+            taken, showings = self._take()
+            self._owed -= before - len(self._waiting)
+            if self._owed > 0:
+                next_call = self._turn
+            if taken:
+                self._observe(taken, showings)
+        finally:
+            asyncio.get_running_loop().call_soon(next_call)
+
+    def _rest(self) -> None:
+        # in this turn of the loop the answers' records come, in the next one they are handed over: then it is busy
+        asyncio.get_running_loop().call_soon(self._begin)
 
     def _take(self) -> tuple[list[_Waiting], list[Showing]]:
         """The next requests that can be observed at once, in order."""

@@ -196,6 +196,7 @@ def test_a_row_alone_is_marked_like_one_among_many_to_the_last_bit(
     _assert_alone_is_as_together(np.where(sums > 0, np.abs(scores) / np.maximum(sums, 1e-30), scores), strength, key)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 @pytest.mark.parametrize("strength", [0.05, 0.5, STRENGTH_MAX])
 def test_rows_alone_are_marked_alike_in_every_precision(dtype: type, strength: float) -> None:

@@ -5,7 +5,6 @@ no sequences, no parameters beyond those of the binary tensor extension. Towards
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
@@ -104,9 +103,7 @@ _USUAL: Mapping[type, msgspec.json.Decoder[Any]] = {
 }
 
 
-# not frozen, as it is made for each request
-@dataclass(eq=False, slots=True)
-class Form:
+class Form(Struct, eq=False):  # as it is made for each request
     """What an answer needs to know of its request: the id, whether outputs are binary, and which were asked for."""
 
     id: str
@@ -193,7 +190,8 @@ class OpenInference:
             document["model_version"] = about.version
         if form.id:
             document["id"] = form.id
-        text = msgspec.json.encode({**document, "outputs": tensors})
+        document["outputs"] = tensors
+        text = msgspec.json.encode(document)
         if not sections:
             return Encoded(text, [(b"content-type", JSON)])
         headers = [(b"content-type", OCTETS), (HEADER_LENGTH, str(len(text)).encode())]

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from palladion.gate.decode import is_finite, packed
+from palladion.gate.decode import is_finite, packed, packed_flat
 from palladion.model.run import STRING, Port
 
 DATATYPES: Mapping[str, str] = {
@@ -108,7 +108,11 @@ class Layout:
 
     def read_flat(self, values: Sequence[Any], shape: Sequence[int]) -> NDArray[Any]:
         """The array of a checked `shape`, from all its elements, which are of `kind`. Raises TensorError."""
-        return self._array(values, shape, nested=False)
+        if len(values) == prod(shape) and self.datatype != BF16:
+            array = packed_flat(values, self.port.dtype, shape)
+            if array is not None and is_finite(array):
+                return array
+        return self._array(values, shape, nested=False)  # which finds what is wrong, if anything
 
     def _array(self, values: Sequence[Any], shape: Sequence[int], *, nested: bool) -> NDArray[Any]:
         if not nested and len(values) != prod(shape):

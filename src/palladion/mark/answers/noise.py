@@ -8,6 +8,7 @@ import math
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import blake2b
 
 import numpy as np
@@ -66,7 +67,8 @@ class Cells:
         """The query hash of each row of `coordinates` (rows, kept): `HASH_BYTES` each."""
         # row by row, as `palladion.watch.rows` says: the hash of a query must not depend on its neighbours
         sides = np.packbits(np.matmul(coordinates[:, None, :], self.cuts)[:, 0, :] > self.offsets, axis=1)
-        return [blake2b(row.tobytes(), digest_size=HASH_BYTES).digest() for row in sides]
+        packed, size = sides.tobytes(), sides.shape[1]
+        return [_hash(packed[start : start + size]) for start in range(0, len(packed), size)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -255,6 +257,11 @@ def _decide(scores: NDArray[np.floating], labels: NDArray[np.int64]) -> None:
     lost = np.flatnonzero(scores.argmax(axis=1) != labels)
     if len(lost):
         scores[lost, labels[lost]] = np.nextafter(scores[lost].max(axis=1), np.inf, dtype=scores.dtype)
+
+
+@lru_cache(maxsize=1 << CUTS)  # which is all there are
+def _hash(sides: bytes) -> bytes:
+    return blake2b(sides, digest_size=HASH_BYTES).digest()
 
 
 def _are_probabilities(scores: list[float]) -> bool:
