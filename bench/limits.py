@@ -12,7 +12,7 @@ from typing import Any
 from bench.report import Report, interleaved, main
 from palladion.access.limits import States
 from palladion.clock import SystemClock
-from palladion.gate.directory import Caller
+from palladion.gate.callers import Caller
 from palladion.gate.limits import Limits
 from palladion.policy import LimitsPolicy, Policy
 from palladion.registry import Client

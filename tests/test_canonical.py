@@ -167,6 +167,7 @@ def _outcome(encode: Callable[[Any], bytes], value: Any) -> bytes | None:
         return None
 
 
+@pytest.mark.slow
 @settings(max_examples=400)
 @given(HOSTILE)
 def test_what_is_quick_refuses_and_writes_exactly_what_the_definition_does(value: Any) -> None:

@@ -57,23 +57,33 @@ def test_a_name_that_is_taken_is_its_own_normal_form(text: str) -> None:
     assert len(name.encode()) <= BYTES_MAX
 
 
-def test_an_id_is_of_one_reseller_one_user_and_one_key() -> None:
+SECRET = b"s" * 16
+
+
+def test_an_id_is_of_one_reseller_one_user_one_key_and_one_secret() -> None:
     key = b"k" * 32
     ids = {
-        end_user_id(key, "acme", "ann"),
-        end_user_id(key, "globex", "ann"),
-        end_user_id(key, "acme", "bob"),
-        end_user_id(b"o" * 32, "acme", "ann"),
+        end_user_id(key, SECRET, "acme", "ann"),
+        end_user_id(key, SECRET, "globex", "ann"),
+        end_user_id(key, SECRET, "acme", "bob"),
+        end_user_id(b"o" * 32, SECRET, "acme", "ann"),
+        end_user_id(key, b"t" * 16, "acme", "ann"),
     }
-    assert len(ids) == 4
+    assert len(ids) == 5
     assert all(re.fullmatch("[0-9a-f]{16}", found) for found in ids)
 
 
 def test_however_a_user_is_written_the_id_is_one() -> None:
     key = b"k" * 32
-    assert end_user_id(key, "acme", "Ann") == end_user_id(key, "acme", "ANN") == end_user_id(key, "acme", "ａnn")
+    assert len({end_user_id(key, SECRET, "acme", user) for user in ("Ann", "ANN", "ａnn")}) == 1
 
 
 def test_no_id_is_made_without_a_whole_key() -> None:
     with pytest.raises(ValueError, match="expected 32"):
-        end_user_id(b"short", "acme", "ann")
+        end_user_id(b"short", SECRET, "acme", "ann")
+
+
+@pytest.mark.parametrize("secret", [b"", b"s" * 15, b"s" * 32])
+def test_no_id_is_made_without_the_secret_of_a_reseller(secret: bytes) -> None:
+    with pytest.raises(ValueError, match="expected 16"):
+        end_user_id(b"k" * 32, secret, "acme", "ann")

@@ -35,7 +35,7 @@ def home(folder: Path) -> Path:
         web = records.clients.named("acme", "web")
         users = []
         for number, name in enumerate(("ann", "bob", "carol")):
-            user, at = end_user_id(key, web.id, name), web.created + timedelta(seconds=number)
+            user, at = end_user_id(key, web.secret, web.id, name), web.created + timedelta(seconds=number)
             users.append(Client(user, "acme", f"web~{user}", (), "trusted", at, None, parent=web.id))
         records.end_users.enrol(users, most=9)
         records.gate_states.save("suspicion", {user.id: b"state" for user in users})

@@ -117,7 +117,8 @@ def conforms(event: dict[str, Any]) -> None:
 def test_every_kind_of_record_is_an_event_of_the_schema(kind: str) -> None:
     event = event_of(item(kind, actor="user:root", subject="fraud@3"))
     conforms(event)
-    finding = kind.startswith(("standing.", "incident.")) or kind in {"decoy.touched", "watch.drifted", "watch.newcomers"}
+    findings = {"decoy.touched", "watch.drifted", "watch.newcomers"}
+    finding = kind.startswith(("standing.", "incident.")) or kind in findings
     assert event["class_uid"] == (2004 if finding else 6003)
 
 

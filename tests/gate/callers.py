@@ -1,6 +1,6 @@
 """Callers without a registry, for tests of limits."""
 
-from palladion.gate.directory import Caller
+from palladion.gate.callers import Caller
 from palladion.registry import Client
 from tests.lifecycle.installations import NOW
 

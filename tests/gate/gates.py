@@ -23,7 +23,7 @@ from palladion import files
 from palladion.clock import ManualClock
 from palladion.errors import PalladionError
 from palladion.gate import deadlines
-from palladion.gate.directory import Directory, Roll, read_roll
+from palladion.gate.directory import Directory
 from palladion.gate.gate import Gate
 from palladion.gate.requests import Request, Response
 from palladion.gate.served import Served, open_route
@@ -45,6 +45,7 @@ from palladion.watch.calibration_file import encode_calibration
 from palladion.watch.instruments import Episode
 from palladion.watch.response import Evidence, Verdict
 from palladion.watch.watch import AnyAsked, Asker, Observation, Watch
+from tests.gate.rolls import Roll, read_roll
 from tests.lifecycle.installations import ACTOR, NOW, make
 from tests.models import onnx_bytes, write
 

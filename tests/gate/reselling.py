@@ -4,7 +4,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from palladion.gate.directory import Caller, Directory, read_roll
+from palladion.access.users import end_user_id
+from palladion.gate.callers import Caller
+from palladion.gate.directory import Directory
 from palladion.gate.end_users import HEADER, EndUsers
 from palladion.gate.gate import Gate
 from palladion.gate.requests import Peer, Request, Response
@@ -15,6 +17,7 @@ from palladion.policy.resellers import ResellersPolicy
 from palladion.registry import StandingChange
 from palladion.watch.response import Verdict
 from palladion.watch.watch import AnyAsked, Observation
+from tests.gate.rolls import read_roll
 
 from .gates import MODEL, Bench, House, MemoryJournal, ScriptedWatch
 
@@ -51,8 +54,7 @@ class Reselling(Bench):
 
     def id_of(self, user: str) -> str:
         """The id of an end user of acme."""
-        assert self.directory._end_users is not None
-        return self.directory._end_users.id_of(self.house.ids["acme"], user)
+        return id_of(self.house, user)
 
     def caller(self, user: str) -> Caller:
         """An end user of acme who has asked."""
@@ -77,6 +79,13 @@ def make_reseller(house: House, name: str = "acme") -> None:
     """Let a client of a house that is a test's own resell."""
     with house.installation.open_registry() as registry, registry.write() as records:
         records.end_users.declare(house.ids[name])
+
+
+def id_of(house: House, user: str, name: str = "acme") -> str:
+    """The id of an end user of a reseller of a house."""
+    with house.installation.open_registry() as registry, registry.read() as records:
+        reseller = records.clients.get(house.ids[name])
+    return end_user_id(house.root.derive("pseudonyms"), reseller.secret, reseller.id, user)
 
 
 def open_reselling(

@@ -10,9 +10,11 @@ import msgspec
 from palladion.access.cedar import read_policies
 from palladion.access.certificates import Certificate
 from palladion.gate.app import App
-from palladion.gate.directory import SPIFFE, Directory, Roll
+from palladion.gate.callers import SPIFFE
+from palladion.gate.directory import Directory
 from palladion.gate.hops import SCOPE, Hop, Hops
 from palladion.policy import ProxyPolicy
+from tests.gate.rolls import Roll
 
 from .gates import MODEL, PATH, ROW, Bench, House, _roll, open_gate, problem
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from palladion.clock import ManualClock
 from palladion.gate.budgets import ORGANISATION, STEP_TOKENS, WEIGHTS, Budgets, Reservation, heaviest, weight
+from palladion.gate.callers import Caller
 from palladion.gate.contract import Contract
-from palladion.gate.directory import Caller
 from palladion.gate.disclosure import LEVELS, Level, Terms
 from palladion.gate.places import Places
 from palladion.gate.problems import Problem

@@ -1,12 +1,15 @@
 """Callers: what one stands for while it asks for somebody, and who is read from the registry."""
 
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from palladion.gate.callers import WATCH, Caller, read_roll
+from palladion.gate.callers import WATCH, Caller
 from palladion.registry import Client
 from palladion.registry.rows import Standing
+from tests.gate.rolls import read_roll
 from tests.lifecycle.installations import NOW
 
 from .gates import House
@@ -43,3 +46,12 @@ def test_end_users_are_read_with_everybody_else(house: House, tmp_path: Path) ->
         roll = read_roll(records)
     assert roll.callers[acme].client.reseller
     assert roll.callers[made.id] == Caller(made, "trusted", NOW, WATCH)
+
+
+@pytest.mark.parametrize(("own", "of_user", "lower"), [("watched", "degraded", "ann"), ("degraded", "watched", "acme")])
+def test_who_decided_the_lower_standing_and_when_counts_with_it(own: Standing, of_user: Standing, lower: str) -> None:
+    ann = replace(_caller(of_user, "ann"), decided_by=WATCH, since=NOW + timedelta(hours=1))
+    asking = _caller(own).asking_for(ann, "Ann")
+    expected = ann if lower == "ann" else _caller(own)
+    assert (asking.decided_by, asking.since) == (expected.decided_by, expected.since)
+    assert asking.id == "acme"

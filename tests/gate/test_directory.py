@@ -12,8 +12,9 @@ from palladion.access.certificates import Certificate
 from palladion.access.identity import KEY_CHARACTERS_MAX, SHOWN_CHARACTERS, hash_api_key, new_api_key
 from palladion.access.jwks import parse_jwks
 from palladion.access.tokens import Tokens
+from palladion.gate.callers import CERTIFICATE, SPIFFE, TOKEN, WATCH, Caller
 from palladion.gate.decoys import DecoyProblem, Decoys
-from palladion.gate.directory import CERTIFICATE, SPIFFE, TOKEN, WATCH, Caller, Directory, Roll, read_roll
+from palladion.gate.directory import Directory
 from palladion.gate.problems import Problem
 from palladion.gate.requests import STRANGER, Peer
 from palladion.lifecycle.clients import revoke_client, revoke_key, set_standing
@@ -23,6 +24,7 @@ from palladion.registry import ClientKey, StandingChange
 from palladion.registry.rows import Standing
 from tests.access.issuing import CLIENT, POLICY, URL, jwks, part, token
 from tests.access.issuing import NOW as ISSUED
+from tests.gate.rolls import Roll, read_roll
 from tests.lifecycle.installations import ACTOR, NOW
 
 from .gates import MODEL, OTHER_MODEL, House, at

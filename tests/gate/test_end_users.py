@@ -1,6 +1,7 @@
 """End users of a reseller are clients of their own: judged alone, held alone, and their reseller is judged as ever."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 
 import msgspec
@@ -8,11 +9,13 @@ import pytest
 
 from palladion.access.pseudonyms import pseudonym
 from palladion.gate import end_users as module
-from palladion.gate.end_users import HEADER, EndUsers, Resold, asker_of
+from palladion.gate.callers import WATCH
+from palladion.gate.end_users import HEADER, EndUsers, ResellingAsker, Resold, asker_of
 from palladion.gate.requests import Peer
 from palladion.policy import ContractPolicy, RoutePolicy
 from palladion.policy.resellers import ResellersPolicy
-from palladion.registry import Client
+from palladion.registry import Client, StandingChange
+from palladion.registry.end_users import DECIDED_PART
 from palladion.watch.response import Evidence, Verdict
 from palladion.watch.watch import Asker, Observation
 from tests.lifecycle.installations import NOW
@@ -135,6 +138,20 @@ def test_what_a_proxy_says_of_an_end_user_links_that_one(bench: Reselling) -> No
     assert ann.organisation == f"~{ann.client}"
 
 
+@pytest.mark.parametrize(("token", "linked"), [("bob", False), ("ann", True), ("ANN", True)])
+def test_what_a_proxy_says_of_somebody_else_than_the_token_links_no_end_user(
+    bench: Reselling, token: str, linked: bool
+) -> None:
+    stages, request = bench.gate.stages, bench.for_user(token, address="192.0.2.7")
+    caller = stages.identify(request)
+    request.peer = Peer(user="ann", payment="card", device="phone")
+    asker = stages.asker(caller, request)
+    assert isinstance(asker, ResellingAsker)
+    assert asker.end_user is not None
+    assert bool(list(asker.end_user.shown(0.0))) is linked
+    assert asker.device == (None if linked else "phone")
+
+
 def test_what_a_reseller_shows_itself_links_itself(bench: Reselling) -> None:
     bench.ask_for("ann", peer=Peer(device="server"), address="192.0.2.7")
     acme, ann = (asker for asker, _, _ in bench.watch.asked)
@@ -227,7 +244,7 @@ def test_who_was_dropped_comes_in_as_somebody_new(bench: Reselling) -> None:
 def test_an_id_that_is_anothers_by_chance_is_not_taken(bench: Reselling, monkeypatch: pytest.MonkeyPatch) -> None:
     end_users = bench.directory._end_users
     assert end_users is not None
-    monkeypatch.setattr(end_users, "_id", lambda reseller, user: bench.house.ids["globex"])
+    monkeypatch.setattr(end_users, "_id", lambda secret, reseller, user: bench.house.ids["globex"])
     bench.put("suspended", client="globex")
     assert bench.ask_for("ann").status == 200
     assert [asker.client for asker, _, _ in bench.watch.asked] == [bench.house.ids["acme"]]
@@ -242,10 +259,12 @@ def test_an_asker_keeps_all_that_the_watch_is_told_of_it() -> None:
     }
 
 
-def test_ids_are_of_one_reseller_and_one_key() -> None:
+def test_ids_are_of_one_reseller_one_key_and_one_secret() -> None:
     one, other = (EndUsers(key * 32, ResellersPolicy()) for key in (b"k", b"o"))
-    ids = {one.id_of("acme", "ann"), one.id_of("globex", "ann"), one.id_of("acme", "bob"), other.id_of("acme", "ann")}
-    assert len(ids) == 4
+    acme = Client("acme", "acme", "acme", (), "trusted", NOW, None, reseller=True, secret=b"s" * 16)
+    globex, again = replace(acme, id="globex"), replace(acme, secret=b"t" * 16)
+    ids = {one.id_of(acme, "ann"), one.id_of(globex, "ann"), one.id_of(acme, "bob"), other.id_of(acme, "ann")}
+    assert len({*ids, one.id_of(again, "ann")}) == 5
 
 
 def test_signatures_are_of_the_reseller_alone(bench: Reselling, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -266,3 +285,64 @@ def test_an_end_user_is_observed_where_its_resellers_contract_says_so(mine: Hous
     assert bench.ask_for("ann").status == 200
     assert bench.caller("ann").standing == "trusted"
     assert [record.kind for record in bench.journal.records] == ["standing.proposed", "answer.given"]
+
+
+def _waiting(bench: Reselling) -> set[str]:
+    end_users = bench.directory._end_users
+    assert end_users is not None
+    return set(end_users.waiting)
+
+
+def test_a_request_that_is_refused_lets_in_no_end_user(mine: House) -> None:
+    bench = open_reselling(mine, limits={"queries_per_second": 1.0, "burst": 1})
+    lost = bench.for_user("ann")
+    lost.path = "/nothing"
+    assert [response.status for response in bench.ask_all([lost])] == [404]
+    assert bench.ask_for("bob").status == 200
+    assert bench.ask_for("carol").status == 429
+    bench.put("suspended", client="acme")
+    assert problem(bench.ask_for("dora")) == "suspended"
+    assert _waiting(bench) == {bench.id_of("bob")}
+    assert set(bench.directory.callers) == {*mine.ids.values(), bench.id_of("bob")}
+
+
+def test_a_verdict_for_a_proxy_lets_in_no_end_user(bench: Reselling) -> None:
+    caller = bench.gate.stages.identify(bench.for_user("ann"))
+    assert caller.end_user is not None
+    bench.gate.stages.admit(caller, OBSERVE, 1, address=None, spending=False)
+    assert _waiting(bench) == set()
+    bench.gate.stages.admit(caller, OBSERVE, 1, address=None)
+    assert _waiting(bench) == {caller.end_user.id}
+
+
+def test_a_decoy_that_somebody_new_touches_is_put_down_to_it(bench: Reselling) -> None:
+    stages = bench.gate.stages
+    caller = stages.identify(bench.for_user("ann"))
+    observation = Observation(Evidence(), TRUSTED, 1, 0, 5.0, calibrated=True)
+    steps = stages.settle(caller, stages.policy.route[0], stages.touched(caller, observation, ["d1"]))
+    assert [step.change.client for step in steps] == [bench.house.ids["acme"], bench.id_of("ann")]
+
+
+def test_what_the_watch_decided_of_an_end_user_is_not_taken_for_what_a_person_did_to_its_reseller(mine: House) -> None:
+    bench = open_reselling(mine)
+    policy = msgspec.structs.replace(bench.gate.stages.policy, contract=(ContractPolicy(client="acme", decimals=6),))
+    bench.gate.stages.renew(policy)
+    assert bench.ask_for("ann").status == 200
+    for who, by, disclosed in (("anna", WATCH, "contract"), (WATCH, "anna", "label")):
+        bench.directory.change(StandingChange(bench.house.ids["acme"], "trusted", "a look", who, NOW))
+        bench.directory.change(StandingChange(bench.id_of("ann"), "degraded", "odd", by, NOW))
+        assert bench.ask_for("ann").status == 200
+        assert bench.journal.records[-1].details["disclosed"] == disclosed
+
+
+def test_where_too_many_have_a_history_the_reseller_is_judged_alone(bench: Reselling) -> None:
+    assert bench.ask_for("ann").status == 200
+    most = bench.gate.stages.policy.resellers.end_users_max
+    bench.directory._decided = {bench.house.ids["acme"]: DECIDED_PART * most}
+    bench.watch.asked.clear()
+    assert bench.ask_for("ann").status == bench.ask_for("bob").status == 200
+    acme = bench.house.ids["acme"]
+    assert [asker.client for asker, _, _ in bench.watch.asked] == [acme, bench.id_of("ann"), acme]
+    bench.directory._decided = {acme: DECIDED_PART * most - 1}
+    assert bench.ask_for("bob").status == 200
+    assert bench.id_of("bob") in bench.directory.callers

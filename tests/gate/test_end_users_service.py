@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from palladion.access.users import end_user_id
 from palladion.lifecycle.clients import set_standing
 from palladion.lifecycle.end_users import declare_reseller, find_end_user, forget_end_user
 from palladion.policy import RoutePolicy
 from tests.lifecycle.installations import ACTOR
 
 from .gates import MODEL, PATH, ROW, House, add_calibration, tiny_calibration
+from .reselling import id_of
 from .service import Answered, Service, configure, serving, wait_until
 
 pytestmark = pytest.mark.service
@@ -85,6 +85,4 @@ def test_end_users_are_held_alone_and_found_again(mine: House) -> None:
 
 def _exists(house: House, user: str) -> bool:
     with house.installation.open_registry() as registry, registry.read() as records:
-        return (
-            records.clients.find_id(end_user_id(house.root.derive("pseudonyms"), house.ids["acme"], user)) is not None
-        )
+        return records.clients.find_id(id_of(house, user)) is not None

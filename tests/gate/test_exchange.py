@@ -12,7 +12,7 @@ from palladion.gate.app import App
 from palladion.gate.connections import Connection
 from palladion.gate.operations.peers import PeerConnection
 from palladion.gate.problems import Problem
-from palladion.gate.requests import Response, Stream
+from palladion.gate.requests import Request, Response, Stream
 
 from .gates import House, open_gate
 from .test_connections import Transport
@@ -171,6 +171,41 @@ def test_a_stream_ends_when_its_client_goes_away_whatever_waits_behind_it(house:
     _asked(app, (POST % b"" + b"body") * requests)
     assert 0 < app.poured < 50
     assert app.closed == 1
+
+
+class Gated(App):
+    """Pours without end, by way of a gate."""
+
+    def __init__(self, house: House) -> None:
+        gate = open_gate(house).gate
+        super().__init__(gate, ready=lambda: True)
+        self.pouring = Pouring(house)
+
+        async def handle(request: Request) -> Response:
+            return await self.pouring.answer(request)
+
+        gate.handle = handle  # type: ignore[method-assign]
+
+
+def test_a_stream_is_not_begun_for_who_closes_while_it_waits_to_be_written(house: House) -> None:
+    async def ask() -> None:
+        app = Gated(house)
+        config = uvicorn.Config(app, ws="none", lifespan="off", log_config=None, interface="asgi3", proxy_headers=False)
+        config.load()
+        transport, connection = Transport(), Connection(config, ServerState(), {})
+        connection.connection_made(transport)
+        connection.pause_writing()
+        connection.data_received(POST % b"" + b"body")
+        await _turns(10)
+        assert connection.eof_received() is True
+        connection.resume_writing()
+        await _turns(10)
+        assert transport.written.startswith(b"HTTP/1.1 400 ")
+        assert (app.pouring.poured, transport.ended) == (0, "closed")
+        connection.connection_lost(None)
+        await _turns(10)
+
+    asyncio.run(ask())
 
 
 @pytest.mark.parametrize("kind", [Connection, PeerConnection])

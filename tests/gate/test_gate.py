@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from palladion.access.pseudonyms import network_pseudonym
 from palladion.errors import BusyError, FormatError, PalladionError, StorageError
 from palladion.gate import seeds
-from palladion.gate.directory import WATCH, Directory, Roll
+from palladion.gate.callers import WATCH
+from palladion.gate.directory import Directory
 from palladion.gate.requests import Response
 from palladion.gate.stages import REFUSED_FROM_MAX
 from palladion.ledger.record import encode_record
@@ -28,6 +29,7 @@ from palladion.ledger.writer import BATCH_MAX
 from palladion.policy import RoutePolicy
 from palladion.registry.rows import Standing
 from palladion.watch.response import Verdict
+from tests.gate.rolls import Roll
 
 from .gates import (
     JOURNAL_ORIGIN,

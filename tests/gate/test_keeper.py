@@ -13,7 +13,7 @@ import pytest
 from palladion.clock import ManualClock
 from palladion.errors import BusyError, FormatError
 from palladion.gate import keeper as module
-from palladion.gate.directory import WATCH
+from palladion.gate.callers import WATCH
 from palladion.gate.keeper import LIMITS, Keeper, encode_limits, load_limits, suspicion_purpose, try_suspicion
 from palladion.gate.limits import Saved
 from palladion.gate.served import open_route

@@ -109,9 +109,9 @@ def test_language_models_reserve_of_the_same_budgets(house: House) -> None:
     asker = bench.gate.stages.directory.callers[bench.house.ids["acme"]]
     budget: Budget = bench.gate.stages
     route = RoutePolicy(model="chat", protocol="openai", answer_seconds=300)
-    held = budget.reserve(asker, route, queries=1, tokens=80)
+    held = budget.reserve(asker, route, queries=1, tokens=80, information=1)
     with pytest.raises(Problem, match="budget of tokens"):
-        budget.reserve(asker, route, queries=1, tokens=30)
+        budget.reserve(asker, route, queries=1, tokens=30, information=1)
     bench.clock.advance(timedelta(seconds=299))
     assert not held.exceeded(90)
     held.settle(90)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from palladion.gate.directory import WATCH, Caller
+from palladion.gate.callers import WATCH, Caller
 from palladion.gate.modes import Modes
 from palladion.policy import ContractPolicy, Policy, RoutePolicy
 from palladion.registry.rows import Standing

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from palladion.errors import PolicyError
-from palladion.gate.directory import Caller
+from palladion.gate.callers import Caller
 from palladion.gate.problems import Problem
 from palladion.gate.questions import Questions
 from palladion.gate.readiness import ReadyPage, ServerPage

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from palladion.clock import ManualClock
 from palladion.gate import rates as module
-from palladion.gate.directory import Caller
+from palladion.gate.callers import Caller
 from palladion.gate.problems import Problem
 from palladion.gate.rates import SAVED_MAX, Rates
 from palladion.policy import ContractPolicy, LimitsPolicy, Policy

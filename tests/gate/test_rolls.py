@@ -10,7 +10,8 @@ import pytest
 from palladion.access.cedar import read_policies
 from palladion.access.identity import new_api_key
 from palladion.gate import rolls as module
-from palladion.gate.directory import WATCH, Directory, read_roll
+from palladion.gate.callers import WATCH
+from palladion.gate.directory import Directory
 from palladion.gate.problems import Problem
 from palladion.gate.rolls import LookedUp, Recent, read_looked_up
 from palladion.lifecycle.clients import add_client, revoke_client, revoke_key, set_standing
@@ -18,6 +19,7 @@ from palladion.lifecycle.identities import add_identity
 from palladion.registry import Registry, StandingChange
 from palladion.registry.lookup import Lookup
 from palladion.registry.rows import Standing
+from tests.gate.rolls import read_roll
 from tests.lifecycle.installations import ACTOR, NOW
 
 from .gates import House, at

@@ -17,7 +17,7 @@ from palladion.access.pseudonyms import pseudonym
 from palladion.errors import BusyError, FormatError, PalladionError, PolicyError, StorageError
 from palladion.gate import server as module
 from palladion.gate import status as status_page
-from palladion.gate.directory import WATCH
+from palladion.gate.callers import WATCH
 from palladion.gate.requests import Request, Response
 from palladion.gate.served import open_route
 from palladion.gate.server import ROUTES_MAX, check_routes, serve

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from palladion.gate import standing as module
-from palladion.gate.directory import WATCH, Caller, Directory, read_roll
+from palladion.gate.callers import WATCH, Caller
+from palladion.gate.directory import Directory
 from palladion.gate.modes import Modes
 from palladion.gate.standing import Standings, Step
 from palladion.policy import ContractPolicy, Policy, RoutePolicy, WatchPolicy
@@ -14,6 +15,7 @@ from palladion.registry import StandingChange
 from palladion.registry.rows import Standing
 from palladion.watch.response import Cause, Evidence, Verdict
 from palladion.watch.watch import Observation
+from tests.gate.rolls import read_roll
 
 from .gates import MODEL, House, at
 

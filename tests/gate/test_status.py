@@ -117,7 +117,7 @@ def test_invented_end_users_do_not_hide_who_stands_out(
     watch = bench.gate.stages.watch
     watch.watch_model(MODEL, factories.calibration(), {})
     for number in range(30):
-        bench.gate.stages.identify(bench.for_user(f"user-{number}"))
+        bench.directory.enter(bench.gate.stages.identify(bench.for_user(f"user-{number}")))
     odd = {house.ids["globex"], bench.id_of("user-7")}
 
     def explain(client: str) -> list[Explanation]:

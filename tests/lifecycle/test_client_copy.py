@@ -298,6 +298,21 @@ def test_a_name_that_is_taken_holds_up_nobody_else(gates: Gates) -> None:
     assert record.details["passed_over"] == 1
 
 
+def test_a_client_whose_id_is_an_end_users_here_is_passed_over(gates: Gates) -> None:
+    add_client(gates.here, "shop", "shop", models=[], reseller=True, environment="live", expires=None, actor=ACTOR)
+    _add(gates.there)
+    with gates.there.open_registry() as registry, registry.read() as records:
+        theirs = records.clients.named("acme", "acme").id
+    with gates.here.open_registry() as registry, registry.write() as records:
+        shop = records.clients.named("shop", "shop")
+        user = Client(theirs, "shop", f"shop~{theirs}", (), "trusted", NOW, None, parent=shop.id)
+        records.end_users.enrol([user], most=9)
+    done = gates.pass_on()
+    assert done.changes.passed_over == ["acme/acme: not that gate registered it, but this one or a third"]
+    with gates.here.open_registry() as registry, registry.read() as records:
+        assert records.clients.get(theirs).parent == shop.id
+
+
 def test_only_the_recipient_opens_it(gates: Gates) -> None:
     stranger = FileIdentity.generate()
     gates.export(to=stranger.recipient)

@@ -29,7 +29,7 @@ class House:
     key: bytes
 
     def id_of(self, user: str) -> str:
-        return end_user_id(self.key, self.acme.id, user)
+        return end_user_id(self.key, self.acme.secret, self.acme.id, user)
 
     @property
     def last(self) -> Record:
@@ -136,3 +136,31 @@ def test_a_reseller_that_is_forgotten_takes_its_end_users_along(house: House) ->
     assert _states(house) == set()
     with pytest.raises(NotFoundError):
         find_end_user(house.installation, "acme", "acme", "bob")
+
+
+def test_with_its_reseller_forgotten_nobody_can_hold_a_name_against_an_id(house: House) -> None:
+    with house.installation.open_registry() as registry, registry.write() as records:
+        records.standings.change(house.id_of("ann"), "suspended", reason="odd", actor="watch")
+    revoke_client(house.installation, "acme", "acme", actor=ACTOR)
+    assert find_end_user(house.installation, "acme", "acme", "ann").id == house.id_of("ann")
+    forget_client(house.installation, "acme", "acme", actor=ACTOR)
+    with pytest.raises(NotFoundError):
+        find_end_user(house.installation, "acme", "acme", "ann")
+    # what it is called here still leads to it, as it says nothing
+    assert find_end_user(house.installation, "acme", "acme", f"~{house.id_of('ann')}").standing == "suspended"
+    assert house.acme.secret not in house.installation.paths.registry.read_bytes()
+
+
+def test_who_resells_again_has_the_end_users_that_it_had(house: House) -> None:
+    for resells in (False, True):
+        declare_reseller(house.installation, "acme", "acme", resells=resells, actor=ACTOR)
+        assert find_end_user(house.installation, "acme", "acme", "ann").id == house.id_of("ann")
+
+
+@pytest.mark.parametrize("user", ["~ann", "acme~x", "~0123456789abcdef", "acme~0123456789abcdef", "~"])
+def test_a_name_that_looks_like_an_id_is_a_name_all_the_same(house: House, user: str) -> None:
+    known = house.id_of(user)
+    row = Client(known, "acme", f"acme~{known}", (), "trusted", NOW, None, parent=house.acme.id)
+    with house.installation.open_registry() as registry, registry.write() as records:
+        records.end_users.enrol([row], most=9)
+    assert find_end_user(house.installation, "acme", "acme", user).id == known

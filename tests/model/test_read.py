@@ -201,6 +201,7 @@ def test_a_file_whose_name_no_sealed_file_can_hold_is_refused(tmp_path: Path, na
         read_file(path)
 
 
+@pytest.mark.slow
 def test_the_names_that_are_read_are_those_that_a_sealed_file_can_hold() -> None:
     names = [
         *("a", "a/b", "", ".", "..", "/a", "a/", "a//b", "a/../b", "a/./b", "\ud800", "\udcff"),

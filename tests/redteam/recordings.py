@@ -10,7 +10,8 @@ import msgspec
 import numpy as np
 
 from palladion.clock import ManualClock
-from palladion.gate.directory import WATCH, Caller, Directory, Roll
+from palladion.gate.callers import WATCH, Caller
+from palladion.gate.directory import Directory
 from palladion.gate.gate import Gate
 from palladion.gate.requests import Request
 from palladion.gate.served import open_route
@@ -28,6 +29,7 @@ from palladion.watch.recorded import Recorded
 from palladion.watch.replay import Outcome
 from palladion.watch.watch import Watch
 from tests.gate.gates import MODEL, House, MemoryJournal, add_calibration
+from tests.gate.rolls import Roll
 from tests.lifecycle.installations import NOW
 
 SEED = 11

@@ -1,16 +1,19 @@
 """Who is calibrated on: not who may be a thief, but who was cleared; and nobody whom a person names by any name."""
 
 from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from palladion.access.pseudonyms import pseudonym
 from palladion.errors import NotFoundError
-from palladion.redteam.chosen import Choice, LeftOut, choose
+from palladion.lifecycle.clients import add_client
+from palladion.redteam.chosen import Choice, LeftOut, choose, read_choice
 from palladion.redteam.validation import make_validation
 from palladion.registry import Client
 from palladion.registry.rows import Standing
+from tests.lifecycle.installations import ACTOR, make
 
 KEY = bytes(32)
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -76,3 +79,22 @@ def test_of_a_file_without_clients_nobody_can_be_left_out() -> None:
     assert choose(validation, Choice(CLIENTS, KEY, set()))[0] is validation
     with pytest.raises(NotFoundError):
         choose(validation, Choice(CLIENTS, KEY, set(), ["c1/it"]))
+
+
+def test_an_end_user_who_was_lowered_or_is_named_is_left_out(tmp_path: Path) -> None:
+    installation = make(tmp_path).installation
+    add_client(installation, "acme", "acme", models=[], reseller=True, environment="live", expires=None, actor=ACTOR)
+    ids = [f"{number:016x}" for number in (1, 2)]
+    with installation.open_registry() as registry, registry.write() as records:
+        acme = records.clients.named("acme", "acme").id
+        rows = [Client(user, "acme", f"acme~{user}", (), "trusted", NOW, None, parent=acme) for user in ids]
+        records.end_users.enrol(rows, most=9)
+        records.standings.change(ids[0], "suspended", reason="odd", actor="watch")
+    key = installation.open_gate_root().derive("pseudonyms")
+
+    choice = read_choice(installation)
+    assert [choice.counts(pseudonym(key, user)) for user in ids] == [False, True]
+    # in the records under another of its names than a person gives
+    choice = read_choice(installation, [f"acme/acme~{ids[1]}"])
+    assert [choice.counts(pseudonym(key, user)) for user in ids] == [False, False]
+    assert choice.left_out() == LeftOut(used=0, left_out=1, named=1)

@@ -5,7 +5,7 @@ from sqlalchemy import insert
 
 from palladion.errors import ConflictError
 from palladion.registry import Registry
-from palladion.registry.end_user_tables import end_user, reseller
+from palladion.registry.end_user_tables import end_user, reseller, reseller_secret
 from tests.registry.factories import add_client
 
 
@@ -14,6 +14,7 @@ def test_nobody_is_a_reseller_or_an_end_user_who_is_no_client(registry: Registry
         client = add_client(records)
     for table, values in (
         (reseller, {"client": "nobody", "at": client.created}),
+        (reseller_secret, {"client": "nobody", "secret": b"s" * 16}),
         (end_user, {"client": client.id, "reseller": "nobody"}),
         (end_user, {"client": "nobody", "reseller": client.id}),
     ):

@@ -4,10 +4,13 @@ from datetime import timedelta
 
 import pytest
 
+from palladion.access.users import SECRET_BYTES
 from palladion.clock import ManualClock
 from palladion.errors import ConflictError, PalladionError
 from palladion.registry import Client, Records, Registry
-from palladion.registry.end_users import RESELLER_NAME_MAX
+from palladion.registry.end_user_tables import end_user
+from palladion.registry.end_users import DECIDED_PART, KEPT, RESELLER_NAME_MAX
+from palladion.registry.tables import metadata
 from tests.registry.factories import add_client
 
 
@@ -68,6 +71,17 @@ def test_an_end_user_is_a_client_that_nobody_lists_among_those_who_were_register
         assert [item.id for item in records.end_users.of(reseller.id, most=1)] == [f"{2:016x}"]
 
 
+def test_clients_are_listed_with_those_end_users_who_matter(registry: Registry, reseller: Client) -> None:
+    _enrol(registry, reseller, 1, 2)
+    with registry.write() as records:
+        records.standings.change(f"{1:016x}", "throttled", reason="odd", actor="watch")
+        records.standings.change(reseller.id, "watched", reason="odd", actor="watch")
+        decided = {item.id: item.standing for item in records.clients.decided()}
+        assert decided == {reseller.id: "watched", f"{1:016x}": "throttled"}
+        ids = [f"{number:016x}" for number in range(2, 2002)]
+        assert [item.id for item in records.clients.among([*ids, reseller.id])] == [f"{2:016x}", reseller.id]
+
+
 def test_an_end_user_is_found_by_its_own_name_alone(registry: Registry, reseller: Client) -> None:
     # commands take the name of a client for its organisation where none is given
     _enrol(registry, reseller, 1)
@@ -91,7 +105,7 @@ def test_end_users_of_who_resells_no_more_are_left_out(registry: Registry, resel
             records.clients.revoke(reseller.id)
         else:
             records.end_users.withdraw(reseller.id)
-    assert _enrol(registry, reseller, 1) == []
+    assert _enrol(registry, reseller, 1) == [f"{1:016x}"]
     assert _ids(registry, reseller) == []
 
 
@@ -183,3 +197,93 @@ def test_an_end_user_stands_as_it_first_asked_until_something_is_decided(registr
     assert current[f"{2:016x}"] == first
     assert current[f"{1:016x}"].standing == "watched"
     assert current[reseller.id].reason == "registered"
+
+
+def test_the_secret_of_a_reseller_is_drawn_once_and_outlives_that_it_resells(registry: Registry) -> None:
+    with registry.write() as records:
+        one, other = _reseller(records), _reseller(records, "other")
+        assert len(one.secret) == SECRET_BYTES
+        assert one.secret != other.secret
+        assert one.secret.hex() not in repr(one)
+        assert records.end_users.withdraw(one.id).secret == one.secret
+        assert records.end_users.declare(one.id).secret == one.secret
+        assert add_client(records, "plain").secret == b""
+
+
+def test_a_secret_is_erased_of_who_is_let_in_no_more(registry: Registry, reseller: Client) -> None:
+    with registry.write() as records:
+        with pytest.raises(ConflictError, match="is let in"):
+            records.end_users.forget_secret(reseller.id)
+        records.clients.revoke(reseller.id)
+        records.end_users.forget_secret(reseller.id)
+        assert records.clients.get(reseller.id).secret == b""
+
+
+def test_whoever_is_in_a_case_stays_and_keeps_nobody_else_out(registry: Registry, reseller: Client) -> None:
+    _enrol(registry, reseller, 1, 2)
+    with registry.write() as records:
+        case = records.incidents.open("odd", actor="ada", clients=[f"{1:016x}"], text="x")
+    assert _enrol(registry, reseller, 3, 4, most=2) == [f"{2:016x}"]
+    with registry.write() as records:
+        assert records.end_users.forget(f"{1:016x}") == []
+        assert records.end_users.forget(reseller.id) == [f"{3:016x}", f"{4:016x}"]
+        assert records.incidents.get(case.id).clients == (f"{1:016x}",)
+
+
+def test_every_table_of_clients_says_what_becomes_of_its_rows_when_one_is_dropped() -> None:
+    referring = {
+        table.name
+        for table in metadata.tables.values()
+        for key in table.foreign_keys
+        if key.target_fullname == "client.id"
+    }
+    deleted = {end_user.name, "gate_state"}
+    of_others = {"reseller", "reseller_secret", "client_key", "client_copy"}  # an end user has no row in these
+    assert referring == deleted | of_others | {table.name for table in KEPT}
+
+
+def _watch_them(registry: Registry, *numbers: int) -> None:
+    with registry.write() as records:
+        for number in numbers:
+            records.standings.change(f"{number:016x}", "watched", reason="odd", actor="watch")
+
+
+def test_whoever_has_a_history_takes_the_room_of_nobody_else(registry: Registry, reseller: Client) -> None:
+    _enrol(registry, reseller, 1, 2, 3)
+    _watch_them(registry, 1, 2, 3)
+    assert _enrol(registry, reseller, 4, 5, most=3) == []
+    assert _enrol(registry, reseller, 6, 7, most=3) == [f"{4:016x}"]
+    assert _ids(registry, reseller) == [1, 2, 3, 5, 6, 7]
+
+
+def test_where_too_many_have_a_history_nobody_new_is_taken(registry: Registry, reseller: Client) -> None:
+    decided: dict[str, int] = {}
+    _enrol(registry, reseller, *range(1, DECIDED_PART + 1))
+    _watch_them(registry, *range(1, DECIDED_PART + 1))
+    with registry.write() as records:
+        new = [_end_user(reseller, number) for number in (20, 21, 22)]
+        assert records.end_users.enrol(new[:2], most=1, decided=decided) == [f"{20:016x}"]
+        assert decided == {reseller.id: DECIDED_PART}
+        # about the last of them something was decided already
+        gone = records.end_users.enrol([*new[1:], _end_user(reseller, 23)], most=1, decided=decided, spare={new[2].id})
+    assert gone == [f"{23:016x}", f"{21:016x}"]
+    assert _ids(registry, reseller) == [*range(1, DECIDED_PART + 1), 22]
+
+
+def test_whoever_is_spared_is_not_dropped_though_it_asked_longest_ago(registry: Registry, reseller: Client) -> None:
+    _enrol(registry, reseller, 1, 2, 3)
+    with registry.write() as records:
+        new = [_end_user(reseller, number) for number in (4, 5)]
+        gone = records.end_users.enrol(new, most=3, spare={f"{1:016x}", f"{2:016x}"})
+    assert gone == [f"{3:016x}", f"{4:016x}"]
+
+
+def test_whoever_is_spared_is_registered_though_its_client_resells_no_more(
+    registry: Registry, reseller: Client
+) -> None:
+    with registry.write() as records:
+        records.end_users.withdraw(reseller.id)
+        assert records.end_users.enrol([_end_user(reseller, 1)], most=3, spare={f"{1:016x}"}) == []
+        records.clients.revoke(reseller.id)
+        # its name would be that of a client that can be forgotten
+        assert records.end_users.enrol([_end_user(reseller, 2)], most=3, spare={f"{2:016x}"}) == [f"{2:016x}"]

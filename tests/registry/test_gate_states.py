@@ -33,3 +33,14 @@ def test_a_client_that_is_gone_keeps_no_other_from_being_saved(registry: Registr
         records.gate_states.save("limit", {"nobody": b"lost", client: b"kept"})
     with registry.read() as records:
         assert records.gate_states.load("limit") == {client: b"kept"}
+
+
+def test_nothing_is_saved_of_a_client_that_is_revoked(registry: Registry) -> None:
+    # a gate that serves still holds what it knew of one that was forgotten meanwhile
+    with registry.write() as records:
+        gone, client = add_client(records, "gone").id, add_client(records).id
+        records.clients.revoke(gone)
+        records.gate_states.forget(gone)
+        records.gate_states.save("limit", {gone: b"back", client: b"kept"})
+    with registry.read() as records:
+        assert records.gate_states.load("limit") == {client: b"kept"}

@@ -41,6 +41,7 @@ def _with_document(document: Any) -> bytes:
     return (len(data).to_bytes(4, "little") + data).ljust(ALIGNMENT_BYTES, b"\0")
 
 
+@pytest.mark.slow
 @given(names=NAMES, sizes=st.lists(st.integers(0, 10_000), min_size=5, max_size=5))
 def test_manifests_survive_the_round_trip(names: list[str], sizes: list[int]) -> None:
     manifest = Manifest.of_files(list(zip(names, sizes, strict=False)))

@@ -54,6 +54,7 @@ def test_files_of_any_sizes_land_whole(party: Party, tmp_path: Path, sizes: Sequ
         path.unlink()
 
 
+@pytest.mark.slow
 def test_thousands_of_small_and_empty_files_land_whole(party: Party, tmp_path: Path) -> None:
     files = {f"{index}/{index % 7}.bin": bytes([index % 251]) * (index % 3) for index in range(1000)}
     assert _scatter(party, party.seal(tmp_path / "x", list(files.items()))) == files

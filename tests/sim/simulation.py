@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palladion.access.identity import hash_api_key, new_api_key
-from palladion.gate.directory import Caller, Roll
+from palladion.gate.callers import Caller
 from palladion.gate.requests import Request, Response
 from palladion.gate.served import Served
 from palladion.policy import RoutePolicy
@@ -27,6 +27,7 @@ from palladion.watch.calibration import MEMBER_SIZES, About, Calibration, calibr
 from palladion.watch.instruments import Episode
 from palladion.watch.watch import Watch
 from tests.gate.gates import MODEL, PATH, House, open_gate, session_of
+from tests.gate.rolls import Roll
 from tests.lifecycle.installations import NOW
 
 HORIZON = 48

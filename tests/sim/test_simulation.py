@@ -72,6 +72,7 @@ def test_a_route_that_observes_withholds_nothing_and_says_what_it_would_have_don
     assert simulation.bench.kept == []
 
 
+@pytest.mark.slow
 def test_both_kinds_of_route_see_the_same_evidence(house: House) -> None:
     def p_values(mode: str) -> list[str]:
         route = RoutePolicy(model=MODEL, mode="observe" if mode == "observe" else "enforce")

@@ -1,6 +1,7 @@
 """Pseudonyms for the ledger, of clients, their networks and what links them: keyed, so that it names nobody by itself.
 
 Deleting a client's row in the registry makes its pseudonym one that nobody can resolve any more; the tree stays whole.
+An end user's id is made of its name: that holds for it only once the secret of its reseller is erased (`users`).
 Of a network no row is kept anywhere: whoever has the key can try networks, which are few, and nobody else can.
 """
 

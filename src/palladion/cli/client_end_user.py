@@ -101,7 +101,8 @@ def forget(ctx: click.Context, name: str, user: str, organisation: str | None, a
     """Erase what the watch knows of an end user, by name or by what it is called here.
 
     A standing that was ever changed stays, so that nobody gets rid of it by being forgotten. Queries that are kept are
-    the reseller's, and go with palladion client forget.
+    the reseller's, and go with palladion client forget. Until then, whoever has the gate root, the registry and a guess
+    of the name can find its entries in the ledger.
     """
     from palladion.lifecycle.end_users import forget_end_user
 
@@ -118,4 +119,7 @@ def forget(ctx: click.Context, name: str, user: str, organisation: str | None, a
             ("ledger", str(done.receipt)),
         ]
     )
-    warn("a gate that serves can hold its state in memory until it ends; backups from before hold it too")
+    warn(
+        "a gate that serves can hold its state in memory until it ends, and writes it again for one who stays listed; "
+        "backups from before hold it too"
+    )

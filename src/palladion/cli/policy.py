@@ -187,7 +187,7 @@ def _warn_of_nobodys(installation: "Installation") -> None:
     if not installation.policy.contract:
         return
     with installation.open_registry() as registry, registry.read() as records:
-        clients = [client for client in records.clients.all() if client.revoked_at is None]
+        clients = [client for client in records.clients.registered() if client.revoked_at is None]
     for name in nobodys(installation.policy, clients):
         warn(f"there is no client {name}, which has a contract")
 

@@ -8,9 +8,10 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol, TypeVar
+
+from msgspec.structs import replace
 
 from palladion.gate.gate import Gate
 from palladion.gate.hops import ONCE, SCOPE, Hop, Hops
@@ -28,6 +29,7 @@ ALWAYS = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff
 LIVE, READY = "/health/live", "/health/ready"
 HEALTH_PATHS = {LIVE, READY}
 TOO_SLOW = 408
+HALF_CLOSED = "a stream needs a connection that its client has not closed in its own direction"
 LENGTH_DIGITS_MAX = 12  # of a content-length; more say a terabyte, or hide one behind zeros
 
 log = logging.getLogger("palladion.gate")
@@ -44,6 +46,10 @@ class Arrived(Protocol):
 
     def whole(self) -> bytes | None:
         """The body, if all of it is here already."""
+        ...
+
+    async def may_stream(self) -> bool:
+        """Whether a stream can begin at once, when all that was written before is taken: somebody must be there."""
         ...
 
     @property
@@ -78,7 +84,7 @@ class App:
             if path in HEALTH_PATHS:
                 response = self._health(arrived)
             else:
-                response = await self._gate.handle(self._request(arrived))
+                response = await self._begun(arrived, await self._gate.handle(self._request(arrived)))
         except Problem as problem:
             response = Response.of_problem(problem)
         except Exception:
@@ -94,6 +100,18 @@ class App:
             # body that was given up is for nobody (RFC 9110 §15.5.9)
             response = replace(response, headers=[*response.headers, (b"connection", b"close")])
         return response
+
+    async def _begun(self, arrived: Arrived, response: Response) -> Response:
+        """The response, or a refusal where it is a stream and its client has closed its own direction."""
+        stream, may = response.stream, False
+        if stream is None:
+            return response
+        try:
+            may = await arrived.may_stream()
+        finally:
+            if not may:
+                await stream.close()
+        return response if may else self._gate.told(arrived.path, Problem("bad-request", HALF_CLOSED))
 
     def _request(self, arrived: Arrived) -> Request:
         headers: dict[bytes, bytes] = {}
@@ -143,6 +161,9 @@ class _Scoped:
 
     def whole(self) -> bytes | None:
         return None
+
+    async def may_stream(self) -> bool:
+        return True
 
 
 def _check_length(length: bytes, bytes_max: int) -> None:

@@ -12,8 +12,8 @@ from typing import NamedTuple, Self
 
 from palladion.access.budgets import NOTHING, Account, Amounts, Share, day_of, seconds_left
 from palladion.clock import Clock
+from palladion.gate.callers import Caller
 from palladion.gate.contract import Contract
-from palladion.gate.directory import Caller
 from palladion.gate.disclosure import Level, Terms
 from palladion.gate.places import Places
 from palladion.gate.problems import Problem

@@ -1,4 +1,4 @@
-"""Callers of a gate, and the roll of them: what the registry says of clients at one moment, read in one piece or not.
+"""Callers of a gate, and what a roll of them is: what the registry says of clients at one moment.
 
 Who a credential is of, and what has changed since, is `directory`.
 """
@@ -11,13 +11,11 @@ from datetime import datetime
 from typing import Protocol
 
 from palladion.access.cedar import Cedar, Question
-from palladion.gate.decoys import NO_DECOYS, Decoys
-from palladion.keys import Root
-from palladion.lifecycle.client_copy import peppers
+from palladion.gate.decoys import Decoys
 from palladion.lifecycle.clients import route_scope, scope
 from palladion.policy import RoutePolicy
-from palladion.registry import Client, ClientKey, Records, StandingChange
-from palladion.registry.rows import Standing
+from palladion.registry import Client, ClientKey, StandingChange
+from palladion.registry.rows import END_USER, Standing
 from palladion.watch.response import rank
 
 WATCH = "watch"  # the actor of changes that no person decided
@@ -30,8 +28,8 @@ class Caller:
 
     `user` is its own customer on whose behalf it asks, where a proxy or a token that is believed says so; `credential`
     is how it has proved who it is. Without `access` policies, the scopes alone say what it may do. `end_user` is that
-    customer as a client of its own, of a client that resells: then `standing` is the lower one of both, for this
-    request, and the rest is what the reseller's own standing is.
+    customer as a client of its own, of a client that resells: then `standing`, `since` and `decided_by` are those of
+    whoever stands lower, for this request; `Directory.callers` has the reseller's own.
     """
 
     client: Client
@@ -70,12 +68,25 @@ class Caller:
 
     def asking_for(self, end_user: "Caller", user: str | None) -> "Caller":
         """The same, asking for an end user whose name is `user`."""
-        lower = max(self.standing, end_user.standing, key=rank)
-        return replace(self, user=user, standing=lower, end_user=end_user)
+        lower = max(self, end_user, key=lambda caller: rank(caller.standing))
+        return replace(
+            self,
+            user=user,
+            standing=lower.standing,
+            since=lower.since,
+            decided_by=lower.decided_by,
+            end_user=end_user,
+        )
 
     def overrules(self, change: StandingChange) -> bool:
         """Whether a person put the client where it is, and later than `change` was decided."""
         return self.decided_by != WATCH and self.since > change.at
+
+
+def newcomer(client: str, reseller: Client, now: datetime) -> Client:
+    """The client that an end user is who asks for the first time, by its id."""
+    name = f"{reseller.name}{END_USER}{client}"
+    return Client(client, reseller.organisation, name, (), "trusted", now, None, parent=reseller.id)
 
 
 class LookedUpCallers(MutableMapping[str, Caller]):
@@ -105,8 +116,12 @@ class LookedUpCallers(MutableMapping[str, Caller]):
         """Every caller, none of which is kept in memory."""
 
     @abstractmethod
+    def hold(self, waiting: Mapping[str, Client]) -> None:
+        """Let in the end users whom the registry does not have yet, by id: whoever waits for it whenever one asks."""
+
+    @abstractmethod
     def enter(self, caller: Caller) -> None:
-        """Let in an end user whom the registry does not have yet."""
+        """Count one who has just begun to wait."""
 
     @abstractmethod
     def drop(self, clients: Iterable[str]) -> None:
@@ -114,7 +129,7 @@ class LookedUpCallers(MutableMapping[str, Caller]):
 
 
 class AnyRoll(Protocol):
-    """What a directory needs of a roll: `Roll`, or one that looks up who asks (`rolls`)."""
+    """What a directory needs of a roll: one that was read in one piece, or that looks up who asks (`rolls`)."""
 
     @property
     def keys(self) -> Mapping[bytes, ClientKey]:
@@ -143,52 +158,3 @@ class AnyRoll(Protocol):
     def raised(self, before: Mapping[str, Caller], now: Mapping[str, Caller]) -> list[str]:
         """Those who stand better now than before."""
         ...
-
-
-@dataclass(frozen=True)
-class Roll:
-    """What the registry says of clients at one moment: live keys by their keyed hash, and callers by client id.
-
-    `identities` are those that are not revoked, by kind and text, with the client's id. `peppers` are those of other
-    gates whose clients were taken over: what the hashes of their keys are keyed with.
-    """
-
-    keys: Mapping[bytes, ClientKey]
-    callers: Mapping[str, Caller]
-    identities: Mapping[tuple[str, str], str] = field(default_factory=dict)
-    peppers: tuple[bytes, ...] = field(default=(), repr=False)
-    decoys: Decoys = NO_DECOYS
-
-    def entered(self, access: Cedar | None) -> dict[str, Caller]:
-        """The callers by id, who may be changed."""
-        if access is None:
-            return dict(self.callers)
-        return {client: replace(caller, access=access) for client, caller in self.callers.items()}
-
-    def raised(self, before: Mapping[str, Caller], now: Mapping[str, Caller]) -> list[str]:
-        """Those who stand better now than before."""
-        return [
-            client
-            for client, caller in now.items()
-            if client in before and rank(caller.standing) < rank(before[client].standing)
-        ]
-
-
-def read_roll(records: Records, gate: Root | None = None) -> Roll:
-    """Every client that is not revoked, and every key and identity of theirs that is not.
-
-    Without the `gate` root, keys that another gate made are not accepted.
-    """
-    standings = records.standings.current()
-    callers = {
-        client.id: Caller(client, change.standing, change.at, change.actor)
-        for client in records.clients.all()
-        if client.revoked_at is None
-        for change in [standings[client.id]]
-    }
-    keys = {key_hash: key for key_hash, key in records.clients.credentials() if key.client in callers}
-    live = records.identities.live()
-    identities: dict[tuple[str, str], str] = {
-        (row.kind, row.value): row.client for row in live if row.client in callers
-    }
-    return Roll(keys, callers, identities, peppers(records, gate) if gate is not None else ())

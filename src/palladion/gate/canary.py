@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from palladion.gate.directory import Caller
+from palladion.gate.callers import Caller
 from palladion.gate.endpoint import Endpoint
 from palladion.gate.operations.meter import CANARY, STANDING, Meter
 from palladion.gate.problems import Problem

@@ -19,8 +19,7 @@ from palladion.gate.callers import (
     AnyRoll,
     Caller,
     LookedUpCallers,
-    Roll,
-    read_roll,
+    newcomer,
 )
 from palladion.gate.credentials import fingerprint_of, read_credential
 from palladion.gate.decoys import NO_DECOYS, DecoyProblem
@@ -28,21 +27,8 @@ from palladion.gate.end_users import EndUsers
 from palladion.gate.problems import Problem
 from palladion.gate.requests import STRANGER, Peer
 from palladion.registry import Client, ClientKey, StandingChange
+from palladion.registry.end_users import DECIDED_PART
 from palladion.registry.rows import Standing
-
-__all__ = [
-    "API_KEY",
-    "CERTIFICATE",
-    "SPIFFE",
-    "TOKEN",
-    "WATCH",
-    "AnyRoll",
-    "Caller",
-    "Directory",
-    "LookedUpCallers",
-    "Roll",
-    "read_roll",
-]
 
 # What everybody is told whose credential has the right form: unknown, expired, revoked, of whatever kind.
 _REFUSED = "the credential is not accepted"
@@ -58,10 +44,12 @@ class Directory:
         tokens: Tokens | None = None,
         access: Cedar | None = None,
         end_users: EndUsers | None = None,
+        decided: Mapping[str, int] | None = None,
     ) -> None:
         """Without `tokens`, nobody comes in by one; without `access`, scopes alone say who may do what.
 
-        Without `end_users`, those of clients that resell are no clients of their own.
+        Without `end_users`, those of clients that resell are no clients of their own. `decided` is how many of a
+        client's have a history, by its id: beyond a number nobody new is one.
         """
         self._hash = key_hasher(pepper)
         self._others: tuple[Callable[[bytes], bytes], ...] = ()
@@ -72,6 +60,7 @@ class Directory:
         self._callers: dict[str, Caller] | LookedUpCallers = {}
         self.decoys = NO_DECOYS
         self._end_users = end_users
+        self._decided: Mapping[str, int] = {} if decided is None else decided
         if end_users is not None:
             end_users.gone = self._drop
         self.version = 0  # another one whenever anybody may stand differently
@@ -147,9 +136,12 @@ class Directory:
         if self._tokens is not None:
             self._tokens.forget()
         if self._end_users is not None:
-            for client in self._end_users.waiting.values():
-                if client.id not in self._callers:
-                    self._enter(Caller(client, "trusted", client.created, WATCH))
+            waiting, callers = self._end_users.waiting, self._callers
+            if isinstance(callers, dict):
+                for client in waiting.values():
+                    callers.setdefault(client.id, Caller(client, "trusted", client.created, WATCH))
+            else:
+                callers.hold(waiting)
         for change in unwritten:
             known = self._callers.get(change.client)
             if known is not None and not known.overrules(change):
@@ -159,8 +151,8 @@ class Directory:
     def identify(self, headers: Mapping[bytes, bytes], now: datetime, peer: Peer = STRANGER) -> Caller:
         """The client whose credential this is: an API key or a token in the headers, or else the peer's certificate.
 
-        With its end user, if it resells and one is named. Raises Problem. An unknown, a revoked and an expired
-        credential are told apart in no way, of whatever kind.
+        With its end user, if it resells and one is named, who is let in only once it may ask (`enter`). Raises Problem.
+        An unknown, a revoked and an expired credential are told apart in no way, of whatever kind.
         """
         caller = self._identified(headers, now, peer)
         if not caller.client.reseller or self._end_users is None:
@@ -201,34 +193,62 @@ class Directory:
         parent = caller.client.parent
         return caller if parent is None else self._callers.get(parent) or caller
 
+    def enter(self, caller: Caller) -> bool:
+        """Let in the end user that a client asks for, now that it may: whether it is one with a standing of its own.
+
+        Not before, or whoever is refused would fill memory and registry with names. Where there is no room for it, the
+        client is judged alone.
+        """
+        asks_for, end_users = caller.end_user, self._end_users
+        if asks_for is None or end_users is None:
+            return False
+        if self._callers.get(asks_for.id) is not None:
+            return True
+        made = end_users.enter(asks_for.id, caller.client, asks_for.since)
+        if made is None:
+            return False
+        entered = Caller(made, "trusted", made.created, WATCH, access=self._access)
+        if isinstance(self._callers, dict):
+            self._callers[entered.id] = entered
+        else:
+            self._callers.enter(entered)
+        return True
+
     def _end_user(self, reseller: Client, user: str, now: datetime) -> Caller | None:
-        """An end user as a client; None if there is no room for another one."""
+        """An end user as a client, let in or not yet; None if there is no room for another one."""
         end_users = self._end_users
         if end_users is None:
             return None
-        client = end_users.id_of(reseller.id, user)
+        client = end_users.id_of(reseller, user)
         known = self._callers.get(client)
         if known is None:
-            made = end_users.enter(client, reseller, now)
-            if made is None:
+            if self._is_full(reseller.id):
                 return None
-            known = Caller(made, "trusted", now, WATCH)
-            self._enter(known)
+            known = Caller(newcomer(client, reseller, now), "trusted", now, WATCH)
         # else it is somebody whose id is the same by chance
         return known if known.client.parent == reseller.id else None
 
-    def _enter(self, caller: Caller) -> None:
-        if isinstance(self._callers, dict):
-            self._callers[caller.id] = caller
-        else:
-            self._callers.enter(caller)
+    def _is_full(self, reseller: str) -> bool:
+        """Whether so many of a client's end users have a history that the registry takes no more."""
+        most = 0 if self._end_users is None else self._end_users.policy.end_users_max
+        return self._decided.get(reseller, 0) >= DECIDED_PART * most
 
     def _drop(self, clients: Iterable[str]) -> None:
-        if isinstance(self._callers, dict):
-            for client in clients:
-                self._callers.pop(client, None)
-        else:
-            self._callers.drop(clients)
+        """Let end users go whom the registry has no more; who was put elsewhere meanwhile goes there again."""
+        callers, end_users = self._callers, self._end_users
+        changed = callers if isinstance(callers, dict) else callers.changed
+        gone: list[str] = []
+        for client in clients:
+            known = changed.get(client)
+            if known is None or known.standing == "trusted" or known.client.parent not in callers or end_users is None:
+                gone.append(client)
+            else:
+                end_users.waiting[client] = known.client
+        if not isinstance(callers, dict):
+            callers.drop(gone)
+            return
+        for client in gone:
+            callers.pop(client, None)
 
     def _of_key(self, text: bytes, now: datetime) -> Caller:
         if len(text) > KEY_CHARACTERS_MAX or not text.isascii():

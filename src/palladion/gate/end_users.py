@@ -12,12 +12,13 @@ from operator import attrgetter
 
 import msgspec
 
+from palladion.access.networks import caseless
 from palladion.access.users import end_user_id, user_name
+from palladion.gate.callers import newcomer
 from palladion.gate.problems import Problem
-from palladion.gate.requests import Request
+from palladion.gate.requests import Peer, Request
 from palladion.policy.resellers import ResellersPolicy
 from palladion.registry import Client
-from palladion.registry.rows import END_USER
 from palladion.watch.response import Verdict, rank
 from palladion.watch.watch import AnyAsked, Asked, AskedTexts, Asker, Observation, Watch
 
@@ -71,6 +72,11 @@ def asker_of(client: Client, shown: Asker, *, by_proxy: bool) -> Asker:
         # else the reseller would be judged together with its end users, by the same queries twice
         shown = Asker(shown.client, shown.organisation, prior=shown.prior)
     return ResellingAsker(*(*_SHOWN(shown), end_user))
+
+
+def names(peer: Peer, user: str | None) -> bool:
+    """Whether a proxy names this very end user. Where a token does, the proxy may speak of somebody else."""
+    return peer.user is not None and user is not None and caseless(peer.user) == caseless(user)
 
 
 def with_verdict(observation: Observation, verdict: Verdict) -> Observation:
@@ -128,24 +134,15 @@ class EndUsers:
             raise Problem("bad-request", "the name of an end user was expected", field=HEADER.decode())
         return user
 
-    def id_of(self, reseller: str, user: str) -> str:
-        """The id of an end user of a client, by its id."""
-        return self._id(reseller, user)
+    def id_of(self, reseller: Client, user: str) -> str:
+        """The id of an end user of a client that resells."""
+        return self._id(reseller.secret, reseller.id, user)
 
     def enter(self, client: str, reseller: Client, now: datetime) -> Client | None:
         """The client that an end user is from now on, who is in the registry soon; None if there is no room."""
         if len(self.waiting) >= WAITING_MAX:
             return None
-        made = Client(
-            client,
-            reseller.organisation,
-            f"{reseller.name}{END_USER}{client}",
-            (),
-            "trusted",
-            now,
-            None,
-            parent=reseller.id,
-        )
+        made = newcomer(client, reseller, now)
         self.waiting[client] = made
         return made
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from palladion.gate.directory import Caller
+from palladion.gate.callers import Caller
 from palladion.gate.requests import Request, Response
 
 

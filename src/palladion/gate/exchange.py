@@ -13,7 +13,6 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCy
 
 from palladion.gate.app import ALWAYS, App, Scope, send_parts
 from palladion.gate.hops import Hop
-from palladion.gate.problems import Problem
 from palladion.gate.requests import Response
 
 if TYPE_CHECKING:
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 
 _ALWAYS = b"".join(name + b": " + value + b"\r\n" for name, value in ALWAYS)
 _CONTROLS = bytes([*range(32), 127])  # none of them stands in a head, but for the end of each line
-HALF_CLOSED = "a stream needs a connection that its client has not closed in its own direction"
 _FIXED_LINES = 3 + len(ALWAYS)  # the first, the length, and the empty one
 
 
@@ -109,6 +107,12 @@ class Exchange(RequestResponseCycle):
             return None
         return bytes(self.body)
 
+    async def may_stream(self) -> bool:
+        """Whether a stream can begin at once: not where the client has closed its direction, also while this waits."""
+        while self.flow.write_paused and not self.disconnected:
+            await self.flow.drain()
+        return not self._connection.half_closed
+
     async def run_asgi(self, app: ASGI3Application) -> None:
         """Have an application answer. Never raises."""
         if not isinstance(app, App):
@@ -116,9 +120,6 @@ class Exchange(RequestResponseCycle):
             return
         try:
             response = await app.answer(self)
-            if response.stream is not None and self._connection.half_closed:
-                await response.stream.close()
-                response = Response.of_problem(Problem("bad-request", HALF_CLOSED))
             if response.stream is not None:
                 await send_parts(self.receive, self.send, response)
                 return

@@ -6,8 +6,8 @@ What follows then is in `questions`, with the `stages` that all kinds of questio
 from collections.abc import Callable, Mapping
 from functools import partial
 
+from palladion.gate.callers import Caller
 from palladion.gate.canary import CanaryPath, Failing
-from palladion.gate.directory import Caller
 from palladion.gate.endpoint import Endpoint
 from palladion.gate.paths import Paths
 from palladion.gate.problems import Problem
@@ -108,8 +108,12 @@ class Gate:
             if caller is not None:
                 self.stages.refused(caller, problem.kind, request)
                 # in the words of the protocol; a stranger is not told which one is spoken on a path
-                return Response.of_problem(problem, self._paths.error_members(request.path, problem))
+                return self.told(request.path, problem)
             return Response.of_problem(problem)
+
+    def told(self, path: str, problem: Problem) -> Response:
+        """What a problem looks like to whoever was let in, in the words of what is spoken on a path."""
+        return Response.of_problem(problem, self._paths.error_members(path, problem))
 
     def _endpoint(self, caller: Caller, request: Request) -> Endpoint:
         endpoint = self._paths.endpoints.get(request.path)

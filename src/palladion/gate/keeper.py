@@ -8,12 +8,13 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cached_property, partial
 from itertools import islice
 from typing import TypeVar
 
 from palladion.errors import ConflictError, FormatError, NotFoundError, PalladionError
-from palladion.gate.directory import WATCH
+from palladion.gate.callers import WATCH
 from palladion.gate.end_users import EndUsers
 from palladion.gate.limits import Saved as SavedLimits
 from palladion.gate.limits import decode_saved, encode_saved
@@ -27,6 +28,7 @@ from palladion.watch.residents import Kept
 
 LIMITS = "limits"
 CLIENTS_AT_ONCE = 1000  # in one statement: SQLite takes 32,766 variables
+ENROLLED_AT_ONCE = 2000  # in one transaction, which takes some 0.3 s: who was suspended meanwhile waits no longer
 TRIED_MAX = 100  # saved states that are read before a model is watched: those of another version are all alike
 _Result = TypeVar("_Result")
 
@@ -38,6 +40,8 @@ class Keeper:
         """`end_users` are registered before anything is kept of them, if there are any."""
         self._registry = registry
         self._end_users = end_users
+        self.decided: dict[str, int] = {}  # by reseller, how many of its end users were counted that have a history
+        self.unrecorded: Callable[[], Iterable[StandingChange]] = tuple  # says what changes are on their way here
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="registry")
         self._unwritten: list[StandingChange] = []
         self._opened: list[News] = []
@@ -95,7 +99,7 @@ class Keeper:
         async with self._saving:
             await self.standings([])
             await self._enrol()
-            saving, self._unsaved = {purpose: unsaved for purpose, unsaved in self._unsaved.items() if unsaved}, {}
+            saving = self._taken()
             if not saving:
                 return
             self._saving_now = saving
@@ -115,26 +119,60 @@ class Keeper:
         if "lookup" in self.__dict__:
             self.lookup.close()
 
+    @property
+    def _waiting(self) -> Mapping[str, Client]:
+        """The end users whom the registry does not have yet, by id."""
+        return {} if self._end_users is None else self._end_users.waiting
+
+    def _taken(self) -> dict[str, dict[str, bytes]]:
+        """The states to be written now; those of end users who still wait stay, since the registry would lose them."""
+        waiting, every, self._unsaved = self._waiting, self._unsaved, {}
+        taken: dict[str, dict[str, bytes]] = {}
+        for purpose, states in every.items():
+            later = {client: states.pop(client) for client in waiting.keys() & states.keys()}
+            if later:
+                self._unsaved[purpose] = later
+            if states:
+                taken[purpose] = states
+        return taken
+
     async def _enrol(self) -> None:
-        """Register the end users who have come since. Raises PalladionError, and then they go on waiting."""
+        """Register the end users who have come until now. Raises PalladionError, and then they go on waiting."""
+        new = list(self._waiting.values())
+        for start in range(0, len(new), ENROLLED_AT_ONCE):
+            # not while standings are written: one whose row is dropped meanwhile would lose its own
+            async with self._writing:
+                await self._register(new[start : start + ENROLLED_AT_ONCE])
+
+    async def _register(self, clients: Sequence[Client]) -> None:
         end_users = self._end_users
-        if end_users is not None and end_users.waiting:
-            new = dict(end_users.waiting)
-            dropped = await self.run(partial(_enrol, list(new.values()), end_users.policy.end_users_max))
-            end_users.written(new, dropped)
+        if end_users is None or not clients:
+            return
+        spare = {change.client for changes in (self._unwritten, self.unrecorded()) for change in changes}
+        most, decided = end_users.policy.end_users_max, dict(self.decided)
+        gone = await self.run(partial(_enrol, clients, most, spare, decided))
+        self.decided.update(decided)
+        end_users.written([client.id for client in clients], gone)
 
     async def _write(self) -> None:
         async with self._writing:
-            waiting = list(self._unwritten)
-            if not waiting:
+            changes = list(self._unwritten)
+            if not changes:
                 return  # written with those of somebody who came just before
+            waiting = self._waiting
+            concerned = {change.client for change in changes}
+            new = [waiting[client] for client in sorted(concerned & waiting.keys())]
+            # what keeps end users from being registered is told by `states`; it keeps no standing of others back
+            with suppress(PalladionError):
+                await self._register(new)
+            held = [change for change in changes if change.client in waiting]
+            ready = [change for change in changes if change.client not in waiting]
             try:
-                await self._enrol()
-                self._opened += await self.run(lambda registry: _write_standings(registry, waiting))
+                self._opened += await self.run(lambda registry: _write_standings(registry, ready))
             except PalladionError:
                 return
             # only now, so that a call that failed has lost nothing
-            del self._unwritten[: len(waiting)]
+            self._unwritten[: len(changes)] = held
 
 
 class Saved:
@@ -217,9 +255,11 @@ def load_limits(registry: Registry) -> Iterator[tuple[str, SavedLimits]]:
         lookup.close()
 
 
-def _enrol(clients: Sequence[Client], most: int, registry: Registry) -> list[str]:
+def _enrol(
+    clients: Sequence[Client], most: int, spare: Collection[str], decided: dict[str, int], registry: Registry
+) -> list[str]:
     with registry.write() as records:
-        return records.end_users.enrol(clients, most=most)
+        return records.end_users.enrol(clients, most=most, spare=spare, decided=decided)
 
 
 def _write_standings(registry: Registry, changes: Sequence[StandingChange]) -> list[News]:

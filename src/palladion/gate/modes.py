@@ -5,7 +5,7 @@ A client that is observed is withheld nothing for suspicion; one that a person s
 
 from typing import Literal
 
-from palladion.gate.directory import Caller
+from palladion.gate.callers import Caller
 from palladion.gate.disclosure import LEVELS, Level
 from palladion.policy import Policy, RoutePolicy
 from palladion.registry.rows import Standing

@@ -14,7 +14,7 @@ from palladion.access.limits import SWEEP_SIZE, Rate, States, spent
 from palladion.access.networks import caseless, network_of
 from palladion.access.pseudonyms import pseudonym
 from palladion.clock import Clock
-from palladion.gate.directory import Caller
+from palladion.gate.callers import Caller
 from palladion.gate.problems import Problem
 from palladion.policy import ContractPolicy, LimitsPolicy, Policy
 

@@ -7,7 +7,7 @@ known and admitted as everywhere: who may ask no model behind a path learns noth
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from palladion.gate.directory import Caller
+from palladion.gate.callers import Caller
 from palladion.gate.problems import Problem
 from palladion.gate.protocols.open_inference import ready_page, server_page
 from palladion.gate.protocols.protocol import ErrorForm

@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 
 from palladion.access.cedar import Cedar
 from palladion.errors import PalladionError
-from palladion.gate.callers import Caller, LookedUpCallers
+from palladion.gate.callers import WATCH, Caller, LookedUpCallers
 from palladion.gate.decoys import NO_DECOYS, DecoyReader, Decoys
 from palladion.keys import Root
 from palladion.lifecycle.client_copy import peppers
@@ -125,15 +125,19 @@ class Callers(LookedUpCallers):
         self.mark = marked.mark
         self._access = access
         self._recent: Recent[str, Caller] = Recent(CALLERS_MAX)
+        self._waiting: Mapping[str, Client] = {}
 
     def get(self, client: str, default: object = None) -> Caller | None:  # type: ignore[override]
         """The caller, if it is let in."""
         found = self._recent.get(client)
         if found is None and (found := self.changed.get(client)) is None:
             row = self._lookup.caller(client, self.mark)
-            if row is None:
+            if row is not None:
+                found = self._made(*row)
+            elif (waiting := self._waiting.get(client)) is not None:
+                found = Caller(waiting, "trusted", waiting.created, WATCH, access=self._access)
+            else:
                 return None
-            found = self._made(*row)
             self._recent.put(client, found)
         return found
 
@@ -141,6 +145,7 @@ class Callers(LookedUpCallers):
         """The same callers under other access policies."""
         made = Callers(self._lookup, Marked(self.mark, self.counts, {}), access)
         made.changed = {client: replace(caller, access=access) for client, caller in self.changed.items()}
+        made._waiting = self._waiting
         return made
 
     def named(self, organisation: str, name: str) -> Caller | None:
@@ -157,17 +162,21 @@ class Callers(LookedUpCallers):
         for client, change in self._lookup.callers(self.mark):
             yield self.changed.get(client.id) or self._made(client, change)
 
+    def hold(self, waiting: Mapping[str, Client]) -> None:
+        """Let in the end users whom the registry does not have yet, who are in `waiting` as long as it does not."""
+        self._waiting = waiting
+        self.counts["trusted"] += len(waiting)
+
     def enter(self, caller: Caller) -> None:
-        """Let in an end user whom the registry does not have yet: held until the roll is read anew."""
+        """Count an end user who has just begun to wait."""
         self.counts[caller.standing] += 1
-        self.changed[caller.id] = caller
         self._recent.put(caller.id, caller)
 
     def drop(self, clients: Iterable[str]) -> None:
-        """Forget end users, by id, whom the registry has no more; none of them was ever put into another standing."""
+        """Forget end users, by id, whom the registry has no more: it had no history of them."""
         for client in clients:
-            self.counts["trusted"] -= 1
-            self.changed.pop(client, None)
+            changed = self.changed.pop(client, None)
+            self.counts["trusted" if changed is None else changed.standing] -= 1
             self._recent.drop(client)
 
     def __getitem__(self, client: str) -> Caller:
@@ -202,7 +211,7 @@ class Callers(LookedUpCallers):
 
 @dataclass(frozen=True)
 class LookedUp:
-    """What the registry says of clients, looked up when it is wanted; in place of a `callers.Roll`."""
+    """What the registry says of clients, looked up when it is wanted: a `callers.AnyRoll`."""
 
     keys: Keys
     identities: Identities

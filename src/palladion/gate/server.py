@@ -124,14 +124,15 @@ class _Server:
             await self._recorder.close()
 
     def _open(self, root: Root, registry: Registry) -> None:
-        home = self._installation.paths.home
-        self._issuers = Issuers(self._policy.issuer, home)
-        access = open_access(self._policy, home)
+        paths = self._installation.paths
+        self._issuers = Issuers(self._policy.issuer, paths.home)
+        access = open_access(self._policy, paths.home)
         self._directory = Directory(
             root.derive("client-key-pepper"),
             tokens=self._issuers.tokens,
             access=access.cedar,
             end_users=self._end_users,
+            decided=self._keeper.decided,
         )
         self._retention = open_retention(self._installation, root)
         self._read_roll = RollReader(self._keeper.lookup, root)
@@ -146,6 +147,8 @@ class _Server:
             retainer=self._retention.retainer,
             retention=self._retention,
         )
+        self._keeper.unrecorded = lambda: self._stages.unrecorded
+        self._stages.together.wait_for(self._recorder)
         self._feeds = open_feeds(
             self._installation, self._stages.intelligence, registry, self._recorder.append, self._say
         )
@@ -159,7 +162,7 @@ class _Server:
             complain=self._complain,
         )
         self._gate = Gate(self._stages)
-        self._grpc = GrpcListener(self._gate, self._policy.gate, home, self._say)
+        self._grpc = GrpcListener(self._gate, self._policy.gate, paths.home, self._say)
         self._lineup = Lineup(
             self._installation,
             self._gate,
@@ -170,13 +173,12 @@ class _Server:
         )
         self._discoveries = Discoveries(
             self._policy.route,
-            self._installation.paths.home,
+            paths.home,
             self._lineup.found,
             limits=limits_within(self._policy.gate.deadline_ms / 1000),
         )
-        calibrations = self._installation.paths.calibrations
         self._models = LanguageModels(
-            self._policy, home, self._stages, root, budget=self._stages, calibrations=calibrations
+            self._policy, paths.home, self._stages, root, budget=self._stages, calibrations=paths.calibrations
         )
         self._gate.serve({}, self._models.endpoints)
         self._lineup.open(registry, self._discoveries.waiting)
@@ -192,8 +194,7 @@ class _Server:
         self._operations = self._open_operations(root)
 
     def _open_operations(self, root: Root) -> Operations:
-        parts = (self._installation, root, self._keeper, self._recorder)
-        administered = partial(open_administration, *parts)
+        own = (self._installation, root, self._keeper, self._recorder)
         witnessing = open_witnessing(self._installation, self._policy.ledger, self._recorder.checkpoint)
         return Operations(
             self._gate,
@@ -205,8 +206,8 @@ class _Server:
             retention=self._retention,
             witnessing=witnessing,
             clock=open_clock_watch(self._installation, ACTOR),
-            alerting=open_alerting(*parts, witnessing, actor=ACTOR),
-            administration=administered(self._policies, reload=self._reload_clients, status=self._status),
+            alerting=open_alerting(*own, witnessing, actor=ACTOR),
+            administration=open_administration(*own, self._policies, reload=self._reload_clients, status=self._status),
         )
 
     async def _serve(self, address: Address) -> None:
@@ -278,8 +279,7 @@ class _Server:
     async def _reload(self) -> None:
         """Take over what a command changed: clients, standings, promoted versions, calibrations.
 
-        A model that cannot be opened goes on as it was, and keeps no other from changing; the command is told. So do
-        decoys that cannot be read.
+        A model that cannot be opened goes on as it was, and the command is told. So do decoys that cannot be read.
         """
         await self._reload_clients()
         failures = self._read_roll.failures

@@ -16,13 +16,14 @@ from typing import Protocol, cast
 from palladion.access.pseudonyms import network_pseudonym, pseudonym
 from palladion.errors import PalladionError
 from palladion.gate.budgets import Reservation
+from palladion.gate.callers import Caller
 from palladion.gate.contract import Contract
 from palladion.gate.deadlines import Deadlines
 from palladion.gate.decoys import DecoyProblem
-from palladion.gate.directory import Caller, Directory
+from palladion.gate.directory import Directory
 from palladion.gate.disclosure import LEVELS, Terms, own_contracts, terms_of
 from palladion.gate.disclosure.terms import Own
-from palladion.gate.end_users import Resold, SeeingBoth, asker_of, with_verdict
+from palladion.gate.end_users import Resold, SeeingBoth, asker_of, names, with_verdict
 from palladion.gate.intelligence.intelligence import Intelligence
 from palladion.gate.intelligence.signatures import Seeing
 from palladion.gate.limits import Limits
@@ -204,7 +205,7 @@ class Stages:
         address: str | None,
         spending: bool = True,
     ) -> None:
-        """Spend `queries` of every rate; a request of more `rows` than can ever be asked at once is told so.
+        """Spend `queries` of every rate, which lets in an end user; more `rows` than can ever be asked are told so.
 
         `address` is the request's. Raises Problem, and then nothing is spent. Unless `spending`, nothing is anyway:
         then it only says whether it could be.
@@ -222,6 +223,8 @@ class Stages:
             address=address,
             spending=spending,
         )
+        if spending:
+            self.directory.enter(caller)
 
     def _seconds(self, route: RoutePolicy) -> float:
         """How long a request can take, from its head to its answer; nothing is reserved for longer."""
@@ -234,9 +237,9 @@ class Stages:
         """The caller as the watch knows it."""
         peer, prior = request.peer, self.intelligence.prior(caller.id)
         own = Asker(caller.id, caller.client.organisation, request.address, peer.payment, peer.device, peer.tls, prior)
-        if caller.end_user is None:
+        if caller.end_user is None or not self.directory.enter(caller):
             return own
-        return asker_of(caller.end_user.client, own, by_proxy=peer.user is not None)
+        return asker_of(caller.end_user.client, own, by_proxy=names(peer, caller.user))
 
     def _observer(self) -> Watch:
         # all that is asked of it is `observe_all`
@@ -253,7 +256,7 @@ class Stages:
         now, who = self.clock.now(), toucher(request, caller.id)
         for decoy in decoys:
             self.touches.add(decoy, who, now)
-        if caller.end_user is not None and not isinstance(observation, Resold):
+        if self.directory.enter(caller) and not isinstance(observation, Resold):
             observation = Resold.of(observation, observation)
         # what was observed counts where it asks for as much: of a campaign, it concerns others too
         return with_verdict(observation, verdict_on(decoys, self.policy.watch))

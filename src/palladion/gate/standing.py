@@ -9,7 +9,8 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime
 
-from palladion.gate.directory import WATCH, Caller, Directory
+from palladion.gate.callers import WATCH, Caller
+from palladion.gate.directory import Directory
 from palladion.gate.disclosure import rate_divisor
 from palladion.gate.modes import Modes
 from palladion.policy import RoutePolicy, WatchPolicy

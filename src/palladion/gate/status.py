@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
-from palladion.gate.directory import Caller
+from palladion.gate.callers import Caller
 from palladion.gate.gate import Gate
 from palladion.gate.served import OnTrial
 from palladion.policy import RoutePolicy

@@ -145,11 +145,11 @@ def import_clients(
     if dry_run:
         with installation.open_registry() as registry, registry.read() as records:
             _require_next(installation, records, gate, bundle, signed_by, another_gate=another_gate)
-            changes = merge(bundle, read_here(records, gate.root_id, contracts))
+            changes = merge(bundle, read_here(records, gate.root_id, bundle, contracts))
         return Imported(bundle.gate, bundle.issued_at, signed_by, changes, None)
     with installation.recording(gate) as (ledger, records):
         _require_next(installation, records, gate, bundle, signed_by, another_gate=another_gate)
-        changes = merge(bundle, read_here(records, gate.root_id, contracts))
+        changes = merge(bundle, read_here(records, gate.root_id, bundle, contracts))
         records.client_copies.put_source(
             bundle.gate,
             publisher=signed_by.hex(),

@@ -3,7 +3,8 @@
 The ledger stays, and so does the name unless that is asked for (docs/ledger.md, Forgetting a client). Without salts
 nobody can hold a request or an answer against the client's records any more, not even with the gate root. A pseudonym
 is made from the client's id, 64 random bits that stand in its row alone: once that row has no name, keys and ledger
-together do not give it back.
+together do not give it back. The id of an end user is made from its name, with a secret of its reseller that is erased
+with it: from then on no guess of a name can be held against an id or a pseudonym.
 """
 
 from collections.abc import Sequence
@@ -79,6 +80,7 @@ def erase_rows(records: Records, clients: Sequence[str]) -> tuple[int, int]:
     states = sum(records.gate_states.forget(client) for client in clients)
     for client in clients:
         records.end_users.forget(client)
+        records.end_users.forget_secret(client)
     return states, sum(records.identities.forget(client) for client in clients)
 
 

@@ -64,12 +64,12 @@ class Merge:
         return sum(step.kind == kind for step in self.steps)
 
 
-def read_here(records: Records, gate: str, contracts: frozenset[str] = frozenset()) -> Here:
-    """The clients of a transaction."""
-    copies = records.client_copies
+def read_here(records: Records, gate: str, bundle: Bundle, contracts: frozenset[str] = frozenset()) -> Here:
+    """The clients of a transaction; of end users, who are never handed over, only those whose id `bundle` takes."""
+    copies, taken = records.client_copies, records.clients.among(client.id for client in bundle.clients)
     return Here(
         gate,
-        {client.id: client for client in records.clients.all()},
+        {client.id: client for client in (*records.clients.registered(), *taken)},
         copies.origins(),
         {key.prefix: key for key in copies.all_keys()},
         copies.hashes(),

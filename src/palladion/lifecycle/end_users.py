@@ -1,8 +1,10 @@
 """Declares which clients resell, finds one of their end users by name, and erases what is kept of one.
 
-The name itself is kept nowhere: whoever has the gate root and a guess can confirm it, and nobody else.
+The name itself is kept nowhere. Whoever has the gate root, the registry and a guess can confirm it, and nobody else;
+once what is kept of the reseller was erased, nobody at all.
 """
 
+import re
 from dataclasses import dataclass
 
 from palladion.access.pseudonyms import pseudonym
@@ -14,6 +16,8 @@ from palladion.ledger.writer import Receipt
 from palladion.lifecycle.installation import Installation
 from palladion.registry import Client, Records
 from palladion.registry.rows import END_USER
+
+_CALLED = re.compile(rf"{END_USER}[0-9a-f]{{16}}")
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,8 @@ def forget_end_user(
     """Erase what watch and limits know of an end user, recorded before it is gone. Raises NotFoundError.
 
     If its standing was ever changed, that stays, so that nobody gets rid of it by being forgotten. It begins anew when
-    it asks again; a gate that serves may hold its state in memory until then, or until it ends.
+    it asks again; a gate that serves may hold its state in memory until then, or until it ends. Its pseudonym in the
+    ledger can still be held against a guess of its name, until its reseller is forgotten.
     """
     gate = installation.open_gate_root()
     key = gate.derive("pseudonyms")
@@ -74,18 +79,23 @@ def forget_end_user(
 
 def _found(records: Records, gate: Root, organisation: str, name: str, user: str) -> Client:
     reseller = records.clients.named(organisation, name)
-    known = user.removeprefix(reseller.name)
-    if known.startswith(END_USER):
-        client = known.removeprefix(END_USER)
-    else:
+    called = user.removeprefix(reseller.name)
+    # a name can look like it: it is one unless somebody is called so here
+    found = _of(records, reseller, called.removeprefix(END_USER)) if _CALLED.fullmatch(called) else None
+    if found is None and reseller.secret:
         try:
-            client = end_user_id(gate.derive("pseudonyms"), reseller.id, user_name(user))
+            known_as = user_name(user)
         except ValueError as error:
             raise PalladionError(str(error)) from None
-    found = records.clients.find_id(client)
-    if found is None or found.parent != reseller.id:
+        found = _of(records, reseller, end_user_id(gate.derive("pseudonyms"), reseller.secret, reseller.id, known_as))
+    if found is None:
         raise NotFoundError(
             f"{reseller.organisation}/{reseller.name} has no end user of that name here",
             f"palladion client end-user list {reseller.name} lists them",
         )
     return found
+
+
+def _of(records: Records, reseller: Client, client: str) -> Client | None:
+    found = records.clients.find_id(client)
+    return found if found is not None and found.parent == reseller.id else None

@@ -235,7 +235,7 @@ def _clients(installation: Installation, named: Sequence[tuple[str, str]]) -> li
     with installation.open_registry() as registry, registry.read() as records:
         if named:
             return list({item.id: item for item in (records.clients.named(*name) for name in named)}.values())
-        return records.clients.all()
+        return records.clients.registered()
 
 
 def _traced(ask: Ask, kept: Sequence[Body], marks: bytes, target: Target) -> Traced | None:

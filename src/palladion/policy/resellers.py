@@ -16,8 +16,9 @@ class ResellersPolicy(Section, frozen=True):
             ge=1,
             le=10_000_000,
             description="End users of one reseller that are kept. Beyond, those who asked longest ago are forgotten, "
-            "but for whoever the watch or a person ever put into another standing. The reseller itself is judged by "
-            "all that is asked, so inventing end users gains nothing.",
+            "but for whoever the watch or a person ever put into another standing, or who is in a case: they do not "
+            "count, up to ten times as many, and beyond that nobody new is judged apart. The reseller itself is judged "
+            "by all that is asked, so inventing end users gains nothing.",
         ),
     ] = 100_000
     unnamed: Annotated[

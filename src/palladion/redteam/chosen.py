@@ -104,7 +104,9 @@ def read_choice(installation: Installation, without: Sequence[str] = ()) -> Choi
     key = installation.open_gate_root().derive("pseudonyms")
     with installation.open_registry() as registry, registry.read() as records:
         honest = {item.client for item in honest_clients(records)}
-        return Choice(records.clients.all(), key, honest, without)
+        # of a million end users nobody is left out but who was lowered; whom a person names may be any of them
+        clients = records.clients.all() if without else records.clients.decided()
+        return Choice(clients, key, honest, without)
 
 
 def choose(validation: Validation, choice: Choice) -> tuple[Validation, LeftOut]:

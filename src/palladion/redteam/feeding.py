@@ -10,8 +10,8 @@ from pathlib import Path
 
 from palladion.access.pseudonyms import pseudonym
 from palladion.errors import BusyError, FormatError
+from palladion.gate.callers import WATCH
 from palladion.gate.curves import load_curve
-from palladion.gate.directory import WATCH
 from palladion.keys import Root
 from palladion.ledger.record import Record
 from palladion.ledger.writer import BATCH_MAX

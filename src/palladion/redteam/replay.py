@@ -18,10 +18,11 @@ from palladion.access.pseudonyms import pseudonym
 from palladion.clock import ManualClock
 from palladion.errors import FormatError
 from palladion.gate.budgets import Reservation, heaviest, weight
+from palladion.gate.callers import WATCH, Caller
 from palladion.gate.contract import make_contract
 from palladion.gate.curves import load_curve
 from palladion.gate.decoys import NO_DECOYS, DecoyReader, Decoys
-from palladion.gate.directory import WATCH, Caller, Directory
+from palladion.gate.directory import Directory
 from palladion.gate.problems import Problem
 from palladion.gate.stages import Stages
 from palladion.gate.standing import Step

@@ -9,12 +9,12 @@ from heapq import merge
 from typing import NamedTuple
 
 from palladion.errors import PolicyError
+from palladion.gate.callers import Caller
 from palladion.gate.chat.calibrated import PROTOCOL, read_calibration
 from palladion.gate.chat.kinds import KINDS
 from palladion.gate.chat.route import level_given
 from palladion.gate.chat.ruled import RuledClients
 from palladion.gate.chat.usage import BYTES_PER_TOKEN
-from palladion.gate.directory import Caller
 from palladion.gate.problems import Problem
 from palladion.gate.touches import UNOBSERVED
 from palladion.keys import Root

@@ -111,7 +111,7 @@ def _read(
     """The rows of all clients, whose each is, and what is to be said of the clients."""
     with installation.open_registry() as registry, registry.read() as records:
         standing = records.promotions.current(model)
-        clients = records.clients.all()
+        clients = records.clients.registered()  # what end users asked is retained as their reseller's
     if standing is None:
         raise ConflictError(f"no version of {model} is promoted, so that no queries are retained")
     source = f"{model}@{standing.number}"

@@ -124,7 +124,7 @@ def read_talk_to_replay(installation: Installation, model: str, *, progress: Pro
 def _each(installation: Installation, model: str, seed: int, progress: Progress) -> Iterator[tuple[Client, Retained]]:
     """Every client of whom texts are retained, in random order, so that those who fit are a fair sample of all."""
     with installation.open_registry() as registry, registry.read() as records:
-        clients = records.clients.all()
+        clients = records.clients.registered()  # what end users asked is retained as their reseller's
     gate, folder = installation.open_gate_root(), installation.paths.directory / FOLDER
     names, key, source = gate.derive("pseudonyms"), gate.derive("body-cipher"), name_of(model)
     for done, index in enumerate(np.random.default_rng(seed).permutation(len(clients)).tolist()):

@@ -55,7 +55,7 @@ def read_retained_traffic(
     """
     with installation.open_registry() as registry, registry.read() as records:
         promoted = records.promotions.current(version.model)
-        clients = records.clients.all()
+        clients = records.clients.registered()  # what end users asked is retained as their reseller's
     if promoted is None:
         raise ConflictError(f"no version of {version.model} is promoted, so that no queries are retained")
     source = f"{promoted.model}@{promoted.number}"

@@ -1,7 +1,7 @@
 """Clients of the API and their keys. A key comes as keyed hash and showable prefix; the key itself never gets here."""
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, get_args
 
@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, delete, func, insert, literal, select, upd
 
 from palladion.errors import ConflictError, KeysError, NotFoundError, PalladionError
 from palladion.registry import names, tables
-from palladion.registry.end_user_tables import end_user, reseller
+from palladion.registry.end_user_tables import end_user, reseller, reseller_secret
 from palladion.registry.rows import END_USER, Client, ClientKey, Standing
 from palladion.registry.transaction import Transaction
 
@@ -18,6 +18,7 @@ HASH_BYTES = 32
 PREFIX_CHARACTERS_MAX = 64
 SCOPES_MAX = 64  # a scope names a model or a route; whoever needs more may ask for all models
 SCOPE_CHARACTERS_MAX = 256  # a path has at most 200
+AT_ONCE = 1000  # in one statement: SQLite takes 32,766 variables
 ERASED = "erased"  # the organisation of clients whose name was erased
 _SUSPEND = "palladion client standing puts it into another standing"
 
@@ -100,6 +101,19 @@ class Clients:
         """The same without end users: those whom a person let in."""
         return self._select(end_user.c.reseller.is_(None))
 
+    def decided(self) -> list[Client]:
+        """Those whom a person let in, and the end users about whom anything was ever decided."""
+        return self._select(
+            end_user.c.reseller.is_(None) | select(_STANDING.id).where(_STANDING.client == _CLIENT.id).exists()
+        )
+
+    def among(self, clients: Iterable[str]) -> list[Client]:
+        """Those that there are of these ids."""
+        ids, found = list(clients), list[Client]()
+        for start in range(0, len(ids), AT_ONCE):
+            found += self._select(_CLIENT.id.in_(ids[start : start + AT_ONCE]))
+        return found
+
     def of_reseller(self, client: str, *, most: int) -> list[Client]:
         """The end users of a client, whoever came last first; at most so many."""
         return self._select(end_user.c.reseller == client, order=(_CLIENT.created.desc(), _CLIENT.id), most=most)
@@ -122,6 +136,7 @@ class Clients:
         """Take name, scopes and keys from a revoked client: nobody can say any more who it was.
 
         Raises NotFoundError, ConflictError if it is let in. Its id stays, which says nothing: it was drawn at random.
+        Those of its end users were made of their names, with a secret that `EndUsers.forget_secret` erases.
         """
         if self.get(client).revoked_at is None:
             raise ConflictError(f"client {client} is let in, and needs its name")
@@ -233,8 +248,10 @@ class Clients:
                 _CLIENT.revoked_at,
                 reseller.c.client.is_not(None).label("reseller"),
                 end_user.c.reseller.label("parent"),
+                reseller_secret.c.secret,
             )
             .outerjoin(reseller, reseller.c.client == _CLIENT.id)
+            .outerjoin(reseller_secret, reseller_secret.c.client == _CLIENT.id)
             .outerjoin(end_user, end_user.c.client == _CLIENT.id)
             .where(*conditions)
             .order_by(*(order or (_CLIENT.organisation, _CLIENT.name)))
@@ -245,6 +262,7 @@ class Clients:
                 *(row.id, row.organisation, row.name, tuple(row.scopes), row.standing, row.created, row.revoked_at),
                 reseller=bool(row.reseller),
                 parent=row.parent,
+                secret=row.secret or b"",
             )
             for row in self._transaction.all(query)
         ]

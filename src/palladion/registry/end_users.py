@@ -1,23 +1,29 @@
 """Clients that resell, and their end users: registered when they ask, and dropped when there is no room for them.
 
 An end user has no key here and no name: its id is made from that by whoever lets it in (`access.users`). Whatever else
-is kept of clients is kept of it. What was decided about one stays, so that nobody gets rid of a standing by waiting.
+is kept of clients is kept of it. What was decided about one stays, so that nobody gets rid of a standing by waiting;
+and who is in a case stays with it.
 """
 
-from collections.abc import Iterable, Sequence
+import secrets
+from collections.abc import Collection, Iterable, MutableMapping, Sequence
 
-from sqlalchemy import ColumnElement, delete, func, insert, select
+from sqlalchemy import ColumnElement, delete, func, insert, or_, select
 
 from palladion.errors import ConflictError, PalladionError
-from palladion.registry import names, tables
+from palladion.registry import case_tables, names, tables
 from palladion.registry.clients import Clients
-from palladion.registry.end_user_tables import end_user, reseller
+from palladion.registry.end_user_tables import end_user, reseller, reseller_secret
 from palladion.registry.rows import END_USER, Client
 from palladion.registry.transaction import Transaction
 
+SECRET_BYTES = 16  # as `access.users` makes ids with
 RESELLER_NAME_MAX = 47  # with a mark and an id after it, it is a name of 64 characters
 DROPPED_PART = 16  # where there is no room, so many-th part of it is made: looking for whom to drop takes 0.3 s
+DECIDED_PART = 10  # so many times the maximum are kept who have a history; beyond, nobody new is taken
 AT_ONCE = 1000  # in one statement: SQLite takes 32,766 variables
+# Who is in one of these is never dropped: a row of theirs says what was done about whom.
+KEPT = (tables.standing_change, tables.incident_client, case_tables.incident_cleared, tables.client_identity)
 
 _CLIENT = tables.client.c
 _STATE = tables.gate_state.c
@@ -46,6 +52,9 @@ class EndUsers:
                 f"it, got {len(found.name)}"
             )
         self._transaction.change(insert(reseller).values(client=client, at=self._transaction.now()))
+        if not found.secret:
+            drawn = secrets.token_bytes(SECRET_BYTES)
+            self._transaction.change(insert(reseller_secret).values(client=client, secret=drawn))
         return self._clients.get(client)
 
     def withdraw(self, client: str) -> Client:
@@ -56,6 +65,15 @@ class EndUsers:
         self._transaction.change(delete(reseller).where(reseller.c.client == client))
         return self._clients.get(client)
 
+    def forget_secret(self, client: str) -> None:
+        """Erase what the ids of a client's end users are made with: nobody can say any more whose they are.
+
+        Raises NotFoundError, ConflictError if it is let in, since its end users would be others from then on.
+        """
+        if self._clients.get(client).revoked_at is None:
+            raise ConflictError(f"client {client} is let in, and its end users are known by its secret")
+        self._transaction.change(delete(reseller_secret).where(reseller_secret.c.client == client))
+
     def of(self, client: str, *, most: int) -> list[Client]:
         """The end users of a client, whoever first asked last first; at most so many."""
         return self._clients.of_reseller(client, most=most)
@@ -65,21 +83,56 @@ class EndUsers:
         query = select(func.count()).select_from(end_user).where(end_user.c.reseller == client)
         return int(self._transaction.all(query)[0][0])
 
-    def enrol(self, clients: Iterable[Client], *, most: int) -> list[str]:
-        """Register end users, as far as they are not yet; at most so many of one reseller.
+    def enrol(
+        self,
+        clients: Iterable[Client],
+        *,
+        most: int,
+        spare: Collection[str] = (),
+        decided: MutableMapping[str, int] | None = None,
+    ) -> list[str]:
+        """Register end users, as far as they are not yet; at most so many of one reseller without a history.
 
-        Returns the ids of those that were dropped for them: who asked longest ago, and was never in another standing.
-        Those of a client that does not resell, or is revoked, are left out.
+        Returns the ids of those that are not here afterwards: who was dropped for them, which is who asked longest ago
+        and has no history, and who was left out, since its client does not resell or is revoked, or since
+        `DECIDED_PART` times as many of that client's have one. Those to `spare` have one soon: they are not dropped,
+        and left out only with a client that is revoked. `decided` is how many of a client's were counted that have a
+        history, which never get fewer: handed in again, it saves counting them.
         """
+        decided = {} if decided is None else decided
         every = {item.id: item for item in clients}
         known = self._known(list(every))
-        new = [item for item in every.values() if item.id not in known and item.parent is not None]
+        new = [item for item in every.values() if item.id not in known]
         parents = {parent: self._clients.find_id(parent) for parent in {item.parent for item in new} if parent}
-        rows = [
-            item
-            for item in new
-            if (parent := parents.get(item.parent or "")) is not None and parent.reseller and parent.revoked_at is None
-        ]
+        live = {key: item.reseller for key, item in parents.items() if item and item.revoked_at is None}
+        takes = {key for key, resells in live.items() if resells and decided.get(key, 0) < DECIDED_PART * most}
+        rows = [item for item in new if item.parent in takes or (item.id in spare and item.parent in live)]
+        self._insert(rows)
+        taken = {item.id for item in rows}
+        gone = [item.id for item in new if item.id not in taken]
+        for parent_id in dict.fromkeys(item.parent for item in rows if item.parent is not None):
+            gone += self._make_room(parent_id, most, frozenset(spare), decided)
+        return gone
+
+    def forget(self, client: str) -> list[str]:
+        """Delete the end users of a client, or one by its own id, as far as they have no history.
+
+        Returns their ids. What is saved of them has to be gone, or goes with `GateStates.forget`.
+        """
+        found = select(end_user.c.client).where((end_user.c.reseller == client) | (end_user.c.client == client))
+        without = found.where(~_has_history())
+        clients = [row.client for row in self._transaction.all(without)]
+        self._delete(clients)
+        return clients
+
+    def _known(self, clients: Sequence[str]) -> set[str]:
+        found: set[str] = set()
+        for start in range(0, len(clients), AT_ONCE):
+            query = select(_CLIENT.id).where(_CLIENT.id.in_(clients[start : start + AT_ONCE]))
+            found.update(row.id for row in self._transaction.all(query))
+        return found
+
+    def _insert(self, rows: Sequence[Client]) -> None:
         for item in rows:
             if not item.name.endswith(f"{END_USER}{item.id}"):
                 raise ValueError(f"an end user is called by its id, got {item.name!r}")
@@ -99,44 +152,31 @@ class EndUsers:
             ],
         )
         self._transaction.change(insert(end_user), [{"client": item.id, "reseller": item.parent} for item in rows])
-        dropped: list[str] = []
-        for parent_id in dict.fromkeys(item.parent for item in rows if item.parent is not None):
-            dropped += self._make_room(parent_id, most)
-        return dropped
 
-    def forget(self, client: str) -> list[str]:
-        """Delete the end users of a client, or one by its own id, as far as nothing was ever decided about them.
-
-        Returns their ids. What is saved of them has to be gone, or goes with `GateStates.forget`.
-        """
-        found = select(end_user.c.client).where((end_user.c.reseller == client) | (end_user.c.client == client))
-        undecided = found.where(~_decided())
-        clients = [row.client for row in self._transaction.all(undecided)]
-        self._delete(clients)
-        return clients
-
-    def _known(self, clients: Sequence[str]) -> set[str]:
-        found: set[str] = set()
-        for start in range(0, len(clients), AT_ONCE):
-            query = select(_CLIENT.id).where(_CLIENT.id.in_(clients[start : start + AT_ONCE]))
-            found.update(row.id for row in self._transaction.all(query))
-        return found
-
-    def _make_room(self, client: str, most: int) -> list[str]:
-        beyond = self.count(client) - most
+    def _make_room(
+        self, client: str, most: int, spare: Collection[str], decided: MutableMapping[str, int]
+    ) -> list[str]:
+        total = self.count(client)
+        if total - decided.get(client, 0) <= most:
+            return []
+        # they are more now than when they were counted, or there are too many of the others
+        query = select(func.count()).select_from(end_user).where(end_user.c.reseller == client, _has_history())
+        decided[client] = int(self._transaction.all(query)[0][0])
+        beyond = total - decided[client] - most
         if beyond <= 0:
             return []
-        query = (
+        wanted = beyond + most // DROPPED_PART
+        oldest = (
             select(end_user.c.client)
             .join(tables.client, _CLIENT.id == end_user.c.client)
             .outerjoin(tables.gate_state, _STATE.client == end_user.c.client)
-            .where(end_user.c.reseller == client, ~_decided())
+            .where(end_user.c.reseller == client, ~_has_history())
             .group_by(end_user.c.client)
             # saved about when it last asked; where nothing is, it is known since it first did
             .order_by(func.coalesce(func.max(_STATE.at), _CLIENT.created), end_user.c.client)
-            .limit(beyond + most // DROPPED_PART)
+            .limit(wanted + len(spare))
         )
-        dropped = [row.client for row in self._transaction.all(query)]
+        dropped = [row.client for row in self._transaction.all(oldest) if row.client not in spare][:wanted]
         self._delete(dropped)
         return dropped
 
@@ -148,5 +188,5 @@ class EndUsers:
             self._transaction.change(delete(tables.client).where(_CLIENT.id.in_(some)))
 
 
-def _decided() -> ColumnElement[bool]:
-    return select(tables.standing_change.c.id).where(tables.standing_change.c.client == end_user.c.client).exists()
+def _has_history() -> ColumnElement[bool]:
+    return or_(*(select(table.c.client).where(table.c.client == end_user.c.client).exists() for table in KEPT))

@@ -23,7 +23,8 @@ class GateStates:
     def save(self, purpose: str, states: Mapping[str, bytes]) -> None:
         """Replace what is saved of these clients (by id) for a purpose. Raises ValueError on more than fits.
 
-        Of clients that are gone nothing is saved: one whose row was deleted must not keep all others from being.
+        Of clients that are gone nothing is saved: one whose row was deleted must not keep all others from being. Nor of
+        those that are revoked: they ask nothing, and what a gate still holds of one must not undo a `forget`.
         """
         names.token(purpose, what="the purpose of a state", characters_max=PURPOSE_CHARACTERS_MAX)
         large = [client for client, data in states.items() if len(data) > DATA_BYTES_MAX]
@@ -33,7 +34,8 @@ class GateStates:
         self._transaction.change(
             delete(tables.gate_state).where(_STATE.purpose == purpose, _STATE.client.in_(list(states)))
         )
-        query = select(tables.client.c.id).where(tables.client.c.id.in_(list(states)))
+        let_in = tables.client.c.revoked_at.is_(None)
+        query = select(tables.client.c.id).where(tables.client.c.id.in_(list(states)), let_in)
         known = {row.id for row in self._transaction.all(query)}
         rows = [
             {"client": client, "purpose": purpose, "data": data, "at": now}

@@ -24,9 +24,9 @@ TIMESTAMP_CHARACTERS = len("2026-01-01T00:00:00.000000Z")
 
 _CALLER = """
 SELECT c.id, c.organisation, c.name, c.scopes, c.created, coalesce(s.standing, 'trusted'), coalesce(s.at, c.created),
-  coalesce(s.actor, 'watch'), coalesce(s.reason, 'first asked'), r.client IS NOT NULL, e.reseller
+  coalesce(s.actor, 'watch'), coalesce(s.reason, 'first asked'), r.client IS NOT NULL, e.reseller, x.secret
 FROM client c LEFT JOIN reseller r ON r.client = c.id LEFT JOIN end_user e ON e.client = c.id
-  LEFT JOIN standing_change s
+  LEFT JOIN reseller_secret x ON x.client = c.id LEFT JOIN standing_change s
   ON s.id = (SELECT max(t.id) FROM standing_change t WHERE t.client = c.id AND t.id <= :mark)
 WHERE c.revoked_at IS NULL AND (s.id IS NOT NULL OR e.client IS NOT NULL) AND """
 _KEY = """
@@ -183,13 +183,14 @@ class Lookup:
 
 
 def _caller(row: Any) -> tuple[Client, StandingChange]:
-    client, organisation, name, scopes, created, standing, at, actor, reason, reseller, parent = row
+    client, organisation, name, scopes, created, standing, at, actor, reason, reseller, parent, secret = row
     listed = canonical.decode(scopes.encode(), size_max=JSON_BYTES_MAX, what="a value in the registry")
     return (
         Client(
             *(client, organisation, name, tuple(listed), standing, _moment(created), None),
             reseller=bool(reseller),
             parent=parent,
+            secret=secret or b"",
         ),
         StandingChange(client, standing, reason, actor, _moment(at)),
     )

@@ -4,7 +4,7 @@ No SQL and no checks here: `tables` says how they are stored, the module of each
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
@@ -149,7 +149,8 @@ class Delivery:
 class Client:
     """An authenticated caller of the API. `id` is random, so that it is never given twice, also not after a restore.
 
-    A `reseller` asks for end users, who are clients of their own: its id is the `parent` of each.
+    A `reseller` asks for end users, who are clients of their own: its id is the `parent` of each, and their ids are
+    made with its `secret`, which is empty for who never did, and once it was erased.
     """
 
     id: str
@@ -161,6 +162,7 @@ class Client:
     revoked_at: datetime | None
     reseller: bool = False
     parent: str | None = None
+    secret: bytes = field(default=b"", repr=False)
 
     @property
     def judged_with(self) -> str:

@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 import uvicorn
 
-from palladion.gate.app import App
+from palladion.gate.app import HALF_CLOSED, App
 from palladion.gate.connections import Connection
-from palladion.gate.exchange import HALF_CLOSED
 from tests.gate.gates import PATH, ROW, House
 
 from .engine import Exchange, Script, good, streams, words
@@ -159,7 +158,10 @@ def test_a_stream_is_not_begun_for_who_sends_no_more(house: House) -> None:
         async with door(house, streams(*words(), then=_waits)) as opened:
             came = await all_of(opened, opened.request(STREAM))
             assert came.startswith(b"HTTP/1.1 400 ")
-            assert HALF_CLOSED.encode() in came
+            told = json.loads(came.partition(b"\r\n\r\n")[2])
+            # as whoever speaks OpenAI's form reads it
+            assert (told["error"]["code"], HALF_CLOSED in told["error"]["message"]) == ("bad_request", True)
+            assert opened.talk.bench.gate.stages.meter.requests == {(CHAT, 400, "bad-request"): 1}
             await opened.talk.engine.left.wait()
             assert opened.talk.bench.kinds == ["answer.begun", "answer.broken"]
             await opened.nothing_held()

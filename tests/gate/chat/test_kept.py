@@ -16,9 +16,9 @@ from palladion.ledger.bodies import FOLDER, body_path, read_retained
 from palladion.ledger.body import Body, cell_of, decode_body, encode_body
 from palladion.policy.watching import RetentionPolicy
 from palladion.watch.text.query import NOT_SAID, Parameters, Query
-from tests.gate.gates import House
+from tests.gate.gates import House, problem
 
-from .engine import Exchange
+from .engine import Exchange, Script, good
 from .talking import HELLO, NAME, Talk, run, talking
 from .test_watching import scripted
 
@@ -194,6 +194,31 @@ def test_a_text_that_is_too_large_is_answered_and_not_kept(house: House, tmp_pat
             retention = keeping(talk, tmp_path)
             huge = {"role": "user", "content": "x" * 600_000}
             assert (await talk.ask({**HELLO, "messages": [huge]})).status == 200
+            assert await kept(talk) == []
+            await retention.close()
+
+    run(test)
+
+
+@pytest.mark.parametrize("watched", [False, True])
+@pytest.mark.parametrize("script", [good, _refuses], ids=["answered", "refused"])
+def test_nothing_is_kept_of_who_was_revoked_while_the_model_ran(
+    house: House, tmp_path: Path, script: Script, watched: bool
+) -> None:
+    talks: list[Talk] = []
+
+    async def revoking(exchange: Exchange) -> None:
+        # and forgotten: what is kept from now on stays for ever
+        talks[0].bench.gate.stages.directory._callers.clear()
+        await script(exchange)
+
+    async def test() -> None:
+        async with talking(house, revoking) as talk:
+            talks.append(talk)
+            if watched:
+                scripted(talk, "trusted")
+            retention = keeping(talk, tmp_path)
+            assert problem(await talk.ask()) == "unauthenticated"
             assert await kept(talk) == []
             await retention.close()
 

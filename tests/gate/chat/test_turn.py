@@ -9,8 +9,8 @@ import pytest
 
 from palladion.access.pseudonyms import network_pseudonym
 from palladion.errors import StorageError
+from palladion.gate.callers import WATCH, Caller
 from palladion.gate.chat.budget import Reservation
-from palladion.gate.directory import WATCH, Caller
 from palladion.gate.problems import Problem
 from palladion.policy import ContractPolicy, RoutePolicy
 from palladion.registry.rows import Standing

@@ -6,8 +6,8 @@ from typing import Any, get_args
 
 import pytest
 
+from palladion.gate.callers import WATCH, Caller
 from palladion.gate.contract import Contract
-from palladion.gate.directory import WATCH, Caller
 from palladion.gate.disclosure import LEVELS
 from palladion.gate.disclosure.terms import Terms, own_contracts, terms_of
 from palladion.policy import ContractPolicy, Policy, RoutePolicy

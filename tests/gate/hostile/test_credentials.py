@@ -17,7 +17,8 @@ from palladion.access.identity import new_api_key
 from palladion.access.jwks import parse_jwks
 from palladion.access.tokens import Tokens, token_identity
 from palladion.gate.app import App
-from palladion.gate.directory import CERTIFICATE, SPIFFE, TOKEN, Directory, Roll, read_roll
+from palladion.gate.callers import CERTIFICATE, SPIFFE, TOKEN
+from palladion.gate.directory import Directory
 from palladion.gate.hops import SCOPE, Hop
 from palladion.gate.operations.pages import make_pages
 from palladion.gate.operations.verdict import TOKEN_HEADER, VERDICT_PATH, verdict_route
@@ -25,6 +26,7 @@ from palladion.gate.requests import Request
 from tests.access.issuing import CLIENT, POLICY, URL, forged, jwk, jwks, signed_by_public_key, token
 from tests.gate.gates import House
 from tests.gate.operations.watched import watched
+from tests.gate.rolls import Roll, read_roll
 
 from .test_authentication import ROWS, UNKNOWN_PATHS, Caller
 

@@ -7,11 +7,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from palladion.gate.directory import SPIFFE, Directory, Roll
+from palladion.gate.callers import SPIFFE
+from palladion.gate.directory import Directory
 from palladion.gate.operations.pages import make_pages
 from palladion.gate.operations.verdict import TOKEN_HEADER, VERDICT_PATH, verdict_route
 from palladion.policy import RoutePolicy
 from tests.gate.gates import MODEL, OTHER_MODEL, PATH, Bench, House, _roll, open_gate
+from tests.gate.rolls import Roll
 
 from .watched import watched
 

@@ -5,7 +5,7 @@ Who has how much is decided elsewhere (`gate.budgets`); without a budget nothing
 
 from typing import Protocol
 
-from palladion.gate.directory import Caller
+from palladion.gate.callers import Caller
 from palladion.policy import RoutePolicy
 
 

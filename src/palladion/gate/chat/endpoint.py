@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from palladion.gate.callers import Caller
 from palladion.gate.chat.asked import EmbeddingAsked, model_of
 from palladion.gate.chat.budget import Budget
 from palladion.gate.chat.embeddings import Embeddings
@@ -24,7 +25,6 @@ from palladion.gate.chat.terms import Terms
 from palladion.gate.chat.texts import Label, Texts
 from palladion.gate.chat.turn import Turn, Work, encoded
 from palladion.gate.chat.usage import BYTES_PER_TOKEN
-from palladion.gate.directory import Caller
 from palladion.gate.end_users import name_from
 from palladion.gate.problems import Problem
 from palladion.gate.questions import REQUEST_ID_BYTES

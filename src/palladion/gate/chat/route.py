@@ -11,6 +11,7 @@ from typing import Any, get_args
 import msgspec
 
 from palladion.errors import PolicyError
+from palladion.gate.callers import WATCH, Caller
 from palladion.gate.chat.asked import ChatAsked
 from palladion.gate.chat.encoding import Encoding
 from palladion.gate.chat.events import MEDIA_TYPE
@@ -18,7 +19,6 @@ from palladion.gate.chat.kinds import KINDS, Asked
 from palladion.gate.chat.marks import TextMarks
 from palladion.gate.chat.pieces import bounded, decode
 from palladion.gate.chat.terms import Terms, terms
-from palladion.gate.directory import WATCH, Caller
 from palladion.gate.disclosure import Level
 from palladion.gate.disclosure.terms import Own
 from palladion.gate.modes import Modes

@@ -1,7 +1,8 @@
 """Rules on what clients ask a language model that has no calibration: counted here, and settled as any verdict is.
 
 Rules alone ask for *watched* and no more (`watch.text.ruled`). Whoever is watched by them, and by nothing else, is
-trusted again as after any verdict: after quiet hours, or by a person.
+trusted again as after any verdict: after quiet hours, or by a person. What a reseller asks for an end user counts for
+each of both by itself.
 """
 
 import asyncio
@@ -9,9 +10,11 @@ import secrets
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from palladion.gate.directory import WATCH, Caller
+from palladion.gate.callers import WATCH, Caller
+from palladion.gate.end_users import Resold
 from palladion.gate.keeper import Keeper
 from palladion.gate.stages import Stages
+from palladion.gate.touches import UNOBSERVED
 from palladion.policy import RoutePolicy
 from palladion.watch.text.ngrams import SALT_MAX, NgramHash
 from palladion.watch.text.query import Query
@@ -47,8 +50,14 @@ class RuledClients:
         return caller
 
     async def _count(self, stages: Stages, caller: Caller, route: RoutePolicy, query: Query) -> Caller:
-        caller = stages.directory.current(caller)
-        observation = self.observe(caller, route.model, query, now=stages.clock.now().timestamp())
+        caller, now = stages.directory.current(caller), stages.clock.now().timestamp()
+        # as it stands itself, which need not be as low as this request
+        own = stages.directory.callers[caller.id]
+        observation = self.observe(own, route.model, query, now=now)
+        if caller.end_user is not None:
+            beside = self.observe(caller.end_user, route.model, query, now=now)
+            if observation is not None or beside is not None:
+                observation = Resold.of(observation or UNOBSERVED, beside or UNOBSERVED)
         if observation is None:
             return caller
         steps = stages.settle(caller, route, observation)
@@ -57,7 +66,10 @@ class RuledClients:
         return stages.directory.current(caller)
 
     def observe(self, caller: Caller, model: str, query: Query, *, now: float) -> Observation | None:
-        """Count a query of a caller, as it stands now (seconds since 1970); what has to be settled, if anything has."""
+        """Count a query of a client, by how it stands itself; what has to be settled, if anything has.
+
+        `now` in seconds since 1970.
+        """
         ruled = self._of(model, caller.id)
         if caller.standing == "trusted" and caller.since.timestamp() > ruled.alarmed_at > 0:
             ruled.forgive()  # it was raised since, by time or by a person: its old requests must not lower it again

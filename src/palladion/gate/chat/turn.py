@@ -13,13 +13,13 @@ from typing import Any, Protocol
 import msgspec
 
 from palladion.errors import FormatError
+from palladion.gate.callers import Caller
 from palladion.gate.chat.budget import Reservation
 from palladion.gate.chat.kept import arrays_of, name_of
 from palladion.gate.chat.route import ModelRoute
 from palladion.gate.chat.shown import TEXT_WEIGHT, Shown
 from palladion.gate.chat.terms import Terms
 from palladion.gate.chat.usage import Tally
-from palladion.gate.directory import Caller
 from palladion.gate.disclosure import Level
 from palladion.gate.problems import Problem
 from palladion.gate.requests import JSON, Request, Response

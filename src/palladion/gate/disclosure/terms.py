@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+from palladion.gate.callers import WATCH, Caller
 from palladion.gate.contract import Contract
-from palladion.gate.directory import WATCH, Caller
 from palladion.gate.disclosure.levels import LEVELS, Level
 from palladion.gate.disclosure.perturbation import Method
 from palladion.policy import ContractPolicy, Policy, RoutePolicy

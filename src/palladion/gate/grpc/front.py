@@ -7,7 +7,7 @@ which in gRPC stands in the message. Routes that speak another protocol are not 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from palladion.gate.directory import Caller
+from palladion.gate.callers import Caller
 from palladion.gate.endpoint import Endpoint
 from palladion.gate.gate import Gate
 from palladion.gate.grpc.codec import GrpcInference

@@ -13,7 +13,7 @@ from starlette.requests import Request as Asked
 from starlette.responses import Response as Answer
 from starlette.routing import Route
 
-from palladion.gate.directory import Caller
+from palladion.gate.callers import Caller
 from palladion.gate.gate import Gate
 from palladion.gate.hops import ONCE, Hop, Hops
 from palladion.gate.operations.peers import prove

@@ -10,9 +10,11 @@ from tests.seal.fuzz.run import fuzz, instrumented
 
 with instrumented(__name__):
     from palladion.access.identity import hash_api_key, parse_api_key
-    from palladion.gate.directory import Caller, Directory, Roll
+    from palladion.gate.callers import Caller
+    from palladion.gate.directory import Directory
     from palladion.gate.problems import Problem
     from palladion.registry import Client, ClientKey
+    from tests.gate.rolls import Roll
 
 CORPUS = Path(__file__).parent / "corpus" / "credential"
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

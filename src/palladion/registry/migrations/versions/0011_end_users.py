@@ -7,7 +7,7 @@ down_revision = "0010"
 
 
 def upgrade() -> None:
-    """Make both tables."""
+    """Make the tables."""
     from alembic import op
 
     op.create_table(
@@ -16,6 +16,13 @@ def upgrade() -> None:
         sa.Column("at", sa.String(27), nullable=False),
         sa.PrimaryKeyConstraint("client", name=op.f("pk_reseller")),
         sa.ForeignKeyConstraint(["client"], ["client.id"], name=op.f("fk_reseller_client")),
+    )
+    op.create_table(
+        "reseller_secret",
+        sa.Column("client", sa.String(16), nullable=False),
+        sa.Column("secret", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("client", name=op.f("pk_reseller_secret")),
+        sa.ForeignKeyConstraint(["client"], ["client.id"], name=op.f("fk_reseller_secret_client")),
     )
     op.create_table(
         "end_user",
