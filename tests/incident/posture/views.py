@@ -53,8 +53,7 @@ def audit(*, at: datetime = NOW, verdict: str = "pass") -> Seen:
 
 def hardening(*, made: str = "00", outcome: str = "benefit") -> Seen:
     """A hardening of the served version's model, of which the version came unless `made` says otherwise."""
-    details = {"stage": "harden", "hardened": made, "outcome": outcome, "method": "nasty"}
-    return seen("redteam.run", subject="fraud", **details)
+    return seen("redteam.run", subject="fraud", stage="harden", hardened=made, outcome=outcome, method="nasty")
 
 
 def view(**changed: Any) -> View:
