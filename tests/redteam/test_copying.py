@@ -53,7 +53,8 @@ def test_each_asks_exactly_its_budget_in_the_models_range(name: str, queries: in
     rows, answers = THIEVES[name].collect(_loot(), asked, queries, np.random.default_rng(1))
     assert len(rows) == len(answers) == queries
     assert np.array_equal(asked.all, rows)
-    assert np.array_equal(answers, _answer(rows))
+    # asked in batches: products of other shapes are rounded otherwise
+    np.testing.assert_allclose(answers, _answer(rows), rtol=1e-12)
     assert np.isfinite(rows).all()
 
 

@@ -240,7 +240,7 @@ def test_an_upstream_changes_under_load_and_loses_no_request(mine: House, capsys
             told = capsys.readouterr().out
             assert _palladion(mine, "policy", "reload") == 0
             before = len(two.asked)
-            running.wait_for(50)
+            running.wait_for(100)  # whoever asked just before is answered by now, also where one connection is slow
             asked = len(one.asked)
             assert len(two.asked) >= before + 40
             third = service.get("/third", {"authorization": f"Bearer {mine.keys['acme']}"})
