@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 from palladion.incident.posture.findings import Finding, State, judged, of_people, to_record
-from palladion.incident.posture.view import View, came_of
+from palladion.incident.posture.view import View, came_of, name_of
 from palladion.lifecycle.doctor import BACKUP_AGE_MAX
 
 _DEVICES = frozenset({"pkcs11", "aws-kms", "gcp-kms", "azure-kv", "vault-transit"})
@@ -60,7 +60,7 @@ def supply_chain(view: View) -> Finding:
 
 def watermarks(view: View) -> Finding:
     """Whether each served version carries marks."""
-    bare = [f"{item.model}@{item.number}" for item in view.served if not item.marks]
+    bare = [name_of(item) for item in view.served if not item.marks]
     if not view.served:
         return Finding("off", open="no version is served", close="palladion model promote MODEL VERSION")
     shown = f"{len(view.served) - len(bare)} of {len(view.served)} served versions are marked"
@@ -99,7 +99,7 @@ def hardening(view: View) -> Finding:
     made: list[str] = []
     gaps: list[str] = []
     for item in view.served:
-        name = f"{item.model}@{item.number}"
+        name = name_of(item)
         seen = view.hardened.get(name)
         outcome = "" if seen is None else str(seen.record.details.get("outcome"))
         if seen is None:
@@ -131,7 +131,7 @@ def audits(view: View) -> Finding:
     if not view.served:
         return Finding("off", open="no version is served", close="palladion model promote MODEL VERSION")
     limit = timedelta(days=view.policy.redteam.overdue_days)
-    names = [f"{item.model}@{item.number}" for item in view.served]
+    names = [name_of(item) for item in view.served]
     known = [name for name in names if name in view.audits]
     late = [name for name in known if view.moment - view.audits[name].record.time > limit]
     failed = [name for name in known if view.audits[name].record.details["verdict"] != "pass" and name not in late]
@@ -156,7 +156,7 @@ def attacked(view: View, stage: str) -> Finding:
         for name, seen in fresh.items()
         if isinstance(told := seen.record.details.get("stages"), dict) and stage in told
     }
-    served = [f"{item.model}@{item.number}" for item in view.served]
+    served = [name_of(item) for item in view.served]
     missing = [name for name in served if name not in tried]
     close = f"palladion redteam run MODEL --rows FILE: the stage {stage} (docs/redteam.md)"
     gap = f"not tried lately against {', '.join(missing)}" if served else "no version is served"

@@ -1,7 +1,7 @@
 """Checks of what happens at the gate: who comes in, what is limited and shown, what is noticed, who is told."""
 
 from palladion.incident.posture.findings import Finding, judged, of_people, to_record
-from palladion.incident.posture.view import View
+from palladion.incident.posture.view import View, name_of
 
 _FOR_ALL = ("queries_per_second", "queries_per_day", "tokens_per_day", "information_per_day")
 
@@ -132,7 +132,7 @@ def answer_marks(view: View) -> Finding:
 
 def usage_analysis(view: View) -> Finding:
     """Whether the watch is calibrated for what is served, and on whom."""
-    names = [f"{item.model}@{item.number}" for item in view.served]
+    names = [name_of(item) for item in view.served]
     missing = [name for name in names if name not in view.calibrated]
     simulated = [name for name, real in view.calibrated.items() if not real]
     if not names:

@@ -99,7 +99,7 @@ def look_over(installation: Installation, progress: Progress | None = None) -> V
         controls = tuple(register(index.find(reader, Question(kinds=(RECORDED, ENDED)))))
         with installation.open_registry() as registry, registry.read() as records:
             served = _served(installation, records)
-            rows = {_name(version): records.calibrations.newest(version.model, version.number) for version in served}
+            rows = {name_of(version): records.calibrations.newest(version.model, version.number) for version in served}
             return View(
                 installation.policy,
                 installation.clock.now(),
@@ -112,7 +112,7 @@ def look_over(installation: Installation, progress: Progress | None = None) -> V
                 {name: seen for name in rows if (seen := _audit(index, reader, name)) is not None},
                 {name: not row.simulated for name, row in rows.items() if row is not None},
                 controls,
-                {_name(item): seen for item in served if (seen := _hardening(index, reader, item)) is not None},
+                {name_of(item): seen for item in served if (seen := _hardening(index, reader, item)) is not None},
             )
 
 
@@ -125,7 +125,8 @@ def _served(installation: Installation, records: Records) -> tuple[Version, ...]
     )
 
 
-def _name(version: Version) -> str:
+def name_of(version: Version) -> str:
+    """A version as commands and records name it."""
     return f"{version.model}@{version.number}"
 
 
