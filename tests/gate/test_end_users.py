@@ -215,12 +215,29 @@ def test_under_a_contract_a_person_suspends_an_end_user(mine: House) -> None:
 def test_where_there_is_no_room_for_more_the_reseller_is_judged_alone(
     bench: Reselling, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "WAITING_MAX", 2)
+    monkeypatch.setattr(module, "WAITING_MAX", 4)
     users = [f"user-{number}" for number in range(5)]
     assert {bench.ask_for(user).status for user in users} == {200}
     assert len(bench.directory.callers) == len(bench.house.ids) + 2
     assert len([asker for asker, _, _ in bench.watch.asked if asker.client == bench.house.ids["acme"]]) == 5
     assert len(bench.watch.asked) == 7
+
+
+def test_who_invents_end_users_leaves_room_for_those_of_others(
+    bench: Reselling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "WAITING_MAX", 8)
+    end_users = bench.directory._end_users
+    assert end_users is not None
+    acme, globex = (bench.directory.callers[bench.house.ids[name]].client for name in ("acme", "globex"))
+    now = bench.house.installation.clock.now()
+
+    def entered(reseller: Client, count: int) -> int:
+        return sum(end_users.enter(f"{reseller.id}-{number}", reseller, now) is not None for number in range(count))
+
+    assert [entered(acme, 9), entered(globex, 9)] == [4, 2]
+    end_users.written(list(end_users.waiting), [])
+    assert [entered(globex, 9), entered(acme, 9)] == [4, 2]
 
 
 def test_an_end_user_can_never_come_in_by_itself(bench: Reselling) -> None:

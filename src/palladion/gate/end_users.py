@@ -4,6 +4,7 @@ Who names one can invent one, so nothing here takes anything from what is known 
 it as it always did, and for its end user beside. What is kept of end users is bounded, and kept as of other clients.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
@@ -119,6 +120,7 @@ class EndUsers:
         """`key` is the gate root's "pseudonyms"."""
         self.policy = policy
         self.waiting: dict[str, Client] = {}
+        self._waiting_of: Counter[str | None] = Counter()  # by reseller
         self.gone: Callable[[Iterable[str]], None] = lambda clients: None  # is told by id who was dropped
         self._id = lru_cache(IDS_CACHED)(partial(end_user_id, key))
 
@@ -139,17 +141,23 @@ class EndUsers:
         return self._id(reseller.secret, reseller.id, user)
 
     def enter(self, client: str, reseller: Client, now: datetime) -> Client | None:
-        """The client that an end user is from now on, who is in the registry soon; None if there is no room."""
-        if len(self.waiting) >= WAITING_MAX:
+        """The client that an end user is from now on, who is in the registry soon; None if there is no room.
+
+        A reseller may take as many places as it leaves free, so that whoever invents names fills none of another's.
+        """
+        if self._waiting_of[reseller.id] >= WAITING_MAX - len(self.waiting):
             return None
         made = newcomer(client, reseller, now)
         self.waiting[client] = made
+        self._waiting_of[reseller.id] += 1
         return made
 
     def written(self, clients: Iterable[str], dropped: Iterable[str]) -> None:
         """The registry has `clients` now, and no more those that were `dropped` for them."""
         for client in clients:
-            self.waiting.pop(client, None)
+            if (was := self.waiting.pop(client, None)) is not None:
+                self._waiting_of[was.parent] -= 1
+        self._waiting_of = +self._waiting_of  # without those of whom nobody waits
         self.gone(dropped)
 
 
