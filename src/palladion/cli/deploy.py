@@ -109,6 +109,27 @@ def kubernetes(ctx: click.Context, out: Path, force: bool, as_json: bool, storag
     _tell(out, texts, then=f"kubectl apply -k {out}", as_json=as_json, secrets=secrets)
 
 
+@deploy.command("upstreams", epilog="Example: palladion deploy upstreams --gate 192.0.2.7 --user palladion --out rules")
+@_output
+@click.option("--gate", required=True, metavar="ADDRESS", help="Address from which the gate asks model servers.")
+@click.option("--user", metavar="NAME", help="User that the gate runs as; you without it.")
+@click.pass_context
+def upstreams(ctx: click.Context, out: Path, force: bool, as_json: bool, gate: str, user: str | None) -> None:
+    """Write rules that let nobody but the gate ask the model servers, and these nobody: nftables and Kubernetes."""
+    from palladion.gate.deploy.upstreams import KUBERNETES_NAME, model_servers, network_policy, rules
+
+    servers = model_servers(find_installation(ctx).policy)
+    user = user or pwd.getpwuid(os.geteuid()).pw_name
+    texts = rules(servers, gate=gate, user=user) | {KUBERNETES_NAME: network_policy(servers)}
+    _write(out, texts, force=force)
+    needs = [
+        f"user {user} exists where the rules are loaded",
+        'pods of model servers have the label palladion-upstream: "true"',
+    ]
+    then = "nft -c -f FILE on the machines that it names, and without -c where that says nothing; or kubectl apply -f"
+    _tell(out, texts, then=then, as_json=as_json, needs=needs)
+
+
 def _write(folder: Path, texts: Mapping[str, str], *, force: bool) -> None:
     there = [name for name in texts if (folder / name).exists()]
     if there and not force:

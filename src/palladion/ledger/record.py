@@ -16,6 +16,7 @@ KINDS = MappingProxyType(
         "ledger.created": "The ledger begins; its first entry.",
         "ledger.contradicted": "A witness has seen another history of this ledger.",
         "ledger.pruned": "Old answers were let go; states before which entry, how many, and why.",
+        "upstreams.probed": "Model servers were asked by nobody in particular; states which of them answered.",
         "ledger.exported": "Entries are exported; states which, in what form, where to, and whether with names.",
         "keys.created": "A root was made; states its public keys.",
         "keys.rewrapped": "A root was wrapped again: a passphrase or a host identity was changed.",
