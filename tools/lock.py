@@ -17,6 +17,8 @@ CONSTRAINTS = ROOT / "constraints.txt"
 # The newest torch brings gigabytes of CUDA packages; this one has a CPU build. No extra needs it yet, but whoever
 # installs torch beside Palladion with these constraints gets the version that the tests will use.
 HELD = {"torch": "2.13.0"}
+# extras that pin what others need newer: they live in an environment of their own
+APART = {"fl"}
 HEADER = "# Every version that CI and dev.py install. Renew with: python3 dev.py lock\n"
 
 
@@ -25,7 +27,7 @@ def resolved() -> dict[str, str]:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     with tempfile.NamedTemporaryFile(suffix=".json") as report:
         command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--dry-run"]
-        command += ["--ignore-installed", "--report", report.name, f"{ROOT}[{','.join(extras)}]"]
+        command += ["--ignore-installed", "--report", report.name, f"{ROOT}[{','.join(sorted(extras.keys() - APART))}]"]
         subprocess.run(command, check=True)
         return versions(json.load(report))
 

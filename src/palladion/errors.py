@@ -92,6 +92,24 @@ class LicenseError(PalladionError):
         self.refusal: Refusal = refusal
 
 
+class AttestationError(PalladionError):
+    """Evidence of a machine does not hold, or does not satisfy what is required; `reason` names the check."""
+
+    exit_code = FINDING
+
+    def __init__(self, message: str, *hints: str, reason: str) -> None:
+        super().__init__(message, *hints)
+        self.reason = reason
+
+
+class ApprovalError(PalladionError):
+    """What was asked needs approvals that are not there or do not hold; `reason` names the check."""
+
+    def __init__(self, message: str, *hints: str, reason: str) -> None:
+        super().__init__(message, *hints)
+        self.reason = reason
+
+
 class ScanRefusedError(PalladionError):
     """The scanner refuses the file; the message lists the findings."""
 
