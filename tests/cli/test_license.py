@@ -109,7 +109,7 @@ def test_what_is_no_range_is_a_mistake_of_whoever_typed_it(text: str) -> None:
         (["issue", "fraud@1", "--licensee", "x", "--until", "2030-01-01"], "--out FILE is needed"),
         (["issue", "fraud", "--licensee", "x", "--until", "tomorrow", "--out", "x"], "does not match the format"),
         (["issue", "fraud", "--licensee", "x", "--until", "9999-12-31", "--out", "x"], "later than calendars go"),
-        (["issue", "fraud", "--licensee", "x", "--until", "2030-01-01", "--bind", "tpm"], "'tpm' is not one of"),
+        (["issue", "fraud", "--licensee", "x", "--until", "2030-01-01", "--bind", "tpn"], "'tpn' is not one of"),
         (["renew", "--until", "2030-01-01", "--out", "x"], "which licence?"),
     ],
     ids=lambda value: value if isinstance(value, str) else None,
@@ -124,4 +124,4 @@ def test_a_mistake_is_said_in_a_sentence(
 
 
 def test_the_kinds_that_can_be_asked_for_are_those_that_a_machine_can_show() -> None:
-    assert set(module.KINDS) == set(get_args(MachineKind)) - {"tpm"}
+    assert set(module.KINDS) == set(get_args(MachineKind))

@@ -4,6 +4,7 @@ import base64
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,10 @@ from palladion.seal.machine import (
     request,
     update_licenses_seen,
 )
-from palladion.seal.recipients import FileIdentity, HybridIdentity, PassphraseIdentity
+from palladion.seal.recipients import FileIdentity, HybridIdentity, PassphraseIdentity, TpmIdentity
+from palladion.seal.recipients.tpm import generate_key
+from tests.seal.recipients.tpm_vectors import KEY
+from tests.seal.recipients.tpms import needs_swtpm, running
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 MACHINE_ID = "3d1219c7c4c5404aaa1f6d2a48adfda4"
@@ -229,7 +233,7 @@ def test_an_entry_is_matched_in_every_kind_it_names(tmp_path: Path) -> None:
     assert machine.mismatch(entry) is None
     assert "its machine-id is" in str(machine.mismatch({**entry, "machine-id": machine_digest("machine-id", "0")}))
     assert "its vm cannot be read" in str(machine.mismatch({**entry, "vm": machine_digest("vm", UUID)}))
-    assert "TPM" in str(machine.mismatch({"tpm": machine_digest("tpm", "x")}))
+    assert "no identity of a TPM" in str(machine.mismatch({"tpm": machine_digest("tpm", "x")}))
 
 
 def test_any_of_several_identities_is_the_host(tmp_path: Path) -> None:
@@ -237,6 +241,27 @@ def test_any_of_several_identities_is_the_host(tmp_path: Path) -> None:
     machine = read(tmp_path, *identities)
     assert len(machine.shown["host"]) == 3
     assert machine.mismatch({"host": machine_digest("host", HOST)}) is None
+
+
+def test_a_tpms_key_is_a_host_by_its_name_and_a_tpm_only_where_the_tpm_answers(tmp_path: Path) -> None:
+    elsewhere = TpmIdentity(replace(KEY, tcti="swtpm:path=/missing"))
+    machine = read(tmp_path, elsewhere)
+    assert machine.shown == {"host": (machine_digest("host", str(elsewhere.recipient)),)}
+    assert "tpm" in machine.missing
+
+
+@needs_swtpm
+def test_a_licence_of_a_tpm_fits_the_machine_whose_tpm_holds_the_key(tmp_path: Path) -> None:
+    with running(tmp_path / "chip") as tpm, running(tmp_path / "other") as other:
+        identity = generate_key(f"tpm:?tcti={tpm.tcti}")
+        entry = read(tmp_path, identity).pick(["tpm"])
+        assert entry == {"tpm": machine_digest("tpm", str(identity.recipient))}
+        assert read(tmp_path, IDENTITY, identity).mismatch(entry) is None
+        # the same files, in another machine
+        copied = TpmIdentity(replace(identity.uri, tcti=other.tcti))
+        assert "made in another one" in str(read(tmp_path, copied).mismatch(entry))
+        theirs = read(tmp_path, generate_key(f"tpm:?tcti={other.tcti}"))
+        assert "its tpm is" in str(theirs.mismatch(entry))
 
 
 def test_a_passphrase_is_no_machine(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from palladion.seal.license import License
     from palladion.seal.machine import Challenge, MachineKind
 
-KINDS = ("host", "machine-id", "vm", "pod")  # those that a machine can show; a test compares
+KINDS = ("host", "machine-id", "vm", "pod", "tpm")  # those that a machine can show; a test compares
 DAY = click.DateTime(["%Y-%m-%d"])
 NEW_FILE = click.Path(dir_okay=False, path_type=Path)
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)

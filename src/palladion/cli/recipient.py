@@ -30,17 +30,26 @@ def recipient() -> None:
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path), required=False)
 @click.option("--post-quantum", is_flag=True, help="ML-KEM-768 with X25519: its public key has 1,959 characters.")
 @click.option("--pkcs11", "uri", metavar="URI", help="Make an AES key in an HSM instead, which stays there (RFC 7512).")
+@click.option(
+    "--tpm", metavar="URI", help="Make the key in this machine's TPM, and put its name into FILE. tpm: or tpm:?pcrs=7"
+)
 @json_option
-def new(file: Path | None, post_quantum: bool, uri: str | None, as_json: bool) -> None:
+def new(file: Path | None, post_quantum: bool, uri: str | None, tpm: str | None, as_json: bool) -> None:
     """Make an identity in FILE and print its public key, the recipient.
 
     Run it on the recipient's own machine: FILE opens what is sealed to the public key, and only the public key has to
     be sent. Needs no installation. A file that is recorded today and attacked with a quantum computer later stays
     closed if it was sealed to --post-quantum keys alone. A key in an HSM seals and opens where the HSM can be reached.
+    With a key in a TPM, FILE opens nothing on another machine; sealing to it needs no TPM.
     """
-    if (file is None) == (uri is None) or (uri and post_quantum):
-        raise click.UsageError("name a FILE for the identity, or an HSM with --pkcs11")
-    recipient = _new_in_hsm(uri) if uri else _new_in_file(file, post_quantum=post_quantum)
+    if (file is None) == (uri is None) or sum((post_quantum, uri is not None, tpm is not None)) > 1:
+        raise click.UsageError("name a FILE for the identity, or an HSM with --pkcs11, and one kind of key")
+    if uri is not None:
+        recipient = _new_in_hsm(uri)
+    elif tpm is not None:
+        recipient = _new_in_tpm(file, tpm)
+    else:
+        recipient = _new_in_file(file, post_quantum=post_quantum)
     if as_json:
         print_json({"identity": str(file or recipient), "recipient": recipient})
     else:
@@ -61,6 +70,25 @@ def _new_in_hsm(uri: str) -> str:
     from palladion.seal.recipients.pkcs11 import generate_key
 
     return str(generate_key(uri, ask_pin=ask_pin))
+
+
+def _new_in_tpm(file: Path | None, uri: str) -> str:
+    from palladion.seal.recipients import write_identity
+    from palladion.seal.recipients.tpm import generate_key
+
+    if file is None:
+        raise click.UsageError("name a FILE for the identity")
+    identity = generate_key(uri, ask_pin=_ask_new_pin)
+    write_identity(file, identity, created=SystemClock().now())
+    return str(identity.recipient)
+
+
+def _ask_new_pin(token: str) -> str:
+    """Twice: a PIN that was mistyped here would be noticed when something has to be opened."""
+    pin = ask_pin(token)
+    if ask_pin(f"{token}, again") != pin:
+        raise click.UsageError("the two PINs differ")
+    return pin
 
 
 @recipient.command("add", epilog="Example: palladion recipient add acme pallr1x…")

@@ -17,7 +17,15 @@ import msgspec
 
 from palladion import files, keys
 from palladion.clock import Clock
-from palladion.errors import ConflictError, FormatError, NotFoundError, PalladionError, TamperError
+from palladion.errors import (
+    ConflictError,
+    FormatError,
+    KeysError,
+    MissingExtraError,
+    NotFoundError,
+    PalladionError,
+    TamperError,
+)
 from palladion.host.host import LICENSE_SUFFIX
 from palladion.keys import Identity, Root
 from palladion.ledger.audit import LedgerReport, verify_ledger
@@ -48,6 +56,7 @@ from palladion.registry import Registry, Version
 from palladion.seal.license import verify_license
 from palladion.seal.manifest import check_name
 from palladion.seal.reader import open_sealed
+from palladion.seal.recipients import TpmIdentity, read_identity
 from palladion.seal.recipients.file import IDENTITY_FILE_BYTES_MAX
 from palladion.seal.revocations import verify_revocations
 from palladion.seal.sign import parse_publisher
@@ -64,7 +73,10 @@ class Newest:
 
 @dataclass(frozen=True)
 class Restored:
-    """What `restore` put back, all of it verified. `moved` are settings that led elsewhere: where that lies now."""
+    """What `restore` put back, all of it verified. `moved` are settings that led elsewhere: where that lies now.
+
+    `locked_out` says that the host identity is a key in a TPM that does not open the gate root here: another machine's.
+    """
 
     installation: Installation
     state: Path
@@ -72,6 +84,7 @@ class Restored:
     ledger: LedgerReport
     versions: int
     moved: Mapping[str, Path]
+    locked_out: bool = False
 
 
 def newest_state(folder: Path, publisher: bytes) -> Newest:
@@ -140,14 +153,15 @@ def restore(
                 ledger.append([Record("backup.restored", clock.now(), actor, state.name, details)])
             # 6. the host identity, the only thing that is written outside
             _place_host_identity(draft.paths.host_identity, identity)
-            draft.open_gate_root()
+            locked_out = not _opens(draft)
     installation = Installation.find(home, clock, exact=True)
     places = {
         "installation.directory": installation.paths.directory,
         "keys.owner": installation.paths.owner,
         "registry.url": installation.paths.registry,
     }
-    return Restored(installation, state, publisher, report, len(versions), {name: places[name] for name in moved})
+    moved_to = {name: places[name] for name in moved}
+    return Restored(installation, state, publisher, report, len(versions), moved_to, locked_out)
 
 
 def unpack_ledger(archive_bytes: memoryview, folder: Path) -> None:
@@ -294,6 +308,17 @@ def _copy_versions(folder: Path, versions: Sequence[Version], draft: Installatio
             verify_version(draft, version, kind, progress=progress)
         except (FormatError, TamperError) as error:
             raise TamperError(f"{copy} is no longer {what}: {error.message}", "another backup may hold it") from None
+
+
+def _opens(draft: Installation) -> bool:
+    """Whether the host identity opens the gate root. Raises if it should: False is for a key in a TPM alone."""
+    try:
+        draft.open_gate_root()
+    except (KeysError, NotFoundError, MissingExtraError):
+        if not isinstance(read_identity(draft.paths.host_identity), TpmIdentity):
+            raise
+        return False
+    return True
 
 
 def _refuse_other_identity(path: Path, identity: bytes) -> None:

@@ -20,7 +20,6 @@ from palladion.keys import Signer
 from palladion.seal.machine import (
     CLOCK_TOLERANCE,
     LICENSES_SEEN_MAX,
-    TPM_REFUSED,
     Accepted,
     Digest,
     LicensesSeen,
@@ -382,8 +381,6 @@ def _valid(terms: License) -> License:
         raise ValueError(f"it would end at {terms.not_after}, later than calendars go")
     if not terms.versions and not terms.files:
         raise ValueError("it names neither versions nor files")
-    if any("tpm" in entry for entry in terms.machines):
-        raise ValueError(TPM_REFUSED)
     for names in (terms.files, terms.features, terms.nonces):
         if len(set(names)) != len(names):
             raise ValueError("it names something twice")

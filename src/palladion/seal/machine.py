@@ -30,7 +30,7 @@ from palladion.files import (
     write_atomically,
 )
 from palladion.keys import Identity
-from palladion.seal.recipients import FileIdentity, HybridIdentity
+from palladion.seal.recipients import FileIdentity, HybridIdentity, TpmIdentity
 
 MachineKind = Literal["host", "machine-id", "vm", "pod", "tpm"]
 KINDS: Final[tuple[MachineKind, ...]] = get_args(MachineKind)
@@ -46,7 +46,6 @@ RECIPIENT_CHARACTERS_MAX = 2500  # a hybrid one has 1,959
 SHOWN_MAX = 16  # digests of one kind: a machine has a few identities and one board
 
 SEEN_FILE = "licenses.json"
-TPM_REFUSED = "a TPM's key name cannot be read by this version of Palladion"
 
 Digest = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 Serial = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}\Z")]
@@ -92,7 +91,7 @@ class Machine:
         return None
 
     def _why(self, kind: MachineKind) -> str:
-        return self.missing.get(kind, TPM_REFUSED if kind == "tpm" else "it was not looked for")
+        return self.missing.get(kind, "it was not looked for")
 
 
 def machine_digest(kind: MachineKind, value: str) -> str:
@@ -102,22 +101,24 @@ def machine_digest(kind: MachineKind, value: str) -> str:
 
 def host_texts(identities: Sequence[Identity]) -> list[str]:
     """The recipients (`pallr1x…`) of the identities that lie in files on this machine."""
-    return [str(item.recipient) for item in identities if isinstance(item, FileIdentity | HybridIdentity)]
+    return [str(item.recipient) for item in identities if isinstance(item, FileIdentity | HybridIdentity | TpmIdentity)]
 
 
 def read_machine(root: Path, identities: Sequence[Identity], *, now: datetime) -> Machine:
     """What the machine whose file system is at `root`, and which holds `identities`, can show.
 
     Its host kind is the public side of the identities in files; keys in an HSM or a cloud are not of one machine.
-    That it holds them is proved when one opens the file, not here.
+    That it holds them is proved when one opens the file, not here. Its tpm kind is those of them whose key a TPM has
+    just used.
     """
     shown: dict[MachineKind, tuple[str, ...]] = {}
-    missing: dict[MachineKind, str] = {"tpm": TPM_REFUSED}
+    missing: dict[MachineKind, str] = {}
     readers: dict[MachineKind, Callable[[], list[str]]] = {
         "host": lambda: _hosts(identities),
         "machine-id": lambda: [_machine_id(root)],
         "vm": lambda: _virtual_machine(root),
         "pod": lambda: [_pod(root, now)],
+        "tpm": lambda: _tpms(identities),
     }
     for kind, read in readers.items():
         try:
@@ -299,6 +300,23 @@ def _hosts(identities: Sequence[Identity]) -> list[str]:
     if not texts:
         raise PalladionError("this machine holds no identity in a file")
     return texts
+
+
+def _tpms(identities: Sequence[Identity]) -> list[str]:
+    found: list[str] = []
+    reason = "this machine holds no identity of a TPM"
+    for identity in identities:
+        if isinstance(identity, TpmIdentity):
+            try:
+                # a copy of the file names the key; only the TPM that has it can use it
+                identity.prove()
+            except PalladionError as error:
+                reason = error.message
+            else:
+                found.append(str(identity.recipient))
+    if not found:
+        raise PalladionError(reason)
+    return found
 
 
 def _machine_id(root: Path) -> str:

@@ -11,14 +11,20 @@ from palladion.errors import FormatError, KeysError
 from palladion.files import atomic_writer, storage_errors
 from palladion.seal.recipients.file import IDENTITY_FILE_BYTES_MAX, FileIdentity, parse_file_identity
 from palladion.seal.recipients.hybrid import IDENTITY_TEXT, HybridIdentity, parse_hybrid_identity
+from palladion.seal.recipients.tpm import AskPin, TpmIdentity
+from palladion.seal.recipients.tpm import parse as parse_tpm_identity
+from palladion.seal.recipients.tpm_uri import SCHEME as TPM_TEXT
 
-StoredIdentity: TypeAlias = FileIdentity | HybridIdentity
+StoredIdentity: TypeAlias = FileIdentity | HybridIdentity | TpmIdentity
+_WORTH = "Whoever reads this file opens what is sealed to it."
+_WORTH_OF_TPM = "It is of use with this machine's TPM only."
 
 
 def write_identity(path: Path, identity: StoredIdentity, *, created: datetime) -> None:
     """Write `identity` to a new file that only its owner can read. Raises StorageError if `path` exists."""
+    worth = _WORTH_OF_TPM if isinstance(identity, TpmIdentity) else _WORTH
     lines = [
-        f"# Palladion identity, made {timestamp(created)}. Whoever reads this file opens what is sealed to it.",
+        f"# Palladion identity, made {timestamp(created)}. {worth}",
         f"# recipient: {identity.recipient}",
         identity.unsafe_text(),
     ]
@@ -26,13 +32,18 @@ def write_identity(path: Path, identity: StoredIdentity, *, created: datetime) -
         stream.write("".join(f"{line}\n" for line in lines).encode())
 
 
-def read_identity(path: Path) -> StoredIdentity:
-    """The identity in a file. Raises KeysError if others than its owner may read or write it, FormatError if broken."""
+def read_identity(path: Path, *, ask_pin: AskPin | None = None) -> StoredIdentity:
+    """The identity in a file. Raises KeysError if others than its owner may read or write it, FormatError if broken.
+
+    A TPM's key that needs a PIN, and whose file names no other file with it, asks `ask_pin` when it is used.
+    """
     hint = f"chmod 600 {path}, and make a new identity if somebody else has read it"
     data = read_private_file(path, size_max=IDENTITY_FILE_BYTES_MAX, what="identity file", hint=hint)
     lines = [line for line in data.decode("ascii", errors="replace").splitlines() if line and not line.startswith("#")]
     if len(lines) != 1:
         raise FormatError(f"identity file {path} holds {len(lines)} keys, expected one")
+    if lines[0].startswith(TPM_TEXT):
+        return parse_tpm_identity(lines[0], ask_pin=ask_pin)
     parse = parse_hybrid_identity if lines[0].upper().startswith(IDENTITY_TEXT) else parse_file_identity
     return parse(lines[0], what=f"the key in identity file {path}")
 
