@@ -1,0 +1,263 @@
+"""What the ledger says of approvals: who approves, what was asked, decided and used. The registry decides nothing.
+
+Statements, decisions and reviews are verified as they are read; one that does not hold counts for nothing.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from types import MappingProxyType
+from typing import Any
+
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from palladion.approvals.quorum import granted, require_decidable, require_quorum
+from palladion.approvals.request import Request, SignedDecision, SignedRequest, read_decision, read_request
+from palladion.approvals.review import read_review
+from palladion.approvals.roster import Approver, Statement, read_statement, verify_statement
+from palladion.errors import ApprovalError, FormatError, PalladionError, TamperError
+from palladion.keys import Root
+from palladion.ledger.journal import read_journal
+from palladion.ledger.reader import LedgerReader
+from palladion.ledger.record import Record, decode_record
+from palladion.ledger.writer import JOURNAL_FILE
+from palladion.lifecycle.installation import Installation
+from palladion.seal.sign import publisher_id
+
+OWNER_ENTRY = 1  # where `create_installation` records the owner root
+_ABOUT_APPROVALS = b'"kind":"approval'  # in every record of such a kind, which is canonical JSON
+
+
+@dataclass
+class Case:
+    """A request and what became of it, as far as the ledger is read."""
+
+    signed: SignedRequest
+    entry: int
+    decisions: list[SignedDecision] = field(default_factory=list)
+    withdrawn: str = ""
+    used_by: str = ""
+    used_at: datetime | None = None
+
+    @property
+    def request(self) -> Request:
+        """The request."""
+        return self.signed.request
+
+
+@dataclass
+class BrokenGlass:
+    """What was done without approvals, and what was found of it."""
+
+    id: str
+    by: str
+    at: datetime
+    reason: str
+    purpose: str
+    subject: str
+    case: str
+    reviewed_by: str = ""
+    finding: str = ""
+
+
+@dataclass
+class Drill:
+    """A drill that was ended: who approved it, and who did not."""
+
+    id: str
+    at: datetime
+    granted: tuple[str, ...]
+    denied: tuple[str, ...]
+
+
+@dataclass
+class Board:
+    """All of it. `statement` is the one in force; `refused` names what is in the ledger and does not hold."""
+
+    origin: str
+    owner_key: bytes
+    ledger_key: bytes
+    statement: Statement | None = None
+    cases: dict[str, Case] = field(default_factory=dict)
+    broken: dict[str, BrokenGlass] = field(default_factory=dict)
+    drills: list[Drill] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+    latest: datetime | None = None
+
+    @property
+    def owner(self) -> str:
+        """The id of the owner's key, as requests name it."""
+        return publisher_id(self.owner_key)
+
+    @property
+    def unreviewed(self) -> list[BrokenGlass]:
+        """Broken glass that nobody has reviewed."""
+        return [item for item in self.broken.values() if not item.reviewed_by]
+
+    def case(self, text: str) -> Case:
+        """The case whose id is `text`, or the only one whose id begins with it. Raises ApprovalError."""
+        found = [case for key, case in self.cases.items() if text and key.startswith(text)]
+        if len(found) != 1:
+            raise ApprovalError(
+                f"no request with the id {text!r} is on record" if not found else f"{len(found)} requests begin so",
+                "palladion approval list",
+                reason="unknown",
+            )
+        return found[0]
+
+    def needed(self, wished: int) -> int:
+        """How many approvals are needed where the policy says `wished`: a policy that says less lowers nothing."""
+        return max(wished, self.statement.needed if self.statement else 0)
+
+    def state(self, case: Case, at: datetime, *, wished: int) -> str:
+        """In a word how a request stands: used, withdrawn, denied, expired, approved or waiting."""
+        if case.used_by or case.withdrawn:
+            return "used" if case.used_by else "withdrawn"
+        try:
+            agreed = granted(case.request, case.decisions, self.statement, at=at) if self.statement else ()
+        except PalladionError:
+            return "denied"
+        if at >= case.request.ends_at:
+            return "expired"
+        return "approved" if 0 < self.needed(wished) <= len(agreed) else "waiting"
+
+
+def read_board(installation: Installation, gate: Root) -> Board:
+    """Read the ledger, with what is acknowledged and not published yet. Raises TamperError where it does not hold.
+
+    Proves every entry of the ledger, which takes as long as reading it: some 3 µs each.
+    """
+    journal = read_journal(installation.paths.ledger / JOURNAL_FILE, gate.derive("journal"))
+    reader = installation.read_ledger()
+    board = Board(reader.checkpoint.origin, _owner_key(reader, journal.entries), gate.public().keys["checkpoint"])
+    for index, entry in _entries(reader, journal.first, journal.entries):
+        record = decode_record(entry, what=f"entry {index}")
+        read = _READERS.get(record.kind)
+        if read is None:
+            continue
+        try:
+            read(board, record, index)
+        except (PalladionError, KeyError, TypeError) as error:
+            why = error.message if isinstance(error, PalladionError) else "it lacks something"
+            board.refused.append(f"entry {index}, {record.kind}: {why}")
+    last = journal.entries[-1:] or [entry for _, entry in reader.tail(1)]
+    board.latest = decode_record(last[0], what="the ledger's last entry").time if last else None
+    return board
+
+
+def drill_key(gate: Root) -> bytes:
+    """The secret by which this installation tells its drills from requests, 32 bytes."""
+    return HKDF(SHA256(), 32, salt=None, info=b"palladion/v1/gate/approvals/drill").derive(gate.derive("journal"))
+
+
+def _owner_key(reader: LedgerReader, waiting: list[bytes]) -> bytes:
+    """The owner's public key as the ledger has it from its first day: files and policy can be exchanged, it cannot."""
+    entry = reader.lasting_entry(OWNER_ENTRY) if reader.size > OWNER_ENTRY else waiting[OWNER_ENTRY]
+    record = decode_record(entry, what=f"entry {OWNER_ENTRY}")
+    key = record.details.get("publisher")
+    if (record.kind, record.subject) != ("keys.created", "owner root") or not isinstance(key, str):
+        raise TamperError("the ledger does not begin with the owner root: this installation was not made by palladion")
+    return bytes.fromhex(key)
+
+
+def _entries(reader: LedgerReader, first: int, waiting: list[bytes]) -> Iterator[tuple[int, bytes]]:
+    """Index and bytes of every acknowledged entry about approvals."""
+    yield from (item for item in reader.entries() if _ABOUT_APPROVALS in item[1])
+    for index, entry in enumerate(waiting, first):
+        if index >= reader.size and _ABOUT_APPROVALS in entry:
+            yield index, entry
+
+
+def _requested(board: Board, record: Record, index: int) -> None:
+    signed = read_request(record.details["request"], what="the request")
+    request = signed.verified(board.ledger_key)
+    if request.id in board.cases:
+        raise FormatError(f"request {request.id} is there already")
+    if request.requester != record.actor:
+        raise TamperError(f"request {request.id} names another requester than the one on record")
+    board.cases[request.id] = Case(signed, index)
+
+
+def _decided(board: Board, record: Record, _index: int) -> None:
+    signed = read_decision(record.details["decision"], what="the decision")
+    case = board.case(signed.decision.id)
+    if board.statement is None:
+        raise FormatError("nobody was an approver then")
+    require_decidable(case.request, signed, board.statement, owner=board.owner, at=record.time)
+    case.decisions.append(signed)
+
+
+def _withdrawn(board: Board, record: Record, _index: int) -> None:
+    board.case(_id_of(record)).withdrawn = record.actor
+
+
+def _used(board: Board, record: Record, _index: int) -> None:
+    case = board.case(_id_of(record))
+    case.used_by, case.used_at = record.actor, record.time
+
+
+def _changed(board: Board, record: Record, _index: int) -> None:
+    signed = read_statement(
+        {"statement": record.details["statement"], "signature": record.details["signature"]}, what="the statement"
+    )
+    before = board.statement
+    statement = verify_statement(signed, before, owner=board.owner_key, origin=board.origin)
+    if before is not None and before.armed:
+        case = board.case(str(record.details["request"]))
+        agreed_to(board, case, statement, at=record.time, needed=before.needed)
+    board.statement = statement
+
+
+def agreed_to(
+    board: Board, case: Case, statement: Statement, *, at: datetime, needed: int, among: Statement | None = None
+) -> tuple[Approver, ...]:
+    """The approvers who agreed to `statement` in place of the one in force. Raises ApprovalError."""
+    before = among or board.statement
+    if before is None:
+        raise ApprovalError("there is no statement of approvers yet", reason="approvers")
+    if case.withdrawn:
+        raise ApprovalError(f"request {case.request.id} was withdrawn by {case.withdrawn}", reason="withdrawn")
+    if (case.request.purpose, case.request.content) != ("approvers", statement.digest):
+        raise ApprovalError(f"request {case.request.id} was approved for another change", reason="altered")
+    return require_quorum(case.request, case.decisions, before, owner=board.owner, needed=needed, at=at)
+
+
+def _broken(board: Board, record: Record, _index: int) -> None:
+    said = {name: str(record.details[name]) for name in ("reason", "purpose", "what", "case")}
+    board.broken[_id_of(record)] = BrokenGlass(
+        _id_of(record), record.actor, record.time, said["reason"], said["purpose"], said["what"], said["case"]
+    )
+
+
+def _reviewed(board: Board, record: Record, _index: int) -> None:
+    broken = board.broken[_id_of(record)]
+    signed = read_review(record.details["review"], what="the review")
+    if board.statement is None:
+        raise FormatError("nobody was an approver then")
+    broken.reviewed_by = signed.verified(board.statement, broken=broken.id, by=broken.by).name
+    broken.finding = signed.review.finding
+
+
+def _drilled(board: Board, record: Record, _index: int) -> None:
+    who: dict[str, Any] = record.details
+    board.drills.append(Drill(_id_of(record), record.time, tuple(who["granted"]), tuple(who["denied"])))
+
+
+def _id_of(record: Record) -> str:
+    return record.subject.removeprefix("approval:")
+
+
+_READERS: Mapping[str, Callable[[Board, Record, int], None]] = MappingProxyType(
+    {
+        "approval.requested": _requested,
+        "approval.granted": _decided,
+        "approval.denied": _decided,
+        "approval.revoked": _withdrawn,
+        "approval.used": _used,
+        "approval.broken-glass": _broken,
+        "approval.reviewed": _reviewed,
+        "approval.drilled": _drilled,
+        "approvals.changed": _changed,
+    }
+)

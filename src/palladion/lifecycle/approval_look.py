@@ -1,0 +1,63 @@
+"""What `palladion doctor` says of approvals: whether anything can leave, and what was done without them."""
+
+from collections.abc import Iterator
+
+from palladion.approvals.roster import Statement
+from palladion.lifecycle.approval_board import BrokenGlass, read_board
+from palladion.lifecycle.approvals import without_revoked
+from palladion.lifecycle.approvers import escrow_of
+from palladion.lifecycle.doctor import Check
+from palladion.lifecycle.installation import Installation
+
+NAME = "approvals"
+
+
+def look(installation: Installation) -> Iterator[Check]:
+    """Nothing where nobody has to agree. Reads the ledger. Raises PalladionError where it does not hold."""
+    board = read_board(installation, installation.open_gate_root())
+    wished, statement = installation.policy.approvals.needed, board.statement
+    needed = board.needed(wished)
+    if needed == 0 and not board.broken:
+        return
+    faults = list(_after(board.unreviewed, board.refused))
+    approvers = _live(installation, statement)
+    if approvers < needed:
+        message = f"{needed} approvals are needed, and {approvers} approvers are registered: nothing can leave"
+        faults.append(Check(NAME, "problem", message, "palladion approval key add"))
+    elif statement is not None and not statement.armed and needed:
+        message = "whoever knows the owner passphrase can still change who approves"
+        faults.append(Check(NAME, "problem", message, "palladion approval change --reason 'all are there'"))
+    elif approvers == needed:
+        message = f"all {approvers} approvers are needed: where one is away, or asks himself, nothing can leave"
+        faults.append(Check(NAME, "warning", message, "palladion approval key add"))
+    if statement is not None and wished < statement.needed:
+        message = f"palladion.toml says {wished}, and {statement.needed} approvals are needed by the owner's statement"
+        faults.append(Check(NAME, "warning", message, "palladion approval change --needed, which needs approvals"))
+    if statement is not None and statement.armed:
+        strangers = sorted(set(escrow_of(installation)) - set(statement.escrow))
+        if strangers:
+            message = f"the approvers did not agree to the escrow recipient {strangers[0]}: nothing is sealed"
+            faults.append(Check(NAME, "problem", message, "palladion approval change --escrow"))
+    yield from faults
+    if not faults:
+        yield Check(NAME, "ok", f"{needed} of {approvers} approvers have to agree before anything leaves")
+
+
+def _live(installation: Installation, statement: Statement | None) -> int:
+    if statement is None:
+        return 0
+    with installation.open_registry() as registry, registry.read() as records:
+        return len(without_revoked(statement, records).approvers)
+
+
+def _after(unreviewed: list[BrokenGlass], refused: list[str]) -> Iterator[Check]:
+    for item in unreviewed:
+        message = f"{item.by} broke the glass on {item.at:%Y-%m-%d}, to {item.purpose} {item.subject}: {item.reason}"
+        yield Check(
+            NAME, "problem", message, f"palladion approval review {item.id}, by an approver who is not {item.by}"
+        )
+    if refused:
+        message = f"the ledger has {len(refused)} records of approvals that do not hold, and count for nothing"
+        yield Check(
+            NAME, "problem", message, "palladion approval list says which: somebody may have tried to forge them"
+        )

@@ -1,0 +1,379 @@
+"""Asks for approvals, takes decisions, and lets what was approved happen once; on record before any key is used.
+
+What counts is what the ledger says (`approval_board`); the registry lists it, and keeps two from using one request.
+"""
+
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+
+import msgspec
+
+from palladion.approvals.documents import document_of
+from palladion.approvals.quorum import Wanted, require_decidable, require_quorum, require_same
+from palladion.approvals.request import (
+    CLOCK_TOLERANCE,
+    Purpose,
+    Request,
+    SignedDecision,
+    new_request,
+    sign_request,
+)
+from palladion.approvals.review import SignedReview
+from palladion.approvals.roster import Approver, Statement
+from palladion.errors import ApprovalError
+from palladion.keys import Root
+from palladion.ledger.record import Record
+from palladion.ledger.remote import LedgerWriter
+from palladion.ledger.writer import Receipt
+from palladion.lifecycle.approval_board import Board, BrokenGlass, Case, Drill, drill_key, read_board
+from palladion.lifecycle.installation import Installation
+from palladion.registry import Records, names
+from palladion.registry.approval_tables import ApprovalEventKind
+
+TITLE_CHARACTERS_MAX = names.LABEL_CHARACTERS_MAX
+
+
+@dataclass(frozen=True)
+class Permit:
+    """What somebody brings who wants something done: the id of a request, or a reason for doing without."""
+
+    request: str = ""
+    break_glass: str = ""
+
+
+NOTHING = Permit()
+
+
+@dataclass(frozen=True)
+class Desk:
+    """Ledger and registry, open for a change that is recorded before it takes effect, and what the ledger says."""
+
+    installation: Installation
+    gate: Root
+    ledger: LedgerWriter
+    records: Records
+    board: Board
+
+    @property
+    def needed(self) -> int:
+        """How many approvals are needed now."""
+        return self.board.needed(self.installation.policy.approvals.needed)
+
+    def record(self, kind: str, who: str, actor: str, details: Mapping[str, object]) -> Receipt:
+        """Put something about a request, or about broken glass, on record."""
+        record = Record(kind, self.installation.clock.now(), actor, f"approval:{who}", dict(details))
+        return self.ledger.append([record])[0]
+
+
+@contextmanager
+def at_desk(installation: Installation) -> Iterator[Desk]:
+    """A desk, which nobody else has meanwhile."""
+    gate = installation.open_gate_root()
+    with installation.recording(gate) as (ledger, records):
+        yield Desk(installation, gate, ledger, records, read_board(installation, gate))
+
+
+@dataclass(frozen=True)
+class Approved:
+    """What was let happen: the request and who agreed, or neither where the glass was broken, and the record of it."""
+
+    request: Request | None
+    approvers: tuple[str, ...]
+    receipt: Receipt
+
+
+@dataclass(frozen=True)
+class Asking:
+    """What somebody asks for, beside who he is: see `Request`."""
+
+    subject: str
+    purpose: Purpose
+    reason: str
+    file_id: str = ""
+    content: str = ""
+    recipient: str = ""
+    recipient_key: str = ""
+    evidence: str = ""
+
+
+def ask(
+    installation: Installation, asking: Asking, *, actor: str, hours: int | None = None, drill: bool = False
+) -> tuple[Request, Receipt]:
+    """Make a request and put it on record. A drill looks like any other and never lets anything happen.
+
+    Raises ApprovalError for hours that are not allowed, ConflictError if too many wait.
+    """
+    with at_desk(installation) as desk:
+        return put(desk, asking, actor=actor, hours=hours, drill=drill)
+
+
+def put(
+    desk: Desk,
+    asking: Asking,
+    *,
+    actor: str,
+    hours: int | None = None,
+    drill: bool = False,
+    proposal: Mapping[str, object] | None = None,
+) -> tuple[Request, Receipt]:
+    """The same at a desk; `proposal` is the statement that the request is about."""
+    policy = desk.installation.policy.approvals
+    request = new_request(
+        drill_key(desk.gate),
+        origin=desk.board.origin,
+        owner=desk.board.owner,
+        subject=asking.subject,
+        purpose=asking.purpose,
+        requester=actor,
+        reason=names.label(asking.reason, what="the reason"),
+        created=desk.installation.clock.now(),
+        hours=policy.hours if hours is None else hours,
+        file_id=asking.file_id,
+        content=asking.content,
+        recipient=asking.recipient,
+        recipient_key=asking.recipient_key,
+        evidence=asking.evidence,
+        drill=drill,
+    )
+    signed = document_of(sign_request(request, desk.gate.signer("checkpoint")))
+    desk.records.approvals.add(request.id, signed, requester=actor, expires=request.ends_at, proposal=proposal)
+    details = {"request": signed, **({"proposal": dict(proposal)} if proposal else {})}
+    return request, desk.record("approval.requested", request.id, actor, details)
+
+
+def decide(installation: Installation, signed: SignedDecision, *, actor: str) -> tuple[Case, Approver, Receipt]:
+    """Take an approver's signed decision, whoever brings it. Raises ApprovalError where it would not count."""
+    with at_desk(installation) as desk:
+        case, now = desk.board.case(signed.decision.id), installation.clock.now()
+        _require_open(case)
+        approver = require_decidable(case.request, signed, _in_force(desk), owner=desk.board.owner, at=now)
+        if any(item.decision.key == signed.decision.key for item in case.decisions):
+            raise ApprovalError(f"{approver.name} has decided on request {case.request.id} already", reason="twice")
+        document = document_of(signed)
+        said: ApprovalEventKind = "granted" if signed.decision.verdict == "grant" else "denied"
+        desk.records.approvals.say(case.request.id, said, document, actor=actor)
+        details = {"decision": document, "approver": approver.name}
+        receipt = desk.record(f"approval.{said}", case.request.id, actor, details)
+        case.decisions.append(signed)
+        return case, approver, receipt
+
+
+def withdraw(installation: Installation, request: str, *, reason: str, actor: str) -> tuple[Request, Receipt]:
+    """Take a request back, with every approval it has; anybody may, since it only keeps something from happening."""
+    with at_desk(installation) as desk:
+        case = desk.board.case(request)
+        _require_open(case)
+        details = {"reason": names.label(reason, what="the reason")}
+        desk.records.approvals.say(case.request.id, "revoked", details, actor=actor)
+        return case.request, desk.record("approval.revoked", case.request.id, actor, details)
+
+
+def authorise(
+    installation: Installation,
+    permit: Permit,
+    wanted: Wanted,
+    *,
+    subject: str,
+    hint: str,
+    actor: str,
+    publisher: str | None = None,
+) -> Approved | None:
+    """Let something happen if nobody has to agree, or enough did, or the glass is broken; else raise ApprovalError.
+
+    None where no approvals are needed. To be called before any key is touched; what fails afterwards has used the
+    request up. `hint` is the command that asks for what is wanted. With `publisher`, files of others are let through.
+    """
+    board = read_board(installation, installation.open_gate_root())
+    needed = board.needed(installation.policy.approvals.needed)
+    # by the ledger: where the owner's keyring is not here, his files are still his
+    if needed == 0 or publisher not in {None, board.owner}:
+        return None
+    if permit.break_glass:
+        return _break_glass(installation, permit.break_glass, wanted, subject=subject, actor=actor)
+    if not permit.request:
+        raise ApprovalError(
+            f"to {wanted.purpose} {subject} needs {needed} approval{'s' if needed > 1 else ''}",
+            hint,
+            "then again with --approval ID",
+            reason="needed",
+        )
+    return require_approved(
+        installation,
+        permit.request,
+        file_id=wanted.file_id,
+        recipient=wanted.recipient,
+        purpose=wanted.purpose,
+        at=installation.clock.now(),
+        recipient_key=wanted.recipient_key,
+        actor=actor,
+    )
+
+
+def approvals_needed(installation: Installation) -> int:
+    """How many approvals are needed before something leaves; 0 if none. Reads the ledger."""
+    board = read_board(installation, installation.open_gate_root())
+    return board.needed(installation.policy.approvals.needed)
+
+
+def require_approved(
+    installation: Installation,
+    request_id: str,
+    *,
+    file_id: str,
+    recipient: str,
+    purpose: Purpose,
+    at: datetime,
+    recipient_key: str = "",
+    evidence: str = "",
+    actor: str | None = None,
+) -> Approved:
+    """Use a request that enough people approved for exactly this, once and for good, and put that on record.
+
+    A request that names a recipient's key or a machine's evidence (SHA-256) is refused unless the same is given here.
+    Raises ApprovalError, whose `reason` names the check, after putting the refusal on record; TamperError. Without
+    `actor` whoever asked counts as who uses it: a broker has to know that by itself.
+    """
+    with at_desk(installation) as desk:
+        case = desk.board.case(request_id)
+        who = actor or case.request.requester
+        wanted = Wanted(purpose, file_id, recipient, recipient_key, evidence, actor)
+        try:
+            agreed = _require(desk, case, wanted, at)
+        except ApprovalError as error:
+            details = {
+                "reason": error.reason,
+                "purpose": purpose,
+                "file_id": file_id,
+                "recipient": recipient,
+            }
+            desk.record("approval.refused", case.request.id, who, details)
+            raise
+        return mark_used(desk, case, agreed, actor=who)
+
+
+def _require(desk: Desk, case: Case, wanted: Wanted, at: datetime) -> tuple[Approver, ...]:
+    request, now = case.request, desk.installation.clock.now()
+    # 1. the clock
+    require_clock(desk)
+    # 2. nothing against it
+    _require_open(case)
+    if request.is_drill(drill_key(desk.gate)):
+        raise ApprovalError(f"request {request.id} was a drill: nothing is let out", reason="drill")
+    # 3. exactly this
+    require_same(request, wanted)
+    # 4. enough people; the later time of both: who says what time it is must not choose an earlier one
+    moment, owner = max(at, now), desk.board.owner
+    return require_quorum(request, case.decisions, _in_force(desk), owner=owner, needed=desk.needed, at=moment)
+
+
+def require_clock(desk: Desk) -> None:
+    """Raise ApprovalError if the clock is behind the ledger: a machine that was set back would let old requests in."""
+    now, latest = desk.installation.clock.now(), desk.board.latest
+    if latest is not None and now < latest - CLOCK_TOLERANCE:
+        raise ApprovalError(
+            f"this machine's clock says {now:%Y-%m-%d %H:%M} UTC, and the ledger has a record of "
+            f"{latest:%Y-%m-%d %H:%M}",
+            "set the clock right",
+            reason="clock",
+        )
+
+
+def mark_used(desk: Desk, case: Case, agreed: Sequence[Approver], *, actor: str) -> Approved:
+    """Use up a request to which these people agreed, on record; that they did is for the caller to have checked."""
+    request, who = case.request, tuple(item.name for item in agreed)
+    desk.records.approvals.use(request.id, actor=actor)
+    details = {
+        "approvers": list(who),
+        "purpose": request.purpose,
+        "what": request.subject,
+        "file_id": request.file_id,
+        "recipient": request.recipient,
+    }
+    return Approved(request, who, desk.record("approval.used", request.id, actor, details))
+
+
+def _break_glass(installation: Installation, reason: str, wanted: Wanted, *, subject: str, actor: str) -> Approved:
+    """Let it happen without approvals: a case is opened, everybody is alerted, and somebody has to review it."""
+    names.label(reason, what="the reason for breaking the glass")
+    with at_desk(installation) as desk:
+        statement = desk.board.statement
+        if not installation.policy.approvals.break_glass or (statement is not None and not statement.break_glass):
+            raise ApprovalError(
+                "nobody may break the glass here",
+                "approvals.break_glass in palladion.toml and the owner's statement both have to allow it",
+                reason="break-glass",
+            )
+        title = f"the glass was broken: {wanted.purpose} of {subject}"[:TITLE_CHARACTERS_MAX]
+        case = desk.records.incidents.open(title, actor=actor, text=reason)
+        details = {
+            "reason": reason,
+            "purpose": wanted.purpose,
+            "what": subject,
+            "file_id": wanted.file_id,
+            "recipient": wanted.recipient,
+            "case": case.id,
+        }
+        receipt = desk.record("approval.broken-glass", secrets.token_hex(8), actor, details)
+        opened = {"clients": 0, "accounts": []}
+        desk.ledger.append([Record("incident.opened", case.opened_at, actor, f"incident:{case.id}", opened)])
+        return Approved(None, (), receipt)
+
+
+def record_review(installation: Installation, signed: SignedReview, *, actor: str) -> tuple[BrokenGlass, Receipt]:
+    """Take what an approver found of broken glass. Raises ApprovalError if he broke it himself, or it is reviewed."""
+    with at_desk(installation) as desk:
+        broken = desk.board.broken.get(signed.review.id)
+        if broken is None or broken.reviewed_by:
+            said = f"was reviewed by {broken.reviewed_by} already" if broken else "is not on record"
+            raise ApprovalError(f"broken glass {signed.review.id} {said}", "palladion approval list", reason="unknown")
+        approver = signed.verified(_in_force(desk), broken=broken.id, by=broken.by)
+        details = {"review": document_of(signed), "approver": approver.name}
+        broken.reviewed_by, broken.finding = approver.name, signed.review.finding
+        return broken, desk.record("approval.reviewed", broken.id, actor, details)
+
+
+def end_drill(installation: Installation, request: str, *, actor: str) -> tuple[Drill, Receipt]:
+    """End a drill and put on record who approved it. Raises ApprovalError for what is none, or has ended."""
+    with at_desk(installation) as desk:
+        case = desk.board.case(request)
+        request_id, statement = case.request.id, desk.board.statement
+        if not case.request.is_drill(drill_key(desk.gate)) or any(item.id == request_id for item in desk.board.drills):
+            raise ApprovalError(f"request {request_id} is no drill that goes on", reason="drill")
+        by_key = {item.key: item.name for item in (statement.approvers if statement else ())}
+        said: dict[str, list[str]] = {"grant": [], "deny": []}
+        for signed in case.decisions:
+            said[signed.decision.verdict].append(by_key.get(signed.decision.key, "somebody who left"))
+        ended = Drill(request_id, installation.clock.now(), tuple(sorted(said["grant"])), tuple(sorted(said["deny"])))
+        details = {
+            "granted": list(ended.granted),
+            "denied": list(ended.denied),
+            "approvers": len(by_key),
+        }
+        return ended, desk.record("approval.drilled", request_id, actor, details)
+
+
+def without_revoked(statement: Statement, records: Records) -> Statement:
+    """A statement less the approvers whom the registry has revoked: rows can take away, and never give."""
+    revoked = {item.name for item in records.operators.all() if item.revoked_at is not None}
+    live = tuple(item for item in statement.approvers if item.name not in revoked)
+    return statement if live == statement.approvers else msgspec.structs.replace(statement, approvers=live)
+
+
+def _in_force(desk: Desk) -> Statement:
+    """The statement in force, less those who were revoked as operators since."""
+    if desk.board.statement is None:
+        raise ApprovalError("nobody is registered who could approve", "palladion approval key add", reason="approvers")
+    return without_revoked(desk.board.statement, desk.records)
+
+
+def _require_open(case: Case) -> None:
+    request = case.request
+    if case.used_by:
+        raise ApprovalError(
+            f"request {request.id} was used by {case.used_by}", "each request is used once", reason="used"
+        )
+    if case.withdrawn:
+        raise ApprovalError(f"request {request.id} was withdrawn by {case.withdrawn}", reason="withdrawn")
