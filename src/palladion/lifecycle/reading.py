@@ -32,7 +32,12 @@ class ReadModel:
 def read_model(installation: Installation, path: Path, progress: Progress) -> ReadModel:
     """The model at `path`, a file or a folder, scanned as the policy says. Raises ScanRefusedError."""
     limits = installation.policy.scan
-    scanned = scan_file(path, operator_domains=limits.operator_domains, bytes_max=limits.file_bytes_max)
+    scanned = scan_file(
+        path,
+        operator_domains=limits.operator_domains,
+        bytes_max=limits.file_bytes_max,
+        allow_suspicious=limits.allow_suspicious,
+    )
     return digested(scanned.accepted_model(), progress)
 
 

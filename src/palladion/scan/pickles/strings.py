@@ -1,0 +1,178 @@
+"""Text and bytes inside of a file that are something else: pickles, in plain or in base64, torch files, program text.
+
+They are data unless something loads them, so what is found in them is suspicious; a whole torch file, as tensors in a
+plain pickle are kept, is looked at like any other.
+"""
+
+import base64
+import binascii
+import re
+from typing import TYPE_CHECKING, Any
+
+from palladion.errors import FormatError
+from palladion.scan.pickles.reader import Reader
+from palladion.scan.source import PIECE_BYTES, Held, Part, Source
+
+if TYPE_CHECKING:
+    from palladion.scan.look import Look
+
+ZIP_MAGIC = b"PK\x03\x04"
+LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the pickle of torch's magic number
+TORCH_MAGIC = (ZIP_MAGIC, LEGACY_MAGIC)
+SEARCHED_BYTES_MAX = 8 * 2**20  # of one string: what hides in the weights of a large array nobody loads by accident
+NESTED_OPCODES_MAX = 200_000
+ENCODED_MAX = 64  # places of one text that are decoded
+_MODULES = (
+    rb"(?:os|posix|nt|subprocess|builtins|__builtin__|__builtins__|sys|runpy|commands|socket|shutil|importlib|pty|"
+    rb"pickle|_pickle|marshal|ctypes|code|operator|functools|webbrowser|asyncio|timeit|cProfile|profile|pdb|bdb|"
+    rb"platform|multiprocessing|pip|requests|urllib)(?:\.\w+)*"
+)
+# A name as pickles write it: with line feeds, or as two short strings before STACK_GLOBAL.
+NAMED = re.compile(
+    rb"[ci]" + _MODULES + rb"\n\w[\w.]*\n|\x8c." + _MODULES + rb"(?:\x94|q.)?\x8c.\w[\w.]*(?:\x94|q.)?\x93", re.DOTALL
+)
+_BASE64 = re.compile(r"gA[JNSWM][A-Za-z0-9+/_-]{10,}={0,2}|Y(?:29z|2J1|19f|XBvc|3Bvc)[A-Za-z0-9+/]{10,}={0,2}")
+_HEX = re.compile(r"80(?:0[2345])(?:[0-9a-fA-F]{2}){8,}")
+CODE = re.compile(
+    r"(?<![\w.])(?:__import__|eval|exec|execfile)\s*\(|\b(?:os\.(?:system|popen|exec[lv]\w*|spawn\w+)|"
+    r"subprocess\.(?:\w+)|importlib\.import_module|pty\.spawn|socket\.socket|ctypes\.CDLL|(?:pickle|marshal)\.loads?|"
+    r"__builtins__|__subclasses__|commands\.getoutput)\s*[(\[.]"
+)
+# What people type into a shell, and browsers run.
+SHELL = re.compile(
+    r"\b(?:curl|wget)\b[^\n|]{0,200}\|\s*(?:sudo\s+)?(?:ba|z|da)?sh\b|\brm\s+-rf?\s+[/~$]|/bin/(?:ba)?sh\b|\bnc\s+-[el]|"
+    r"<script\b|javascript:|\bpowershell(?:\.exe)?\s+-|\bcmd\.exe\b|\bchmod\s+(?:\+x|777)|\bbash\s+-[ci]\b|/etc/(?:passwd|shadow)|"
+    r"\bimport\s+(?:os|subprocess|socket|pty|ctypes)\s*(?:[;,]|$)"
+)
+_LETTERS64 = re.compile(r"(?<![A-Za-z0-9+/])[A-Za-z0-9+/]{20,4096}={0,2}")
+
+
+class Strings:
+    """Looks at the strings of one pickle, or of one text."""
+
+    def __init__(self, look: "Look", where: str) -> None:
+        self._look = look
+        self._where = where
+
+    def look_at(self, value: str | bytes) -> None:
+        """Look at a whole string or bytes object."""
+        if isinstance(value, bytes):
+            self._bytes(Held(value), 0, len(value))
+        else:
+            self._text(value)
+
+    def look_at_range(self, source: Source, begin: int, size: int, *, text: bool) -> None:
+        """Look at a string (`text`, UTF-8) or bytes object that lies in a source."""
+        if size < 8:
+            return
+        if text:
+            self._text(source.read(begin, min(size, SEARCHED_BYTES_MAX)).decode("utf-8", "replace"))
+        else:
+            self._bytes(source, begin, size)
+
+    def _text(self, text: str) -> None:
+        if CODE.search(text) or SHELL.search(text):
+            self._add("embedded-code", "text holds program text that runs commands or code")
+        encoded(self._look, self._where, text)
+        if "\n" in text or "\x93" in text:
+            self._named(text.encode("latin-1", "replace"))
+
+    def _bytes(self, source: Source, begin: int, size: int) -> None:
+        head = source.read(begin, min(size, 32))
+        part = Part(source, begin, size)
+        if head.startswith(TORCH_MAGIC):
+            self._look.examine(part, f"{self._where}, bytes")
+            return
+        if (found := pickled(self._look, part)) is not None:
+            self._add("nested-pickle", f"bytes hold a pickle{found}")
+            return
+        for place in range(0, min(size, SEARCHED_BYTES_MAX), PIECE_BYTES):
+            piece = part.read(place, PIECE_BYTES + 256)
+            if self._named(piece):
+                return
+            if size <= PIECE_BYTES and (nested := _beginning(piece)) and pickled(self._look, Held(nested)) is not None:
+                self._add("nested-pickle", "bytes hold a pickle")
+                return
+
+    def _named(self, data: bytes) -> bool:
+        found = NAMED.search(data)
+        if found is not None:
+            self._add(
+                "nested-pickle", "text or bytes hold the names that a pickle would import to run commands or code"
+            )
+        return found is not None
+
+    def _add(self, rule: str, message: str) -> None:
+        self._look.add(rule, self._where, f"{self._where}: {message}", "suspicious")
+
+
+def _beginning(data: bytes) -> bytes:
+    """From where a pickle could begin within `data`."""
+    found = re.search(rb"\x80[\x02-\x05](?:\x95.{6}\x00\x00|[\x7dc\x5d(\x8c])", data[1:], re.DOTALL)
+    return data[1 + found.start() :] if found else b""
+
+
+def encoded(look: "Look", where: str, text: str) -> None:
+    """Report pickles that stand in `text` in base64 or in hexadecimal digits."""
+    for number, found in enumerate(_BASE64.finditer(text)):
+        if number == ENCODED_MAX:
+            break
+        data = _decoded(found.group())
+        if pickled(look, Held(data), whole=False) is not None or NAMED.search(data):
+            look.add("nested-pickle", where, f"{where}: text holds a pickle in base64", "suspicious")
+            return
+    for number, found in enumerate(_LETTERS64.finditer(text)):
+        if number == ENCODED_MAX:
+            break
+        hidden = _decoded(found.group())
+        if hidden.isascii() and (CODE.search(hidden.decode()) or SHELL.search(hidden.decode())):
+            look.add("embedded-code", where, f"{where}: text holds program text in base64", "suspicious")
+            return
+    for number, found in enumerate(_HEX.finditer(text)):
+        if number == ENCODED_MAX:
+            break
+        data = bytes.fromhex(found.group())
+        if pickled(look, Held(data), whole=False) is not None:
+            look.add("nested-pickle", where, f"{where}: text holds a pickle in hexadecimal digits", "suspicious")
+            return
+
+
+def _decoded(letters: str) -> bytes:
+    """What base64 letters stand for, as far as they are whole."""
+    digits = letters.replace("-", "+").replace("_", "/").rstrip("=")
+    digits = digits[: len(digits) - (len(digits) % 4 == 1)]
+    try:
+        return base64.b64decode(digits + "=" * (-len(digits) % 4))
+    except (binascii.Error, ValueError):
+        return b""
+
+
+def pickled(look: "Look", source: Source, *, whole: bool = True) -> str | None:
+    """What a pickle that begins `source` would do, as the end of a sentence; None if no pickle begins there.
+
+    `whole`: without a protocol mark it has to be a pickle up to its STOP.
+    """
+    from palladion.scan.look import DEPTH_MAX, Look
+    from palladion.scan.pickles.machine import Machine
+
+    head = source.read(0, 2)
+    marked = len(head) == 2 and head[0] == 0x80 and 2 <= head[1] <= 5
+    if not marked and (not head or head[:1] not in b"(c]}i\x80" or source.size > PIECE_BYTES):
+        return None
+    if look.depth >= DEPTH_MAX:
+        return None
+    own = Look(look.inside, opcodes_left=min(look.opcodes_left, NESTED_OPCODES_MAX), depth=look.depth + 1)
+    machine: Any = Machine(Reader(source, 0), own, "within")
+    ended = False
+    try:
+        machine.run()
+        ended = True
+    except FormatError:
+        pass
+    look.opcodes_left -= machine.steps
+    against = [item for item in own.findings if item.rule.startswith("pickle-")]
+    if against:
+        return (
+            f", which {against[0].message.removeprefix('within: ')}" if ended or machine.calls_made or marked else None
+        )
+    return "" if ended and (marked or machine.calls_made) and machine.steps > 3 else None

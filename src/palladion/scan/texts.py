@@ -1,0 +1,67 @@
+"""Text by its bytes, and the program text of TorchScript."""
+
+import re
+
+from palladion.errors import FormatError
+from palladion.scan.configs import TEXT_BYTES_MAX, scan_text
+from palladion.scan.look import Look
+from palladion.scan.source import Source
+
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
+HEAD_BYTES = 4096
+# Of the operators that serialised TorchScript may call, those that reach files or the process.
+_SCRIPT_REFUSED = re.compile(
+    r"\b(?:torch|ops\.aten|aten)\.(?:from_file|save|load|_test_\w+|classes)\b|ops\.(?:profiler|rpc|dist_rpc|c10d\w*|"
+    r"_c10d\w*|fb|static_runtime|prim\.(?:RaiseException_)?\b(?:fork|rpc_\w+|py_\w+|PythonOp))\b|\bpython_value\b|"
+    r"\bprim\.PythonOp\b|\^\w+\("
+)
+_SCRIPT_NAMESPACE = re.compile(r"\bops\.(\w+)\.")
+_NAMESPACES = frozenset({"prim", "aten", "quantized", "prepacked", "torchvision", "torchaudio", "mkldnn_prepacked",
+                         "xnnpack", "sparse", "quantized_decomposed", "torchao", "inductor"})  # fmt: skip
+
+
+def is_text(source: Source) -> bool:
+    """Whether bytes are text: UTF-8 without control characters, judged by the first ones."""
+    try:
+        head = source.read(0, HEAD_BYTES)
+    except FormatError:
+        return False
+    return bool(head) and _decoded(head, cut=source.size > HEAD_BYTES) is not None
+
+
+def scan_any_text(source: Source, look: Look, where: str) -> str:
+    """Look at a file of text; gives its format."""
+    if source.size > TEXT_BYTES_MAX:
+        look.add(
+            "limit", where, f"{where} has {source.size} bytes of text, more than the {TEXT_BYTES_MAX} that are read"
+        )
+        return "text"
+    text = _decoded(source.read(0, source.size), cut=False)
+    if text is None:
+        look.add("format", where, f"{where} begins as text, and goes on as something else")
+        return "unknown"
+    return scan_text(text, look, where)
+
+
+def _decoded(data: bytes, *, cut: bool) -> str | None:
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        if not cut or error.start < len(data) - 3:
+            return None
+        text = data[: error.start].decode("utf-8")
+    return None if _CONTROL.search(text) else text
+
+
+def scan_torchscript(source: Source, look: Look, where: str) -> None:
+    """Report operators of a TorchScript program that reach files or native libraries of others."""
+    if source.size > TEXT_BYTES_MAX:
+        look.add("limit", where, f"{where} has {source.size} bytes of program text")
+        return
+    text = source.read(0, source.size).decode("utf-8", "replace")
+    if (found := _SCRIPT_REFUSED.search(text)) is not None:
+        look.add("graph-operator", where, f"{where} calls {found.group()!r}, which reaches files or the process")
+    for name in {found.group(1) for found in _SCRIPT_NAMESPACE.finditer(text)} - _NAMESPACES:
+        look.add(
+            "graph-operator", where, f"{where} calls operators of {name!r}, which need a native library", "suspicious"
+        )

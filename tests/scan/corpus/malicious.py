@@ -1,0 +1,12 @@
+"""All that a scan has to find something in."""
+
+from tests.scan.corpus.containers import containers
+from tests.scan.corpus.gadgets import gadgets
+from tests.scan.corpus.models import models
+from tests.scan.corpus.pickles import pickles
+from tests.scan.corpus.sample import Sample
+
+
+def malicious() -> list[Sample]:
+    """Every malicious, broken or odd file of the corpus."""
+    return [*gadgets(), *pickles(), *containers(), *models()]

@@ -1,0 +1,15 @@
+"""Arrays with odd headers do not pass."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.scan.corpus.pickles import pickles
+from tests.scan.corpus.run import accepted
+
+
+@pytest.mark.slow
+def test_odd_ones_are_reported(tmp_path: Path) -> None:
+    odd = [sample for sample in pickles() if sample.name.startswith("array-")]
+    assert len(odd) >= 2
+    assert accepted(odd, tmp_path) == []
