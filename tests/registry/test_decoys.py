@@ -112,3 +112,20 @@ def test_two_decoys_never_share_a_key(registry: Registry) -> None:
         _key(records)
     with pytest.raises(PalladionError), registry.write() as records:
         _key(records)
+
+
+def test_a_planted_file_is_found_by_the_hash_of_its_id_until_it_is_retired(registry: Registry) -> None:
+    with registry.write() as records:
+        key = _key(records, byte=1)
+        file = records.decoys.add_file(new_id(), "file", "old disk", file_hash=b"\2" * 32, data=b"sealed", actor="ada")
+        assert (file.kind, file.count, file.model, file.prefix) == ("file", 1, None, None)
+        assert records.decoys.of_file(b"\2" * 32) == file
+        assert records.decoys.of_file(b"\1" * 32) is None  # a key's
+        assert records.decoys.hashes() == {b"\1" * 32: key.id}
+        assert records.decoys.data(file.id) == b"sealed"
+        records.decoys.retire(file.id)
+        assert records.decoys.of_file(b"\2" * 32) is None
+        with pytest.raises(ValueError, match="no kind of a sealed file"):
+            records.decoys.add_file(new_id(), "rows", "x", file_hash=b"\3" * 32, data=b"", actor="ada")
+        with pytest.raises(ValueError, match="32 bytes"):
+            records.decoys.add_file(new_id(), "backup", "x", file_hash=b"\3", data=b"", actor="ada")

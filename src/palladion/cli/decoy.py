@@ -1,10 +1,11 @@
-"""`palladion decoy …`: keys and queries that nobody honest uses, and who did."""
+"""`palladion decoy …`: keys, queries and files that nobody honest uses, and who did."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from palladion.cli.decoy_plant import check, plant
 from palladion.cli.output import (
     actor,
     echo,
@@ -43,7 +44,7 @@ _file = click.Path(dir_okay=False, exists=True, path_type=Path)
 
 @click.group()
 def decoy() -> None:
-    """Decoys: API keys and queries that nobody honest uses. Whoever does has been where they are planted."""
+    """Decoys: keys, queries and files that nobody honest uses. Whoever does has been where they are planted."""
 
 
 @decoy.group("add")
@@ -174,14 +175,25 @@ def list_decoys(ctx: click.Context, everything: bool, as_json: bool) -> None:
 @json_option
 @click.pass_context
 def show(ctx: click.Context, id: str, as_json: bool) -> None:  # noqa: A002 (click names arguments so)
-    """Show a decoy, named by its id or the beginning of it. What it is made of cannot be shown again."""
-    with find_installation(ctx).open_registry() as registry, registry.read() as records:
-        document = _document(records.decoys.get(id))
+    """Show a decoy, named by its id or the beginning of it. What it is made of cannot be shown again.
+
+    Of a planted file it says where it lies.
+    """
+    from palladion.lifecycle.decoy_files import places_of
+
+    installation = find_installation(ctx)
+    with installation.open_registry() as registry, registry.read() as records:
+        found = records.decoys.get(id)
+    document = _document(found)
+    if places := places_of(installation, found):
+        document["places"] = places
     if as_json:
         print_json(document)
         return
     echo(f"{document.pop('id')}: {document.pop('label')}")
-    print_fields([(name.replace("_", " "), value) for name, value in document.items()])
+    places = document.pop("places", [])
+    fields = [(name.replace("_", " "), value) for name, value in document.items()]
+    print_fields([*fields, *(("place", place) for place in places)])
 
 
 @decoy.command("retire", epilog="Example: palladion decoy retire 3f2a")
@@ -223,3 +235,7 @@ def _document(item: "Decoy") -> dict[str, Any]:
         "incident": item.incident,
         "retired": timestamp(item.retired_at) if item.retired_at else None,
     }
+
+
+decoy.add_command(plant)
+decoy.add_command(check)

@@ -1,6 +1,7 @@
 """Decoys: which are planted where, what they are recognised by, and how often each was touched.
 
-Keys come as keyed hashes, rows sealed and texts as keyed digests (`palladion.access.decoys`): none of them gets here.
+Keys come as keyed hashes, rows sealed and texts as keyed digests (`palladion.access.decoys`), ids of sealed files as
+keyed digests and their places sealed (`palladion.access.decoy_files`): none of them gets here.
 """
 
 import secrets
@@ -19,6 +20,7 @@ ID_BYTES = 8  # random, as those of incidents
 LIVE_MAX = 10_000  # a gate holds all of them in memory
 DATA_BYTES_MAX = 16 * 1024**2  # of one decoy: 5000 pictures of 784 numbers
 LIVE_BYTES_MAX = 64 * 1024**2  # of all of them together; opened, they take some twice as much memory
+FILES: tuple[DecoyKind, ...] = ("file", "backup")  # sealed ones that nobody can open
 QUERIES_MAX = 20_000  # rows and texts of all of them together, 2 KiB each beside their numbers
 
 _DECOY = tables.decoy.c
@@ -62,6 +64,22 @@ class Decoys:
             )
         return self._add(decoy, kind, label, actor=actor, model=model, data=data, count=count)
 
+    def add_file(self, decoy: str, kind: DecoyKind, label: str, *, file_hash: bytes, data: bytes, actor: str) -> Decoy:
+        """Keep a sealed file that nobody can open, by the keyed hash of its id; `data` is where it lies, sealed.
+
+        Raises ConflictError where there are too many decoys already.
+        """
+        if kind not in FILES:
+            raise ValueError(f"{kind!r} is no kind of a sealed file, one of {FILES} was expected")
+        if len(file_hash) != HASH_BYTES:
+            raise ValueError(f"the hash of a file's id has {HASH_BYTES} bytes, got {len(file_hash)}")
+        return self._add(decoy, kind, label, actor=actor, hash=file_hash, data=data, count=1)
+
+    def of_file(self, file_hash: bytes) -> Decoy | None:
+        """The decoy that counts whose sealed file has an id of this keyed hash."""
+        found = self._select(_DECOY.hash == file_hash, _DECOY.kind.in_(FILES), _DECOY.retired_at.is_(None))
+        return found[0] if found else None
+
     def all(self, *, retired: bool = True) -> list[Decoy]:
         """Every decoy, or those that count, oldest first."""
         return self._select() if retired else self._select(_DECOY.retired_at.is_(None))
@@ -82,11 +100,11 @@ class Decoys:
 
     def hashes(self) -> dict[bytes, str]:
         """The decoys that count, by the keyed hashes of keys."""
-        query = select(_DECOY.hash, _DECOY.id).where(_DECOY.retired_at.is_(None), _DECOY.hash.is_not(None))
+        query = select(_DECOY.hash, _DECOY.id).where(_DECOY.retired_at.is_(None), _DECOY.kind == "key")
         return {bytes(row.hash): row.id for row in self._transaction.all(query)}
 
     def data(self, decoy: str) -> bytes:
-        """What the queries of a decoy are recognised by. Raises NotFoundError."""
+        """What the queries of a decoy are recognised by, or where a file lies. Raises NotFoundError."""
         row = self._transaction.first(select(_DECOY.data).where(_DECOY.id == decoy))
         if row is None or row.data is None:
             raise NotFoundError(f"no decoy {decoy!r} with queries")

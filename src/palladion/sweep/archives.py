@@ -1,0 +1,195 @@
+"""Files in archives, archives in archives: zip and tar, plain or compressed, to a depth and a size. Nothing is written.
+
+What lies uncompressed is read where it lies. What is compressed is taken into memory up to a size, and of what is
+larger only the beginning is there.
+"""
+
+import bz2
+import gzip
+import lzma
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import IO, Any, cast
+
+from palladion.sweep.finding import Finding, found
+from palladion.sweep.item import SNIFF_BYTES, Item, Ranged, held
+
+DEPTH_MAX = 5  # an image's layer in an archive in a wheel
+MEMBERS_MAX = 200_000  # of one archive; images of whole systems have 100,000 files
+UNPACKED_BYTES_MAX = 64 * 2**30  # of one archive: beyond, it is a bomb, or nothing that a sweep should unpack
+HELD_BYTES_MAX = 256 * 2**20  # of one compressed member: it has to be in memory to be compared with what is ours
+EXTENSION_BYTES_MAX = 1024 * 1024  # of what a tar archive says of one member beside its header
+RATIO_MAX = 2000  # what deflate makes at most is 1032, and xz far more out of zeros
+
+Report = Callable[[Finding], None]
+_EXTENSIONS = (
+    *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
+    *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
+)
+BROKEN = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    OSError,
+    ValueError,
+    NotImplementedError,
+    RuntimeError,
+)
+
+
+class TarMember(tarfile.TarInfo):
+    """A member of a tar archive whose long names and other extensions are of a size that such have."""
+
+    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        if self.type in _EXTENSIONS and self.size > EXTENSION_BYTES_MAX:
+            raise ValueError(f"a name of it has {self.size} bytes")
+        return cast("tarfile.TarInfo", super()._proc_member(archive))  # type: ignore[misc]  # not in the stubs
+
+
+@dataclass
+class _Allowance:
+    """What an archive may still unpack."""
+
+    left: int
+
+    def take(self, size: int) -> None:
+        self.left -= size
+        if self.left < 0:
+            raise ValueError("it unpacks to more than is looked into")
+
+
+def members(item: Item, format: str, report: Report) -> Iterator[Item]:  # noqa: A002 (an archive's)
+    """The files in an archive; what cannot be read of it is reported, and ends it."""
+    try:
+        if format == "zip":
+            yield from _zip(item)
+        elif format == "tar":
+            yield from tar(item)
+        elif format in {"gzip", "bzip2", "xz", "zstd"}:
+            yield from _compressed(item, format)
+        else:
+            report(found("not-read", item.place, f"a {format} archive, which cannot be read here"))
+    except BROKEN as error:
+        report(found("not-read", item.place, f"a {format} archive that is broken or too large: {said(error)}"))
+
+
+def said(error: BaseException) -> str:
+    """What a library says that could not read an archive, cut to a line."""
+    return str(error)[:200].lower() or type(error).__name__
+
+
+def _zip(item: Item) -> Iterator[Item]:
+    if not item.whole:
+        raise ValueError("it is compressed within another archive, and too large to be taken apart there")
+    allowance = _Allowance(UNPACKED_BYTES_MAX)
+    with zipfile.ZipFile(Ranged(item)) as archive:
+        listed = archive.infolist()
+        if len(listed) > MEMBERS_MAX:
+            raise ValueError(f"it has {len(listed)} members")
+        for member in listed:
+            if member.is_dir():
+                continue
+            if member.flag_bits & 1:
+                raise RuntimeError(f"{member.filename[:80]} is encrypted")
+            if member.file_size > RATIO_MAX * max(member.compress_size, 1):
+                raise ValueError(f"{member.filename[:80]} says that it unpacks to {member.file_size} bytes")
+            allowance.take(member.file_size)
+            with archive.open(member) as stream:
+                yield _inside(item, member.filename, member.file_size, stream)
+
+
+def tar(item: Item, *, prefix: str = "") -> Iterator[Item]:
+    """The files in a tar archive that lies uncompressed, each read where it lies."""
+    if not item.whole:
+        raise ValueError("it is compressed within another archive, and too large to be taken apart there")
+    with tarfile.open(fileobj=cast("IO[bytes]", Ranged(item)), mode="r:", tarinfo=TarMember) as archive:
+        for count, member in enumerate(archive):
+            if count >= MEMBERS_MAX:
+                raise ValueError(f"it has more than {MEMBERS_MAX} members")
+            if member.sparse is not None and (content := archive.extractfile(member)) is not None:
+                yield _inside(item, member.name, member.size, content, prefix=prefix)
+            elif member.isreg():
+                offset, size = member.offset_data, min(member.size, max(item.size - member.offset_data, 0))
+                yield _named(item, member.name, size, part(item, offset, size), prefix=prefix)
+            archive.members.clear()  # type: ignore[attr-defined]  # it would keep all of them
+
+
+def part(item: Item, begin: int, size: int) -> Callable[[int, int], bytes]:
+    """How a part of an item is read."""
+    return lambda offset, count: item.read(begin + offset, max(0, min(count, size - offset)))
+
+
+def _compressed(item: Item, format: str) -> Iterator[Item]:  # noqa: A002
+    """A stream that is an archive of many files, or one file."""
+    if not item.whole:
+        raise ValueError("it is compressed within another archive, and too large to be taken apart there")
+    with opened(item, format) as stream:
+        start = stream.read(512)
+    if start[257:262] == b"ustar":
+        with opened(item, format) as stream:
+            yield from streamed(item, stream)
+        return
+    with opened(item, format) as stream:
+        name = item.name.rpartition(".")[0] or item.name
+        data = stream.read(HELD_BYTES_MAX + 1)
+        whole = len(data) <= HELD_BYTES_MAX
+        yield _named(item, name, len(data), held(data), whole=whole)
+
+
+def streamed(item: Item, stream: Any, *, prefix: str = "") -> Iterator[Item]:
+    """The files in a tar archive that comes as a stream."""
+    allowance = _Allowance(UNPACKED_BYTES_MAX)
+    with tarfile.open(fileobj=stream, mode="r|", tarinfo=TarMember) as archive:
+        for count, member in enumerate(archive):
+            if count >= MEMBERS_MAX:
+                raise ValueError(f"it has more than {MEMBERS_MAX} members")
+            allowance.take(member.size)
+            archive.members.clear()  # type: ignore[attr-defined]
+            if member.isreg() and (content := archive.extractfile(member)) is not None:
+                yield _inside(item, member.name, member.size, content, prefix=prefix)
+
+
+def opened(item: Item, format: str) -> Any:  # noqa: A002
+    """A compressed file as a stream of what is in it. Raises ValueError without the library for zstd."""
+    raw = cast("Any", Ranged(item))
+    if format == "gzip":
+        return gzip.GzipFile(fileobj=raw, mode="rb")
+    if format == "bzip2":
+        return bz2.BZ2File(raw)
+    if format == "xz":
+        return lzma.LZMAFile(raw)
+    try:
+        import zstandard  # type: ignore[import-not-found, unused-ignore]  # of no extra
+    except ImportError:
+        raise ValueError("it is compressed with zstd: pip install zstandard") from None
+    return zstandard.ZstdDecompressor(max_window_size=2**27).stream_reader(raw)
+
+
+def _inside(item: Item, name: str, size: int, stream: IO[bytes], *, prefix: str = "") -> Item:
+    """A member that comes as a stream: in memory where it is not too large, else its beginning."""
+    whole = size <= HELD_BYTES_MAX
+    data = stream.read(size if whole else SNIFF_BYTES)
+    return _named(item, name, size, held(data), whole=whole and len(data) == size, prefix=prefix)
+
+
+def _named(
+    item: Item, name: str, size: int, read: Callable[[int, int], bytes], *, whole: bool = True, prefix: str = ""
+) -> Item:
+    place = f"{item.place}!{prefix}{name}"
+    parent, _, last = place.rpartition("/")
+    return Item(
+        place,
+        last,
+        size,
+        read,
+        parent=parent,
+        context=item.context,
+        cached=item.cached,
+        open_to=item.open_to,
+        whole=whole,
+    )

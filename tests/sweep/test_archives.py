@@ -1,0 +1,113 @@
+"""Archives are looked into, to a depth and a size; what cannot be is a finding."""
+
+import bz2
+import gzip
+import lzma
+import tarfile
+import zipfile
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from palladion.sweep import archives
+from palladion.sweep.item import Item, Ranged
+from tests.sweep.things import ONNX, PEM, SAFETENSORS, sweep, tar_bytes, the, told, torch_bytes, write, zip_bytes
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
+def test_a_tar_archive_is_looked_into_however_it_is_compressed(tmp_path: Path, mode: str) -> None:
+    write(
+        tmp_path,
+        {"a.bin": tar_bytes({"deep/m.onnx": ONNX, "key": PEM.encode(), "t.pt": torch_bytes(b"\2" * 99)}, mode)},
+    )
+    swept = sweep(tmp_path)
+    assert told(swept, tmp_path) == {
+        ("plain-model", "a.bin!deep/m.onnx"),
+        ("plain-model", "a.bin!t.pt"),
+        ("private-key", "a.bin!key"),
+    }
+    assert {found.format for found in swept.findings} == {"ONNX", "PyTorch", ""}
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress])
+def test_a_compressed_file_is_looked_into(tmp_path: Path, compress: object) -> None:
+    write(tmp_path, {"m.onnx.z": compress(ONNX)})  # type: ignore[operator]
+    assert told(sweep(tmp_path), tmp_path) == {("plain-model", "m.onnx.z!m.onnx")}
+
+
+def test_archives_in_archives_are_looked_into_to_a_depth(tmp_path: Path) -> None:
+    data = ONNX
+    for depth in range(archives.DEPTH_MAX + 2):
+        write(tmp_path, {f"{depth}.zip": data})
+        data = zip_bytes({"x": data})
+    swept = sweep(tmp_path)
+    # the last is one too deep
+    deepest = archives.DEPTH_MAX + 1
+    assert ("plain-model", f"{deepest - 1}.zip" + "!x" * (deepest - 1)) in told(swept, tmp_path)
+    assert the(swept, "not-read").text == f"an archive within {archives.DEPTH_MAX} others"
+
+
+def test_a_bomb_is_a_finding_and_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archives, "UNPACKED_BYTES_MAX", 10_000)
+    write(tmp_path, {"z": zip_bytes({"x": b"x" * 20_000}), "t": tar_bytes({"x": b"x" * 20_000}, "w:gz")})
+    swept = sweep(tmp_path)
+    assert told(swept, tmp_path) == {("not-read", "z"), ("not-read", "t")}
+    assert all("unpacks to more" in found.text for found in swept.findings)
+
+
+def test_a_member_that_says_it_is_huge_is_not_believed(tmp_path: Path) -> None:
+    data = bytearray(zip_bytes({"x": b"x" * 100}))
+    central = data.rindex(b"PK\x01\x02")
+    data[central + 24 : central + 28] = (2**31).to_bytes(4, "little")
+    write(tmp_path, {"z": bytes(data)})
+    assert "says that it unpacks to" in the(sweep(tmp_path), "not-read").text
+
+
+def test_an_encrypted_zip_is_a_finding(tmp_path: Path) -> None:
+    data = bytearray(zip_bytes({"model.onnx": ONNX}, zipfile.ZIP_STORED))
+    central = data.rindex(b"PK\x01\x02")
+    data[central + 8] |= 1
+    data[6] |= 1
+    write(tmp_path, {"z": bytes(data)})
+    assert "is encrypted" in the(sweep(tmp_path), "not-read").text
+
+
+@pytest.mark.parametrize("name", ["7z", "zstd", "cut"])
+def test_what_cannot_be_unpacked_is_a_finding(tmp_path: Path, name: str) -> None:
+    if name == "zstd" and find_spec("zstandard") is not None:
+        pytest.skip("zstandard is installed here: this is about its absence")
+    data = {
+        "7z": b"7z\xbc\xaf\x27\x1c" + bytes(40),
+        "zstd": b"\x28\xb5\x2f\xfd" + bytes(40),
+        "cut": gzip.compress(bytes(range(256)) * 99)[:-30],
+    }[name]
+    write(tmp_path, {"x": data})
+    assert told(sweep(tmp_path), tmp_path) == {("not-read", "x")}
+
+
+def test_what_is_too_large_to_be_held_is_known_by_its_beginning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archives, "HELD_BYTES_MAX", 1000)
+    write(tmp_path, {"t.tgz": tar_bytes({"w": SAFETENSORS, "t": torch_bytes(b"\2" * 5000)}, "w:gz")})
+    assert told(sweep(tmp_path), tmp_path) == {("plain-model", "t.tgz!w"), ("plain-model", "t.tgz!t")}
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+def test_a_name_of_gigabytes_is_not_read(tmp_path: Path, mode: str) -> None:
+    member = tarfile.TarInfo("x")
+    member.type, member.size = tarfile.XHDTYPE, 6 * 2**30
+    data = (
+        tar_bytes({"a": b"1" * 600})[:1536] + member.tobuf(tarfile.GNU_FORMAT) + bytes(5000)
+    )  # after the first member
+    write(tmp_path, {"t": data if mode == "w" else gzip.compress(data)})
+    assert "a name of it has 6442450944 bytes" in the(sweep(tmp_path), "not-read").text
+
+
+def test_a_table_of_gigabytes_is_not_read() -> None:
+    huge = Item("x", "x", 2**40, lambda _offset, size: bytes(size))
+    with pytest.raises(OSError, match="at most"):
+        Ranged(huge).read()
+    with pytest.raises(OSError, match="at most"):
+        Ranged(huge).read(2**30)

@@ -1,0 +1,71 @@
+"""Files of a folder: links are not followed, modes are seen, and caches say what lies in them."""
+
+import os
+from pathlib import Path
+
+from palladion.sweep.folders import Folder, forget
+from tests.sweep.things import ONNX, SAFETENSORS, sweep, the, told, write
+
+
+def test_links_pipes_and_what_they_lead_to_are_left_alone(tmp_path: Path) -> None:
+    write(tmp_path, {"inside/a.onnx": ONNX, "outside/b.onnx": ONNX})
+    (tmp_path / "inside/link").symlink_to(tmp_path / "outside")
+    (tmp_path / "inside/file").symlink_to(tmp_path / "outside/b.onnx")
+    os.mkfifo(tmp_path / "inside/pipe")
+    folder = Folder(tmp_path / "inside")
+    assert [item.name for item in folder.items()] == ["a.onnx"]
+    assert folder.findings == []
+
+
+def test_a_single_file_is_a_place_too(tmp_path: Path) -> None:
+    write(tmp_path, {"a.onnx": ONNX, "b.onnx": ONNX})
+    assert told(sweep(tmp_path / "a.onnx"), tmp_path) == {("plain-model", "a.onnx")}
+
+
+def test_a_folder_that_anybody_may_write_to_is_said_of_every_file_below(tmp_path: Path) -> None:
+    forget()
+    write(tmp_path, {"open/deep/a.onnx": ONNX})
+    (tmp_path / "open").chmod(0o777)
+    (item,) = Folder(tmp_path / "open").items()
+    assert item.access is not None
+    assert str(tmp_path / "open") in item.access.writable
+    forget()
+    (tmp_path / "open").chmod(0o1777)  # as /tmp is: whoever owns a file there keeps it
+    (item,) = Folder(tmp_path / "open").items()
+    assert item.access is not None
+    assert str(tmp_path / "open") not in item.access.writable
+
+
+def test_a_cache_of_the_hub_names_model_and_revision(tmp_path: Path) -> None:
+    cache = tmp_path / "hub/models--acme--llama"
+    write(cache, {"blobs/abc123": SAFETENSORS})
+    (cache / "snapshots/0123456789abcdef").mkdir(parents=True)
+    (cache / "snapshots/0123456789abcdef/model.safetensors").symlink_to("../../blobs/abc123")
+    found = the(sweep(tmp_path), "hub-model")
+    assert found.severity == "low"
+    assert "acme/llama, model.safetensors of revision 0123456789ab" in found.text
+
+
+def test_a_run_of_mlflow_is_named(tmp_path: Path) -> None:
+    write(tmp_path, {"mlruns/7/f00d/meta.yaml": "x: 1", "mlruns/7/f00d/artifacts/model/model.onnx": ONNX})
+    assert "MLflow run f00d of experiment 7" in the(sweep(tmp_path), "plain-model").text
+
+
+def test_a_folder_that_cannot_be_listed_is_a_finding(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    folder._unread(PermissionError(13, "Permission denied", str(tmp_path / "x")))
+    (found,) = folder.findings
+    assert (found.rule, found.place, found.text) == ("not-read", str(tmp_path / "x"), "permission denied")
+
+
+def test_a_name_that_is_no_text_is_swept_like_any_other(tmp_path: Path) -> None:
+    (tmp_path / os.fsdecode(b"a\xff.onnx")).write_bytes(ONNX)
+    assert the(sweep(tmp_path), "plain-model").place.startswith(str(tmp_path))
+
+
+def test_a_link_that_the_caller_names_is_followed(tmp_path: Path) -> None:
+    write(tmp_path, {"there/a.onnx": ONNX})
+    (tmp_path / "file").symlink_to(tmp_path / "there/a.onnx")
+    (tmp_path / "folder").symlink_to(tmp_path / "there")
+    for name in ("file", "folder"):
+        assert told(sweep(tmp_path / name), tmp_path) == {("plain-model", "there/a.onnx")}
