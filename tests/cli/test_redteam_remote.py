@@ -129,3 +129,24 @@ def test_plain_http_to_others_needs_to_be_allowed(thief: Path, capsys: pytest.Ca
     command = ["redteam", "run", "http://models.example/predict", "--rows", "rows.npz", "--i-am-authorised"]
     assert main(command) == 2
     assert "not encrypted" in capsys.readouterr().err
+
+
+def test_several_keys_share_the_harvest_and_the_report_says_how_far_each_came(
+    thief: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (thief / "key-2").write_text("palladion-test-key-2")
+    rows = {"Bearer palladion-test-key": 0, "Bearer palladion-test-key-2": 0}
+
+    def answer(document: Any) -> Any:
+        # its headers were kept before it is answered
+        key = service.headers[-1]["authorization"]
+        rows[key] += len(document["inputs"])
+        return _scores(document) if rows[key] <= 150 else Reply(status=403)
+
+    with suspect(answer) as service:
+        assert _run(service, "--key-file", "key-2", "--per-request", "20") == 3
+    document = json.loads((thief / "out" / "report.json").read_bytes())
+    values = {item["key"]: item["value"] for item in document["stages"][1]["figures"]}
+    assert [values[f"noticed.account.{number}.deployed"] for number in (1, 2)] == list(rows.values())
+    assert values["noticed.all.deployed"] == sum(rows.values()) > values["noticed.queries.deployed"]
+    assert "2 accounts took turns" in capsys.readouterr().out

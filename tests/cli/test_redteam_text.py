@@ -11,10 +11,13 @@ from palladion.clock import SystemClock
 from palladion.ledger.record import decode_record
 from palladion.lifecycle.installation import Installation
 from palladion.model.run import open_session
+from palladion.redteam.audit import distillation
 from palladion.redteam.audit.text_doors import LocalText, OpenText
+from tests.gate.transformers_server import write_model
 from tests.lifecycle.apis import Suspect, suspect
 from tests.models import write
 from tests.redteam.audit.texts import language_model
+from tests.redteam.speakers import PROMPTS, parrot
 
 pytestmark = pytest.mark.slow
 
@@ -91,11 +94,72 @@ def test_nothing_is_asked_without_leave(house: Path, capsys: pytest.CaptureFixtu
             ["https://a.example/v1/completions", "--i-am-authorised", "--language-model", "x"],
             "takes one of --tokenizer",
         ),
+        (
+            ["https://a.example/predict", "--i-am-authorised", "--prompts", "key"],
+            "--prompts goes with --language-model",
+        ),
+        (["text", "--prompts", "key"], "--prompts is for a language model in a folder"),
+        (["text", "--student", "."], "--student goes with --prompts"),
+        (["text", "--key-file", "key"], "--key-file is for an address"),
     ],
 )
 def test_mistakes_are_named(house: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], words: str) -> None:
     assert main(["redteam", "run", *arguments]) == 2
     assert words in capsys.readouterr().err
+
+
+@pytest.fixture
+def taught(house: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Prompts of two tasks, and a student that is taught less than in any profile."""
+    lines = [json.dumps({"task": task, "prompt": text}) for task, texts in PROMPTS.tasks.items() for text in texts]
+    (house / "prompts.jsonl").write_text("\n".join(lines))
+    for name, value in (("STEPS", 30), ("SEEDS", 1), ("QUERIES", (100,))):
+        monkeypatch.setitem(getattr(distillation, name), "quick", value)
+    return house
+
+
+def _answers(document: Any) -> Any:
+    return {"choices": [{"message": {"content": parrot(document["messages"][0]["content"])}}]}
+
+
+@pytest.mark.torch
+def test_a_student_is_taught_the_answers_of_a_service(taught: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("torch", reason="this needs torch: pip install 'palladion[torch]'")
+    (taught / "key2").write_text("palladion-test-key-2")
+    with suspect(_answers, path="/v1/chat/completions") as service:
+        command = ["redteam", "run", str(service.url), "--language-model", "theirs", "--out", "out"]
+        command += ["--key-file", "key", "--key-file", "key2", "--prompts", "prompts.jsonl", "--per-second", "1000"]
+        assert main([*command, "--capture", "c.jsonl", "--i-am-authorised"]) == 0
+        asked, keys = len(service.asked), {headers["authorization"] for headers in service.headers}
+        assert main([*command, "--capture", "d.jsonl", "--i-am-authorised"]) == 0
+        assert len(service.asked) == asked
+    document = json.loads((taught / "out" / "report.json").read_bytes())
+    found = {item["stage"]: item for item in document["stages"]}
+    values = {item["key"]: item for item in found["distillation"]["figures"]}
+    assert values["distillation.gain.100.deployed"]["low"] > 0.2
+    assert values["distillation.agreement.100.deployed"]["value"] > 0.5
+    assert [found[name]["outcome"] for name in ("last-layer", "surface", "noticed")] == ["skipped", "skipped", "done"]
+    assert sum(item["queries"] for item in document["stages"]) == asked
+    assert len(keys) == 2
+    assert "2 accounts took turns" in capsys.readouterr().out
+    assert b"best student" in (taught / "out" / "report.html").read_bytes()
+
+
+@pytest.mark.torch
+@pytest.mark.timeout(400)
+def test_a_model_in_a_sealed_folder_is_asked_here(taught: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("torch", reason="this needs torch: pip install 'palladion[torch]'")
+    write_model(taught / "llama")
+    assert main(["protect", "llama", "--name", "llama", *OWNER]) == 0
+    # random weights say something else to every prompt: a student may learn of them, or not
+    assert main(["redteam", "run", "llama", "--prompts", "prompts.jsonl", "--out", "out"]) in {0, 3}
+    document = json.loads((taught / "out" / "report.json").read_bytes())
+    assert [door["name"] for door in document["subject"]["doors"]] == ["undefended", "deployed"]
+    (stage,) = (item for item in document["stages"] if item["stage"] == "distillation")
+    assert stage["outcome"] in {"done", "inconclusive"}
+    assert stage["figures"] or "no student of 100 answers writes" in stage["reasons"][0]
+    assert main(["redteam", "run", "llama", "--out", "other"]) == 0
+    assert "with --prompts" in capsys.readouterr().out
 
 
 def test_a_tokenizer_names_the_tokens(house: Path) -> None:

@@ -23,7 +23,7 @@ ROWS = np.random.default_rng(2).standard_normal((320, 4)).astype(np.float32)
 @pytest.fixture(autouse=True)
 def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     real = learners.fit
-    monkeypatch.setattr(extraction, "fit", lambda *given, **more: real(*given, **more, steps=60))
+    monkeypatch.setattr(extraction, "choose", lambda *given, effort: real(*given, steps=60))
 
 
 def _measure(plan: Plan, *, right: Any = None, seconds: Iterator[float] | None = None, **route: Any) -> Measurement:

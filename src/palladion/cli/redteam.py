@@ -138,7 +138,7 @@ def run(
     earlier = () if baseline is None else figures_of(_read(baseline))
     order = _Order(installation, profile, seed, only, out, earlier, processes, anew=anew)
     if url is None:
-        document, report, folder = _here(order, model, local)
+        document, report, folder = _here(order, model, local, text)
     else:
         local.require_remote()
         document, report, folder = _elsewhere(ctx, order, url, address, local.data, text)
@@ -173,13 +173,13 @@ class _Order:
         return _folder(otherwise if self.out is None else self.out, anew=self.anew)
 
 
-def _here(order: _Order, name: str, local: Local) -> tuple[dict[str, Any], bytes, Path]:
+def _here(order: _Order, name: str, local: Local, text: Text) -> tuple[dict[str, Any], bytes, Path]:
     """The audit of a version that is sealed here: document, report and folder."""
     from palladion.redteam.audit.document import encode_document
     from palladion.redteam.audit.record import record_audit
 
     installation = order.installation
-    with local_subject_of(installation, name, local, seed=order.seed) as (version, subject, ready):
+    with local_subject_of(installation, name, local, text, seed=order.seed) as (version, subject, ready):
         folder = order.folder(Path(f"audit-{version.model}-{version.number}"))
         document = _audited(order, subject, order.plan(installation.policy.redteam.queries), folder, ready)
     report = encode_document(document)

@@ -11,7 +11,7 @@ import click
 from palladion.cli.output import owner_identities
 from palladion.cli.redteam_remote import Data
 from palladion.cli.redteam_removal import usefulness_of
-from palladion.cli.redteam_text import local_text
+from palladion.cli.redteam_text import Text, local_folder, local_text
 from palladion.errors import ConflictError, FormatError
 
 if TYPE_CHECKING:
@@ -53,13 +53,14 @@ class Local:
 
 @contextmanager
 def local_subject_of(
-    installation: "Installation", name: str, local: Local, *, seed: int
+    installation: "Installation", name: str, local: Local, text: Text, *, seed: int
 ) -> "Iterator[tuple[Version, Subject, dict[str, Stage]]]":
     """The version and the subject that it is, and the stages that were given what they need, by name."""
     from palladion.lifecycle.open import open_version
     from palladion.policy import RoutePolicy
     from palladion.redteam.audit.exhibit import exhibit_of
     from palladion.redteam.audit.supply_chain import with_folder
+    from palladion.redteam.audit.text_answers import is_text_folder
     from palladion.redteam.audit.text_doors import is_language_model
 
     scan = installation.policy.scan
@@ -76,10 +77,15 @@ def local_subject_of(
                 )
             full, digest = f"{version.model}@{version.number}", version.content_digest
             ready: dict[str, Stage] = {}
-            if is_language_model(opened.model) and local.data.rows is None:
+            if text.prompts is None and is_language_model(opened.model) and local.data.rows is None:
                 # it stays open: what is read of its last layer is held against the true one
                 stack.push(first.pop_all())
                 subject, ready = local_text(opened.model, full, digest, route, exhibit)
+            elif is_text_folder(opened.model) and local.data.rows is None:
+                texts = local_folder(installation, version, route, exhibit, text, seed=seed)
+                subject, ready = stack.enter_context(texts)
+            elif text.prompts is not None:
+                raise click.UsageError("--prompts is for a language model in a folder, or behind an address")
             else:
                 subject = _subject(opened.model, full, digest, route, exhibit, local)
         if local.owned:

@@ -11,18 +11,25 @@ import click
 from click.core import ParameterSource
 
 from palladion.cli.output import actor, find_installation
-from palladion.cli.prove.api import api_options, capturing, limits_of, read_api, require_use
+from palladion.cli.prove.api import QUERIES_MAX, capturing, limits_of, read_api, require_use
 from palladion.errors import ConflictError
 
 if TYPE_CHECKING:
     from palladion.lifecycle.installation import Installation
+    from palladion.lifecycle.probe import Api
     from palladion.redteam.audit.stage import Stage
     from palladion.redteam.audit.subject import Subject
     from palladion.transit.url import Url
 
 BUDGET = 50_000
 PER_REQUEST = 8  # rows: with five requests a second, a gate's limits as they are shipped are not reached
-_OWN = ("i_am_authorised", "per_second", "per_request")
+_OWN = {
+    "i_am_authorised": "--i-am-authorised",
+    "per_second": "--per-second",
+    "per_request": "--per-request",
+    "key_files": "--key-file",
+}
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -32,12 +39,19 @@ class Address:
     """What the options say about an address."""
 
     budget: int
-    key_file: Path | None
+    key_files: tuple[Path, ...]
     no_key: bool
     api_file: Path | None
     capture: Path | None
     per_second: float
     per_request: int
+
+    def apis(self, url: "Url") -> "list[Api]":
+        """How `url` is asked, by each account. Raises KeysError where a file holds no key."""
+        return [
+            read_api(url, api_file=self.api_file, key_file=path, no_key=self.no_key)
+            for path in self.key_files or (None,)
+        ]
 
 
 @dataclass(frozen=True)
@@ -53,6 +67,39 @@ def remote_options(command: _Command) -> _Command:
     """What `redteam run` takes beside where MODEL is an address."""
     decorators: list[Callable[[_Command], _Command]] = [
         click.option(
+            "--budget",
+            type=click.IntRange(1, QUERIES_MAX),
+            default=BUDGET,
+            show_default=True,
+            help="Of an address: queries that may be sent, each row being one.",
+        ),
+        click.option(
+            "--key-file",
+            "key_files",
+            type=_FILE,
+            multiple=True,
+            help="Of an address: file with the API key; asked for if it is not given. Several accounts share the "
+            "harvest, in turns.",
+        ),
+        click.option("--no-key", is_flag=True, help="Of an address: it takes no key."),
+        click.option(
+            "--api",
+            "api_file",
+            type=_FILE,
+            help="Of an address that is no Palladion gate: JSON file that says how it is asked (docs/marks.md).",
+        ),
+        click.option(
+            "--capture",
+            type=click.Path(dir_okay=False, path_type=Path),
+            help="Of an address: new file for every request and answer; named after the time if it is not given.",
+        ),
+        click.option(
+            "--insecure-http",
+            is_flag=True,
+            is_eager=True,
+            help="Of an address: allow unencrypted http to other machines, also with a key.",
+        ),
+        click.option(
             "--i-am-authorised",
             is_flag=True,
             help="Of an address: its owner allows this attack. Recorded in the ledger as you state it.",
@@ -62,7 +109,7 @@ def remote_options(command: _Command) -> _Command:
             type=click.FloatRange(0.01, 1000),
             default=5.0,
             show_default=True,
-            help="Of an address: requests in a second.",
+            help="Of an address: requests in a second, of all accounts together.",
         ),
         click.option(
             "--per-request",
@@ -72,7 +119,6 @@ def remote_options(command: _Command) -> _Command:
             help="Of the address of a Palladion gate: rows in a request.",
         ),
     ]
-    command = api_options(command, budget=BUDGET)
     for decorate in reversed(decorators):
         command = decorate(command)
     return command
@@ -85,9 +131,9 @@ def address_of(ctx: click.Context, model: str, *, authorised: bool) -> "Url | No
     address = "://" in model
     require_use(ctx, address=address)
     if not address:
-        for name in _OWN:
+        for name, option in _OWN.items():
             if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
-                raise click.UsageError(f"--{name.replace('_', '-')} is for an address")
+                raise click.UsageError(f"{option} is for an address")
         return None
     try:
         url = parse_url(model, insecure_http=bool(ctx.params.get("insecure_http")))
@@ -127,7 +173,7 @@ def remote_subject_of(
         if learnt_labels is None:
             raise ConflictError("membership needs labels of the rows of training", "y beside x")
         learnt = (learnt_rows, learnt_labels)
-    api = read_api(url, api_file=address.api_file, key_file=address.key_file, no_key=address.no_key)
+    api, *others = address.apis(url)
     if address.api_file is None:
         api = replace(api, rows=address.per_request)
     files.make_private_directory(state.parent)
@@ -145,6 +191,7 @@ def remote_subject_of(
             remote = Remote(
                 api, layout, journal, capture, web,
                 budget=address.budget, per_second=address.per_second, wait=time.sleep,
+                more_keys=[other.key for other in others],
             )  # fmt: skip
             yield remote_subject(remote, flat, right, learnt), {}, lambda: capture.digest
         finally:

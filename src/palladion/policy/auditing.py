@@ -33,6 +33,25 @@ class RedteamPolicy(Section, frozen=True):
         int,
         Meta(ge=10, le=1_000_000, description="Queries of the thief whose fidelity is held against the bar."),
     ] = 1000
+    distillation_gain: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=1,
+            description="Part of a language model's answers that the best student may have learnt within "
+            "distillation_queries, beyond what one does that was taught other texts, behind the same door. "
+            f"{_NO_BAR}",
+        ),
+    ] = 1.0
+    distillation_queries: Annotated[
+        int,
+        Meta(
+            ge=100,
+            le=1_000_000,
+            description="Queries of the thief whose student is held against the bar: 100, 400, or what the profile "
+            "has beyond.",
+        ),
+    ] = 400
     membership_tpr: Annotated[
         float,
         Meta(

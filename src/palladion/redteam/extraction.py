@@ -11,7 +11,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from palladion.redteam.learners import Goal, fit
+from palladion.redteam.learners import Goal
+from palladion.redteam.students import choose
 
 Rows = NDArray[np.float64]
 # What a thief is answered: rows (queries, inputs) → disclosed probabilities, numbers or vectors (queries, outputs).
@@ -52,7 +53,8 @@ def steal(target: Target, api: Api, way: Way, queries: int, seed: int) -> float:
     """The fidelity of one student, of one seed: on held-out rows, how much of the victim it has.
 
     Of classes the share of the same labels, of numbers and vectors the share of variance that it explains. The same
-    seed asks the same rows and begins with the same network, whatever is disclosed.
+    seed asks the same rows, whatever is disclosed; the student is the kernel machine that `students.choose` takes
+    (networks beside them took 14 times as long on digits, for 0.003 of fidelity).
     """
     generator = np.random.default_rng((seed, 1))
     order = np.random.default_rng((seed, 2)).permutation(len(target.pool))
@@ -67,7 +69,7 @@ def steal(target: Target, api: Api, way: Way, queries: int, seed: int) -> float:
         answers = api(rows)
         if way == "labels":
             answers = np.eye(answers.shape[1])[answers.argmax(axis=1)]
-    student = fit(rows, answers, target.goal, generator)
+    student = choose(rows, answers, target.goal, generator, effort="machines")
     return fidelity(student.answers(target.held_out), target.truth, target.goal)
 
 

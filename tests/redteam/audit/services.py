@@ -1,7 +1,7 @@
 """Services without a network: what a test says is answered, and what was asked is kept."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.message import Message
@@ -86,7 +86,9 @@ class Service:
         return sum(len(item.rows) for item in self.asked)
 
     @contextmanager
-    def remote(self, folder: Path, *, budget: int = 10_000, per_request: int = 50, **api: Any) -> Any:
+    def remote(
+        self, folder: Path, *, budget: int = 10_000, per_request: int = 50, more_keys: Sequence[str] = (), **api: Any
+    ) -> Any:
         """Asks it, with what is kept in the folder."""
         capture = folder / f"capture-{len(list(folder.glob('capture-*')))}.jsonl"
         given: dict[str, Any] = {"key": KEY, "rows": per_request} | api
@@ -94,8 +96,9 @@ class Service:
         with new_capture(capture, ManualClock(NOW)) as captured, Journal(folder / "answers.jsonl") as journal:
             web: Any = self
             yield Remote(
-                described, LAYOUT, journal, captured, web, budget=budget, per_second=5.0, wait=self.waited.append
-            )
+                described, LAYOUT, journal, captured, web,
+                budget=budget, per_second=5.0, wait=self.waited.append, more_keys=more_keys,
+            )  # fmt: skip
 
 
 def probabilities(rows: Any) -> Any:

@@ -9,6 +9,7 @@ from palladion.errors import FormatError
 from palladion.policy import RedteamPolicy
 from palladion.redteam.audit.bars import Bar, compare, judge
 from palladion.redteam.audit.document import bars_of, decode_document, encode_document, report_document
+from palladion.redteam.audit.last_layer import text_subject
 from palladion.redteam.audit.stage import Plan
 from tests.redteam.audit.subjects import done, figure, subject
 
@@ -71,3 +72,10 @@ def test_bars_hold_at_the_door_that_clients_get() -> None:
         Bar("membership.auc.degraded", 0.6),
     )
     assert bars_of(RedteamPolicy(), subject()) == ()
+
+
+def test_students_of_texts_have_a_bar_at_language_models_alone() -> None:
+    policy = RedteamPolicy(distillation_gain=0.2, distillation_queries=100)
+    texts = text_subject("text@1", "ab" * 32, {"deployed": "texts"}, "deployed")
+    assert bars_of(policy, texts) == (Bar("distillation.gain.100.deployed", 0.2),)
+    assert bars_of(policy, subject()) == ()

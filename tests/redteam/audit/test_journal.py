@@ -51,3 +51,13 @@ def test_others_cannot_read_it(tmp_path: Path) -> None:
     with Journal(tmp_path / "j"):
         pass
     assert (tmp_path / "j").stat().st_mode & 0o077 == 0
+
+
+def test_accounts_are_counted_apart_and_as_one_where_nobody_says(tmp_path: Path) -> None:
+    with Journal(tmp_path / "j") as journal:
+        journal.add("extraction", 3, {"a": 1})
+        journal.add("extraction", 2, {"b": {"text": "x"}}, account=7)
+    with Journal(tmp_path / "j") as journal:
+        assert (journal.sent(), journal.sent_by(1), journal.sent_by(7), journal.sent_by(2)) == (5, 3, 2, 0)
+        assert journal.answers["b"] == {"text": "x"}
+    assert (tmp_path / "j").read_text().count("account") == 1

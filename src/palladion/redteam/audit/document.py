@@ -80,6 +80,8 @@ def bars_of(policy: RedteamPolicy, subject: Subject) -> tuple[Bar, ...]:
     """The owner's bars, at the door that clients get; what is 1 sets none."""
     limits = {
         f"extraction.fidelity.{policy.extraction_queries}": policy.extraction_fidelity,
+        # of a language model alone, which takes no rows: of others it could never hold
+        f"distillation.gain.{policy.distillation_queries}": 1.0 if len(subject.rows) else policy.distillation_gain,
         "membership.tpr_at_01_percent": policy.membership_tpr,
         "membership.auc": policy.membership_auc,
     }

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from palladion.errors import InconclusiveError
-from palladion.redteam.audit.remote import EndedError
+from palladion.redteam.audit.accounts import EndedError
 from palladion.redteam.audit.result import Figure, StageResult
 from palladion.redteam.audit.stage import Allowance, Plan, Profile, Stage
 from palladion.redteam.audit.subject import Door, Subject

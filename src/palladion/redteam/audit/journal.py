@@ -1,7 +1,7 @@
 """What a service was asked and answered, on disk: a run that goes on asks nothing twice, and counts what was sent.
 
 Lines of JSON, one for each request, appended as they happen. The last line may be half of one after a crash, and is
-cut off. Holds rows as digests alone.
+cut off. Holds rows and prompts as digests alone.
 """
 
 import os
@@ -17,7 +17,10 @@ from palladion import files
 from palladion.errors import FormatError
 
 JOURNAL_BYTES_MAX = 1024**3
-Said = int | list[float] | None  # a class, scores, or None: the row was not taken
+FIRST_ACCOUNT = 1
+# a class, scores, an answer with text, or None: it was not taken
+Said = int | list[float] | None
+Kept = Said | dict[str, Any]
 
 
 class Journal:
@@ -25,10 +28,11 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         """Read what is there. Raises FormatError if that is no such journal."""
-        self.answers: dict[str, Said] = {}
+        self.answers: dict[str, Any] = {}  # `Kept`, as those who asked it know
         self.notes: dict[str, Any] = {}
         self._sent: Counter[str] = Counter()
         self._failed: Counter[str] = Counter()
+        self._by_account: Counter[int] = Counter()
         whole = self._read(path)
         with files.storage_errors(path):
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, files.PRIVATE_FILE)
@@ -49,15 +53,24 @@ class Journal:
         """Queries that were sent, of one stage or of all."""
         return self._sent.total() if stage is None else self._sent[stage]
 
+    def sent_by(self, account: int) -> int:
+        """Queries that were sent by one account."""
+        return self._by_account[account]
+
     @property
     def failed(self) -> int:
         """Queries that were sent and not answered."""
         return self._failed.total()
 
-    def add(self, stage: str, queries: int, answers: Mapping[str, Said], *, failed: int = 0) -> None:
-        """One request: its queries, how many of them failed, and answers that are to be kept."""
-        self._write({"stage": stage, "sent": queries, "failed": failed, "answers": dict(answers)})
-        self._count(stage, queries, failed, answers)
+    def add(
+        self, stage: str, queries: int, answers: Mapping[str, Kept], *, failed: int = 0, account: int = FIRST_ACCOUNT
+    ) -> None:
+        """One request: its queries, how many of them failed, who sent it, and answers that are to be kept."""
+        document: dict[str, Any] = {"stage": stage, "sent": queries, "failed": failed, "answers": dict(answers)}
+        if account != FIRST_ACCOUNT:
+            document["account"] = account
+        self._write(document)
+        self._take(document)
 
     def note(self, name: str, value: Any) -> None:
         """Keep a value under a name; a later one replaces it."""
@@ -68,11 +81,6 @@ class Journal:
         """Places of rows that were not answered so far, each row once."""
         first = {digest: place for place, digest in reversed(list(enumerate(digests)))}
         return sorted(place for digest, place in first.items() if digest not in self.answers)
-
-    def _count(self, stage: str, queries: int, failed: int, answers: Mapping[str, Said]) -> None:
-        self._sent[stage] += queries
-        self._failed[stage] += failed
-        self.answers.update(answers)
 
     def _write(self, document: dict[str, Any]) -> None:
         line = msgspec.json.encode(document) + b"\n"
@@ -104,5 +112,9 @@ class Journal:
     def _take(self, document: dict[str, Any]) -> None:
         if "note" in document:
             self.notes[str(document["note"])] = document["value"]
-        else:
-            self._count(str(document["stage"]), int(document["sent"]), int(document["failed"]), document["answers"])
+            return
+        stage, sent = str(document["stage"]), int(document["sent"])
+        self._sent[stage] += sent
+        self._failed[stage] += int(document["failed"])
+        self._by_account[int(document.get("account", FIRST_ACCOUNT))] += sent
+        self.answers.update(document["answers"])

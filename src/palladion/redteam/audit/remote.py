@@ -22,7 +22,8 @@ from palladion.lifecycle.probe import (
     read_answers,
     request_body,
 )
-from palladion.redteam.audit.journal import Journal, Said
+from palladion.redteam.audit.accounts import Accounts, EndedError, ReactedError, Reaction
+from palladion.redteam.audit.journal import FIRST_ACCOUNT, Journal, Said
 from palladion.redteam.audit.layout import Layout
 from palladion.redteam.audit.said import alike, kind, table
 from palladion.redteam.membership.answers import Form, as_probabilities, recognise
@@ -48,22 +49,6 @@ _PUT_OFF = {429, 503}
 _REFUSED = {401, 403, 429}
 
 
-class EndedError(InconclusiveError):
-    """There are no more answers: what was learnt until then counts."""
-
-
-class ReactedError(EndedError):
-    """The service reacted: it refuses us for good, or discloses less than at first."""
-
-
-@dataclass(frozen=True)
-class Reaction:
-    """After how many queries a service reacted, and how."""
-
-    queries: int
-    text: str
-
-
 @dataclass(frozen=True)
 class Fetched:
     """An answer to a request of any kind; the body is cut where it is long."""
@@ -87,8 +72,10 @@ class Remote:
         budget: int,
         per_second: float,
         wait: Callable[[float], None],
+        more_keys: Sequence[str | None] = (),
     ) -> None:
-        self.api, self.journal = api, journal
+        self.api, self.journal, self.accounts = api, journal, Accounts(api, more_keys, journal)
+        self._account = self.accounts.all[0]
         self.form: Form | None = None
         self.classes = 0
         self._layout, self._capture, self._web, self._wait = layout, capture, web, wait
@@ -96,7 +83,6 @@ class Remote:
         self._stage, self._begun = FIRST_STAGE, False
         self._controls: tuple[dict[str, NDArray[Any]], list[Said]] | None = None
         self._restless = False
-        self._since = 0
         self._honest: frozenset[str] = frozenset()
 
     def begin(self, stage: str) -> None:
@@ -105,14 +91,18 @@ class Remote:
 
     @property
     def reaction(self) -> Reaction | None:
-        """What the service did about it; None so far."""
-        kept = self.journal.notes.get("reaction")
-        return None if kept is None else Reaction(int(kept["queries"]), str(kept["text"]))
+        """What the service did about it first; None so far."""
+        return self.accounts.first
 
     @property
     def waits(self) -> int:
         """How often it asked for patience."""
         return int(self.journal.notes.get("waits", 0))
+
+    @property
+    def pause_seconds(self) -> float:
+        """Between two requests of all accounts together, as it is now."""
+        return self._pause
 
     def meet(self, rows: Rows, labels: NDArray[np.int64] | None) -> Form:
         """Recognise what it answers to its owner's `rows`. Raises InconclusiveError for a wrong wrapper.
@@ -163,25 +153,36 @@ class Remote:
         try:
             found = self._send(method, url, body, key=key, size_max=size_max)
         except PalladionError:
-            self.journal.add(self._stage, 1, {}, failed=1)
+            self._add(1, {}, failed=1)
             raise
-        self.journal.add(self._stage, 1, {})
+        self._add(1, {})
         return found
 
     def _fill(self, rows: Rows, digests: Sequence[str]) -> None:
         """Ask for the rows that the journal lacks."""
         missing = self.journal.missing(digests)
         for start in range(0, len(missing), self.api.rows):
-            if self.reaction is not None:
-                raise ReactedError(self.reaction.text)
-            if self._since >= CONTROL_QUERIES:
-                self._look_again()
             places = missing[start : start + self.api.rows]
             names = [digests[place] for place in places]
-            said, status = self._request(self._layout.feeds(rows[places]), len(places), names=names)
+            said, status = self._in_turns(self._layout.feeds(rows[places]), names)
             if said is None:
                 self._check_refused(names, status)
-            self._since += len(places)
+
+    def _in_turns(self, feeds: Mapping[str, NDArray[Any]], names: Sequence[str]) -> tuple[list[Said] | None, int]:
+        """`_request` by the account whose turn it is; the others go on for one that the service reacted to."""
+        while True:
+            self._account = self.accounts.turn()
+            try:
+                if self._account.since >= CONTROL_QUERIES:
+                    self._look_again()
+                found = self._request(feeds, len(names), names=names)
+            except ReactedError:
+                if not self.accounts.left:
+                    raise
+                continue
+            self._account.since += len(names)
+            self._account.answered = True
+            return found
 
     def _request(
         self, feeds: Mapping[str, NDArray[Any]], count: int, *, names: Sequence[str] = ()
@@ -189,18 +190,18 @@ class Remote:
         """The answers to one request, or None where these rows are not taken. Kept where rows have `names`."""
         found = self._exchange(request_body(self.api, feeds), count)
         if found.status in _NOT_TAKEN:
-            self.journal.add(self._stage, count, dict.fromkeys(names), failed=count)
+            self._add(count, dict.fromkeys(names), failed=count)
             return None, found.status
         try:
             said = self._read(found.body, count)
         except PalladionError:
-            self.journal.add(self._stage, count, {}, failed=count)
+            self._add(count, {}, failed=count)
             raise
         if names and not self._fits(said):
             # nothing of it is kept: a run that goes on would take it for what it was at first
-            self.journal.add(self._stage, count, {})
+            self._add(count, {})
             raise self._changed(said)
-        self.journal.add(self._stage, count, dict(zip(names, said, strict=False)))
+        self._add(count, dict(zip(names, said, strict=False)))
         return said, found.status
 
     def _exchange(self, body: bytes, count: int) -> Fetched:
@@ -209,14 +210,14 @@ class Remote:
             try:
                 found = self._send("POST", self.api.url, body, key=True, size_max=ANSWER_BYTES_MAX)
             except InterruptedTransferError:
-                self.journal.add(self._stage, count, {}, failed=count)
+                self._add(count, {}, failed=count)
                 if not left:
                     raise
                 self._wait(WAIT_SECONDS)
                 continue
             if 200 <= found.status < 300 or found.status in _NOT_TAKEN:
                 return found
-            self.journal.add(self._stage, count, {}, failed=count)
+            self._add(count, {}, failed=count)
             seconds = _patience(found)
             patient = found.status in _PUT_OFF and left and seconds <= WAIT_SECONDS_MAX and self.waits < WAITS_MAX
             if not patient:
@@ -228,6 +229,9 @@ class Remote:
             self._pause = min(self._pause * SLOWER, WAIT_SECONDS_MAX)
             self._wait(seconds)
         raise self._refusal(found.status)
+
+    def _add(self, queries: int, answers: Mapping[str, Said], *, failed: int = 0) -> None:
+        self.journal.add(self._stage, queries, answers, failed=failed, account=self._account.number)
 
     def _spend(self, count: int) -> None:
         """Wait until the next request may be sent, of so many rows."""
@@ -241,9 +245,10 @@ class Remote:
         headers = {"accept": "application/json"}
         if body is not None:
             headers["content-type"] = "application/json"
-        if key and self.api.key is not None:
-            bearer = self.api.header.lower() == "authorization"
-            headers[self.api.header] = f"Bearer {self.api.key}" if bearer else self.api.key
+        api = self._account.api
+        if key and api.key is not None:
+            bearer = api.header.lower() == "authorization"
+            headers[api.header] = f"Bearer {api.key}" if bearer else api.key
         content: dict[str, Any] = {"url": str(url), "method": method, "request": body_of(body or b"")}
         self._capture.require_room(len(canonical.encode(content)) + 2 * size_max)
         try:
@@ -341,7 +346,7 @@ class Remote:
 
     def _look_again(self) -> None:
         """Ask the first rows again: whoever answers them otherwise has reacted, or changed the model."""
-        self._since = 0
+        self._account.since = 0
         if self._controls is None:
             return
         feeds, before = self._controls
@@ -353,16 +358,16 @@ class Remote:
         raise self._react("it answers the same rows otherwise than at first, or answers come of another model")
 
     def _react(self, text: str) -> ReactedError:
-        queries = self.journal.sent()
-        words = f"after {queries} queries the service reacted: {text}"
-        self.journal.note("reaction", {"queries": queries, "text": words})
-        return ReactedError(words)
+        return self.accounts.react(self._account, text)
 
     def _refusal(self, status: int) -> PalladionError:
-        if self._controls is not None and status in _REFUSED:
+        # a key that was never taken is a wrong one, and no reaction
+        strange = status == 401 and not self._account.answered and self._account.number != FIRST_ACCOUNT
+        if self._controls is not None and status in _REFUSED and not strange:
             return self._react(f"it refuses us ({status})")
         if status in {401, 403}:
-            return KeysError(f"{self.api.url} refuses us: {status}", "--key-file names a file with the API key")
+            who = f"account {self._account.number}" if len(self.accounts) > 1 else "us"
+            return KeysError(f"{self.api.url} refuses {who}: {status}", "--key-file names a file with the API key")
         if 300 <= status < 400:
             return InconclusiveError(
                 f"{self.api.url} redirects ({status}), which is not followed", "give the address it names"

@@ -41,6 +41,12 @@ _ALL = (
         ("AML.T0024.001", "ML03:2023"),
     ),
     Rule(
+        "distillation",
+        "A student can be taught the answers of a language model",
+        "show no log probabilities (docs/chat.md), set budgets of information (docs/limits.md), enforce the watch",
+        ("AML.T0024.002", "AML.T0005.001", "LLM10:2025"),
+    ),
+    Rule(
         "last-layer",
         "The last layer of a language model can be read out of its log probabilities",
         "refuse logit_bias together with logprobs, as the gate does (docs/chat.md)",

@@ -48,6 +48,7 @@ def plan_digest(subject: Subject, plan: Plan, stage: Stage) -> str:
     parts = [subject.name, subject.digest, *(f"{door.name}={door.answers}" for door in subject.doors)]
     parts += [stage.name, str(stage.version), plan.profile, str(plan.seed), str(plan.queries)]
     parts.append(repr(subject.exhibit))
+    parts += [stage.given] if stage.given else []
     digest.update("\0".join(parts).encode())
     arrays = [subject.rows, subject.labels, subject.whole]
     if subject.training is not None:

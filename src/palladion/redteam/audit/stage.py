@@ -44,7 +44,7 @@ class Stage:
     """An attack: `missing` says what it lacks to be run on a subject (None: nothing), `run` runs it.
 
     `version` changes whenever the same seed gives other figures. `share` is its part of the queries, among those that
-    run.
+    run. `given` is the digest of what it was given beside the subject.
     """
 
     name: str
@@ -53,3 +53,4 @@ class Stage:
     share: float
     missing: Callable[[Subject], str | None]
     run: Callable[[Subject, Plan, Allowance], StageResult]
+    given: str = ""

@@ -1,5 +1,6 @@
 """All stages of an audit, in the order in which they run."""
 
+from palladion.redteam.audit.distillation import DISTILLATION
 from palladion.redteam.audit.extraction import EXTRACTION
 from palladion.redteam.audit.inversion import INVERSION
 from palladion.redteam.audit.last_layer import LAST_LAYER
@@ -18,6 +19,7 @@ STAGES: tuple[Stage, ...] = (
     MEMBERSHIP,
     INVERSION,
     REVERSE_ENGINEERING,
+    DISTILLATION,
     LAST_LAYER,
     REMOVAL,
     NOTICED,

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from palladion.errors import PalladionError
 from palladion.gate.disclosure import Terms
 from palladion.policy import RoutePolicy
+from palladion.redteam.audit.accounts import Service
 from palladion.redteam.audit.exhibit import Exhibit
-from palladion.redteam.audit.remote import Remote
 from palladion.redteam.disclosed import UNDEFENDED, steps_of, undefended
 from palladion.redteam.extraction import Rows
 from palladion.redteam.victim import Victim
@@ -62,7 +62,7 @@ class Subject:
     image: tuple[int, ...] | None
     whole: NDArray[np.bool_]
     training: Training | None = None
-    service: Remote | None = None
+    service: Service | None = None
     exhibit: Exhibit | None = None
 
     def __post_init__(self) -> None:

@@ -14,7 +14,8 @@ import msgspec
 
 from palladion.errors import FormatError
 from palladion.lifecycle.probe import request_body
-from palladion.redteam.audit.remote import EndedError, Fetched, Remote
+from palladion.redteam.audit.accounts import EndedError
+from palladion.redteam.audit.remote import Fetched, Remote
 from palladion.redteam.audit.result import Figure, Observation, StageResult
 from palladion.redteam.audit.stage import Allowance, Plan, Stage
 from palladion.redteam.audit.subject import Subject
@@ -48,7 +49,7 @@ _HEADERS = ("server", "via", "x-powered-by", "x-aspnet-version", "x-runtime")
 
 
 def _missing(subject: Subject) -> str | None:
-    if subject.service is None and subject.exhibit is None:
+    if not isinstance(subject.service, Remote) and subject.exhibit is None:
         return "there is neither a service nor the file of a model to look at"
     return None
 
@@ -59,7 +60,7 @@ def _run(subject: Subject, plan: Plan, allowance: Allowance) -> StageResult:
     found = [seen for seen in shown if seen.rule != "supply-chain"]
     reasons: tuple[str, ...] = ()
     before = 0
-    if subject.service is not None:
+    if isinstance(subject.service, Remote):
         before = subject.service.journal.sent()
         try:
             found.extend(_looked_at(subject.service, subject))

@@ -14,6 +14,8 @@ from palladion.errors import FormatError, InconclusiveError, KeysError, Palladio
 from palladion.lifecycle.capture import Capture, body_of, headers_of
 from palladion.lifecycle.probe import SECONDS_MAX, Api, Spending
 from palladion.lifecycle.servers import server_of
+from palladion.redteam.audit.accounts import EndedError
+from palladion.redteam.audit.journal import Journal
 from palladion.redteam.last_layer import RefusedError
 from palladion.transit.connection import Deadline
 from palladion.transit.web import Web
@@ -48,13 +50,15 @@ class RemoteText:
         web: Web,
         capture: Capture,
         spending: Spending,
+        journal: Journal | None = None,
     ) -> None:
+        """`journal` counts what is sent together with what other stages send."""
         if not 1 <= alternatives <= ALTERNATIVES_MAX:
             raise ValueError(f"got {alternatives} alternatives, expected 1 to {ALTERNATIVES_MAX}")
         self.vocabulary, self.alternatives = len(tokens), alternatives
         self._api, self._name, self._tokens, self._texts = api, name, tokens, texts
         self._places = {token: place for place, token in enumerate(tokens)}
-        self._web, self._capture, self._spending = web, capture, spending
+        self._web, self._capture, self._spending, self._journal = web, capture, spending, journal
         self._chat = api.url.path.rstrip("/").endswith("/chat/completions")
 
     def __call__(self, prompt: str, biases: Mapping[int, float]) -> Mapping[int, float]:
@@ -67,6 +71,9 @@ class RemoteText:
         if status in _NOT_TAKEN:
             said = data.decode("utf-8", "replace")[:SAID_CHARACTERS_MAX]
             raise RefusedError(f"the service does not take it ({status}): {said}")
+        reaction = None if self._journal is None else self._journal.notes.get("reaction")
+        if status in {401, 403} and reaction is not None:
+            raise EndedError(str(reaction["text"]))
         if status in {401, 403}:
             raise KeysError(f"{self._api.url} refuses us: {status}", "--key-file names a file with the API key")
         if not 200 <= status < 300:
@@ -95,6 +102,8 @@ class RemoteText:
         while True:
             self._capture.require_room(len(canonical.encode(asked)) + 2 * ANSWER_BYTES_MAX)
             self._spending.spend(1)
+            if self._journal is not None:
+                self._journal.add("last-layer", 1, {})
             content = dict(asked)
             try:
                 with self._web.ask(
