@@ -68,6 +68,13 @@ TESTED_ELSEWHERE = {
     "model/onnx_tensors.py": "tests/model/test_onnx.py, which reads them inside whole files",
     "model/onnx_types.py": "tests/model/test_onnx.py, which reads them inside whole files",
     "scan/verdict.py": "tests/scan/test_scanner.py",
+    "attest/claims.py": "values without logic",
+    "attest/evidence.py": "tests/attest/snp/test_verifier.py has its limits; values otherwise",
+    "attest/snp/endorsement.py": "tests/attest/snp/test_verifier.py, with certificates that are wrong in one thing",
+    "attest/snp/report.py": "tests/attest/snp/test_verifier.py, bit by bit",
+    "attest/tdx/collateral.py": "tests/attest/tdx/test_verifier.py, with collateral that is wrong in one thing",
+    "attest/tdx/pck.py": "tests/attest/tdx/test_verifier.py, and the fuzz target",
+    "attest/tdx/quote.py": "tests/attest/tdx/test_verifier.py, bit by bit",
 }
 
 

@@ -12,10 +12,10 @@ from tests.models import onnx_bytes, safetensors_bytes, write
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with two versions of a model, weights, folders, a pickle, a broken model, and two passphrase files."""
-    from palladion.cli import backup, init, key
+    from palladion.cli import approval_key, backup, init, key, key_split
 
     cheap = Cost(memory_kib=64, iterations=1, lanes=1)  # Argon2 is tested in its own room
-    for module in (backup, init, key):
+    for module in (approval_key, backup, init, key, key_split):
         monkeypatch.setattr(module, "passphrase_recipient", lambda text, _: PassphraseRecipient(text, cost=cheap))
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     for variable in ("XDG_CONFIG_HOME", "PALLADION_HOST"):
@@ -34,6 +34,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write(work / "bad.pkl", b"\x80\x04N.")
     write(work / "cut.onnx", onnx_bytes(1)[:-7])
     write(work / "tokens.json", json.dumps([7 * index % 101 for index in range(44)]).encode())
+    vectors = Path(__file__).parents[1] / "attest" / "vectors" / "snp"
+    write(work / "report.bin", bytes.fromhex((vectors / "report_milan.hex").read_text()))
+    write(work / "vcek.der", (vectors / "vcek_milan.der").read_bytes())
     write(work / "pass", b"correct horse battery staple\n")
     write(work / "pass2", b"another long passphrase\n")
     write(work / "short", b"short\n")

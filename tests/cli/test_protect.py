@@ -1,5 +1,7 @@
 """`palladion protect --delete-plaintext` says what became of the plaintext, and its exit code does too."""
 
+import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 
 from palladion.cli.main import main
 from tests.cli import session
+from tests.private.dp.statements import statement
 
 
 def test_a_link_is_not_called_deleted(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -48,3 +51,41 @@ def test_rows_that_are_none_are_not_counted(folder: Path, capsys: pytest.Capture
             capsys.readouterr()
             assert main(["protect", "v1.onnx", "--name", "m", "--rows", "rows.npy", "--passphrase-file", "pass"]) == 1
             assert "are wanted" not in capsys.readouterr().err
+
+
+def test_a_privacy_statement_is_shown_as_a_claim_wherever_the_version_is(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with session.chdir(folder):
+        Path("privacy.json").write_bytes(statement().encode())
+        assert main(["init", "--passphrase-file", "pass"]) == 0
+        arguments = ["protect", "v1.onnx", "--name", "fraud", "--passphrase-file", "pass"]
+        assert main([*arguments, "--privacy", "privacy.json"]) == 0
+        claim = "ε = 4 at δ = 1e-4 for each example, stated by user:"
+        printed = capsys.readouterr().out
+        assert claim in printed
+        assert "(not proved)" in printed
+        assert main(["model", "show", "fraud@1"]) == 0
+        assert claim in capsys.readouterr().out
+        assert main(["model", "show", "fraud@1", "--json"]) == 0
+        (shown,) = json.loads(capsys.readouterr().out)["versions"]
+        assert (shown["privacy"]["epsilon"], shown["privacy"]["noise"]) == ("4", "cryptographic")
+        assert main(["model", "list"]) == 0
+        assert "ε 4, δ 1e-4" in capsys.readouterr().out
+        # whoever no longer trusts the publisher is shown no claim of his
+        policy = Path("palladion.toml")
+        policy.write_text(re.sub(r"(?m)^publishers = .*$", "publishers = []", policy.read_text()))
+        assert main(["model", "list"]) == 0
+        assert "does not verify" in capsys.readouterr().out
+        assert main(["model", "show", "fraud@1"]) == 1
+
+
+def test_a_statement_below_its_own_figures_protects_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with session.chdir(folder):
+        Path("privacy.json").write_bytes(statement(epsilon="0.5").encode())
+        assert main(["init", "--passphrase-file", "pass"]) == 0
+        arguments = ["protect", "v1.onnx", "--name", "fraud", "--passphrase-file", "pass"]
+        assert main([*arguments, "--privacy", "privacy.json"]) != 0
+        assert "its own figures" in capsys.readouterr().err
+        assert main(["model", "list"]) == 0
+        assert "no models yet" in capsys.readouterr().out

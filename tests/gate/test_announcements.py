@@ -8,7 +8,8 @@ import pytest
 
 from palladion.gate.announcements import calibrated_on, nobodys_said, routes_said
 from palladion.gate.served import Served
-from palladion.policy import ContractPolicy, Policy, WatchPolicy
+from palladion.policy import ContractPolicy, Policy, RoutePolicy, WatchPolicy
+from palladion.policy.privacy import PrivacyPolicy
 
 from .gates import House, open_gate
 
@@ -44,9 +45,24 @@ def test_a_version_on_trial_is_named_with_its_share() -> None:
     assert said == "uncalibrated; 10 % of the clients are served fraud@2, calibrated on 40 simulated clients"
 
 
+def test_a_private_route_says_what_its_noise_is_worth() -> None:
+    route = RoutePolicy(model="fraud", path="/a", privacy=PrivacyPolicy(mechanism="noisy-max", sensitivity=0.5))
+    item = SimpleNamespace(route=route, subject="fraud", calibration=None, on_trial=None, noise=object(), version=None)
+    stages = SimpleNamespace(policy=SimpleNamespace(watch=WatchPolicy()))
+    gate: Any = SimpleNamespace(served={"/a": item}, waiting={}, stages=stages)
+    models: Any = SimpleNamespace(policies=[], purposes={})
+    (_, said) = routes_said(gate, models, "http://g")
+    assert said.startswith("/a: private answers: noisy-max, ε 0.1 an answer, 8 a client, 64 in all")
+    assert "by more than 0.5, which nobody proved; it was not trained privately, as far as is known" in said
+
+
 def test_every_route_is_said_with_what_answers_there() -> None:
     item = SimpleNamespace(
-        route=SimpleNamespace(mode="enforce", route="/a"), subject="fraud@1", calibration=None, on_trial=None
+        route=SimpleNamespace(mode="enforce", route="/a"),
+        subject="fraud@1",
+        calibration=None,
+        on_trial=None,
+        noise=None,
     )
     late = SimpleNamespace(route=SimpleNamespace(mode="observe", upstream="http://127.0.0.1:1"))
     chats = [

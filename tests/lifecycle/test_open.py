@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec import structs
 
-from palladion.errors import NotFoundError, PalladionError, TamperError
+from palladion.errors import NotFoundError, PalladionError, ScanRefusedError, TamperError
 from palladion.ledger.record import encode_record
 from palladion.lifecycle.installation import owner_identity
 from palladion.lifecycle.open import find_version, open_version, parse_version, record_opened, verify_version
@@ -36,6 +37,15 @@ def test_a_version_opens_in_memory_and_runs(made: Made) -> None:
         session = open_session(opened.model)
     answer = session.run({"x": np.ones((1, 4), np.float32)})["probabilities"]
     assert answer.sum() == pytest.approx(1)
+
+
+@pytest.mark.slow
+def test_what_a_scan_refuses_today_is_not_opened(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    allowed = structs.replace(made.installation.policy.scan, operator_domains=("my.operators",))
+    changed = structs.replace(made.installation.policy, scan=allowed)
+    monkeypatch.setattr(made.installation, "policy", changed)
+    with pytest.raises(ScanRefusedError, match="operator-domain"):
+        open_version(made.installation, "fraud@2")
 
 
 @pytest.mark.slow

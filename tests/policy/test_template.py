@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from palladion.policy import ContractPolicy, IssuerPolicy, Policy, RoutePolicy, parse_policy, settings, template
+from palladion.policy import (
+    AttestationPolicy,
+    ContractPolicy,
+    IssuerPolicy,
+    Policy,
+    RoutePolicy,
+    parse_policy,
+    settings,
+    template,
+)
 from palladion.policy.alerting import AlertPolicy
 from palladion.policy.intelligence import FeedPolicy
 
@@ -34,12 +43,14 @@ def test_the_template_shows_each_setting_with_its_default() -> None:
     assert {f"{name}.{key}" for name, table in tables for key in table} == {s.name for s in settings()}
     issuer = IssuerPolicy(url="https://login.example.com/acme", audience="https://gate.example.com")
     contract = ContractPolicy(client="acme/web")
+    machine = AttestationPolicy(name="cvm", tee="sev-snp", measurements=("measurement=7a1e5c266c0108db",))
     assert _parse(uncommented) == Policy(
         issuer=(issuer,),
         contract=(contract,),
         alert=(AlertPolicy(name="pager"),),
         feed=(FeedPolicy(name="tor-exits"),),
         route=(RoutePolicy(model="fraud"),),
+        attestation=(machine,),
     )
 
 

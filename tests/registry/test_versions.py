@@ -12,7 +12,7 @@ from sqlalchemy import delete, update
 
 from palladion.clock import ManualClock, SystemClock
 from palladion.errors import ConflictError, FormatError, NotFoundError, PalladionError
-from palladion.registry import Registry, SealedFile, Version, tables
+from palladion.registry import Registry, SealedFile, SignedPrivacy, Version, tables
 from tests.registry.factories import add_model, digest, new_version, sealed, tensor
 
 
@@ -193,6 +193,7 @@ def test_a_version_that_says_something_wrong_is_refused(
 def test_history_cannot_be_changed_even_by_hand(registry: Registry, table: str, statement: str) -> None:
     with registry.write() as records:
         add_model(records, "digits", "a", "b")
+        records.versions.add(new_version("c", model="digits", privacy=SignedPrivacy({"by": "ada"}, "ab")))
         records.promotions.promote("digits", 1, actor="ada")
         records.canaries.begin("digits", 2, percent=5, actor="ada")
         calibration = records.calibrations.add("digits", 1, path="p", digest="0" * 64, simulated=True, clients=1)
@@ -206,6 +207,9 @@ def test_history_cannot_be_changed_even_by_hand(registry: Registry, table: str, 
         records.incidents.close(case.id, actor="ada", finding=finding, verdict="false-alarm", cleared=[client.id])
         proposal = records.proposals.add({"client": client.id}, reason="a thief", proposer="ada", days=7)
         records.proposals.decide(proposal.id, "approved", actor="bob", reason="seen")
+        asked = records.approvals.add("0" * 16, {"id": "0"}, requester="ada", expires=proposal.expires)
+        records.approvals.say(asked.id, "granted", {}, actor="bob")
+        records.approvals.use(asked.id, actor="ada")
     connection = sqlite3.connect(registry.path)
     with pytest.raises(sqlite3.IntegrityError, match=f"rows of {table} never change"):
         connection.execute(statement.format(table, column=tables.metadata.tables[table].columns.keys()[-1]))

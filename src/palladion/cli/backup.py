@@ -1,6 +1,7 @@
 """`palladion backup` and `palladion restore`."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -22,6 +23,9 @@ from palladion.cli.output import (
 )
 from palladion.clock import SystemClock
 from palladion.errors import KeysError
+
+if TYPE_CHECKING:
+    from palladion.lifecycle.restore import Restored
 
 
 @click.command(epilog="Example: palladion backup /mnt/safe/palladion")
@@ -122,8 +126,7 @@ def restore(
             host_identity=host_identity,
             progress=bar,
         )
-    for setting, place in done.moved.items():
-        warn(f"{setting} of the backup leads elsewhere and is set back in the new palladion.toml: {place}")
+    _warn(done)
     if as_json:
         print_json(
             {
@@ -133,6 +136,7 @@ def restore(
                 "versions": done.versions,
                 "publisher": publisher_text(done.publisher),
                 "moved": {setting: str(place) for setting, place in done.moved.items()},
+                "locked_out": done.locked_out,
             }
         )
     else:
@@ -146,3 +150,14 @@ def restore(
         )
     if publisher is None:
         warn("the publisher's key was taken from the backup's own folder: compare it with the one you noted")
+
+
+def _warn(done: "Restored") -> None:
+    """What is not as it was."""
+    for setting, place in done.moved.items():
+        warn(f"{setting} of the backup leads elsewhere and is set back in the new palladion.toml: {place}")
+    if done.locked_out:
+        warn(
+            f"{done.installation.paths.host_identity} names a key in another machine's TPM, and does not open the gate "
+            "root here: put another identity in its place (palladion recipient new), then run palladion key rewrap"
+        )

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from palladion.cli.approval_key import approval_option, break_glass_option, permit_of
 from palladion.cli.output import (
     actor,
     echo,
@@ -36,6 +37,8 @@ from palladion.cli.output import (
 )
 @click.option("--without-fingerprint", is_flag=True, help="Deliver a model that is too small to carry a fingerprint.")
 @click.option("--license-required", is_flag=True, help="Let it open under a licence only: palladion license issue.")
+@approval_option
+@break_glass_option
 @passphrase_option
 @json_option
 @click.pass_context
@@ -47,6 +50,8 @@ def deliver(
     base: str,
     without_fingerprint: bool,
     license_required: bool,
+    approval: str,
+    break_glass: str,
     passphrase_file: Path | None,
     as_json: bool,
 ) -> None:
@@ -54,7 +59,8 @@ def deliver(
 
     The copy computes what the version does and carries a fingerprint, so that a leak can be traced: see palladion prove
     copy. It is stamped tensor by tensor: memory need not hold the model. The recipient opens it with `palladion
-    unseal`, and needs your publisher's key to check who made it.
+    unseal`, and needs your publisher's key to check who made it. Where others have to agree
+    (docs/approvals.md), it needs the --approval that they gave.
     """
     from palladion.lifecycle import deliver as life
     from palladion.lifecycle.seal import find_base
@@ -72,6 +78,7 @@ def deliver(
             base=find_base(installation, base),
             without_fingerprint=without_fingerprint,
             license_required=license_required,
+            permit=permit_of(approval, break_glass),
             progress=stages(bar),
         )
     row = made.delivery

@@ -29,10 +29,13 @@ def doctor(ctx: click.Context, probe: bool, as_json: bool) -> int:
     `palladion key list` says what the loss and the theft of each key would cost.
     """
     from palladion.intel import freshness
+    from palladion.lifecycle import approval_look
     from palladion.lifecycle.doctor import examine
+    from palladion.lifecycle.privacy import check_privacy
 
     installation = find_installation(ctx)
-    checks = examine(installation, also=[(freshness.NAME, freshness.look)])
+    also = [(approval_look.NAME, approval_look.look), (freshness.NAME, freshness.look), ("privacy", check_privacy)]
+    checks = examine(installation, also=also)
     if probe:
         checks += _probed(installation)
     problems = [check for check in checks if check.status == "problem"]

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from palladion.cli.key_split import COMMANDS
 from palladion.cli.output import (
     actor,
     echo,
@@ -160,3 +161,7 @@ def text(ctx: click.Context, tenant: str, epoch: str, engine: str | None, out: P
         print_json({"tenant": tenant, "epoch": epoch, "engine": engine or "palladion", "file": str(out)})
     else:
         echo(f"wrote the key of text for {given.name} to {out}: it is a secret")
+
+
+for command in COMMANDS:
+    key.add_command(command)

@@ -17,6 +17,7 @@ from palladion.cli.output import (
 )
 from palladion.cli.watch_calibration import calibrate_on_retained, print_calibrated
 from palladion.clock import timestamp
+from palladion.errors import PalladionError
 
 if TYPE_CHECKING:
     from palladion.lifecycle.installation import Installation
@@ -35,7 +36,8 @@ def model() -> None:
 @click.pass_context
 def list_models(ctx: click.Context, as_json: bool) -> None:
     """List the models, with the version that is served."""
-    with find_installation(ctx).open_registry() as registry, registry.read() as records:
+    installation = find_installation(ctx)
+    with installation.open_registry() as registry, registry.read() as records:
         found: list[dict[str, Any]] = []
         for item in records.models.all():
             versions = records.versions.all(item.name)
@@ -47,6 +49,7 @@ def list_models(ctx: click.Context, as_json: bool) -> None:
                     "versions": len(versions),
                     "promoted": current.number if current else None,
                     "canary": _canary(records.canaries.current(item.name)),
+                    "privacy": _epsilon(installation, current),
                     "newest": timestamp(versions[-1].created) if versions else None,
                     "owner": item.owner,
                 }
@@ -55,6 +58,7 @@ def list_models(ctx: click.Context, as_json: bool) -> None:
         print_json({"models": found})
     elif found:
         tried = ["canary"] if any(item["canary"] for item in found) else []
+        tried += ["privacy"] if any(item["privacy"] for item in found) else []
         columns = ("model", "format", "versions", "promoted", *tried, "newest", "owner")
         print_table(columns, [[_cell(item[column]) for column in columns] for item in found])
     else:
@@ -82,6 +86,7 @@ def show(ctx: click.Context, version: str, tensors: bool, as_json: bool) -> None
     documents = [
         {
             **_document(item, promoted=current is not None and item.number == current.number),
+            "privacy": _privacy(installation, item),
             "canary_percent": canary.percent if canary is not None and canary.number == item.number else None,
             "revoked": version_reason(revoked, name, item.number),
         }
@@ -109,7 +114,8 @@ def show(ctx: click.Context, version: str, tensors: bool, as_json: bool) -> None
             "note",
             "revoked",
         )
-        print_fields([(key, document[key] or None) for key in shown])
+        lines = [(key, document[key] or None) for key in shown]
+        print_fields([*lines, ("privacy", _stated(document["privacy"]))])
     if tensors:
         rows = [(t.name, t.dtype, "×".join(map(str, t.shape)) or "scalar", t.digest) for t in listed]
         print_table(("tensor", "type", "shape", "sha-256"), rows)
@@ -274,7 +280,41 @@ def _print_event(as_json: bool, name: str, number: int, receipt: str, sentence: 
 
 
 def _cell(value: Any) -> Any:
-    return f"{value['version']}, {value['percent']} %" if isinstance(value, dict) else value
+    if not isinstance(value, dict):
+        return value
+    if "error" in value:
+        return "does not verify"
+    if "epsilon" in value:
+        return f"ε {value['epsilon']}, δ {value['delta']}"
+    return f"{value['version']}, {value['percent']} %"
+
+
+def _privacy(installation: "Installation", version: "Version") -> dict[str, Any] | None:
+    """What is stated of a version's training, once its signature holds; it is shown as a claim."""
+    if version.privacy is None:
+        return None
+    import msgspec
+
+    from palladion.lifecycle.privacy import verify_privacy
+
+    stated = verify_privacy(version, installation.publishers())
+    return None if stated is None else {**msgspec.to_builtins(stated.statement), "stated_by": stated.by}
+
+
+def _epsilon(installation: "Installation", version: "Version | None") -> dict[str, Any] | None:
+    try:
+        found = None if version is None else _privacy(installation, version)
+    except PalladionError as error:
+        # one forged statement must not hide the other models; `model show` ends with it
+        return {"error": error.message}
+    return None if found is None else {key: found[key] for key in ("epsilon", "delta", "stated_by")}
+
+
+def _stated(found: dict[str, Any] | None) -> str | None:
+    if found is None:
+        return None
+    said = f"ε = {found['epsilon']} at δ = {found['delta']} for each example"
+    return f"{said}, stated by {found['stated_by']} (not proved)"
 
 
 def _document(version: "Version", *, promoted: bool) -> dict[str, Any]:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from palladion.lifecycle.protect import Prepared, Protected
     from palladion.mark.triggers.planting import Planted
     from palladion.model.model import Model
+    from palladion.private.dp.statement import PrivacyStatement
+    from palladion.registry import Version
 
 # A thousand times below the threshold of a verdict: what is predicted is a mean, and each key is another draw.
 LOG10_P_WEAK = -12.0
@@ -52,6 +54,14 @@ check_option = click.option(
 )
 
 
+privacy_option = click.option(
+    "--privacy",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="What is stated of the training's privacy (JSON), as private training writes it: signed into the version.",
+)
+
+
 @click.command(epilog="Example: palladion protect model.onnx --name fraud --note 'retrained in March'")
 @click.argument("model", type=click.Path(exists=True, path_type=Path))
 @click.option("--name", required=True, help="The model's name; a name that exists gets its next version.")
@@ -59,6 +69,7 @@ check_option = click.option(
 @click.option("--base", default="", metavar="MODEL", help=BASE_HELP)
 @rows_option
 @check_option
+@privacy_option
 @click.option("--delete-plaintext", is_flag=True, help="Remove the plaintext files once the sealed ones have verified.")
 @passphrase_option
 @json_option
@@ -71,6 +82,7 @@ def protect(
     base: str,
     rows: Path | None,
     check: str | None,
+    privacy: Path | None,
     delete_plaintext: bool,
     passphrase_file: Path | None,
     as_json: bool,
@@ -87,6 +99,7 @@ def protect(
 
     installation = find_installation(ctx)
     warn_of_few_rows(rows)
+    stated = read_privacy(privacy)
     base_digest = find_base(installation, base)
     owner = installation.open_owner_root(owner_identities(passphrase_file))
     with progress("protect") as bar:
@@ -100,6 +113,7 @@ def protect(
             base=base_digest,
             guard=guard_of(check),
             rows=rows,
+            privacy=stated,
             delete=delete_plaintext,
             announce=announce,
             progress=stages(bar),
@@ -110,6 +124,8 @@ def protect(
         _print(made)
     if not delete_plaintext:
         warn(f"{model} is still there in plaintext; --delete-plaintext removes it")
+    if stated is not None and (rows is not None or check is not None):
+        warn("rows of --rows and --check are not covered by what is stated of the training's privacy")
     if made.unservable:
         warn(f"palladion serve cannot run it: {made.unservable}")
     if made.mark is None:
@@ -120,6 +136,33 @@ def protect(
     for item in made.stayed:
         warn(f"{item.path} was not deleted: {item.reason}")
     return FINDING if made.stayed else 0
+
+
+def read_privacy(path: Path | None) -> "PrivacyStatement | None":
+    """The statement that `--privacy` names, and a warning where its arithmetic cannot be checked here."""
+    if path is None:
+        return None
+    from palladion.private.dp.statement import read_statement
+    from palladion.private.dp.verify import verify_statement
+
+    stated = read_statement(path)
+    if verify_statement(stated).recomputed is None:
+        warn(f"ε of {path} was not recomputed: pip install 'palladion[dp]'")
+    return stated
+
+
+def stated_text(statement: "PrivacyStatement", by: str) -> str:
+    """A statement as people are shown it: it is a claim."""
+    return f"ε = {statement.epsilon} at δ = {statement.delta} for each example, stated by {by} (not proved)"
+
+
+def _stated(version: "Version") -> str | None:
+    if version.privacy is None:
+        return None
+    from palladion.private.dp.statement import statement_of
+
+    document = version.privacy.document
+    return stated_text(statement_of(document["statement"], what="the statement"), str(document["by"]))
 
 
 def warn_of_few_rows(rows: Path | None) -> None:
@@ -217,6 +260,7 @@ def _document(made: "Protected") -> dict[str, object]:
         "publisher": version.publisher,
         "receipt": str(made.receipt),
         "promoted": made.promoted,
+        **({"privacy": version.privacy.document} if version.privacy else {}),
         "deleted": [str(path) for path in made.deleted],
         "stayed": [{"file": str(item.path), "reason": item.reason} for item in made.stayed],
     }
@@ -230,6 +274,7 @@ def _print(made: "Protected") -> None:
             ("scanned", f"{version.format}, {made.tensors} tensors, {made.parameters:,} numbers, no findings"),
             ("marked", _marked(made)),
             ("triggers", _taught(made.planted)),
+            ("privacy", _stated(version)),
             ("content", version.content_digest),
             ("served", f"{made.served} ({size_text(made.served.stat().st_size)}), for this host's gate"),
             ("original", f"{made.original}, for owner{' and escrow' if made.escrowed else ' only'}"),

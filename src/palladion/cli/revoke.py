@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from palladion.cli.approval_key import approval_option, break_glass_option, permit_of
 from palladion.cli.output import (
     HOST_IDENTITIES,
     HOST_PUBLISHERS,
@@ -102,6 +103,8 @@ def revoke(
 )
 @HOST_IDENTITIES
 @HOST_PUBLISHERS
+@approval_option
+@break_glass_option
 @passphrase_option
 @json_option
 @click.pass_context
@@ -113,6 +116,8 @@ def rewrap(
     renew: tuple[str, ...],
     identities: tuple[str, ...],
     publishers: tuple[bytes, ...],
+    approval: str,
+    break_glass: str,
     passphrase_file: Path | None,
     as_json: bool,
 ) -> None:
@@ -141,7 +146,10 @@ def rewrap(
         return
     installation = find_installation(ctx)
     owner = installation.open_owner_root(owner_identities(passphrase_file))
-    info, receipt = life.rewrap_version(installation, owner, target, add=recipients, drop=drop, actor=actor())
+    permit = permit_of(approval, break_glass)
+    info, receipt = life.rewrap_version(
+        installation, owner, target, add=recipients, drop=drop, actor=actor(), permit=permit
+    )
     _show(target, info, str(receipt), as_json=as_json)
 
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from palladion.cli.approval_key import approval_option, break_glass_option, permit_of
 from palladion.cli.output import (
     HOST_IDENTITIES,
     HOST_PUBLISHERS,
@@ -25,6 +26,7 @@ from palladion.errors import InstallationError, NotFoundError
 
 if TYPE_CHECKING:
     from palladion.keys import Identity
+    from palladion.lifecycle.approvals import Permit
     from palladion.lifecycle.installation import Installation
     from palladion.lifecycle.unseal import Unsealed
 
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
     help="Where the model goes, a new file or, for what was a folder, a new folder; external data goes beside it.",
 )
 @click.option("--reason", default="", help="Why it is needed; goes into the ledger with your name. Not for a host.")
+@approval_option
+@break_glass_option
 @passphrase_option
 @HOST_IDENTITIES
 @HOST_PUBLISHERS
@@ -50,6 +54,8 @@ def unseal(
     target: str,
     out: Path,
     reason: str,
+    approval: str,
+    break_glass: str,
     passphrase_file: Path | None,
     identities: tuple[str, ...],
     publishers: tuple[bytes, ...],
@@ -60,13 +66,15 @@ def unseal(
 
     TARGET is a version such as fraud@2, a model for its promoted version, or a sealed file. In an installation its
     owner or an escrow recipient gets it, and the ledger has it first. Where there is no installation, or with
-    --publisher, TARGET is a sealed file that this host opens as a recipient.
+    --publisher, TARGET is a sealed file that this host opens as a recipient. Where others have to agree
+    (docs/approvals.md), an original needs an --approval to export it.
     """
     installation = None if publishers else _installation(ctx, target)
     if installation is None:
         done = _on_host(target, out, identities, publishers, allow_older=allow_older)
     else:
-        done = _in_installation(installation, target, out, identities, passphrase_file, reason)
+        permit = permit_of(approval, break_glass)
+        done = _in_installation(installation, target, out, identities, passphrase_file, reason=reason, permit=permit)
     header = done.info.header
     paths = [str(path) for path in done.files]
     receipt = str(done.receipt) if done.receipt else None
@@ -109,7 +117,9 @@ def _in_installation(
     out: Path,
     identities: tuple[str, ...],
     passphrase_file: Path | None,
+    *,
     reason: str,
+    permit: "Permit",
 ) -> "Unsealed":
     from palladion.lifecycle import unseal as life
     from palladion.lifecycle.installation import owner_identity
@@ -125,4 +135,4 @@ def _in_installation(
     else:
         identity = owner_identity(installation.open_owner_root(owner_identities(passphrase_file)))
     what = Path(target) if Path(target).is_file() else target
-    return life.unseal(installation, what, identity, out, reason=reason, actor=actor())
+    return life.unseal(installation, what, identity, out, reason=reason, actor=actor(), permit=permit)

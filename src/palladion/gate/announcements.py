@@ -4,10 +4,12 @@ from collections.abc import Iterator
 
 from palladion.gate.chat.models import LanguageModels
 from palladion.gate.directory import Directory
+from palladion.gate.disclosure.private_answers import said_of
 from palladion.gate.gate import Gate
 from palladion.gate.limits import nobodys
 from palladion.gate.served import Served
 from palladion.gate.sources.layered import warn_of_layers, with_layers
+from palladion.lifecycle.privacy import stated_of
 from palladion.policy import Policy
 
 
@@ -15,6 +17,9 @@ def routes_said(gate: Gate, models: LanguageModels, url: str) -> Iterator[str]:
     """A line for each route: its mode, where it is, what answers there, and what that is calibrated on."""
     for item in gate.served.values():
         yield f"{item.route.mode} {url}{item.route.route}: {item.subject}, {calibrated_on(item)}"
+        if item.noise is not None:
+            stated = None if item.version is None else stated_of(item.version)
+            yield f"{item.route.route}: {said_of(item.route, stated)}"
         warning = warn_of_layers(gate.stages.policy.watch, item.subject, item.calibration)
         if warning is not None:
             yield f"warning: {warning}"

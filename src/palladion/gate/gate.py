@@ -8,6 +8,7 @@ from functools import partial
 
 from palladion.gate.callers import Caller
 from palladion.gate.canary import CanaryPath, Failing
+from palladion.gate.disclosure.private_answers import Run, Spending
 from palladion.gate.endpoint import Endpoint
 from palladion.gate.paths import Paths
 from palladion.gate.problems import Problem
@@ -22,8 +23,11 @@ from palladion.gate.trial import Finding
 class Gate:
     """Answers requests. One per process, used from one event loop."""
 
-    def __init__(self, stages: Stages) -> None:
+    def __init__(self, stages: Stages, run: Run | None = None) -> None:
+        """`run` does something with the registry; without one, no route answers privately."""
         self.stages = stages
+        self.run = run
+        self._spending = Spending(run)
         self.failing: Failing = _nobody  # told of each canary that fails
         self.following: list[Callable[[], None]] = []  # told, without an await, that something else is served now
         self._served: Mapping[str, Served] = {}
@@ -132,12 +136,12 @@ class Gate:
         return endpoint
 
     def _asking(self, served: Served, path: str, action: str) -> Endpoint:
-        standing = Questions(self.stages, served, action, is_current=self._is_current)
+        standing = Questions(self.stages, served, action, is_current=self._is_current, spending=self._spending)
         on_trial = served.on_trial
         # a path with a version's number in it is that version's, for everybody
         if on_trial is None or on_trial.served.protocol.paths.get(path) != action:
             return standing
-        canary = Questions(self.stages, on_trial.served, action, is_current=self._is_current)
+        canary = Questions(self.stages, on_trial.served, action, is_current=self._is_current, spending=self._spending)
         return CanaryPath(standing, canary, on_trial, self._failed, self.stages.meter)
 
     def _failed(self, on_trial: OnTrial, finding: Finding) -> None:

@@ -20,6 +20,7 @@ PROBLEMS: Mapping[str, tuple[int, str]] = MappingProxyType(
         "atypical-input": (422, "The inputs are too unlike what this model is meant for"),
         "unauthenticated": (401, "A credential that is known here is needed"),
         "suspended": (403, "The client is suspended"),
+        "privacy-spent": (403, "Of the privacy budget of this model there is not enough left"),
         "forbidden": (403, "The client may not use this route"),
         "not-found": (404, "There is no such route"),
         "model-not-found": (404, "There is no such model"),

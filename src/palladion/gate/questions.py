@@ -7,6 +7,7 @@ import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from typing import Any
 
 import msgspec
 
@@ -16,6 +17,7 @@ from palladion.gate.callers import Caller
 from palladion.gate.contract import LABEL, Outputs
 from palladion.gate.decode import Feeds, numbers
 from palladion.gate.disclosure import Level, disclose_to
+from palladion.gate.disclosure.private_answers import Spending, details_of, with_noise
 from palladion.gate.problems import Problem
 from palladion.gate.protocols.protocol import About, Asked, Encoded
 from palladion.gate.requests import Request, Response
@@ -28,6 +30,7 @@ from palladion.ledger.body import Body
 from palladion.ledger.record import Record
 from palladion.ledger.writer import Receipt
 from palladion.model.run import Port
+from palladion.registry.privacy import PrivacySpent
 from palladion.watch.rows import Rows
 from palladion.watch.watch import Asked as Shown
 from palladion.watch.watch import Observation
@@ -43,7 +46,7 @@ class Question(msgspec.Struct, eq=False):
     """A decoded request: as it came, its body, what was made of it, and how much its answer tells once it is made.
 
     `inputs` (rows, inputs) are its numbers, `layers` is what the model's layers showed of it (rows, …) where they are
-    looked at, `shown` what the watch saw of it, `decoys` are those that it touches.
+    looked at, `shown` what the watch saw of it, `decoys` are those that it touches, `spent` is what privacy it cost.
     """
 
     request: Request
@@ -54,6 +57,7 @@ class Question(msgspec.Struct, eq=False):
     layers: Rows | None = None
     shown: Shown | None = None
     decoys: Sequence[str] = ()
+    spent: PrivacySpent | None = None
 
     @property
     def feeds(self) -> Feeds:
@@ -84,7 +88,15 @@ class _Given(msgspec.Struct, eq=False):
 class Questions:
     """Answers on the paths of one route. Satisfies `endpoint.Endpoint`."""
 
-    def __init__(self, stages: Stages, served: Served, action: str, *, is_current: Callable[[Served], bool]) -> None:
+    def __init__(
+        self,
+        stages: Stages,
+        served: Served,
+        action: str,
+        *,
+        is_current: Callable[[Served], bool],
+        spending: Spending,
+    ) -> None:
         """`action` is "ask", "describe" or both; `is_current` says whether the calibration still counts."""
         self.methods: Sequence[str] = [
             method for method, word in (("GET", "describe"), ("POST", "ask")) if word in action.split()
@@ -95,6 +107,7 @@ class Questions:
         self._served = served
         self._about = about(served)
         self._is_current = is_current
+        self._spending = spending
 
     def allows(self, caller: Caller) -> bool:
         """Whether the caller may do any of what is done here; `answer` looks at which."""
@@ -137,6 +150,9 @@ class Questions:
             with stages.deadlines.within(stages.policy.gate.deadline_ms / 1000):
                 # 4. infer
                 ended("decode")
+                if served.noise is not None:
+                    # before the model runs: what was answered must never be unpaid, whatever ends this process
+                    question.spent = await self._spending.spend(served.route, caller.id, served.noise, asked.rows)
                 if not stages.seeds.holds(caller.id):
                     await stages.seeds.open(caller.id)
                 # what layers show is for the watch: nothing that answers a client ever holds it
@@ -225,6 +241,8 @@ class Questions:
                 disclosed=terms.level,
             )
         # 7. disclose
+        if served.noise is not None:
+            shown = with_noise(shown, served.contract, served.noise)
         answer = served.protocol.encode(question.asked, disclose_to(terms, shown), self._about)
         record = self._record(
             caller,
@@ -293,7 +311,7 @@ class Questions:
         stages, served = self._stages, self._served
         salt = stages.seeds.salt(caller.id, request_id)
         p_value = observation.p_value
-        details = {
+        details: dict[str, Any] = {
             "request": request_id,
             "route": served.route.route,
             "queries": question.rows,
@@ -309,6 +327,8 @@ class Questions:
         }
         if unlike:
             details["unlike"] = unlike
+        if question.spent is not None:
+            details["privacy"] = details_of(served.route, question.spent)
         return Record("answer.given", stages.clock.now(), stages.name(caller.id), served.subject, details)
 
 

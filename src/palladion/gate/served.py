@@ -9,6 +9,8 @@ from palladion.errors import BusyError, FormatError, NotFoundError, PolicyError,
 from palladion.gate.contract import LABEL, Contract, make_contract
 from palladion.gate.curves import load_curve, require_curve
 from palladion.gate.decode import is_numeric, verify_exact
+from palladion.gate.disclosure.mechanisms import Noise
+from palladion.gate.disclosure.private_answers import make_noise
 from palladion.gate.marks import AnswerMarks, make_marks
 from palladion.gate.problems import Problem
 from palladion.gate.protocols.json_paths import JsonPaths, JsonPathsUpstream
@@ -56,6 +58,7 @@ class Served:
     is_canary: bool = False
     on_trial: "OnTrial | None" = None
     curve: LearningCurve | None = None
+    noise: Noise | None = None
 
     @cached_property
     def watched(self) -> str:
@@ -199,7 +202,7 @@ def _serve(
     sealed: SealedInfo | None = None,
     session: Session | None = None,
 ) -> Served:
-    contract = make_contract(route, source.outputs)
+    noise, contract = make_noise(route, make_contract(route, source.outputs), list(source.outputs))
     number = "" if version is None else str(version.number)
     try:
         protocol = _protocol(route, source, contract, version=number, rows_max=installation.policy.gate.rows_max)
@@ -221,7 +224,8 @@ def _serve(
     require_layers(installation.policy.watch, subject, calibration, source)
     require_curve(installation.policy.watch, subject, row)
     require_share(route, subject, calibration)
-    return Served(route, version, sealed, source, protocol, contract, calibration, row, marks, curve=load_curve(row))
+    curve = load_curve(row)
+    return Served(route, version, sealed, source, protocol, contract, calibration, row, marks, curve=curve, noise=noise)
 
 
 def _protocol(route: RoutePolicy, source: Source, contract: Contract, *, version: str, rows_max: int) -> Protocol_:

@@ -161,7 +161,7 @@ class _Server:
             say=self._say,
             complain=self._complain,
         )
-        self._gate = Gate(self._stages)
+        self._gate = Gate(self._stages, self._keeper.run)
         self._grpc = GrpcListener(self._gate, self._policy.gate, paths.home, self._say)
         self._lineup = Lineup(
             self._installation,

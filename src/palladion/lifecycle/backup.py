@@ -26,6 +26,7 @@ from palladion.ledger.record import Record
 from palladion.ledger.remote import LedgerWriter
 from palladion.ledger.tiles import BUNDLE_BYTES_MAX, TILE_BYTES_MAX
 from palladion.ledger.writer import JOURNAL_FILE
+from palladion.lifecycle.approvers import require_escrow
 from palladion.lifecycle.installation import TEXT_CALIBRATION, Installation
 from palladion.lifecycle.open import verify_version
 from palladion.lifecycle.witnesses import WITNESSED_FILE
@@ -96,9 +97,11 @@ def back_up(
     _claim(folder, signer.public_key)
     now = installation.clock.now()
     header = new_header(kind="backup", purpose="backup", publisher=publisher_id(signer.public_key), created=now)
+    gate = installation.open_gate_root()
+    require_escrow(installation, gate)
     recipients = [*wraps, *installation.escrow_recipients()]
     state = folder / f"state-{now:%Y%m%dT%H%M%S.%f}-{header.file_id[:8]}.sealed"
-    with installation.open_ledger(installation.open_gate_root()) as ledger, installation.open_registry() as registry:
+    with installation.open_ledger(gate) as ledger, installation.open_registry() as registry:
         # 1. the sealed versions, before the state that speaks of them
         copied, present = _copy_versions(installation, all_versions(registry), folder / SEALED_FOLDER, progress)
         # 2. the state, under one signature

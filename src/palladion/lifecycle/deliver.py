@@ -8,18 +8,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from palladion import files
-from palladion.errors import ConflictError, StorageError
+from palladion.approvals.quorum import Wanted
+from palladion.errors import ConflictError, StorageError, TamperError
 from palladion.keys import Root
 from palladion.ledger.record import Record
 from palladion.ledger.writer import Receipt
+from palladion.lifecycle.approvals import NOTHING, Permit, authorise
 from palladion.lifecycle.installation import Installation
-from palladion.lifecycle.marking import fingerprint, unmarked
-from palladion.lifecycle.open import record_opened
+from palladion.lifecycle.marking import fingerprint, ownership_of, unmarked
+from palladion.lifecycle.open import find_version, record_opened, sealed_file
 from palladion.lifecycle.reading import Progress, digested
 from palladion.lifecycle.recipients import refuse_revoked
 from palladion.lifecycle.revoke import require_unrevoked
-from palladion.registry import Delivery, Recipient, SealedFile
+from palladion.registry import Delivery, Recipient, SealedFile, Version
 from palladion.seal.header import new_header
+from palladion.seal.reader import inspect_file
 from palladion.seal.recipients import parse_recipient
 from palladion.seal.sign import publisher_id
 from palladion.seal.structure import SealedInfo
@@ -51,6 +54,7 @@ def deliver(
     base: str = "",
     without_fingerprint: bool = False,
     license_required: bool = False,
+    permit: Permit = NOTHING,
     progress: Progress = lambda _stage, _done, _total: None,
 ) -> Delivered:
     """Write the copy of `version` (`fraud@2`, or `fraud` for the promoted one) for `recipient` to the new file `out`.
@@ -59,20 +63,26 @@ def deliver(
     Raises ConflictError for a revoked recipient or version, and for a model too small to carry a fingerprint unless
     that is asked for; StorageError if `out` exists. What cannot be recorded is not left behind. That the original was
     opened is on record before anything is written. Stamps weights tensor by tensor, twice: for the digest in the
-    header, and for the file.
+    header, and for the file. Raises ApprovalError, before anything is opened, where others have to agree to this
+    recipient and `permit` does not show it.
     """
     if os.path.lexists(out):
         raise StorageError(f"{out} exists already", "name a new file: nothing is overwritten")
     row = _recipient(installation, recipient)
+    named = find_version(installation, version)
+    require_unrevoked(installation, named.model, named.number)
+    version = f"{named.model}@{named.number}"  # another may be promoted meanwhile
+    if ownership_of(named) is None and not without_fingerprint:
+        raise ConflictError(
+            f"version {named.number} of {named.model} is too small for a fingerprint: a leak could not be traced",
+            "--without-fingerprint delivers it all the same",
+        )
+    approved = _approved(installation, named, row, permit, actor=actor)
     with unmarked(installation, owner, version) as (original, found):
-        require_unrevoked(installation, found.model, found.number)
+        if original.info.header_digest != approved:
+            raise TamperError(f"the original of {version} is not the file that was here a moment ago")
         _record_opened(installation, original.info, recipient, actor=actor)
         stamp = fingerprint(original.model, found, owner, row.public_key, progress=progress)
-        if stamp is None and not without_fingerprint:
-            raise ConflictError(
-                f"version {found.number} of {found.model} is too small for a fingerprint: a leak could not be traced",
-                "--without-fingerprint delivers it all the same",
-            )
         copy = stamp.copy if stamp is not None else digested(original.model, progress)
         signer = owner.signer("publisher")
         header = new_header(
@@ -103,6 +113,17 @@ def deliver(
         out.unlink(missing_ok=True)
         raise
     return Delivered(out, delivery, receipt, stamp.predicted_log10_p if stamp else 0.0)
+
+
+def _approved(installation: Installation, version: Version, row: Recipient, permit: Permit, *, actor: str) -> str:
+    """The digest of the header of the original that may be delivered to `row`, which nobody verified yet."""
+    info = inspect_file(installation.paths.sealed / sealed_file(version, "original").path)
+    subject = f"{version.model}@{version.number}"
+    hint = f"palladion approval request --version {subject} --purpose deliver --recipient {row.name} --reason TEXT"
+    # the key too: the name may be given to another key while people think about it
+    wanted = Wanted("deliver", info.header.file_id, row.name, row.public_key)
+    authorise(installation, permit, wanted, subject=subject, hint=hint, actor=actor)
+    return info.header_digest
 
 
 def _record_opened(installation: Installation, info: SealedInfo, recipient: str, *, actor: str) -> None:

@@ -20,6 +20,8 @@ from palladion.model.payload import PayloadKind, payload_content
 from palladion.model.read import read_memory, read_stored
 from palladion.registry import SealedFile, Version
 from palladion.registry.rows import SealedKind
+from palladion.scan import Verdict
+from palladion.scan.scanner import scan_model
 from palladion.seal.lazy import LazyFiles, open_lazily
 from palladion.seal.opening import Accept
 from palladion.seal.reader import OpenedFiles, open_sealed, verify_file
@@ -96,7 +98,8 @@ def open_version(
 
     With `lazily`, and always where it is a folder, an adapter or GGUF, weights are decrypted and verified piece by
     piece, when they are asked for, into ordinary memory; ONNX never is. Raises TamperError if the file is not the one
-    that was registered and signed. That it was opened is for the caller to record: `record_opened`.
+    that was registered and signed, ScanRefusedError if a scan refuses it today. That it was opened is for the caller to
+    record: `record_opened`.
     """
     version = find_version(installation, text)
     if identity is None:
@@ -109,6 +112,10 @@ def open_version(
         model = read_memory(opened.files)
         if model_digest(model).hex() != content_of(version, kind):
             raise TamperError(f"{path} holds another model than version {version.number} of {version.model}")
+        # it was scanned before it was sealed, by the rules and the policy of that day
+        limits = installation.policy.scan
+        found = tuple(scan_model(model, limits.operator_domains))
+        Verdict(str(path), model.format, found, (), limits.allow_suspicious).require_accepted()
         return OpenedModel(version, model, opened)
     except BaseException:
         opened.close()

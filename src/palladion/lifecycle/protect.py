@@ -14,11 +14,13 @@ from palladion.keys import Recipient, Root, Signer
 from palladion.ledger.record import Record
 from palladion.ledger.remote import LedgerWriter
 from palladion.ledger.writer import Receipt
+from palladion.lifecycle.approvers import require_escrow
 from palladion.lifecycle.installation import Installation, gate_identity, owner_identity
 from palladion.lifecycle.marking import Guard, OwnershipMark, mark_ownership
 from palladion.lifecycle.numbering import next_version
 from palladion.lifecycle.open import verify_version
 from palladion.lifecycle.plaintext import Stayed, delete_plaintext
+from palladion.lifecycle.privacy import sign_privacy
 from palladion.lifecycle.reading import Progress, ReadModel, digested, read_model
 from palladion.lifecycle.reconcile import statement
 from palladion.lifecycle.rows import read_rows
@@ -26,6 +28,7 @@ from palladion.lifecycle.seal import require_base
 from palladion.mark.triggers.planting import Planted, embed_triggers
 from palladion.model.model import Model
 from palladion.model.run import unservable
+from palladion.private.dp.statement import PrivacyStatement
 from palladion.registry import NewVersion, Registry, SealedFile, Version, names
 from palladion.registry.rows import SealedKind
 from palladion.seal.header import Header, new_header
@@ -88,6 +91,7 @@ def protect(
     delete: bool = False,
     guard: Callable[[Model], Guard] | None = None,
     rows: Path | None = None,
+    privacy: PrivacyStatement | None = None,
     announce: Callable[[Prepared], None] = lambda _prepared: None,
     progress: Progress = lambda _stage, _done, _total: None,
 ) -> Protected:
@@ -96,8 +100,8 @@ def protect(
     An adapter needs `base`, the content digest of the model it was made for. `announce` is told before anything is
     sealed what will be found again in copies; `guard` makes that of `mark_ownership` of the
     unmarked model. With `rows`, a file of ordinary inputs, a
-    classifier gets the triggers that the policy asks for. With `delete`, the plaintext files are deleted once the
-    sealed ones have verified.
+    classifier gets the triggers that the policy asks for. `privacy` is what is stated of the training, which is signed.
+    With `delete`, the plaintext files are deleted once the sealed ones have verified.
 
     Raises PalladionError on a name that cannot be one, ScanRefusedError, ConflictError if the content is a version
     already or the registry is an old one, TamperError if the ledger was cut back, FormatError if a file changes
@@ -107,7 +111,16 @@ def protect(
     prepared = prepare(installation, owner, path, name, note=note, base=base, guard=guard, rows=rows, progress=progress)
     announce(prepared)
     return seal_prepared(
-        installation, owner, prepared, name, actor=actor, note=note, base=base, delete=delete, progress=progress
+        installation,
+        owner,
+        prepared,
+        name,
+        actor=actor,
+        note=note,
+        base=base,
+        delete=delete,
+        privacy=privacy,
+        progress=progress,
     )
 
 
@@ -163,18 +176,23 @@ def seal_prepared(
     base: str,
     delete: bool,
     progress: Progress,
+    privacy: PrivacyStatement | None = None,
 ) -> Protected:
     """The other steps of `protect`. Raises as it does."""
     path, read, mark, served = prepared.path, prepared.read, prepared.mark, prepared.served
     made: Protected | None = None
     try:
         gate = installation.open_gate_root()
+        require_escrow(installation, gate)
         with installation.open_ledger(gate) as ledger, installation.open_registry() as registry:
             # 3. version: the ledger's lock makes us the only one who gives numbers, so that no transaction is open
             # while gigabytes are sealed
             following = next_version(installation, gate, registry, model=name, content=served.content, path=path)
             # 4. seal and sign, to the keys of the roots that were opened and not to what a file says they are
             signer = owner.signer("publisher")
+            stated = None
+            if privacy is not None:
+                stated = sign_privacy(privacy, content=served.content, by=actor, signer=signer)
             sealing = _Sealing(installation, signer, name, following.number, following.previous, base, progress)
             owners = [owner_identity(owner).recipient, *installation.escrow_recipients()]
             served_file = sealing.seal("served", served, [gate_identity(gate).recipient])
@@ -195,6 +213,7 @@ def seal_prepared(
                     *([mark.description] if mark else []),
                 ),
                 note=note,
+                privacy=stated,
             )
             made = _register(
                 installation, ledger, registry, new, number=following.number, actor=actor, prepared=prepared

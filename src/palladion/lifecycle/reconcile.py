@@ -58,7 +58,15 @@ def statement(version: Version) -> dict[str, Any]:
         "publisher": version.publisher,
         "marks": list(version.marks),
         "sealed": {kind: {"root": file.digest, "header": file.header_digest} for kind, file in sealed.items() if file},
+        **_stated(version),
     }
+
+
+def _stated(version: Version) -> dict[str, Any]:
+    """The member of a statement that has what is said of the training's privacy; none where nothing is."""
+    if version.privacy is None:
+        return {}
+    return {"privacy": {"document": dict(version.privacy.document), "signature": version.privacy.signature}}
 
 
 def registered(records: Records, models: Sequence[str] | None = None) -> History:

@@ -7,6 +7,7 @@ from pathlib import Path
 from palladion import files, keys
 from palladion.keys import Recipient, Root
 from palladion.ledger.record import Record
+from palladion.lifecycle.approvers import require_escrow
 from palladion.lifecycle.installation import Installation, owner_identity
 from palladion.seal.recipients import FileIdentity, StoredIdentity, read_identity, write_identity
 from palladion.seal.rewrap import rewrap_file
@@ -25,12 +26,14 @@ def rewrap(installation: Installation, owner: Root, owner_wraps: Sequence[Recipi
     """Wrap the owner root to `owner_wraps` and the escrow recipients of the policy; gate root and originals likewise.
 
     The gate root is wrapped to the host identity that is there now; where there is none, one is made. Old copies of the
-    files still open for whoever could open them. Raises BusyError while another process writes.
+    files still open for whoever could open them. Raises BusyError while another process writes, ApprovalError if the
+    policy names an escrow recipient to whom the approvers did not agree.
     """
     escrow = installation.escrow_recipients()
     now = installation.clock.now()
     # the owner opens the gate root too, so that a host identity that was lost or replaced does not stand in the way
     gate = installation.open_gate_root([owner_identity(owner)])
+    require_escrow(installation, gate)
     host, is_new = _host_identity(installation.paths.host_identity)
     owner_recipient = owner_identity(owner).recipient
     wrapped_to = tuple(f"{r.kind} {r.key_id}" for r in [*owner_wraps, *escrow])

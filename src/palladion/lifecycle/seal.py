@@ -14,14 +14,17 @@ from palladion.keys import Recipient, Root
 from palladion.ledger.record import Record
 from palladion.ledger.remote import LedgerWriter
 from palladion.ledger.writer import Receipt
+from palladion.lifecycle.approvers import require_escrow
 from palladion.lifecycle.installation import Installation, gate_identity, owner_identity
 from palladion.lifecycle.numbering import Next, next_version
 from palladion.lifecycle.open import find_version
+from palladion.lifecycle.privacy import sign_privacy
 from palladion.lifecycle.reading import read_model
 from palladion.lifecycle.recipients import refuse_revoked
 from palladion.lifecycle.reconcile import statement
 from palladion.model.payload import PayloadKind, file_kind, read_payload
-from palladion.registry import NewVersion, Registry, SealedFile, Version, VersionTensor, names
+from palladion.private.dp.statement import PrivacyStatement
+from palladion.registry import NewVersion, Registry, SealedFile, SignedPrivacy, Version, VersionTensor, names
 from palladion.seal.header import new_header
 from palladion.seal.reader import verify_file
 from palladion.seal.recipients import parse_recipient
@@ -68,14 +71,16 @@ def seal(
     follow_links: bool = False,
     license_required: bool = False,
     out: Path | None = None,
+    privacy: PrivacyStatement | None = None,
     progress: Progress | None = None,
 ) -> Sealed:
     """Seal the file or folder at `path`, as it is, as the next version of `name`, which is made if it is new.
 
     It opens for the owner, for escrow, for `recipients` (registered names, or keys as text) and, if it is an ONNX
     model, for this host's gate. An adapter needs `base`, the content digest of the model it was made for. With `out`, a
-    copy of the sealed file is written there too. Raises as `protect` does, ConflictError on a revoked recipient,
-    UnsupportedFormatError on a file that may run code when it is loaded, unless `opaque`.
+    copy of the sealed file is written there too. `privacy` is what is stated of the training, which is signed. Raises
+    as `protect` does, ConflictError on a revoked recipient, UnsupportedFormatError on a file that may run code when it
+    is loaded, unless `opaque`.
     """
     names.slug(name, what="the name of a model")
     names.note(note, what="the note of a version")
@@ -87,7 +92,11 @@ def seal(
     contents = _read(installation, path, opaque=opaque, follow_links=follow_links)
     require_base(path, contents.kind, base)
     signer = owner.signer("publisher")
+    stated = None
+    if privacy is not None:
+        stated = sign_privacy(privacy, content=contents.content, by=actor, signer=signer)
     gate = installation.open_gate_root()
+    require_escrow(installation, gate)
     with installation.open_ledger(gate) as ledger, installation.open_registry() as registry:
         # 3. the next version
         following = next_version(installation, gate, registry, model=name, content=contents.content, path=path)
@@ -112,7 +121,7 @@ def seal(
         info = seal_files(contents.files, header, wraps, signer, place, replace=True, progress=progress)
         # 5. register and record
         listed = place.relative_to(installation.paths.sealed).as_posix()
-        new = _new_version(info, contents, following, path=listed, note=note)
+        new = _new_version(info, contents, following, path=listed, note=note, privacy=stated)
         version, receipt = _register(installation, ledger, registry, new, info, actor=actor)
     if out is not None:
         _copy(place, out, version)
@@ -192,7 +201,9 @@ def _read(installation: Installation, path: Path, *, opaque: bool, follow_links:
     return _Contents(payload.kind, known, rows, None, payload.content.hex())
 
 
-def _new_version(info: SealedInfo, contents: _Contents, following: Next, *, path: str, note: str) -> NewVersion:
+def _new_version(
+    info: SealedInfo, contents: _Contents, following: Next, *, path: str, note: str, privacy: SignedPrivacy | None
+) -> NewVersion:
     return NewVersion(
         model=info.header.model,
         content_digest=contents.content,
@@ -203,6 +214,7 @@ def _new_version(info: SealedInfo, contents: _Contents, following: Next, *, path
         tensors=contents.rows,
         parent=following.parent,
         note=note,
+        privacy=privacy,
     )
 
 

@@ -1,22 +1,27 @@
 """Gives a model back as plaintext files: the one way in which what was sealed comes to lie on a disk again."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from palladion.errors import FormatError
+from palladion.approvals.quorum import Wanted
+from palladion.approvals.request import Purpose
+from palladion.errors import FormatError, StorageError, TamperError
 from palladion.host.host import Host
 from palladion.host.load import load_files
 from palladion.keys import Identity
 from palladion.ledger.writer import Receipt
+from palladion.lifecycle.approvals import NOTHING, Permit, authorise
+from palladion.lifecycle.decoy_touches import notice_sealed
 from palladion.lifecycle.export import free_paths, write_files
 from palladion.lifecycle.installation import Installation
-from palladion.lifecycle.open import find_version, open_payload, record_opened
+from palladion.lifecycle.open import find_version, open_payload, record_opened, sealed_file
 from palladion.model.payload import PAYLOAD_KINDS
-from palladion.registry import names
+from palladion.registry import Version, names
 from palladion.registry.rows import SealedKind
-from palladion.seal.reader import OpenedFiles, open_sealed
+from palladion.seal.reader import OpenedFiles, inspect_file, open_sealed
 from palladion.seal.sign import publisher_id
 from palladion.seal.structure import SealedInfo
 
@@ -31,17 +36,35 @@ class Unsealed:
 
 
 def unseal(
-    installation: Installation, target: str | Path, identity: Identity, out: Path, *, reason: str, actor: str
+    installation: Installation,
+    target: str | Path,
+    identity: Identity,
+    out: Path,
+    *,
+    reason: str,
+    actor: str,
+    permit: Permit = NOTHING,
 ) -> Unsealed:
     """Write what a sealed file (a path), or the original of a version (`fraud@3`), holds to the new file `out`.
 
     A model's external data goes beside it; a folder becomes the new folder `out`. The files are private and nothing is
     overwritten. That it was opened, by whom and why, is on record before anything is written. Raises KeysError if
     `identity` does not open it, TamperError unless it was signed by a trusted publisher, StorageError if a file of such
-    a name exists; then nothing is left behind.
+    a name exists, ApprovalError where others have to agree and `permit` does not show it; then nothing is left behind.
+    What unmarks a model, an original, needs a request to `export` it; a marked version one to `unseal` it.
     """
     names.label(reason, what="the reason")
-    with _opened(installation, target, identity) as opened:
+    if isinstance(target, Path):
+        # a planted file opens for nobody, and fails below as any other does that is for somebody else
+        notice_sealed(installation, target, actor=actor)
+    version = find_version(installation, target) if isinstance(target, str) else None
+    if os.path.lexists(out):
+        # before a request is used up for nothing
+        raise StorageError(f"{out}: a file of this name exists, or would exist twice", "name another folder")
+    looked_at = _approved(installation, target, version, permit, actor)
+    with _opened(installation, target, version, identity) as opened:
+        if opened.info.header_digest != looked_at:
+            raise TamperError(f"{target} is not the file that was here a moment ago", "somebody exchanged it")
         paths = free_paths(opened.info.header.kind, list(opened.files), out)
         with installation.open_ledger(installation.open_gate_root()) as ledger:
             record = record_opened(opened.info, at=installation.clock.now(), actor=actor, reason=reason)
@@ -60,14 +83,14 @@ def unseal_on_host(host: Host, path: Path, out: Path, *, allow_older: bool = Fal
 
 
 @contextmanager
-def _opened(installation: Installation, target: str | Path, identity: Identity) -> Iterator[OpenedFiles]:
+def _opened(
+    installation: Installation, target: str | Path, version: Version | None, identity: Identity
+) -> Iterator[OpenedFiles]:
     """The payload of a sealed file, or of a version."""
-    if isinstance(target, str):
-        version = find_version(installation, target)
-        # what was only sealed has no other original
-        kind: SealedKind = "original" if version.original is not None else "served"
-        opened = open_payload(installation, version, identity, kind=kind)
+    if version is not None:
+        opened = open_payload(installation, version, identity, kind=_kind(version))
     else:
+        target = Path(target)
         opened = open_sealed(
             target,
             [identity],
@@ -76,6 +99,36 @@ def _opened(installation: Installation, target: str | Path, identity: Identity) 
         )
     with opened:
         yield opened
+
+
+def _approved(
+    installation: Installation, target: str | Path, version: Version | None, permit: Permit, actor: str
+) -> str:
+    """The digest of the header of the file that may be opened, which nobody verified yet."""
+    if version is not None:
+        target = installation.paths.sealed / sealed_file(version, _kind(version)).path
+    info = inspect_file(Path(target))
+    header = info.header
+    purpose: Purpose = "unseal" if _is_marked(installation, info) else "export"
+    subject = f"{header.model}@{header.version}"
+    hint = f"palladion approval request --version {subject} --purpose {purpose} --reason TEXT"
+    wanted = Wanted(purpose, header.file_id, "")
+    authorise(installation, permit, wanted, subject=subject, hint=hint, actor=actor, publisher=header.publisher)
+    return info.header_digest
+
+
+def _is_marked(installation: Installation, info: SealedInfo) -> bool:
+    """Whether a file holds a marked copy, from which a leak can be traced; what is not known to be one is none."""
+    if info.header.purpose == "delivery":
+        return True
+    with installation.open_registry() as registry, registry.read() as records:
+        rows = records.versions.all(info.header.model) if records.models.find(info.header.model) else []
+    return any(row.original is not None and row.served.header_digest == info.header_digest for row in rows)
+
+
+def _kind(version: Version) -> SealedKind:
+    # what was only sealed has no other original
+    return "original" if version.original is not None else "served"
 
 
 def _accept(installation: Installation, path: Path, identity: Identity, info: SealedInfo) -> None:

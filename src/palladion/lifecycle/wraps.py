@@ -7,11 +7,13 @@ can; `reseal` is for a file key that got out.
 from collections.abc import Sequence
 from pathlib import Path
 
+from palladion.approvals.quorum import Wanted
 from palladion.errors import ConflictError, KeysError, NotFoundError
 from palladion.host.host import Host
 from palladion.keys import Root
 from palladion.ledger.record import Record
 from palladion.ledger.writer import Receipt
+from palladion.lifecycle.approvals import NOTHING, Permit, authorise
 from palladion.lifecycle.installation import Installation, owner_identity
 from palladion.lifecycle.open import find_version
 from palladion.lifecycle.seal import find_recipients
@@ -29,10 +31,12 @@ def rewrap_version(
     add: Sequence[str],
     drop: Sequence[str],
     actor: str,
+    permit: Permit = NOTHING,
 ) -> tuple[SealedInfo, Receipt]:
     """Wrap the version `text` to the recipients `add` too (names, or keys as text) and no more to the key ids `drop`.
 
-    Only for what was sealed without marks. Raises ConflictError for a version that is delivered in marked copies, and
+    Only for what was sealed without marks. Raises ApprovalError where others have to agree to a new recipient, each of
+    whom needs a request of his own. Raises ConflictError for a version that is delivered in marked copies, and
     if owner or escrow were to be dropped; NotFoundError for a key id that it is not wrapped to.
     """
     version = find_version(installation, text)
@@ -47,11 +51,17 @@ def rewrap_version(
     if stay & set(drop):
         raise ConflictError("owner and escrow stay: without them the version could be lost")
     path = installation.paths.sealed / version.served.path
-    before = inspect_file(path).wraps
+    looked_at = inspect_file(path)
+    before = looked_at.wraps
     unknown = set(drop) - {wrap.key_id for wrap in before}
     if unknown:
         shown = ", ".join(wrap.key_id for wrap in before)
         raise NotFoundError(f"{text} is not wrapped to {sorted(unknown)[0]}", f"it is wrapped to {shown}")
+    for named, recipient in zip(add, added, strict=True):
+        subject = f"{version.model}@{version.number}"
+        hint = f"palladion approval request --version {subject} --purpose rewrap --recipient {named} --reason TEXT"
+        wanted = Wanted("rewrap", looked_at.header.file_id, named, str(recipient))
+        authorise(installation, permit, wanted, subject=subject, hint=hint, actor=actor)
     names = [f"{wrap.kind} {wrap.key_id}" for wrap in before if wrap.key_id not in drop]
     names += [f"{recipient.kind} {recipient.key_id}" for recipient in added]
     with installation.open_ledger(installation.open_gate_root()) as ledger:

@@ -1,6 +1,8 @@
 """The policy of an installation: one file, `palladion.toml`, read into a frozen `Policy`."""
 
 from palladion.policy.access import AccessPolicy, IssuerPolicy, ProxyPolicy
+from palladion.policy.approvals import ApprovalsPolicy
+from palladion.policy.attestation import AttestationPolicy
 from palladion.policy.auditing import RedteamPolicy
 from palladion.policy.limits import ContractPolicy, LimitsPolicy
 from palladion.policy.operations import OperationsPolicy
@@ -15,6 +17,8 @@ __all__ = [
     "POLICY_BYTES_MAX",
     "POLICY_FILE",
     "AccessPolicy",
+    "ApprovalsPolicy",
+    "AttestationPolicy",
     "ContractPolicy",
     "GatePolicy",
     "IssuerPolicy",

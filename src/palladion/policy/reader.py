@@ -20,6 +20,12 @@ POLICY_BYTES_MAX = 1024 * 1024  # a policy is a few KiB; the parser must not be 
 FORMS: Mapping[str, str] = {
     "alert.name": "a name of small letters, digits and - such as pager",
     "alert.url": "an address such as https://hooks.example.com/palladion, or tls://logs.example.com:6514",
+    "attestation.chips": "a chip as palladion attest verify names it such as d49554ec717f4e5b",
+    "attestation.forbid": "the name of a feature such as smt_enabled",
+    "attestation.measurements": "a register and what it may hold, in small hexadecimal digits, such as mrtd=91eb2b44",
+    "attestation.minimum_tcb": "a name and the least number such as snp=23",
+    "attestation.name": "a name of small letters, digits and hyphens such as cvm",
+    "attestation.need": "the name of a feature such as alias_check_complete",
     "contract.client": "a client such as acme, or acme/web of an organisation",
     "feed.name": "a name of small letters, digits and hyphens such as tor-exits",
     "feed.url": "an address such as https://feeds.example.com/tor-exits.txt",
@@ -136,8 +142,9 @@ def _table(keys: list[str]) -> Any:
     """The table to which `keys` lead."""
     table: Any = section_types()[keys[0]][0]
     for key in keys[1:]:
-        # a table within one stands there as tuple[Table, ...]
-        table = get_args(get_type_hints(table)[key])[0]
+        # a table within one stands there as itself, or as tuple[Table, ...] where there can be several
+        hint = get_type_hints(table)[key]
+        table = next(iter(get_args(hint)), hint)
     return table
 
 

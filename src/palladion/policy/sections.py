@@ -11,11 +11,14 @@ from msgspec import Meta
 from palladion.errors import PolicyError
 from palladion.policy.access import AccessPolicy, IssuerPolicy, ProxyPolicy
 from palladion.policy.alerting import AlertPolicy, OnCallPolicy, check_alerts
+from palladion.policy.approvals import ApprovalsPolicy
+from palladion.policy.attestation import AttestationPolicy, check_attestation
 from palladion.policy.auditing import RedteamPolicy
 from palladion.policy.intelligence import FeedPolicy, IntelPolicy, check_feeds
 from palladion.policy.limits import ContractPolicy, LimitsPolicy
 from palladion.policy.operations import OperationsPolicy
 from palladion.policy.operators import OperatorsPolicy, check_operators
+from palladion.policy.privacy import check_privacy
 from palladion.policy.resellers import ResellersPolicy
 from palladion.policy.section import Section
 from palladion.policy.serving import GatePolicy, RoutePolicy
@@ -148,6 +151,13 @@ class ScanPolicy(Section, frozen=True):
             "which is code that the scanner cannot see into.",
         ),
     ] = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
+    allow_suspicious: Annotated[
+        bool,
+        Meta(
+            description="Let `protect` read, and `palladion scan` pass, what is only suspicious: program text beside a "
+            "model, pickles in strings, a class that nobody knows. What is refused stays refused."
+        ),
+    ] = False
 
 
 class ProtectPolicy(Section, frozen=True):
@@ -204,6 +214,7 @@ class Policy(Section, frozen=True):
     retention: RetentionPolicy = RetentionPolicy()
     operations: OperationsPolicy = OperationsPolicy()
     operators: OperatorsPolicy = OperatorsPolicy()
+    approvals: ApprovalsPolicy = ApprovalsPolicy()
     oncall: OnCallPolicy = OnCallPolicy()
     proxy: ProxyPolicy = ProxyPolicy()
     access: AccessPolicy = AccessPolicy()
@@ -214,12 +225,15 @@ class Policy(Section, frozen=True):
     alert: tuple[AlertPolicy, ...] = ()
     route: tuple[RoutePolicy, ...] = ()
     feed: tuple[FeedPolicy, ...] = ()
+    attestation: tuple[AttestationPolicy, ...] = ()
 
     def __post_init__(self) -> None:
         """Raises PolicyError where two sections contradict each other."""
         check_operators(self.operators, self.operations, self.issuer)
         check_alerts(self.alert, self.oncall)
         check_feeds(self.feed)
+        check_attestation(self.attestation)
+        check_privacy(self.route)
         marking = next((route for route in self.route if route.flipped > 0), None)
         if marking is not None and self.retention.queries == 0:
             raise PolicyError(

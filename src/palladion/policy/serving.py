@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
+from palladion.policy.privacy import PrivacyPolicy
 from palladion.policy.section import Section
 from palladion.policy.tensors import FixedPolicy, TensorPolicy
 
@@ -175,6 +176,14 @@ class RoutePolicy(Section, frozen=True):
             "calibration; in steps of 0.0001. 0 refuses nothing (docs/watch.md).",
         ),
     ] = 0.0
+    privacy: Annotated[
+        PrivacyPolicy,
+        Meta(
+            description="Noise with a differential-privacy guarantee on every answer, paid from budgets that never "
+            "come back. For a model that was not trained privately it is obfuscation unless sensitivity is 1 "
+            "(docs/privacy.md)."
+        ),
+    ] = PrivacyPolicy()
 
     protocol: Annotated[
         Literal["predict", "open-inference", "json", "openai"],

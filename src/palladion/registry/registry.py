@@ -13,6 +13,7 @@ from palladion import files
 from palladion.clock import Clock
 from palladion.errors import InstallationError, PolicyError
 from palladion.registry import schema, sqlite
+from palladion.registry.approvals import Approvals
 from palladion.registry.calibrations import Calibrations
 from palladion.registry.canaries import Canaries
 from palladion.registry.client_copies import ClientCopies
@@ -25,6 +26,7 @@ from palladion.registry.identities import Identities
 from palladion.registry.incidents import Incidents
 from palladion.registry.models import Models
 from palladion.registry.operators import Operators
+from palladion.registry.privacy import Privacy
 from palladion.registry.promotions import Promotions
 from palladion.registry.proposals import Proposals
 from palladion.registry.recipients import Recipients
@@ -53,8 +55,10 @@ class Records:
         self.gate_states = GateStates(transaction)
         self.operators = Operators(transaction)
         self.proposals = Proposals(transaction)
+        self.approvals = Approvals(transaction)
         self.incidents = Incidents(transaction, self.clients)
         self.decoys = Decoys(transaction)
+        self.privacy = Privacy(transaction)
 
 
 class Registry:

@@ -18,7 +18,7 @@ IncidentState = Literal["open", "acknowledged", "closed"]
 IncidentEventKind = Literal["opened", "acknowledged", "noted", "acted", "closed"]
 CaseVerdict = Literal["theft", "false-alarm", "test", "unclear"]
 Verdict = Literal["approved", "rejected", "withdrawn"]
-DecoyKind = Literal["key", "rows", "texts"]
+DecoyKind = Literal["key", "rows", "texts", "file", "backup"]
 END_USER = "~"  # stands before the id in the name of an end user, and in no name that anybody gives
 
 
@@ -57,6 +57,17 @@ class VersionTensor:
 
 
 @dataclass(frozen=True)
+class SignedPrivacy:
+    """What was stated of the privacy of a version's training, and the publisher's signature in hex.
+
+    What they mean is in `lifecycle.privacy`.
+    """
+
+    document: Mapping[str, Any]
+    signature: str
+
+
+@dataclass(frozen=True)
 class NewVersion:
     """What the caller knows of a version before it has a number. `publisher` is the key id of who signed it."""
 
@@ -71,6 +82,7 @@ class NewVersion:
     parent: int | None = None
     marks: tuple[dict[str, Any], ...] = ()
     note: str = ""
+    privacy: SignedPrivacy | None = None
 
 
 @dataclass(frozen=True)
@@ -89,6 +101,7 @@ class Version:
     created: datetime
     served: SealedFile
     original: SealedFile | None
+    privacy: SignedPrivacy | None = None
 
 
 @dataclass(frozen=True)
@@ -296,7 +309,7 @@ class IncidentEvent:
 
 @dataclass(frozen=True)
 class Decoy:
-    """What nobody honest touches, planted where only somebody who took it finds it: an API key, or queries of a model.
+    """What nobody honest touches, planted where only a thief finds it: an API key, queries of a model, a sealed file.
 
     `prefix` is a key's, as of real ones; `count` says how many rows or texts it holds. `incident` is the case that
     touches by nobody who is known were last added to.

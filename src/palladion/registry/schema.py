@@ -9,7 +9,10 @@ from palladion.registry.tables import RESTORE
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 # oldest first; the last one is read and written
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010", "0011")
+REVISIONS = (
+    *("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010"),
+    *("0011", "0012", "0013", "0014"),
+)
 
 
 def is_current(connection: Connection, what: str) -> bool:

@@ -36,7 +36,7 @@ JSON_BYTES_MAX = 1024 * 1024  # marks, scopes and shapes take a few hundred byte
 APPEND_ONLY = (
     *("version", "version_tensor", "sealed_file", "promotion", "canary", "calibration", "delivery"),
     *("learning_curve", "standing_change", "incident_event", "proposal", "proposal_decision"),
-    *("incident_verdict", "incident_cleared"),
+    *("incident_verdict", "incident_cleared", "approval_request", "approval_event", "approval_use", "version_privacy"),
 )
 
 

@@ -8,19 +8,21 @@ from sqlalchemy import func, insert, select
 
 from palladion import canonical
 from palladion.errors import ConflictError, FormatError, NotFoundError
-from palladion.registry import names, tables
+from palladion.registry import names, privacy_tables, tables
 from palladion.registry.diff import VersionDiff, diff
 from palladion.registry.models import Models
-from palladion.registry.rows import NewVersion, SealedFile, SealedKind, Version, VersionTensor
+from palladion.registry.rows import NewVersion, SealedFile, SealedKind, SignedPrivacy, Version, VersionTensor
 from palladion.registry.transaction import Transaction
 
 TENSORS_MAX = 1_000_000  # the largest mixture-of-experts models list some 100 000
 TENSOR_NAME_BYTES_MAX = 2048  # exporters write paths of modules, some 200 bytes; PostgreSQL indexes 2704 at most
+PRIVACY_BYTES_MAX = 8 * 1024  # the statement of a training, as the ledger records it
 PUBLISHER_CHARACTERS_MAX = 128  # a key id, or a public key in hexadecimal
 
 _VERSION = tables.version.c
 _SEALED = tables.sealed_file.c
 _TENSOR = tables.version_tensor.c
+_PRIVACY = privacy_tables.version_privacy.c
 
 
 class Versions:
@@ -160,6 +162,15 @@ class Versions:
         self._insert_sealed(new.model, number, "served", new.served)
         if new.original is not None:
             self._insert_sealed(new.model, number, "original", new.original)
+        if new.privacy is not None:
+            self._transaction.change(
+                insert(privacy_tables.version_privacy).values(
+                    model=new.model,
+                    number=number,
+                    document=dict(new.privacy.document),
+                    signature=new.privacy.signature,
+                )
+            )
 
     def _insert_sealed(self, model: str, number: int, kind: SealedKind, sealed: SealedFile) -> None:
         names.one_of(kind, get_args(SealedKind), what="the kind of a sealed file")
@@ -180,17 +191,20 @@ class Versions:
         """The versions of a model, or just one, each with the last sealed files on record."""
         versions = select(tables.version).where(_VERSION.model == model).order_by(_VERSION.number)
         files = select(tables.sealed_file).where(_SEALED.model == model).order_by(_SEALED.id)
+        stated = select(privacy_tables.version_privacy).where(_PRIVACY.model == model)
         if number is not None:
             versions = versions.where(_VERSION.number == number)
             files = files.where(_SEALED.number == number)
+            stated = stated.where(_PRIVACY.number == number)
         sealed = {
             (row.number, row.kind): SealedFile(row.path, row.digest, row.header_digest)
             for row in self._transaction.all(files)
         }
-        return [_version(row, sealed) for row in self._transaction.all(versions)]
+        private = {row.number: SignedPrivacy(row.document, row.signature) for row in self._transaction.all(stated)}
+        return [_version(row, sealed, private.get(row.number)) for row in self._transaction.all(versions)]
 
 
-def _version(row: Any, sealed: dict[tuple[int, str], SealedFile]) -> Version:
+def _version(row: Any, sealed: dict[tuple[int, str], SealedFile], privacy: SignedPrivacy | None) -> Version:
     served = sealed.get((row.number, "served"))
     if served is None:
         raise FormatError(f"the registry lists no sealed file for version {row.number} of {row.model}", tables.RESTORE)
@@ -207,6 +221,7 @@ def _version(row: Any, sealed: dict[tuple[int, str], SealedFile]) -> Version:
         created=row.created,
         served=served,
         original=sealed.get((row.number, "original")),
+        privacy=privacy,
     )
 
 
@@ -219,6 +234,10 @@ def _check(new: NewVersion) -> None:
     names.note(new.note, what="the note of a version")
     if len(canonical.encode(list(new.marks))) > tables.JSON_BYTES_MAX:
         raise ValueError(f"the marks of a version take more than {tables.JSON_BYTES_MAX} bytes")
+    if new.privacy is not None:
+        names.token(new.privacy.signature, what="the signature of a statement", characters_max=128)
+        if len(canonical.encode(dict(new.privacy.document))) > PRIVACY_BYTES_MAX:
+            raise ValueError(f"the statement of a training's privacy takes more than {PRIVACY_BYTES_MAX} bytes")
     _check_tensors(new.tensors)
 
 

@@ -34,6 +34,7 @@ def _alert(made: Record) -> Alert:
         (record("model.rolled-back", "fraud@3"), "operational", "warning"),
         (record("answer.refused", CLIENT, reason="budget-spent", requests=4), "budget", "info"),
         (record("ledger.contradicted", "home"), "ledger", "critical"),
+        (record("approval.broken-glass", "approval:9f", purpose="export", what="fraud@1"), "operational", "critical"),
     ],
 )
 def test_what_is_on_record_is_an_alert(made: Record, kind: str, severity: str) -> None:
@@ -42,6 +43,13 @@ def test_what_is_on_record_is_an_alert(made: Record, kind: str, severity: str) -
     assert alert.time == NOW
     assert alert.sentence
     assert made.kind in HEARD
+
+
+def test_a_review_ends_the_alert_of_broken_glass() -> None:
+    broken = _alert(record("approval.broken-glass", "approval:9f", purpose="export", what="fraud@1", reason="secret"))
+    assert event_of(record("approval.reviewed", "approval:9f"), 8) == Ended(broken.thread)
+    assert "secret" not in broken.sentence
+    assert "approval review 9f" in broken.next
 
 
 @pytest.mark.parametrize(

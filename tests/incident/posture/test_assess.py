@@ -13,8 +13,8 @@ from palladion.incident.posture.view import View
 
 from .views import VERSION, audit, hardening, later, measure, policy, seen, view
 
-NOT_BUILT = {"trusted-execution", "homomorphic", "differential-privacy", "federated-learning"}
-NEVER_WHOLE = {"insiders", "storage"}  # approvals of several people, and the search for careless copies, are missing
+NOT_BUILT = {"trusted-execution", "homomorphic", "federated-learning"}
+NEVER_WHOLE = {"insiders"}  # approvals of several people are missing
 
 
 def _found(shown: View) -> Mapping[str, Finding]:
@@ -41,6 +41,27 @@ def test_an_empty_installation_claims_nothing() -> None:
     assert all(finding.close for name, finding in found.items() if finding.state in {"off", "needs a person"})
 
 
+def _approving(*, needed: int = 2, broken: str = "", reviewed: str = "", granted: tuple[str, ...] = ()) -> View:
+    """With three approvers, broken glass and a review of these ids, and a drill."""
+    statement = {"needed": needed, "approvers": [{}, {}, {}]}
+    shown = {name: item for name, item in view().newest.items() if not name.startswith("approv")}
+    shown["approvals.changed"] = seen("approvals.changed", statement=statement)
+    shown["approval.drilled"] = seen("approval.drilled", granted=list(granted))
+    if broken:
+        shown["approval.broken-glass"] = seen("approval.broken-glass", subject=f"approval:{broken}")
+    if reviewed:
+        shown["approval.reviewed"] = seen("approval.reviewed", subject=f"approval:{reviewed}")
+    return view(newest=shown)
+
+
+def test_approvals_of_several_people_answer_insiders() -> None:
+    found = _found(_approving())
+    assert (found["insiders"].state, found["social-engineering"].state) == ("on", "on")
+    assert any("2 of 3 approvers have to agree" in text for text in found["insiders"].evidence)
+    assert any("nobody approved a drill" in text for text in found["social-engineering"].evidence)
+    assert _found(_approving(broken="9f", reviewed="9f"))["insiders"].state == "on"
+
+
 def _without(kind: str) -> View:
     shown = view()
     return replace(shown, newest={name: item for name, item in shown.newest.items() if name != kind})
@@ -51,6 +72,14 @@ GAPS: tuple[tuple[str, View, State, str], ...] = (
     ("encryption-at-rest", view(versions=0), "off", "no model is protected"),
     ("hardware-keys", view(wraps=frozenset({"x25519", "passphrase"})), "off", "files and passphrases"),
     ("stolen-hardware", view(wraps=frozenset()), "partly", "a disk with its host identity"),
+    ("storage", _without("storage.scanned"), "partly", "nothing looks for plaintext copies"),
+    ("storage", view(moment=later(31)), "partly", "31 days old"),
+    (
+        "storage",
+        view(newest={"storage.scanned": seen("storage.scanned", findings={"critical": 1, "high": 2, "low": 9})}),
+        "partly",
+        "found 3 things",
+    ),
     ("supply-chain", replace(_without("model.protected"), newest={}), "off", "no model was scanned"),
     ("watermarks", view(served=(replace(VERSION, marks=()),)), "off", "no served version is marked"),
     ("watermarks", view(served=(VERSION, replace(VERSION, number=2, marks=()))), "partly", "without a mark: fraud@2"),
@@ -107,6 +136,10 @@ GAPS: tuple[tuple[str, View, State, str], ...] = (
     ("containers", view(measures=()), "needs a person", "cannot be seen from inside"),
     ("containers", view(measures=(measure("technical", expires=date(2026, 5, 1)),)), "expired", "has expired"),
     ("insiders", view(measures=()), "partly", "nobody recorded agreements"),
+    ("insiders", _approving(needed=0), "partly", "no approval of several people"),
+    ("insiders", _approving(broken="9f"), "partly", "broken glass that nobody has reviewed"),
+    ("insiders", _approving(broken="9f", reviewed="00"), "partly", "broken glass that nobody has reviewed"),
+    ("social-engineering", _approving(granted=("ada",)), "partly", "1 approved a drill"),
 )
 
 

@@ -10,11 +10,24 @@ from palladion.incident.measures import Measure
 from palladion.incident.posture.view import KINDS, Seen, View
 from palladion.ledger.record import Record
 from palladion.policy import Policy
-from palladion.registry import SealedFile, Version
+from palladion.registry import SealedFile, SignedPrivacy, Version
+from tests.private.dp.statements import statement
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 VERSION = Version(
-    "fraud", 1, None, "00", None, "onnx", "key", ({"kind": "weights-2"},), "", NOW, SealedFile("s", "00", "00"), None
+    "fraud",
+    1,
+    None,
+    "00",
+    None,
+    "onnx",
+    "key",
+    ({"kind": "weights-2"},),
+    "",
+    NOW,
+    SealedFile("s", "00", "00"),
+    None,
+    SignedPrivacy({"by": "ada", "content": "00", "statement": msgspec.to_builtins(statement())}, "ab"),
 )
 _POLICY = {
     "gate": {"listen": "0.0.0.0:443", "tls_certificate": "a.pem", "tls_key": "a.key"},

@@ -70,7 +70,7 @@ def _there(ports: Sequence[int], gate: IPv4Address | IPv6Address) -> str:
     listed = ", ".join(map(str, ports))
     family, name = ("ip", "ipv4") if gate.version == 4 else ("ip6", "ipv6")
     return f"""#!/usr/sbin/nft -f
-# Made by palladion deploy upstreams, for each machine of a model server and no other: nothing gets out of it but answers.
+# Made by palladion deploy upstreams, for each machine of a model server and no other: nothing gets out but answers.
 table inet palladion_server {{
   chain input {{
     type filter hook input priority 0; policy accept;

@@ -41,7 +41,7 @@ class Front:
     def __init__(self, gate: Gate) -> None:
         """Raises MissingExtraError."""
         self._gate = gate
-        self._inner = Gate(gate.stages)
+        self._inner = Gate(gate.stages, gate.run)
         self._inner.failing = self._failing
         self._named = {rpc: _Named(self, rpc) for rpc in _NAMED}
         self._paths: Mapping[tuple[str, str], str] = {}

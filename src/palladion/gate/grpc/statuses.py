@@ -22,6 +22,7 @@ CODES: Mapping[str, str] = {
     "unsupported-media-type": "INVALID_ARGUMENT",
     "rate-limited": "RESOURCE_EXHAUSTED",
     "budget-spent": "RESOURCE_EXHAUSTED",
+    "privacy-spent": "PERMISSION_DENIED",
     "work-needed": "RESOURCE_EXHAUSTED",
     "model-failed": "INTERNAL",
     "internal": "INTERNAL",

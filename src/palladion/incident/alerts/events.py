@@ -205,6 +205,25 @@ def _refused(record: Record, entry: int) -> Event | None:
     )
 
 
+def _broken_glass(record: Record, entry: int) -> Event:
+    purpose, what = str(record.details.get("purpose")), str(record.details.get("what"))
+    return _alert(
+        record,
+        entry,
+        kind="operational",
+        severity="critical",
+        thread=record.subject,
+        subject=record.subject,
+        sentence=f"the glass was broken to {purpose} {what}: nobody else agreed to it",
+        done="a case was opened",
+        next_step=f"palladion approval review {record.subject.removeprefix('approval:')}, by who did not do it",
+    )
+
+
+def _reviewed(record: Record, _entry: int) -> Event:
+    return Ended(record.subject)
+
+
 def _contradicted(record: Record, entry: int) -> Event:
     return _alert(
         record,
@@ -269,6 +288,8 @@ def _alert(
 _READERS: Mapping[str, Callable[[Record, int], Event | None]] = MappingProxyType(
     {
         "answer.refused": _refused,
+        "approval.broken-glass": _broken_glass,
+        "approval.reviewed": _reviewed,
         "clock.set": _clock_set,
         "decoy.touched": _decoy_touched,
         "incident.acted": _incident_acted,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from types import MappingProxyType
 from typing import Any
 
@@ -10,6 +11,9 @@ from palladion.incident.posture import models, services
 from palladion.incident.posture.catalogue import CLAIM, CONTROLS, Control
 from palladion.incident.posture.findings import STATES, Finding, State, judged, of_people, to_record
 from palladion.incident.posture.view import View
+
+DRILLED = "approval.drilled"
+DRILL_AGE_MAX = timedelta(days=365)  # people come and go, and forget
 
 
 @dataclass(frozen=True)
@@ -63,13 +67,40 @@ def _insiders(view: View) -> Finding:
         [
             (view.versions > 0, "models open to named recipients alone", "no model is protected", "palladion protect"),
             (bool(agreements), of_people(agreements), gap, to_record("agreement")),
-            (False, "", "no approval of several people before a model is opened", "there is no command for it yet"),
+            _approvals(view),
+            _broken_glass(view),
         ]
     )
 
 
+def _approvals(view: View) -> tuple[bool, str, str, str]:
+    """Whether several people have to agree before a model leaves, by the newest statement that the owner signed."""
+    gap, close = "no approval of several people before a model is opened", "docs/approvals.md says how to begin"
+    seen = view.newest.get("approvals.changed")
+    if seen is None:
+        return (False, "", gap, close)
+    statement = seen.record.details.get("statement") or {}
+    needed, approvers = int(statement.get("needed", 0)), len(statement.get("approvers", ()))
+    return (1 <= needed <= approvers, f"{needed} of {approvers} approvers have to agree: {seen}", gap, close)
+
+
+def _broken_glass(view: View) -> tuple[bool, str, str, str]:
+    """Whether what was done without approvals was looked at since."""
+    broken, reviewed = view.newest.get("approval.broken-glass"), view.newest.get("approval.reviewed")
+    if broken is None:
+        return (True, "nothing was done without the approvals that are needed", "", "")
+    done = reviewed is not None and reviewed.record.subject == broken.record.subject
+    close = f"palladion approval review {broken.record.subject.removeprefix('approval:')}"
+    return (done, f"broken glass was reviewed: {reviewed}", f"broken glass that nobody has reviewed: {broken}", close)
+
+
 def _social_engineering(view: View) -> Finding:
-    return _of_people(view, "training", "nobody recorded that staff was trained")
+    trained, seen = _of_people(view, "training", "nobody recorded that staff was trained"), view.newest.get(DRILLED)
+    if seen is None or view.moment - seen.record.time > DRILL_AGE_MAX or trained.state != "on":
+        return trained
+    fell = seen.record.details.get("granted") or ()
+    gap, close = f"{len(fell)} approved a drill: {seen}", "train them, and try again: palladion approval drill"
+    return judged([(True, trained.evidence[0], "", ""), (not fell, f"nobody approved a drill: {seen}", gap, close)])
 
 
 def _legal(view: View) -> Finding:
@@ -132,7 +163,7 @@ CHECKS: Mapping[str, Callable[[View], Finding]] = MappingProxyType(
         "audits": models.audits,
         "threat-intelligence": services.threat_intelligence,
         "containers": services.containers,
-        "differential-privacy": _missing("models are not yet trained, nor answers given, with an account of ε"),
+        "differential-privacy": models.differential_privacy,
         "federated-learning": _missing("training among several sites is not covered yet"),
         "hardening": models.hardening,
         "recovery": models.recovery,

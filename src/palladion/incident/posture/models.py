@@ -5,8 +5,10 @@ from datetime import timedelta
 from palladion.incident.posture.findings import Finding, State, judged, of_people, to_record
 from palladion.incident.posture.view import View, came_of, name_of
 from palladion.lifecycle.doctor import BACKUP_AGE_MAX
+from palladion.lifecycle.privacy import stated_of
 
-_DEVICES = frozenset({"pkcs11", "aws-kms", "gcp-kms", "azure-kv", "vault-transit"})
+SWEEP_AGE_MAX = timedelta(days=30)  # as of a backup: what was careless a month ago is not known to be in order
+_DEVICES = frozenset({"pkcs11", "aws-kms", "gcp-kms", "azure-kv", "vault-transit", "tpm"})
 
 
 def encryption_at_rest(view: View) -> Finding:
@@ -41,12 +43,28 @@ def stolen_hardware(view: View) -> Finding:
 
 
 def storage(view: View) -> Finding:
-    """Sealed models; the search for careless copies is not there yet."""
+    """Sealed models, and a search for careless copies of this month that left nothing grave open."""
+    seen = view.newest.get("storage.scanned")
+    close = "palladion scan storage PLACE... (docs/storage.md)"
+    fresh = seen is not None and view.moment - seen.record.time <= SWEEP_AGE_MAX
     gap = "nothing looks for plaintext copies in buckets, caches and images"
+    grave = 0
+    if seen is not None:
+        counts = seen.record.details.get("findings")
+        told = counts if isinstance(counts, dict) else {}
+        grave = sum(int(told.get(severity, 0)) for severity in ("critical", "high"))
+        if not fresh:
+            gap = f"the last search for plaintext copies is {(view.moment - seen.record.time).days} days old"
     return judged(
         [
             (view.versions > 0, "models lie sealed here", "no model is protected", "palladion protect MODEL"),
-            (False, "", gap, "palladion scan over each folder, by hand"),
+            (fresh, f"places were searched for careless copies: {seen}", gap, close),
+            (
+                fresh and not grave,
+                "the last search left nothing grave open",
+                f"the last search found {grave} things that are critical or high" if fresh else gap,
+                "do what palladion scan storage says of each, and search again",
+            ),
         ]
     )
 
@@ -113,6 +131,31 @@ def hardening(view: View) -> Finding:
     state: State = "on" if not gaps else "partly" if made else "off"
     close = "palladion harden FILE --training FILE --out FILE --name MODEL (docs/harden.md)" if gaps else ""
     return Finding(state, tuple(made), "; ".join(gaps), close)
+
+
+def differential_privacy(view: View) -> Finding:
+    """Whether each served version was trained privately, by what was stated of it; noise on answers is told beside.
+
+    A statement is a claim. Noise counts for the whole only where it assumes nothing of the model (docs/privacy.md).
+    """
+    if not view.served:
+        return Finding("off", open="no version is served", close="palladion model promote MODEL VERSION")
+    noisy = {route.model: route.privacy for route in view.policy.route if route.privacy.is_on}
+    shown: list[str] = []
+    gaps: list[str] = []
+    for item in view.served:
+        name, noise = name_of(item), noisy.get(item.model)
+        stated = stated_of(item)
+        if stated is not None:
+            shown.append(f"{name}: trained with {stated}")
+        if noise is not None:
+            shown.append(f"{name}: {noise.mechanism}, ε {noise.epsilon:g} an answer, {noise.epsilon_total:g} in all")
+        if stated is None and (noise is None or noise.sensitivity < 1):
+            assumed = "" if noise is None else ", and the noise on its answers is for an assumed sensitivity"
+            gaps.append(f"nothing is stated of the privacy of {name}{assumed}")
+    state: State = "on" if not gaps else "partly" if shown else "off"
+    close = "palladion private train, and palladion protect MODEL --privacy STATEMENT (docs/privacy.md)" if gaps else ""
+    return Finding(state, tuple(shown), "; ".join(gaps), close)
 
 
 def recovery(view: View) -> Finding:

@@ -22,6 +22,10 @@ from palladion.registry import Records, Version
 from palladion.seal.reader import inspect_file
 
 KINDS = (
+    "approval.broken-glass",
+    "approval.drilled",
+    "approval.reviewed",
+    "approvals.changed",
     "backup.made",
     "client.added",
     "decoy.added",
@@ -39,6 +43,7 @@ KINDS = (
     "operator.added",
     "proposal.decided",
     "standing.changed",
+    "storage.scanned",
     "watch.calibrated",
 )
 AUDITED = "redteam.run"
