@@ -24,6 +24,7 @@ SCRIPTS = (
     "gate_many",
     "gate_chat",
     "harden",
+    "homomorphic",
     "hydra",
     "information",
     "install",

@@ -1,5 +1,6 @@
 """Small model files for tests that need one and do not care which."""
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,13 @@ def onnx_bytes(seed: int = 0, *, domain: str = "", scale: float = 1.0, inputs: i
     opsets = [helper.make_opsetid("", 17)] + ([helper.make_opsetid(domain, 1)] if domain else [])
     model: bytes = helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString()
     return model
+
+
+def rows_bytes(count: int = 100, *, inputs: int = 4) -> bytes:
+    """Rows for such a classifier, as `numpy.save` writes them."""
+    buffer = io.BytesIO()
+    np.save(buffer, np.random.default_rng(0).standard_normal((count, inputs)))
+    return buffer.getvalue()
 
 
 def safetensors_bytes(seed: int = 0, size: int = 64) -> bytes:

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from palladion.seal.recipients import Cost, PassphraseRecipient
-from tests.models import onnx_bytes, safetensors_bytes, write
+from tests.models import onnx_bytes, rows_bytes, safetensors_bytes, write
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with two versions of a model, weights, folders, a pickle, a broken model, and two passphrase files."""
+    """A folder with two versions of a model, rows, weights, folders, a pickle, a broken model, and passphrase files."""
     from palladion.cli import approval_key, backup, init, key, key_split
 
     cheap = Cost(memory_kib=64, iterations=1, lanes=1)  # Argon2 is tested in its own room
@@ -37,6 +37,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     vectors = Path(__file__).parents[1] / "attest" / "vectors" / "snp"
     write(work / "report.bin", bytes.fromhex((vectors / "report_milan.hex").read_text()))
     write(work / "vcek.der", (vectors / "vcek_milan.der").read_bytes())
+    write(work / "rows.npy", rows_bytes())
     write(work / "pass", b"correct horse battery staple\n")
     write(work / "pass2", b"another long passphrase\n")
     write(work / "short", b"short\n")

@@ -18,9 +18,10 @@ from palladion.errors import BusyError, FormatError, PalladionError, PolicyError
 from palladion.gate import server as module
 from palladion.gate import status as status_page
 from palladion.gate.callers import WATCH
+from palladion.gate.checks import ROUTES_MAX, check_routes
 from palladion.gate.requests import Request, Response
 from palladion.gate.served import open_route
-from palladion.gate.server import ROUTES_MAX, check_routes, serve
+from palladion.gate.server import serve
 from palladion.ledger.audit import verify_ledger
 from palladion.ledger.bodies import FOLDER, BodyWriter, read_retained
 from palladion.ledger.body import Body

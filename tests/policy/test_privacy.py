@@ -36,6 +36,13 @@ def test_nothing_that_tells_more_stands_beside_noise(line: str, told: str) -> No
         parse_policy(_route(PRIVATE, line).encode(), "palladion.toml")
 
 
+def test_a_model_that_answers_privately_answers_nothing_under_encryption() -> None:
+    other = '[[encrypted]]\nmodel = "{}"\nprogram = "x.he"\n'
+    with pytest.raises(PolicyError, match=r"\[\[encrypted\]\] answers from fraud without noise"):
+        parse_policy((_route(PRIVATE) + other.format("fraud")).encode(), "palladion.toml")
+    assert parse_policy((_route(PRIVATE) + other.format("churn")).encode(), "palladion.toml").encrypted
+
+
 def test_a_model_that_answers_privately_does_so_on_all_its_routes() -> None:
     both = _route(PRIVATE, path="/a") + _route(path="/b")
     with pytest.raises(PolicyError, match="what the one holds back, the other tells"):

@@ -17,6 +17,7 @@ from palladion.policy import (
     template,
 )
 from palladion.policy.alerting import AlertPolicy
+from palladion.policy.encrypted import EncryptedPolicy
 from palladion.policy.intelligence import FeedPolicy
 
 
@@ -51,6 +52,7 @@ def test_the_template_shows_each_setting_with_its_default() -> None:
         feed=(FeedPolicy(name="tor-exits"),),
         route=(RoutePolicy(model="fraud"),),
         attestation=(machine,),
+        encrypted=(EncryptedPolicy(model="fraud"),),
     )
 
 

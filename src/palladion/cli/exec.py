@@ -1,25 +1,33 @@
 """`palladion exec`: any engine on a sealed model, with no plaintext on a disk."""
 
+import os
 import re
 import shutil
-from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from palladion.cli.broker_options import asked, broker_client, broker_options
 from palladion.cli.output import HOST_IDENTITIES, HOST_PUBLISHERS, echo, find_host, progress, size_text
 from palladion.errors import FormatError, NotFoundError, PalladionError
 
 if TYPE_CHECKING:
+    from palladion.host.broker import BrokerClient, Lease
     from palladion.host.expose import Exposed, PrivateMount
     from palladion.host.host import Host
     from palladion.host.supervise import Keeper
+    from palladion.keys import Identity
     from palladion.seal.manifest import Manifest
     from palladion.seal.structure import SealedInfo
 
 _PLACES = re.compile(r"\{\{\}\}|\{\}|\{folder\}|\{file:(?P<name>[^{}]+)\}")
+_PURPOSE = "exec"
+_GRACE_SECONDS = 10.0  # for the engine to end by itself once the broker takes the key back
 _NO_MODELS = ("keyring", "backup", "clients")
 
 
@@ -28,6 +36,7 @@ _NO_MODELS = ("keyring", "backup", "clients")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @HOST_IDENTITIES
 @HOST_PUBLISHERS
+@broker_options
 @click.option("--allow-older", is_flag=True, help="Open it even if this host has opened a newer version.")
 @click.option(
     "--paths",
@@ -43,30 +52,70 @@ def exec_(
     publishers: tuple[bytes, ...],
     allow_older: bool,
     paths: str,
+    **options: Any,
 ) -> int:
     """Run COMMAND on the model in the sealed file TARGET, decrypted into memory and never to a disk.
 
     In COMMAND, {} is the model's path: its file, or the folder of several; {file:NAME} is one of several, and {folder}
     always the folder. {{}} is a plain {}.
 
+    With --broker, the key comes from a key broker, which is asked again and again while COMMAND runs; when it says no, or
+    is not reached in time, COMMAND is ended and the memory wiped.
+
     The exit code is COMMAND's, 128 + n if signal n ended it. What fails before it starts is told as an error.
     """
     from palladion.host.supervise import Keeper, hardened
 
+    said = asked(options)
     _check_command(command)
     with ExitStack() as held:
         held.enter_context(hardened())
         keeper = held.enter_context(Keeper.started(_note))
         host = find_host(identities, publishers)
-        view = _expose(held, keeper, host, target, command, paths=paths, allow_older=allow_older)
-        del host  # with the keys: the engine may run for months
-        return keeper.run([_filled(argument, view) for argument in command])
+        source = _Keys(host)
+        if said is not None:
+            source = _Keys(host, _Brokered(broker_client(said, host.folder), said.approval))
+        view = _expose(held, keeper, source, target, command, paths=paths, allow_older=allow_older)
+        brokered = source.brokered
+        del host, source  # with the keys: the engine may run for months
+        code = keeper.run([_filled(argument, view) for argument in command])
+        return code if brokered is None else brokered.ended(code)
+
+
+class _Brokered:
+    """A broker that gives the key, and what happens when it takes it back."""
+
+    def __init__(self, client: "BrokerClient", approval: str) -> None:
+        self.client = client
+        self.approval = approval
+        self._ended = threading.Event()
+        self._lost = False
+
+    def lose(self, _lease: "Lease", why: str) -> None:
+        """End the engine, as a signal to us would, and if it stays, end ourselves: then nothing of it is left."""
+        self._lost = True
+        _note(f"the key is taken back: {why}")
+        os.kill(os.getpid(), signal.SIGTERM)
+        if not self._ended.wait(_GRACE_SECONDS):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def ended(self, code: int) -> int:
+        """The engine has ended; its exit code, or 1 where it made nothing of losing the model."""
+        self._ended.set()
+        return code or int(self._lost)
+
+
+class _Keys(NamedTuple):
+    """Where keys come from: what this host has, or a broker."""
+
+    host: "Host"
+    brokered: _Brokered | None = None
 
 
 def _expose(
     held: ExitStack,
     keeper: "Keeper",
-    host: "Host",
+    source: _Keys,
     target: Path,
     command: Sequence[str],
     *,
@@ -77,12 +126,19 @@ def _expose(
     from palladion.host.expose import exposed, private_folder
     from palladion.seal.opening import begun
 
+    host = source.host
+
     def accept(info: "SealedInfo") -> None:
         if info.header.kind in _NO_MODELS:
             raise FormatError(f"{target} holds a {info.header.kind}, not a model")
         host.accept(info, place=target, allow_older=allow_older)
 
-    with begun(target, host.identities(), host.publishers(), accept=accept) as opening:
+    with (
+        _identities(source, target) as identities,
+        begun(target, identities, host.publishers(), accept=accept) as opening,
+    ):
+        if source.brokered is not None:
+            _keep_asking(held, source.brokered, identities)
         manifest = opening.manifest()
         _check_names(command, manifest)
         folder = held.enter_context(private_folder(keeper.watch))
@@ -95,6 +151,28 @@ def _expose(
     for warning in host.granted.warnings if host.granted else ():
         _note(f"warning: {warning}")
     return view
+
+
+@contextmanager
+def _identities(source: _Keys, target: Path) -> Iterator[Sequence["Identity"]]:
+    if source.brokered is None:
+        yield source.host.identities()
+        return
+    from palladion.host.broker import brokered
+
+    with brokered(target, source.brokered.client, purpose=_PURPOSE, approval=source.brokered.approval) as identity:
+        yield [identity]
+
+
+def _keep_asking(held: ExitStack, brokered: _Brokered, identities: Sequence["Identity"]) -> None:
+    """From now on, whether the model is in memory yet or not."""
+    from palladion.host.broker import BrokeredIdentity
+    from palladion.host.broker_lease import kept
+
+    leases = [one.lease for one in identities if isinstance(one, BrokeredIdentity) and one.lease is not None]
+    held.enter_context(kept(brokered.client, leases, brokered.lose))
+    for lease in leases:
+        _note(f"the broker lets this host use it for {lease.seconds} seconds, and is asked again meanwhile")
 
 
 def _check_command(command: Sequence[str]) -> None:

@@ -40,6 +40,7 @@ COMMANDS = {
     "sign": "palladion.cli.sign:sign",
     "license": "palladion.cli.license:license_group",
     "key": "palladion.cli.key:key",
+    "private": "palladion.cli.private:private",
     "client": "palladion.cli.client:client",
     "operator": "palladion.cli.operator:operator",
     "approval": "palladion.cli.approval:approval",

@@ -39,8 +39,8 @@ def check(ctx: click.Context, file: Path | None, as_json: bool) -> None:
     Every setting, the files that it names, and whether models are registered and routes stand in each other's way.
     Opens no model and asks nobody.
     """
+    from palladion.gate.checks import check_routes
     from palladion.gate.operations.precheck import check_servable
-    from palladion.gate.server import check_routes
     from palladion.lifecycle.installation import Installation
     from palladion.policy import load_policy
     from palladion.policy.compare import digest
@@ -135,9 +135,9 @@ def openapi(ctx: click.Context) -> None:
     """
     import asyncio
 
+    from palladion.gate.checks import check_routes
     from palladion.gate.openapi import document
     from palladion.gate.served import open_route
-    from palladion.gate.server import check_routes
 
     installation = find_installation(ctx)
     check_routes(installation)

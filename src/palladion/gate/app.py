@@ -129,16 +129,18 @@ class App:
 
     async def _body(self, arrived: Arrived, headers: Mapping[bytes, bytes]) -> bytes:
         # called when the client is known and admitted; until then nothing is read, and no limit is told
-        policy = self._gate.stages.policy.gate
-        _check_length(headers.get(b"content-length", b"0"), policy.body_bytes_max)
+        policy, endpoint = self._gate.stages.policy.gate, self._gate.endpoints.get(arrived.path)
+        bytes_max: int = getattr(endpoint, "body_bytes_max", policy.body_bytes_max)
+        seconds_max: int = getattr(endpoint, "body_seconds_max", policy.body_seconds_max)
+        _check_length(headers.get(b"content-length", b"0"), bytes_max)
         body = arrived.whole()
         if body is not None:
-            return _within(body, policy.body_bytes_max)
+            return _within(body, bytes_max)
         try:
-            with self._gate.stages.deadlines.within(policy.body_seconds_max):
-                return await _read(arrived.receive, policy.body_bytes_max)
+            with self._gate.stages.deadlines.within(seconds_max):
+                return await _read(arrived.receive, bytes_max)
         except TimeoutError:
-            raise Problem("timeout", f"a body has to arrive within {policy.body_seconds_max} s") from None
+            raise Problem("timeout", f"a body has to arrive within {seconds_max} s") from None
 
     def _health(self, arrived: Arrived) -> Response:
         if arrived.method not in {"GET", "HEAD"}:

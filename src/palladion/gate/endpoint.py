@@ -24,6 +24,8 @@ class Endpoint(Protocol):
         """Whether the caller may ask here at all."""
         ...
 
+    # an endpoint whose bodies are larger than most, or take longer, has `body_bytes_max` and `body_seconds_max`
+
     async def answer(self, caller: Caller, request: Request) -> Response:
         """The response to a request that is let in. Raises Problem."""
         ...

@@ -14,14 +14,16 @@ from typing import Any
 
 import uvloop
 
-from palladion.errors import PalladionError, PolicyError
+from palladion.errors import PalladionError
 from palladion.gate.admin import AdminServer
 from palladion.gate.administration.opening import open_administration
 from palladion.gate.alerting import open_alerting
 from palladion.gate.announcements import calibrated_on, nobodys_said, routes_said
-from palladion.gate.app import HEALTH_PATHS, App
+from palladion.gate.app import App
 from palladion.gate.chat.models import LanguageModels
+from palladion.gate.checks import check_routes
 from palladion.gate.directory import Directory
+from palladion.gate.encrypted.routes import EncryptedRoutes
 from palladion.gate.end_users import EndUsers
 from palladion.gate.gate import Gate
 from palladion.gate.grpc.listener import GrpcListener
@@ -63,7 +65,6 @@ ABSENT_AT_ONCE = 256  # states that are read, changed and saved again without ha
 CHANGED_MAX = 10_000  # standings that the watch changed and the directory holds: then it is read anew, as by a command
 SCRATCH = "watch-scratch.sqlite"
 REFUSALS_SECONDS = 10.0  # refused requests are counted and recorded together: a flood of them must not fill the ledger
-ROUTES_MAX = 100  # all of them stand in one record, which has at most 64 KiB
 
 log = logging.getLogger("palladion.gate")
 
@@ -77,22 +78,6 @@ def serve(installation: Installation, *, announce: Callable[[str], None]) -> Non
     address = listen_address(installation.policy.gate, installation.paths.home, installation.policy.proxy)
     gc.set_threshold(*GARBAGE_THRESHOLDS)
     uvloop.run(_Server(installation, announce).run(address))
-
-
-def check_routes(installation: Installation) -> None:
-    """Raise PolicyError unless there are routes, with paths of their own that nothing else answers on."""
-    policy = installation.paths.policy
-    paths = [route.route for route in installation.policy.route]
-    if not paths:
-        raise PolicyError(
-            f"{policy} has no [[route]]: nothing would be served",
-            'add two lines, for example:  [[route]]  and  model = "fraud"',
-        )
-    if len(paths) > ROUTES_MAX:
-        raise PolicyError(f"{policy} has {len(paths)} routes, at most {ROUTES_MAX} are allowed")
-    taken = sorted({path for path in paths if paths.count(path) > 1} | HEALTH_PATHS.intersection(paths))
-    if taken:
-        raise PolicyError(f"{policy}: the path {taken[0]} is taken twice", "give the route a path of its own")
 
 
 class _Server:
@@ -180,7 +165,8 @@ class _Server:
         self._models = LanguageModels(
             self._policy, paths.home, self._stages, root, budget=self._stages, calibrations=paths.calibrations
         )
-        self._gate.serve({}, self._models.endpoints)
+        self._encrypted = EncryptedRoutes(self._installation, self._stages)
+        self._gate.serve({}, self._encrypted.beside(self._models.endpoints))
         self._lineup.open(registry, self._discoveries.waiting)
         self._models.watch(self._keeper, registry)
         self._stages.limits.restore(load_limits(registry))
@@ -250,6 +236,7 @@ class _Server:
                 await self._stages.close()
                 await self._lineup.close()
                 await self._models.close()
+                await self._encrypted.close()
                 await self._keep()
                 await self._try("bodies", self._retention.close())
                 await self._reports.close()
@@ -259,7 +246,7 @@ class _Server:
 
     def _announce_routes(self, listener: socket.socket) -> None:
         url = url_of(listener, secure=bool(self._policy.gate.tls_certificate))
-        for line in routes_said(self._gate, self._models, url):
+        for line in (*routes_said(self._gate, self._models, url), *self._encrypted.said(url)):
             self._say(line)
         self._warn_of_nobodys()
         if self._operations.url is not None:
@@ -309,13 +296,21 @@ class _Server:
             self._directory.renew_access(access.cedar)
             self._end_users.policy = policy.resellers
             self._models.put(models)
+            self._encrypted.put(encrypted)
             self._discoveries.put(sought)
-            self._gate.serve(served, self._models.endpoints, waiting)
+            self._gate.serve(served, self._encrypted.beside(self._models.endpoints), waiting)
             self._operations.renew(policy.operations)
 
         limits = limits_within(policy.gate.deadline_ms / 1000)
-        async with self._models.renewing(policy) as models, self._discoveries.seeking(policy.route, limits) as sought:
-            others = self._models.answering(models)
+        after = Installation(self._installation.paths, policy, self._installation.clock)
+        async with (
+            self._models.renewing(policy) as models,
+            self._encrypted.renewing(after) as encrypted,
+            self._discoveries.seeking(policy.route, limits) as sought,
+        ):
+            others = self._encrypted.beside(self._models.answering(models), encrypted)
+            if opened := self._encrypted.opened_records("policy changed", actor=ACTOR):
+                await self._recorder.append(opened)
             await self._lineup.change(
                 policy, record, swap, lambda line, late: self._gate.check(line, others, late), sought
             )
@@ -364,6 +359,7 @@ class _Server:
 
     async def _record_start(self) -> None:
         opened = self._lineup.opened_records(self._gate.served, "serve")
+        opened += self._encrypted.opened_records("serve", actor=ACTOR)
         await self._recorder.append(
             [self._about_gate("gate.started", {"policy": self._policies.digest, "routes": self._routes()}), *opened]
         )
@@ -385,7 +381,7 @@ class _Server:
             log.error("%s: %s", part, error.message)
 
     def _routes(self) -> list[dict[str, Any]]:
-        return routes_shown(self._gate, self._models.policies)
+        return routes_shown(self._gate, [*self._models.policies, *self._encrypted.policies])
 
     async def _status(self) -> dict[str, Any]:
         return {

@@ -11,7 +11,9 @@ from palladion.policy.sections import Policy
 from palladion.policy.template import toml_literal, toml_pairs
 
 # What names a table of which there can be several: its place in the file means nothing.
-NAMED_BY: Mapping[str, str] = {"route": "route", "issuer": "url", "contract": "client"}
+NAMED_BY: Mapping[str, str] = {
+    "route": "route", "issuer": "url", "contract": "client", "alert": "name", "feed": "name", "encrypted": "model",
+}  # fmt: skip
 
 
 class Change(NamedTuple):

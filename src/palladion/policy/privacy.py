@@ -1,6 +1,6 @@
 """The settings of private answers, `privacy = { … }` in a route: the mechanism, what each answer costs, the budgets."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from msgspec import Meta
@@ -55,11 +55,19 @@ class PrivacyPolicy(Section, frozen=True):
         return self.mechanism != "none"
 
 
-def check_privacy(routes: Sequence["RoutePolicy"]) -> None:
-    """Raise PolicyError where a private route has what tells more than its noise allows, or another tells it all."""
+def check_privacy(routes: Sequence["RoutePolicy"], encrypted: Collection[str] = ()) -> None:
+    """Raise PolicyError where a private route has what tells more than its noise allows, or another tells it all.
+
+    `encrypted` are names of models whose programs answer without noise.
+    """
     for route in routes:
         if not route.privacy.is_on:
             continue
+        if route.model in encrypted:
+            raise PolicyError(
+                f"route {route.route} answers privately, and [[encrypted]] answers from {route.model} without noise",
+                "what is computed under encryption cannot be given noise: leave one of the two out",
+            )
         others = [item for item in routes if item.model == route.model and item.privacy != route.privacy]
         if others:
             raise PolicyError(

@@ -27,6 +27,7 @@ FORMS: Mapping[str, str] = {
     "attestation.name": "a name of small letters, digits and hyphens such as cvm",
     "attestation.need": "the name of a feature such as alias_check_complete",
     "contract.client": "a client such as acme, or acme/web of an organisation",
+    "encrypted.path": "a path of letters, digits and . _ ~ - such as /v1/encrypted/fraud",
     "feed.name": "a name of small letters, digits and hyphens such as tor-exits",
     "feed.url": "an address such as https://feeds.example.com/tor-exits.txt",
     "gate.grpc_listen": "an address and a port such as 127.0.0.1:8712",

@@ -14,6 +14,7 @@ from palladion.policy.alerting import AlertPolicy, OnCallPolicy, check_alerts
 from palladion.policy.approvals import ApprovalsPolicy
 from palladion.policy.attestation import AttestationPolicy, check_attestation
 from palladion.policy.auditing import RedteamPolicy
+from palladion.policy.encrypted import EncryptedPolicy
 from palladion.policy.intelligence import FeedPolicy, IntelPolicy, check_feeds
 from palladion.policy.limits import ContractPolicy, LimitsPolicy
 from palladion.policy.operations import OperationsPolicy
@@ -226,6 +227,7 @@ class Policy(Section, frozen=True):
     route: tuple[RoutePolicy, ...] = ()
     feed: tuple[FeedPolicy, ...] = ()
     attestation: tuple[AttestationPolicy, ...] = ()
+    encrypted: tuple[EncryptedPolicy, ...] = ()
 
     def __post_init__(self) -> None:
         """Raises PolicyError where two sections contradict each other."""
@@ -233,7 +235,7 @@ class Policy(Section, frozen=True):
         check_alerts(self.alert, self.oncall)
         check_feeds(self.feed)
         check_attestation(self.attestation)
-        check_privacy(self.route)
+        check_privacy(self.route, {item.model for item in self.encrypted})
         marking = next((route for route in self.route if route.flipped > 0), None)
         if marking is not None and self.retention.queries == 0:
             raise PolicyError(

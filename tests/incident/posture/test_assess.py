@@ -13,8 +13,7 @@ from palladion.incident.posture.view import View
 
 from .views import VERSION, audit, hardening, later, measure, policy, seen, view
 
-NOT_BUILT = {"trusted-execution", "homomorphic", "federated-learning"}
-NEVER_WHOLE = {"insiders"}  # approvals of several people are missing
+NOT_BUILT = {"trusted-execution", "federated-learning"}
 
 
 def _found(shown: View) -> Mapping[str, Finding]:
@@ -24,18 +23,14 @@ def _found(shown: View) -> Mapping[str, Finding]:
 def test_with_everything_on_only_what_is_not_built_is_open() -> None:
     found = _found(view())
     assert {name for name, finding in found.items() if finding.state == "not built"} == NOT_BUILT
-    assert {name for name, finding in found.items() if finding.state == "partly"} == NEVER_WHOLE
-    rest = {name: finding for name, finding in found.items() if name not in NOT_BUILT | NEVER_WHOLE}
+    rest = {name: finding for name, finding in found.items() if name not in NOT_BUILT}
     assert {name: finding.open for name, finding in rest.items() if finding.state != "on"} == {}
     assert all(finding.evidence for finding in rest.values())
 
 
 def test_an_empty_installation_claims_nothing() -> None:
-    found = _found(
-        View(
-            policy(**dict.fromkeys(("alert", "feed", "route"), ()), gate={}, access={}, ledger={}, oncall={}), later(0)
-        )
-    )
+    nothing = dict.fromkeys(("alert", "encrypted", "feed", "route"), ())
+    found = _found(View(policy(**nothing, gate={}, access={}, ledger={}, oncall={}), later(0)))
     on = {name for name, finding in found.items() if finding.state == "on"}
     assert on == {"limits", "encryption-in-transit"}  # the policy's limits, and a gate that only this machine reaches
     assert all(finding.close for name, finding in found.items() if finding.state in {"off", "needs a person"})

@@ -36,6 +36,7 @@ _POLICY = {
     "ledger": {"witnesses": ["w.example+00000000+" + "A" * 44 + " https://w.example"]},
     "oncall": {"levels": [{"channels": ["mail"]}]},
     "alert": [{"name": "mail", "kind": "webhook", "url": "https://alerts.example", "secret": "hmac"}],
+    "encrypted": [{"model": "churn", "program": "churn.he"}],
     "feed": [{"name": "tor", "url": "https://feeds.example/tor"}],
     "route": [{"model": "fraud", "mode": "enforce", "decimals": 2, "flipped": 0.03}],
 }
@@ -71,7 +72,10 @@ def hardening(*, made: str = "00", outcome: str = "benefit") -> Seen:
 
 def view(**changed: Any) -> View:
     """Everything on that can be."""
-    newest = {kind: seen(kind) for kind in KINDS} | {"model.delivered": seen("model.delivered", fingerprinted=True)}
+    newest = {kind: seen(kind) for kind in KINDS} | {
+        "model.delivered": seen("model.delivered", fingerprinted=True),
+        "approvals.changed": seen("approvals.changed", statement={"needed": 2, "approvers": ["a", "b", "c"]}),
+    }
     made = View(
         policy(),
         NOW,

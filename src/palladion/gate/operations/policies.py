@@ -29,6 +29,7 @@ LIVE = frozenset(
     {
         "access",
         "contract",
+        "encrypted",
         "feed",
         "gate.body_bytes_max",
         "gate.body_seconds_max",

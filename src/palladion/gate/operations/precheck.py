@@ -18,6 +18,7 @@ from palladion.gate.chat.calibrated import check_calibration, check_calibrations
 from palladion.gate.chat.route import ModelRoute
 from palladion.gate.contract import make_contract
 from palladion.gate.curves import check_curves
+from palladion.gate.encrypted.routes import check_program
 from palladion.gate.grpc.address import GrpcAddress
 from palladion.gate.grpc.listener import check_grpc
 from palladion.gate.issuers import CLIENTS, OPERATORS, Issuers, fetch_keys
@@ -58,6 +59,8 @@ def check_servable(installation: Installation) -> None:
     check_calibrations(policy)
     for route in policy.route:
         _check_route(installation, route)
+    for program in policy.encrypted:
+        check_program(installation, program)
     if policy.watch.fidelity_max:
         with installation.open_registry() as registry:
             check_curves(policy, registry)

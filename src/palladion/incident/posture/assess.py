@@ -145,7 +145,7 @@ CHECKS: Mapping[str, Callable[[View], Finding]] = MappingProxyType(
         "encryption-in-transit": services.encryption_in_transit,
         "hardware-keys": models.hardware_keys,
         "trusted-execution": _missing("keys are not yet released by a machine's evidence"),
-        "homomorphic": _missing("queries are not yet answered under encryption"),
+        "homomorphic": models.homomorphic,
         "watermarks": models.watermarks,
         "tracing": models.tracing,
         "answer-marks": services.answer_marks,

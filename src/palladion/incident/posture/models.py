@@ -158,6 +158,16 @@ def differential_privacy(view: View) -> Finding:
     return Finding(state, tuple(shown), "; ".join(gaps), close)
 
 
+def homomorphic(view: View) -> Finding:
+    """Whether models answer encrypted queries, each with a lifetime budget."""
+    programs = view.policy.encrypted
+    if not programs:
+        close = "palladion private compile MODEL, and [[encrypted]] (docs/homomorphic.md)"
+        return Finding("off", open="no model answers encrypted queries", close=close)
+    shown = (f"{item.model}: {item.slots_per_client} rows for a client, {item.slots_total} for all" for item in programs)
+    return Finding("on", tuple(shown))
+
+
 def recovery(view: View) -> Finding:
     """Whether there is a backup of this month."""
     seen = view.newest.get("backup.made")

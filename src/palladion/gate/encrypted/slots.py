@@ -1,0 +1,107 @@
+"""Lifetime budgets in slots: how many rows each client has ever had answered of a model, and all clients together.
+
+On disk before an answer is computed, and never forgotten: a model does not become unknown again at midnight, after a
+restart, or when it is compiled anew. Clients stand there by their pseudonyms. Slots count, not rows: a server cannot
+see how many of them are filled.
+"""
+
+import asyncio
+import os
+import sqlite3
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from palladion.errors import StorageError
+from palladion.files import PRIVATE_FILE, storage_errors
+from palladion.gate.problems import Problem
+
+_Result = TypeVar("_Result")
+
+FILE = "encrypted-slots.sqlite"
+_TABLE = (
+    "CREATE TABLE IF NOT EXISTS spent (model TEXT NOT NULL, client TEXT NOT NULL, "
+    "slots INTEGER NOT NULL CHECK (slots >= 0), PRIMARY KEY (model, client)) WITHOUT ROWID"
+)
+_ADD = "INSERT INTO spent VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET slots = slots + excluded.slots"
+
+
+class SlotBudgets:
+    """What was spent, in a file. For one event loop; writes have a thread of their own."""
+
+    def __init__(self, path: Path) -> None:
+        """Open or make the file. Raises StorageError."""
+        with storage_errors(path):
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, PRIVATE_FILE))
+        self._path = path
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="slots")
+        try:
+            self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            self._database.execute("PRAGMA journal_mode = WAL")
+            self._database.execute("PRAGMA synchronous = FULL")
+            self._database.execute(_TABLE)
+        except sqlite3.Error as error:
+            raise StorageError(f"{path}: {error}", "restore it from a backup: without it, budgets begin anew") from None
+
+    async def spend(self, model: str, client: str, slots: int, *, each: int, total: int) -> int:
+        """Spend slots of a client's budget and of that of all; returns what the client has spent with them.
+
+        Durable when this returns. Raises Problem where so many are not left, and then none are spent.
+        """
+        return await self._run(partial(self._spend, model, client, slots, each, total))
+
+    async def give_back(self, model: str, client: str, slots: int) -> None:
+        """Take slots back that were spent on no answer. Raises Problem."""
+        await self._run(partial(self._add, model, client, -slots))
+
+    async def spent(self, model: str, client: str | None = None) -> int:
+        """What a client has spent, or all of them. Raises Problem."""
+        return await self._run(partial(self._read, model, client))
+
+    def close(self) -> None:
+        """Close the file, after what is being written."""
+        self._thread.shutdown(wait=True)
+        self._database.close()
+
+    async def _run(self, function: Callable[[], _Result]) -> _Result:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, function)
+        except sqlite3.Error:
+            # what cannot be counted is not answered
+            raise Problem("unrecorded", retry_after_seconds=5) from None
+
+    def _spend(self, model: str, client: str, slots: int, each: int, total: int) -> int:
+        self._database.execute("BEGIN IMMEDIATE")
+        try:
+            mine, all_of_them = self._read(model, client), self._read(model, None)
+            if mine + slots > each:
+                raise Problem(
+                    "slots-spent", f"of {each} slots that this client may have answered, {each - mine} are left"
+                )
+            if all_of_them + slots > total:
+                raise Problem(
+                    "slots-spent", "of the slots that all clients together may have answered, too few are left"
+                )
+            self._database.execute(_ADD, (model, client, slots))
+            self._database.execute("COMMIT")
+        except BaseException:
+            self._database.execute("ROLLBACK")
+            raise
+        return mine + slots
+
+    def _add(self, model: str, client: str, slots: int) -> None:
+        self._database.execute(
+            "UPDATE spent SET slots = max(0, slots + ?) WHERE model = ? AND client = ?", (slots, model, client)
+        )
+
+    def _read(self, model: str, client: str | None) -> int:
+        if client is None:
+            query, values = "SELECT sum(slots) FROM spent WHERE model = ?", (model,)
+            row = self._database.execute(query, values).fetchone()
+        else:
+            row = self._database.execute(
+                "SELECT slots FROM spent WHERE model = ? AND client = ?", (model, client)
+            ).fetchone()
+        return int(row[0]) if row is not None and row[0] is not None else 0

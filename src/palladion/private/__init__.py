@@ -1,0 +1,1 @@
+"""Privacy of the people in the data: answers to encrypted queries, and training that says little of any single row."""

@@ -1,0 +1,99 @@
+"""Lifetime budgets in slots: on disk, for good."""
+
+import asyncio
+import sqlite3
+import stat
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from palladion.errors import StorageError
+from palladion.gate.encrypted.slots import SlotBudgets
+from palladion.gate.problems import Problem
+
+EACH, TOTAL = 100, 150
+
+
+@pytest.fixture
+def budgets(tmp_path: Path) -> Iterator[SlotBudgets]:
+    opened = SlotBudgets(tmp_path / "slots.sqlite")
+    yield opened
+    opened.close()
+
+
+def run(what: Callable[[], Awaitable[Any]]) -> Any:
+    async def go() -> Any:
+        return await what()
+
+    return asyncio.run(go())
+
+
+def spend(budgets: SlotBudgets, client: str, slots: int, model: str = "m") -> int:
+    found: int = run(lambda: budgets.spend(model, client, slots, each=EACH, total=TOTAL))
+    return found
+
+
+def test_a_client_spends_its_budget_and_no_more(budgets: SlotBudgets) -> None:
+    assert spend(budgets, "a", 60) == 60
+    with pytest.raises(Problem, match="slots-spent"):
+        spend(budgets, "a", 41)
+    assert spend(budgets, "a", 40) == 100
+    assert run(lambda: budgets.spent("m", "a")) == 100
+
+
+def test_all_clients_together_have_a_budget(budgets: SlotBudgets) -> None:
+    spend(budgets, "a", 100)
+    with pytest.raises(Problem, match="slots-spent"):
+        spend(budgets, "b", 51)
+    assert spend(budgets, "b", 50) == 50
+    assert run(lambda: budgets.spent("m")) == 150
+
+
+def test_another_model_has_budgets_of_its_own(budgets: SlotBudgets) -> None:
+    spend(budgets, "a", 100)
+    assert spend(budgets, "a", 100, model="n") == 100
+
+
+def test_what_was_spent_is_there_after_a_restart(tmp_path: Path, budgets: SlotBudgets) -> None:
+    spend(budgets, "a", 100)
+    # as after a crash: nobody closed it
+    again = SlotBudgets(tmp_path / "slots.sqlite")
+    try:
+        with pytest.raises(Problem, match="slots-spent"):
+            spend(again, "a", 1)
+    finally:
+        again.close()
+
+
+def test_what_bought_no_answer_is_given_back_and_never_more(budgets: SlotBudgets) -> None:
+    spend(budgets, "a", 10)
+    run(lambda: budgets.give_back("m", "a", 4))
+    assert run(lambda: budgets.spent("m", "a")) == 6
+    run(lambda: budgets.give_back("m", "a", 50))
+    assert run(lambda: budgets.spent("m", "a")) == 0
+
+
+def test_queries_at_once_cannot_spend_more_than_there_is(budgets: SlotBudgets) -> None:
+    async def many() -> list[Any]:
+        spending = [budgets.spend("m", "a", 30, each=EACH, total=TOTAL) for _ in range(10)]
+        return await asyncio.gather(*spending, return_exceptions=True)
+
+    results = asyncio.run(many())
+    assert sum(isinstance(result, int) for result in results) == 3
+
+
+def test_what_cannot_be_counted_is_not_answered(budgets: SlotBudgets, tmp_path: Path) -> None:
+    other = sqlite3.connect(tmp_path / "slots.sqlite")
+    other.execute("DROP TABLE spent")
+    other.close()
+    with pytest.raises(Problem, match="unrecorded"):
+        spend(budgets, "a", 1)
+
+
+def test_the_file_is_its_owners_and_a_broken_one_is_refused(tmp_path: Path, budgets: SlotBudgets) -> None:
+    assert stat.S_IMODE((tmp_path / "slots.sqlite").stat().st_mode) == 0o600
+    (tmp_path / "broken").write_bytes(b"this is no database, and longer than its header is" * 10)
+    with pytest.raises(StorageError, match="broken"):
+        SlotBudgets(tmp_path / "broken")
