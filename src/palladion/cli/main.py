@@ -3,7 +3,6 @@
 Groups are imported when they are used, so that `palladion --help` does not load onnxruntime or SQLAlchemy.
 """
 
-import importlib
 import os
 import sys
 import traceback
@@ -13,6 +12,7 @@ from pathlib import Path
 import click
 
 from palladion import __version__
+from palladion.cli.lazy import LazyGroup
 from palladion.cli.output import echo
 from palladion.errors import USAGE, PalladionError
 
@@ -74,25 +74,9 @@ MESSAGE_CHARACTERS_MAX = 2000  # messages quote files, and a hostile one can mak
 TRACEBACK = "PALLADION_TRACEBACK"
 
 
-class LazyGroup(click.Group):
-    """A group whose commands are imported by name when they are asked for."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """The commands in the order of `COMMANDS`."""
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command of that name, imported now."""
-        if cmd_name not in COMMANDS:
-            return None
-        module, _, attribute = COMMANDS[cmd_name].partition(":")
-        command = getattr(importlib.import_module(module), attribute)
-        if not isinstance(command, click.Command):
-            raise TypeError(f"{COMMANDS[cmd_name]} is not a command")
-        return command
-
-
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=LazyGroup, places=COMMANDS, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(__version__, prog_name="palladion", message="%(prog)s %(version)s")
 @click.option(
     "--home",

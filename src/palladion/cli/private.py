@@ -1,12 +1,8 @@
-"""`palladion private …`: models that answer encrypted queries, and models that say little of single rows.
-
-Commands are imported when they are used; those of a part that is not there are not shown.
-"""
-
-import importlib
-import importlib.util
+"""`palladion private …`: models that answer encrypted queries, and models that say little of single rows."""
 
 import click
+
+from palladion.cli.lazy import LazyGroup
 
 # Where each command lives, in the order in which help shows them.
 COMMANDS = {
@@ -20,24 +16,6 @@ COMMANDS = {
 }
 
 
-class PrivateGroup(click.Group):
-    """A group whose commands are imported by name when they are asked for."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """The commands that are there, in the order of `COMMANDS`."""
-        return [name for name, place in COMMANDS.items() if importlib.util.find_spec(place.partition(":")[0])]
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command of that name, imported now."""
-        if cmd_name not in self.list_commands(ctx):
-            return None
-        module, _, attribute = COMMANDS[cmd_name].partition(":")
-        command = getattr(importlib.import_module(module), attribute)
-        if not isinstance(command, click.Command):
-            raise TypeError(f"{COMMANDS[cmd_name]} is not a command")
-        return command
-
-
-@click.group("private", cls=PrivateGroup)
+@click.group("private", cls=LazyGroup, places=COMMANDS)
 def private() -> None:
     """Private answers and private training: encrypted queries (docs/homomorphic.md), differential privacy."""

@@ -1,15 +1,14 @@
 """`palladion scan`: are these files safe to open? With `palladion scan storage`: where do models lie about?"""
 
-import importlib
 from collections.abc import Sequence
 from hashlib import file_digest
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from palladion import __version__
+from palladion.cli.lazy import LazyGroup
 from palladion.cli.output import echo, find_installation, home_is_named, json_option, print_json
 from palladion.clock import SystemClock
 from palladion.errors import FINDING
@@ -27,24 +26,10 @@ _NEW = click.Path(dir_okay=False, path_type=Path)
 _THERE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
-class ScanGroup(click.Group):
+class ScanGroup(LazyGroup):
     """Takes paths, unless the first word is one of its commands; a file of that name is `./storage`."""
 
     allow_interspersed_args = True
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Those whose modules are there."""
-        return [name for name, place in SUBCOMMANDS.items() if find_spec(place.partition(":")[0]) is not None]
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command of that name, imported now."""
-        if cmd_name not in self.list_commands(ctx):
-            return None
-        module, _, attribute = SUBCOMMANDS[cmd_name].partition(":")
-        command = getattr(importlib.import_module(module), attribute)
-        if not isinstance(command, click.Command):
-            raise TypeError(f"{SUBCOMMANDS[cmd_name]} is not a command")
-        return command
 
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
@@ -57,6 +42,7 @@ class ScanGroup(click.Group):
 
 @click.command(
     cls=ScanGroup,
+    places=SUBCOMMANDS,
     invoke_without_command=True,
     subcommand_metavar="",
     epilog="Example: palladion scan downloads/ model.pt",
