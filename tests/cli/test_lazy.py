@@ -21,5 +21,5 @@ def test_commands_come_from_where_they_live() -> None:
 
 
 def test_what_is_no_command_is_our_mistake() -> None:
-    with pytest.raises(TypeError, match="palladion.cli.doctor:FINDING is not a command"):
+    with pytest.raises(TypeError, match=r"palladion\.cli\.doctor:FINDING is not a command"):
         LazyGroup("these", places=PLACES).get_command(click.Context(LazyGroup("these", places=PLACES)), "wrong")

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from palladion.clock import ManualClock
 from palladion.errors import BusyError, FormatError
 from palladion.gate.chat.budget import Budget
+from palladion.gate.checks import ROUTES_MAX
 from palladion.gate.limits import Limits, Saved, decode_saved, encode_saved, nobodys
 from palladion.gate.problems import Problem
 from palladion.gate.rates import SAVED_MAX
-from palladion.gate.server import ROUTES_MAX
 from palladion.lifecycle.open import find_version
 from palladion.policy import ContractPolicy, LimitsPolicy, Policy, RoutePolicy
 from palladion.registry.gate_states import DATA_BYTES_MAX

@@ -7,14 +7,13 @@ import numpy as np
 import pytest
 
 from palladion.errors import InconclusiveError, KeysError
+from palladion.redteam.audit.accounts import EndedError, ReactedError
 from palladion.redteam.audit.remote import (
     CONTROL_QUERIES,
     CONTROLS,
     FIRST_ROWS,
     FIRST_STAGE,
     TRIES,
-    EndedError,
-    ReactedError,
 )
 from palladion.transit.web import InterruptedTransferError
 from tests.redteam.audit.services import LABELS, ROWS, Asked, Reply, Service, labels, probabilities, scores

@@ -14,7 +14,6 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from palladion import __version__
 from palladion.errors import FormatError, PalladionError, StorageError
 from palladion.private.homomorphic.client import HEClient, Outside
 from palladion.private.homomorphic.envelope import MEDIA_TYPE, Envelope, Form, keys_id, parse_envelope
@@ -123,7 +122,7 @@ class GateClient:
         headers = {
             "authorization": f"Bearer {self._key}",
             "content-type": MEDIA_TYPE,
-            "user-agent": f"palladion/{__version__}",
+            "user-agent": "palladion",
         }
         try:
             connection.request(method, f"{self._path}{path}", body or None, headers)
