@@ -24,17 +24,18 @@ def commands() -> str:
     """Every command with its help, in the order of `palladion --help`."""
     parts: list[str] = []
 
-    def add(command: click.Command, context: click.Context) -> None:
-        parts.append(f"## {context.command_path}\n\n```text\n{command.get_help(context).strip()}\n```\n")
+    def add(command: click.Command, context: click.Context, path: str) -> None:
+        parts.append(f"## {path}\n\n```text\n{command.get_help(context).strip()}\n```\n")
         if isinstance(command, click.Group):
             for name in command.list_commands(context):
                 child = command.get_command(context, name)
                 if child is not None:
-                    add(child, click.Context(child, info_name=name, parent=context, terminal_width=100))
+                    below = click.Context(child, info_name=name, parent=context, terminal_width=100)
+                    add(child, below, f"{path} {name}")
 
     # as `main` makes it, but for the width, which must not be that of whoever runs this
     settings = {**palladion.context_settings, "terminal_width": 100}
-    add(palladion, click.Context(palladion, info_name="palladion", **settings))
+    add(palladion, click.Context(palladion, info_name="palladion", **settings), "palladion")
     return "\n".join(parts)
 
 

@@ -42,7 +42,7 @@ palladion: hint: try: palladion decoy plant file --help
 $ palladion decoy plant file disk/fraud.sealed --model fraud-prod --label 'old disk' --size 20k {ADDRESS} {PASS}
 added decoy …
   kind    file
-  place   …/work/disk/fraud.sealed
+  place   …/disk/fraud.sealed
   label   old disk
   ledger  …/5
 $ palladion verify disk/fraud.sealed
@@ -83,7 +83,7 @@ def test_a_backup_and_rows_are_planted(planted: Path) -> None:
 $ palladion decoy plant backup disk/backup --label 'old disk' --size 20k --passphrase-file pass
 added decoy …
   kind    backup
-  place   …/work/disk/backup/state-….sealed
+  place   …/disk/backup/state-….sealed
   label   old disk
   ledger  …
 $ palladion decoy plant backup disk/backup --label 'old disk' --size 20k --passphrase-file pass

@@ -126,7 +126,7 @@ def test_keys_of_one_client_are_not_there_for_another(service: Service, client: 
     [
         ("no envelope", b"hello"),
         ("an empty body", b""),
-        ("a header without an end", b"palladion encrypted 1\n\xff\xff\xff\xff"),
+        ("a header without an end", b"palladion-encrypted 1\n\xff\xff\xff\xff"),
     ],
 )
 def test_what_is_no_envelope_is_refused(service: Service, defect: str, body: bytes) -> None:

@@ -1,6 +1,6 @@
 r"""What goes between a client and the gate: keys, queries and answers, each bound to a program and to a set of keys.
 
-    "palladion encrypted 1\n", length of the header (4 bytes, little), canonical JSON, the parts one after the other
+    "palladion-encrypted 1\n", length of the header (4 bytes, little), canonical JSON, the parts one after the other
 
 Whoever reads one has authenticated its sender already. The header then says what the parts are before a byte of them
 is looked at; sizes and the digest have to be right, so nothing that was cut, mixed up or meant for another program
@@ -20,7 +20,7 @@ from msgspec import Meta
 from palladion import canonical
 from palladion.errors import FormatError, TamperError
 
-MAGIC = b"palladion encrypted 1\n"
+MAGIC = b"palladion-encrypted 1\n"
 MEDIA_TYPE = "application/vnd.palladion.encrypted"
 HEADER_BYTES_MAX = 256 * 1024  # a length of ten digits for each of PARTS_MAX parts
 PARTS_MAX = 16384

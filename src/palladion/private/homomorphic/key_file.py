@@ -1,6 +1,6 @@
 r"""The file of a client's secret key: readable by its owner alone, and encrypted to a passphrase if wished.
 
-    "palladion homomorphic key 1\n", length of the header (8 bytes, little), canonical JSON, the key or its ciphertext
+    "palladion-homomorphic-key 1\n", length of the header (8 bytes, little), canonical JSON, the key or its ciphertext
 
 Encrypted, the key is under AES-256-GCM with a key of its own, which the header's wrap holds, bound to the program's id.
 """
@@ -20,7 +20,7 @@ from palladion import canonical, files
 from palladion.errors import FormatError, KeysError, TamperError
 from palladion.keys import Identity, Recipient, Wrap
 
-MAGIC = b"palladion homomorphic key 1\n"
+MAGIC = b"palladion-homomorphic-key 1\n"
 FILE_BYTES_MAX = 64 * 1024**2  # a secret key is one polynomial for each prime: some MiB at most
 HEADER_BYTES_MAX = 16 * 1024
 _LENGTH = struct.Struct("<Q")

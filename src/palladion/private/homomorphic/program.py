@@ -3,8 +3,8 @@ r"""The file of a program, and of the bundle that its clients get. Bytes in, val
 A bundle is what a client needs, and holds no weights: parameters, layout, labels, ranges of inputs. A program is the
 bundle and the weights behind it, in plaintext: whoever reads the file has the model.
 
-    bundle:  "palladion homomorphic bundle 1\n", length of the header (8 bytes, little), canonical JSON, ranges (f64)
-    program: "palladion homomorphic program 1\n", length of the bundle (8), bundle, length of the header (8),
+    bundle:  "palladion-homomorphic-bundle 1\n", length of the header (8 bytes, little), canonical JSON, ranges (f64)
+    program: "palladion-homomorphic-program 1\n", length of the bundle (8), bundle, length of the header (8),
              canonical JSON of the layers' shapes, SHA-256 of what follows, weights and biases layer by layer (f64)
 """
 
@@ -26,8 +26,8 @@ from palladion.errors import FormatError, TamperError
 from palladion.private.homomorphic.layout import Layout, plan
 from palladion.private.homomorphic.parameters import HIDDEN_LAYERS_MAX, Parameters, allowed
 
-BUNDLE = b"palladion homomorphic bundle 1\n"
-PROGRAM = b"palladion homomorphic program 1\n"
+BUNDLE = b"palladion-homomorphic-bundle 1\n"
+PROGRAM = b"palladion-homomorphic-program 1\n"
 BUNDLE_BYTES_MAX = 8 * 1024**2  # two numbers for each of at most WIDTH_MAX features, and labels
 PROGRAM_BYTES_MAX = 1024**3
 HEADER_BYTES_MAX = 4 * 1024**2
