@@ -44,6 +44,7 @@ SCRIPTS = (
     "probing",
     "redteam",
     "redteam_text",
+    "reexecution",
     "refusal",
     "rivals",
     "scan",

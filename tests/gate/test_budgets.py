@@ -19,7 +19,7 @@ from palladion.gate.disclosure import LEVELS, Level, Terms
 from palladion.gate.places import Places
 from palladion.gate.problems import Problem
 from palladion.gate.rates import WHOSE
-from palladion.policy import ContractPolicy, LimitsPolicy, Policy, RoutePolicy
+from palladion.policy import ContractPolicy, EgressPolicy, LimitsPolicy, Policy, RoutePolicy
 from tests.lifecycle.installations import NOW
 
 from .callers import caller
@@ -45,7 +45,7 @@ class Budgeted:
         return held
 
     def spent(self, asker: Caller | None = None) -> tuple[float, ...]:
-        return tuple(self.budgets.spent((asker or caller()).id)[1])
+        return tuple(self.budgets.spent((asker or caller()).id)[1])[:3]
 
     def after(self, **time: float) -> "Budgeted":
         self.clock.advance(timedelta(**time))
@@ -86,6 +86,22 @@ def test_what_is_spent_is_refused_until_the_day_is_over(unit: str, whose: str) -
     gate.after(seconds=problem.retry_after_seconds - 1)
     refusal(gate, **amounts[1])
     gate.after(seconds=1).open(**amounts[3])
+
+
+def test_answers_are_counted_when_they_left_and_the_one_that_passes_the_budget_is_the_last() -> None:
+    contract = ContractPolicy(client="acme", queries_per_day=100)
+    gate = Budgeted(Policy(egress=EgressPolicy(answer_fraction_per_day=0.5), contract=(contract,)))
+    gate.open(queries=1).settle(answers=0.4)
+    gate.open(queries=1).settle(answers=0.2)
+    problem = refusal(gate, queries=1)
+    assert problem.detail == "today's budget of answers of this client has less left than the request needs"
+    assert gate.refused == {"client-answers": 1}
+    gate.open(caller("other"), queries=1)
+    # and after a restart, until the day is over
+    again = Budgeted(gate.policy, gate.clock)
+    again.budgets.restore(caller().id, "acme", *gate.budgets.spent(caller().id))
+    refusal(again, queries=1)
+    again.after(seconds=problem.retry_after_seconds).open(queries=1)
 
 
 def test_the_time_to_wait_ends_at_midnight_in_utc() -> None:

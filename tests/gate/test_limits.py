@@ -161,6 +161,28 @@ def test_a_suspended_client_is_told_that_and_not_of_its_budget(house: House) -> 
     assert problem(bench.ask()) == "suspended"
 
 
+def test_answers_as_large_as_the_policy_lets_leave_are_the_last_of_a_day(house: House) -> None:
+    (served,) = open_gate(house).gate.served.values()
+    assert served.model_bytes > 1000
+    size = len(open_gate(house).ask().body)
+    share = 1.5 * size / served.model_bytes
+    bench = open_gate(house, egress={"answer_fraction_per_day": share})
+    assert [bench.ask().status for _ in range(3)] == [200, 200, 429]
+    spent = bench.gate.stages.limits.budgets.spent(bench.house.ids["acme"])[1]
+    assert spent.answers == pytest.approx(2 * size / served.model_bytes, rel=0.05)
+    saved = bench.gate.stages.limits.changes()[bench.house.ids["acme"]]
+    assert decode_saved(encode_saved(saved)).answers == spent.answers
+    again = open_gate(house, egress={"answer_fraction_per_day": share})
+    again.gate.stages.limits.restore([(bench.house.ids["acme"], saved)])
+    assert again.ask().status == 429
+    assert again.ask(client="globex").status == 200
+
+
+def test_rows_of_before_answers_were_counted_are_read() -> None:
+    old = b"limits 2\n" + msgspec.msgpack.encode([1.5, {}, "acme", 20_000, (1, 2, 0.5)])
+    assert decode_saved(old) == Saved(1.5, {}, "acme", 20_000, (1, 2, 0.5))
+
+
 def test_a_body_is_not_read_where_the_budget_is_spent(house: House) -> None:
     async def unread() -> bytes:
         raise AssertionError("the body was read")
@@ -264,7 +286,7 @@ def test_contracts_of_clients_that_do_not_exist_are_told() -> None:
 
 # --- restart
 
-FULL = Saved(1.5, {"total:": 2.5, "user:00ff": 3.5}, "acme", 20_000, (1, 2, 0.5))
+FULL = Saved(1.5, {"total:": 2.5, "user:00ff": 3.5}, "acme", 20_000, (1, 2, 0.5), 0.25)
 STATE = st.floats(0, 1e12)
 
 
@@ -298,6 +320,7 @@ def test_a_state_of_the_first_version_is_read() -> None:
         encode_saved(FULL) + b"\x00",
         encode_saved(msgspec.structs.replace(FULL, own=math.inf)),
         encode_saved(msgspec.structs.replace(FULL, spent=(0, -1, 0))),
+        encode_saved(msgspec.structs.replace(FULL, answers=-1)),
         encode_saved(msgspec.structs.replace(FULL, shared={"total:": math.nan})),
         encode_saved(msgspec.structs.replace(FULL, shared={str(n): 1.0 for n in range(SAVED_MAX + 1)})),
         b"limits 2\n" + msgspec.msgpack.encode([1.0, {}, "acme", 20_000, ["many", 0, 0]]),

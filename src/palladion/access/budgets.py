@@ -9,11 +9,15 @@ DAY_SECONDS = 86_400
 
 
 class Amounts(NamedTuple):
-    """So many queries, tokens and units of information (docs/limits.md); of a budget, 0 stands for none."""
+    """So many queries, tokens and units of information (docs/limits.md); of a budget, 0 stands for none.
+
+    `answers` are bytes of answers in sizes of the models that gave them, which nobody knows before (docs/egress.md).
+    """
 
     queries: float = 0
     tokens: float = 0
     information: float = 0
+    answers: float = 0
 
 
 NOTHING = Amounts()
@@ -22,30 +26,32 @@ NOTHING = Amounts()
 class Tally:
     """Amounts that are added up in place, which takes a quarter of the time of new ones; never less than nothing."""
 
-    __slots__ = ("information", "queries", "tokens")
+    __slots__ = ("answers", "information", "queries", "tokens")
 
     def __init__(self, amounts: Amounts = NOTHING) -> None:
-        self.queries, self.tokens, self.information = amounts
+        self.queries, self.tokens, self.information, self.answers = amounts
 
     def amounts(self) -> Amounts:
         """As they are now."""
-        return Amounts(self.queries, self.tokens, self.information)
+        return Amounts(self.queries, self.tokens, self.information, self.answers)
 
     def add(self, more: "Amounts | Tally") -> None:
         """Add them, unit by unit."""
         self.queries += more.queries
         self.tokens += more.tokens
         self.information += more.information
+        self.answers += more.answers
 
     def take(self, less: "Amounts | Tally") -> None:
         """Take them away, unit by unit."""
         self.queries = left if (left := self.queries - less.queries) > 0 else 0
         self.tokens = left if (left := self.tokens - less.tokens) > 0 else 0
         self.information = left if (left := self.information - less.information) > 0 else 0
+        self.answers = left if (left := self.answers - less.answers) > 0 else 0
 
     def clear(self) -> None:
         """Back to nothing."""
-        self.queries = self.tokens = self.information = 0
+        self.queries = self.tokens = self.information = self.answers = 0
 
 
 class Account:
@@ -78,6 +84,9 @@ class Account:
             return "tokens"
         if budget.information and wanted.information > 0 and used.information + wanted.information > budget.information:
             return "information"
+        # of an answer that is not there yet nobody knows the size: the one that passes the budget is the last
+        if budget.answers and wanted.queries > 0 and used.answers >= budget.answers:
+            return "answers"
         return ""
 
 

@@ -29,12 +29,13 @@ def doctor(ctx: click.Context, probe: bool, as_json: bool) -> int:
     `palladion key list` says what the loss and the theft of each key would cost.
     """
     from palladion.intel import freshness
-    from palladion.lifecycle import approval_look
+    from palladion.lifecycle import approval_look, egress
     from palladion.lifecycle.doctor import examine
     from palladion.lifecycle.privacy import check_privacy
 
     installation = find_installation(ctx)
     also = [(approval_look.NAME, approval_look.look), (freshness.NAME, freshness.look), ("privacy", check_privacy)]
+    also.append((egress.NAME, egress.look))
     checks = examine(installation, also=also)
     if probe:
         checks += _probed(installation)

@@ -95,6 +95,7 @@ def protect(
     """
     from palladion.lifecycle import protect as life
     from palladion.lifecycle.doctor import check_tracing
+    from palladion.lifecycle.egress import useless
     from palladion.lifecycle.seal import find_base
 
     installation = find_installation(ctx)
@@ -130,6 +131,9 @@ def protect(
         warn(f"palladion serve cannot run it: {made.unservable}")
     if made.mark is None:
         warn("the model is too small to carry a mark: a copy of it cannot be proved ours, and no leak can be traced")
+    said = useless(installation, made.version)
+    if said is not None:
+        warn(said)
     for found in check_tracing(installation, name):
         if found.status != "ok":
             warn(f"{found.message} ({found.hint})")

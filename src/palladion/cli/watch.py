@@ -29,6 +29,7 @@ from palladion.cli.watch_campaigns import campaigns
 from palladion.cli.watch_copy import export, join
 from palladion.cli.watch_feed import feed
 from palladion.cli.watch_recorded import calibrate_on_traffic
+from palladion.cli.watch_reexecute import reexecute
 from palladion.cli.watch_replay import replay
 from palladion.cli.watch_report import discovered, print_discoveries, print_withdrawn, report
 from palladion.errors import InstallationError
@@ -52,6 +53,7 @@ watch.add_command(campaigns)
 watch.add_command(export)
 watch.add_command(feed)
 watch.add_command(join)
+watch.add_command(reexecute)
 watch.add_command(replay)
 watch.add_command(report)
 

@@ -134,13 +134,20 @@ class Reservation:
             self._budgets.refuse(shortage)
         return shortage is not None
 
-    def settle(self, tokens: float | None = None, *, queries: float | None = None, information: float = 0) -> None:
+    def settle(
+        self,
+        tokens: float | None = None,
+        *,
+        queries: float | None = None,
+        information: float = 0,
+        answers: float = 0,
+    ) -> None:
         """Spend what was used, more or less than was reserved, and give back the rest; None is as reserved.
 
         A second time does nothing.
         """
         queries = self._queries if queries is None else queries
-        self._close(Amounts(queries, self._tokens if tokens is None else tokens, information))
+        self._close(Amounts(queries, self._tokens if tokens is None else tokens, information, answers))
 
     def release(self) -> None:
         """Give back all of it, unless it was settled."""
@@ -191,7 +198,8 @@ class Budgets:
     def renew(self, policy: Policy) -> None:
         """Go by another policy from now on; what was spent stays spent."""
         limits = policy.limits
-        self._each = Amounts(limits.queries_per_day, limits.tokens_per_day, limits.information_per_day)
+        answers = policy.egress.answer_fraction_per_day
+        self._each = Amounts(limits.queries_per_day, limits.tokens_per_day, limits.information_per_day, answers)
         self._organisation = Amounts(
             limits.organisation_queries_per_day,
             limits.organisation_tokens_per_day,
@@ -200,7 +208,8 @@ class Budgets:
         self._together = any(self._organisation)
         self._contracts: dict[tuple[str, str], Amounts] = {}
         for contract in policy.contract:
-            own = (contract.queries_per_day, contract.tokens_per_day, contract.information_per_day)
+            # no contract gives a client more of a model itself
+            own = (contract.queries_per_day, contract.tokens_per_day, contract.information_per_day, -1)
             self._contracts[contract.organisation_and_name] = Amounts(
                 *(shared if amount < 0 else amount for amount, shared in zip(own, self._each, strict=True))
             )

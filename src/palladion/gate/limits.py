@@ -33,6 +33,7 @@ class Saved(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
     organisation: str = ""
     day: int = 0
     spent: tuple[float, float, float] = (0, 0, 0)
+    answers: float = 0  # of what it spent: a field of its own, so that rows of before are read
 
 
 class Limits:
@@ -63,14 +64,15 @@ class Limits:
         for client in changed:
             day, spent = self.budgets.spent(client)
             own, shared = self.rates.own(client), self.rates.shared(client)
-            saved[client] = Saved(own, shared, self.budgets.organisations.get(client, ""), day, spent)
+            organisation = self.budgets.organisations.get(client, "")
+            saved[client] = Saved(own, shared, organisation, day, spent[:3], spent.answers)
         return saved
 
     def restore(self, saved: Iterable[tuple[str, Saved]]) -> None:
         """Take up what was kept, by client, before anything else is asked. What does not count any more is let go."""
         for client, item in saved:
             self.rates.restore(client, item.own, item.shared)
-            self.budgets.restore(client, item.organisation, item.day, Amounts(*item.spent))
+            self.budgets.restore(client, item.organisation, item.day, Amounts(*item.spent, item.answers))
 
 
 def nobodys(policy: Policy, clients: Iterable[Client]) -> list[str]:
@@ -97,7 +99,7 @@ def decode_saved(data: bytes) -> Saved:
     except (msgspec.DecodeError, msgspec.ValidationError) as error:
         raise FormatError(f"a saved limit that cannot be read: {error}") from None
     # a state that is not a number would admit its client for ever, and so would spending less than nothing
-    numbers = (saved.own, *saved.shared.values(), *saved.spent)
+    numbers = (saved.own, *saved.shared.values(), *saved.spent, saved.answers)
     if not all(math.isfinite(number) and number >= 0 for number in numbers) or len(saved.shared) > SAVED_MAX:
         raise FormatError("a saved limit with numbers that are none")
     return saved

@@ -169,7 +169,7 @@ class Questions:
                 )
                 ended("judge")
                 response = await self._respond(question, given)
-                held.settle(information=question.information)
+                held.settle(information=question.information, answers=served.share_of(len(response.body)))
                 ended("record")
                 return response
         except BaseException as error:

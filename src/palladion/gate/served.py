@@ -25,6 +25,7 @@ from palladion.gate.trial import Trial, is_chosen
 from palladion.gate.unlike import require_share
 from palladion.gate.upstream.opening import limits_within, open_upstream, unaskable
 from palladion.gate.upstream.source import UpstreamSource
+from palladion.lifecycle.egress import size_of
 from palladion.lifecycle.installation import Installation
 from palladion.lifecycle.open import open_version
 from palladion.lifecycle.revoke import require_unrevoked
@@ -59,6 +60,7 @@ class Served:
     on_trial: "OnTrial | None" = None
     curve: LearningCurve | None = None
     noise: Noise | None = None
+    model_bytes: int = 0  # of the version's sealed file; 0 where it is not here
 
     @cached_property
     def watched(self) -> str:
@@ -79,6 +81,10 @@ class Served:
     def version_text(self) -> str:
         """The version's number as clients are told it."""
         return "" if self.version is None else str(self.version.number)
+
+    def share_of(self, size: int) -> float:
+        """So many bytes of answers, in sizes of the model; 0 where that is not known."""
+        return size / self.model_bytes if self.model_bytes else 0.0
 
     def decode(self, body: bytes, headers: Headers) -> Asked:
         """What a request's body asks. Raises Problem.
@@ -225,7 +231,21 @@ def _serve(
     require_curve(installation.policy.watch, subject, row)
     require_share(route, subject, calibration)
     curve = load_curve(row)
-    return Served(route, version, sealed, source, protocol, contract, calibration, row, marks, curve=curve, noise=noise)
+    size = 0 if version is None else size_of(installation, version)
+    return Served(
+        route,
+        version,
+        sealed,
+        source,
+        protocol,
+        contract,
+        calibration,
+        row,
+        marks,
+        curve=curve,
+        noise=noise,
+        model_bytes=size,
+    )
 
 
 def _protocol(route: RoutePolicy, source: Source, contract: Contract, *, version: str, rows_max: int) -> Protocol_:

@@ -110,6 +110,7 @@ KINDS = MappingProxyType(
         "answer.broken": "A streamed answer ended before its end; states why, and a salted digest of what had left.",
         "answers.reexecuted": "Answers were computed again; states how many are not the version's, and what it can be.",
         "answer.refused": "Requests of a client were refused; states why, and how many since the last such record.",
+        "egress.refused": "A model was to leave, and a limit of the policy forbade it; states which, and whose.",
         "backup.made": "An encrypted backup was written; states its digest and to whom it is sealed.",
         "backup.restored": "This installation was restored from a backup.",
     }

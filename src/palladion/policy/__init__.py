@@ -4,6 +4,7 @@ from palladion.policy.access import AccessPolicy, IssuerPolicy, ProxyPolicy
 from palladion.policy.approvals import ApprovalsPolicy
 from palladion.policy.attestation import AttestationPolicy
 from palladion.policy.auditing import RedteamPolicy
+from palladion.policy.egress import EgressPolicy
 from palladion.policy.limits import ContractPolicy, LimitsPolicy
 from palladion.policy.operations import OperationsPolicy
 from palladion.policy.operators import OperatorsPolicy
@@ -20,6 +21,7 @@ __all__ = [
     "ApprovalsPolicy",
     "AttestationPolicy",
     "ContractPolicy",
+    "EgressPolicy",
     "GatePolicy",
     "IssuerPolicy",
     "KeysPolicy",

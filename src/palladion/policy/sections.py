@@ -14,6 +14,7 @@ from palladion.policy.alerting import AlertPolicy, OnCallPolicy, check_alerts
 from palladion.policy.approvals import ApprovalsPolicy
 from palladion.policy.attestation import AttestationPolicy, check_attestation
 from palladion.policy.auditing import RedteamPolicy
+from palladion.policy.egress import EgressPolicy
 from palladion.policy.encrypted import EncryptedPolicy
 from palladion.policy.intelligence import FeedPolicy, IntelPolicy, check_feeds
 from palladion.policy.limits import ContractPolicy, LimitsPolicy
@@ -216,6 +217,7 @@ class Policy(Section, frozen=True):
     operations: OperationsPolicy = OperationsPolicy()
     operators: OperatorsPolicy = OperatorsPolicy()
     approvals: ApprovalsPolicy = ApprovalsPolicy()
+    egress: EgressPolicy = EgressPolicy()
     oncall: OnCallPolicy = OnCallPolicy()
     proxy: ProxyPolicy = ProxyPolicy()
     access: AccessPolicy = AccessPolicy()

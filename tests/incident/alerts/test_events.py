@@ -34,6 +34,7 @@ def _alert(made: Record) -> Alert:
         (record("model.rolled-back", "fraud@3"), "operational", "warning"),
         (record("answer.refused", CLIENT, reason="budget-spent", requests=4), "budget", "info"),
         (record("ledger.contradicted", "home"), "ledger", "critical"),
+        (record("answers.reexecuted", "fraud@3", deviating=4, computed_again=300), "operational", "critical"),
         (record("approval.broken-glass", "approval:9f", purpose="export", what="fraud@1"), "operational", "critical"),
     ],
 )
@@ -52,9 +53,17 @@ def test_a_review_ends_the_alert_of_broken_glass() -> None:
     assert "approval review 9f" in broken.next
 
 
+def test_answers_that_are_right_again_end_the_alert() -> None:
+    wrong = _alert(record("answers.reexecuted", "fraud@3", deviating=4, computed_again=300, verdict="some-answers"))
+    assert "4 of 300" in wrong.sentence
+    right = record("answers.reexecuted", "fraud@4", deviating=0, computed_again=300, verdict="same")
+    assert event_of(right, 8) == Ended(wrong.thread)
+
+
 @pytest.mark.parametrize(
     "made",
     [
+        record("answers.reexecuted", "fraud@3", deviating=0, computed_again=300, verdict="low-digits"),
         record("answer.given", CLIENT),
         record("answer.refused", CLIENT, reason="rate-limited", requests=4),
         record("incident.noted", text="acme called"),

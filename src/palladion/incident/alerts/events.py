@@ -205,6 +205,25 @@ def _refused(record: Record, entry: int) -> Event | None:
     )
 
 
+def _reexecuted(record: Record, entry: int) -> Event | None:
+    thread, verdict = f"reexecution:{record.subject.partition('@')[0]}", record.details.get("verdict")
+    differing, all_ = _count(record, "deviating"), _count(record, "computed_again")
+    if not differing:
+        return Ended(thread) if verdict == "same" else None
+    return _alert(
+        record,
+        entry,
+        kind="operational",
+        severity="critical",
+        thread=thread,
+        subject=record.subject,
+        sentence=f"{differing} of {all_} answers are not what {record.subject} computes: another model answers, or the "
+        "server was tampered with",
+        next_step="palladion ledger query --kind answers.reexecuted says which; ask the server nothing before you know",
+        figures={"deviating": differing, "computed_again": all_, "verdict": str(verdict)},
+    )
+
+
 def _broken_glass(record: Record, entry: int) -> Event:
     purpose, what = str(record.details.get("purpose")), str(record.details.get("what"))
     return _alert(
@@ -288,6 +307,7 @@ def _alert(
 _READERS: Mapping[str, Callable[[Record, int], Event | None]] = MappingProxyType(
     {
         "answer.refused": _refused,
+        "answers.reexecuted": _reexecuted,
         "approval.broken-glass": _broken_glass,
         "approval.reviewed": _reviewed,
         "clock.set": _clock_set,
