@@ -71,6 +71,14 @@ def test_who_was_taken_off_the_list_agrees_to_nothing() -> None:
         _agreed(about, [says("bob", about), says("eve", about)], by=left)
 
 
+def test_a_denial_outlives_who_denied() -> None:
+    about = request()
+    left = next_statement(statement("ada", "bob", "eve", "zoe"), Change(remove="eve"), origin=ORIGIN, at=NOW)
+    with pytest.raises(ApprovalError, match="denied by somebody who left") as caught:
+        _agreed(about, [says("bob", about), says("zoe", about), says("eve", about, "deny")], by=left)
+    assert caught.value.reason == "denied"
+
+
 def test_one_denial_is_enough() -> None:
     about = request()
     with pytest.raises(ApprovalError, match="denied by bob") as caught:

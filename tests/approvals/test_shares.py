@@ -43,6 +43,7 @@ def test_a_wrong_word_is_told_without_quoting_it(made: list[str]) -> None:
         with pytest.raises(FormatError, match="share 2 is none") as caught:
             join([made[0], text, made[2]])
         assert words[0] not in caught.value.message.split()
+        assert caught.value.__context__ is None  # the library's own message quotes words
 
 
 @pytest.mark.parametrize(("count", "needed"), [(3, 1), (2, 3), (17, 2), (0, 0)])

@@ -29,6 +29,11 @@ THIEF = FileIdentity(b"\x44" * 32)
 KEYS = {name: HeldKey(bytes([40 + number]) * 32) for number, name in enumerate(("ada", "bob", "eve", "zoe"))}
 
 
+def marked_bytes() -> bytes:
+    """A model of ONNX that is large enough for marks."""
+    return onnx_bytes(2, inputs=512, classes=512)
+
+
 @dataclass(frozen=True)
 class House:
     """An installation with the owner unlocked and its clock."""
@@ -65,7 +70,7 @@ class House:
     def ask(self, *, actor: str = ACTOR, hours: int | None = None, drill: bool = False, **changed: Any) -> Request:
         """Ask for the delivery of version 1 to the lab."""
         asking: dict[str, Any] = {
-            "subject": "fraud@1",
+            "subject": "fraud@1, without fingerprint",
             "purpose": "deliver",
             "reason": "the contract of May",
             "file_id": self.file_id(),

@@ -73,3 +73,25 @@ def test_drills_of_two_installations_are_told_by_two_secrets(tmp_path: Path) -> 
     assert drill_key(one.open_gate_root()) == drill_key(one.open_gate_root())
     assert drill_key(one.open_gate_root()) != drill_key(other.open_gate_root())
     assert read_board(one, one.open_gate_root()).statement is None
+
+
+def test_a_board_is_continued_as_if_all_were_read_again(house: House) -> None:
+    installation, gate = house.installation, house.installation.open_gate_root()
+    before = house.board
+    request = house.ask()
+    _fill(house, 300)
+    house.say("ada", request)
+    with installation.open_ledger(gate) as ledger:
+        ledger.append([Record("approval.granted", house.clock.now(), ACTOR, "approval:0", {})])
+        waiting = read_board(installation, gate, since=before)
+        assert waiting == read_board(installation, gate)
+        assert (len(waiting.waiting), len(waiting.refused)) == (1, 1)
+    house.say("bob", request)
+    assert read_board(installation, gate, since=waiting) == house.board
+
+
+def test_a_board_of_another_ledger_is_not_continued(tmp_path: Path, house: House) -> None:
+    other = build(tmp_path / "other", approvers=())
+    other.ask()
+    with pytest.raises(TamperError):
+        read_board(house.installation, house.installation.open_gate_root(), since=other.board)

@@ -8,8 +8,9 @@ import pytest
 from palladion.ledger.record import Record
 from palladion.lifecycle.approval_look import look
 from palladion.lifecycle.approvals import Permit
+from palladion.lifecycle.approvers import apply_change
 from palladion.lifecycle.installation import owner_identity
-from palladion.lifecycle.operators import revoke_operator
+from palladion.lifecycle.operators import add_operator, revoke_operator
 from palladion.lifecycle.unseal import unseal
 from palladion.seal.recipients import FileIdentity
 
@@ -71,3 +72,14 @@ def test_forged_records_and_strange_escrow_are_problems(tmp_path: Path) -> None:
     assert [status for status, _ in found] == ["problem", "problem"]
     assert "1 records of approvals that do not hold" in found[0][1]
     assert "did not agree to the escrow recipient" in found[1][1]
+
+
+def test_an_approver_without_an_account_here_is_a_problem(tmp_path: Path) -> None:
+    house = build(tmp_path, approvers=("ada", "eve"), needed=1)
+    add_operator(house.installation, "bob", role="approver", identity="oidc:https://idp.example#bob", actor=ACTOR)
+    made = house.appoint("bob")
+    assert made.request is not None
+    house.say("ada", made.request)
+    apply_change(house.installation, made.request.id, actor=ACTOR)
+    ((status, message),) = _seen(house)
+    assert (status, "bob is listed without an account of this machine" in message) == ("problem", True)

@@ -1,7 +1,8 @@
 """Nothing leaves without the approvals of others: each way round them that an insider would try."""
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ from palladion.approvals.request import decide as sign_decision
 from palladion.approvals.review import review
 from palladion.approvals.roster import Change
 from palladion.errors import ApprovalError, BusyError, ConflictError, PalladionError, StorageError, TamperError
+from palladion.keys import Root
+from palladion.ledger.reader import LedgerReader
+from palladion.ledger.record import Record
 from palladion.lifecycle.approvals import (
     Approved,
     Permit,
@@ -288,7 +292,7 @@ def test_a_file_that_is_exchanged_after_it_was_looked_at_stays_sealed(
 ) -> None:
     other = inspect_file(house.installation.paths.served("fraud", 1))
     monkeypatch.setattr(f"palladion.lifecycle.{room}.inspect_file", lambda _: other)
-    purpose = "unseal" if room == "unseal" else "deliver"
+    purpose = "export" if room == "unseal" else "deliver"
     to: dict[str, Any] = {"recipient": "", "recipient_key": ""} if room == "unseal" else {}
     request = house.ask(purpose=purpose, file_id=other.header.file_id, **to)
     house.say("ada", request)
@@ -329,15 +333,15 @@ def test_a_new_recipient_of_what_carries_no_fingerprint_needs_them_too(tmp_path:
     permit, thief = Permit(request.id), str(THIEF.recipient)
     with pytest.raises(ApprovalError, match="recipient"):
         rewrap_version(house.installation, house.owner, "engine@1", add=[thief], drop=[], actor=ACTOR, permit=permit)
-    with pytest.raises(ApprovalError, match="was used"):
-        rewrap_version(
-            house.installation, house.owner, "engine@1", add=["lab", thief], drop=[], actor=ACTOR, permit=permit
-        )
-    assert LAB.recipient.key_id not in [wrap.key_id for wrap in inspect_file(sealed.path).wraps]
     again = house.ask(subject="engine@1", purpose="rewrap", file_id=file_id)
     house.say("ada", again)
     house.say("bob", again)
     permit = Permit(again.id)
+    with pytest.raises(ConflictError, match="one recipient at a time"):
+        rewrap_version(
+            house.installation, house.owner, "engine@1", add=["lab", thief], drop=[], actor=ACTOR, permit=permit
+        )
+    assert LAB.recipient.key_id not in [wrap.key_id for wrap in inspect_file(sealed.path).wraps]
     info, _ = rewrap_version(
         house.installation, house.owner, "engine@1", add=["lab"], drop=[], actor=ACTOR, permit=permit
     )
@@ -409,7 +413,7 @@ def test_a_drill_releases_nothing_and_tells_who_fell_for_it(house: House) -> Non
     assert (ended.granted, ended.denied) == (("ada", "bob"), ())
     assert house.board.drills[0].granted == ("ada", "bob")
     for request in (drill, real):
-        with pytest.raises(ApprovalError, match="no drill that goes on"):
+        with pytest.raises(ApprovalError, match="no drill of yours that goes on"):
             end_drill(house.installation, request.id, actor=ACTOR)
 
 
@@ -425,7 +429,6 @@ def test_all_of_it_goes_through_a_process_that_serves(tmp_path: Path, house: Hou
 
 def test_what_a_forged_record_says_counts_for_nothing(house: House) -> None:
     from palladion.approvals.documents import document_of
-    from palladion.ledger.record import Record
 
     request = house.ask()
     house.say("ada", request)
@@ -446,3 +449,121 @@ def test_too_many_requests_of_one_are_refused(house: House, monkeypatch: pytest.
     with pytest.raises(ConflictError, match="requests wait"):
         house.ask()
     house.ask(actor="user:other")
+
+
+def test_a_denial_outlives_the_denier(tmp_path: Path, house: House) -> None:
+    request = house.ask()
+    for name in ("ada", "bob"):
+        house.say(name, request)
+    house.say("eve", request, "deny")
+    revoke_operator(house.installation, "eve", actor=ACTOR)
+    with pytest.raises(ApprovalError, match="denied by somebody who left"):
+        _use(house, request.id)
+
+
+def test_a_clock_that_was_set_back_is_noticed_each_time(house: House) -> None:
+    request = house.ask(hours=1)
+    for name in ("ada", "bob"):
+        house.say(name, request)
+    house.clock.advance(timedelta(hours=48))
+    house.ask()
+    house.clock.advance(timedelta(hours=-47, minutes=-30))
+    for _ in range(3):
+        with pytest.raises(ApprovalError, match="this machine's clock says") as caught:
+            _use(house, request.id)
+        assert caught.value.reason == "clock"
+
+
+def test_one_record_of_a_wrong_time_does_not_end_approvals(house: House) -> None:
+    house.clock.advance(timedelta(days=400))
+    house.ask()
+    house.clock.advance(timedelta(days=-400))
+    request = house.ask()
+    for name in ("ada", "bob"):
+        house.say(name, request)
+    assert _use(house, request.id).approvers == ("ada", "bob")
+
+
+def test_a_second_record_of_broken_glass_changes_nothing(tmp_path: Path) -> None:
+    house = build(tmp_path, break_glass=True, approvers=("ada", "bob"))
+    permit, out = Permit(break_glass="now"), tmp_path / "x"
+    unseal(house.installation, "fraud@1", owner_identity(house.owner), out, reason="r", actor="user:ada", permit=permit)
+    (record,) = house.records("approval.broken-glass")
+    again = Record(record.kind, house.clock.now(), "user:somebody", record.subject, record.details)
+    with house.installation.open_ledger(house.installation.open_gate_root()) as ledger:
+        ledger.append([again])
+    board = house.board
+    (broken,) = board.unreviewed
+    assert (broken.by, len(board.refused)) == ("user:ada", 1)
+    signed = review(broken.id, "fine", KEYS["ada"], origin=board.origin, at=house.clock.now())
+    with pytest.raises(ApprovalError, match="himself"):
+        record_review(house.installation, signed, actor="user:ada")
+
+
+def test_a_drill_is_ended_by_who_began_it_and_over_then(house: House) -> None:
+    drill, real = house.ask(drill=True), house.ask()
+    told = set()
+    for request in (drill, real):
+        with pytest.raises(ApprovalError) as caught:
+            end_drill(house.installation, request.id, actor="user:eve")
+        told.add(caught.value.message.replace(request.id, "ID"))
+    assert len(told) == 1  # the same of both
+    end_drill(house.installation, drill.id, actor=ACTOR)
+    with pytest.raises(ApprovalError, match="was used"):
+        house.say("ada", drill)
+
+
+@pytest.mark.parametrize("kind", ["approval.revoked", "approval.used"])
+def test_a_record_names_a_whole_id(house: House, kind: str) -> None:
+    request = house.ask()
+    with house.installation.open_ledger(house.installation.open_gate_root()) as ledger:
+        ledger.append([Record(kind, house.clock.now(), "user:x", f"approval:{request.id[:1]}", {})])
+    board = house.board
+    case = board.case(request.id)
+    assert (case.withdrawn, case.used_by, len(board.refused)) == ("", "", 1)
+
+
+def test_what_is_rewrapped_is_what_was_looked_at(tmp_path: Path, house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = tmp_path / "engine.plan"
+    plan.write_bytes(b"an engine")
+    sealed = seal(house.installation, house.owner, plan, "engine", [], actor=ACTOR, opaque=True)
+    request = house.ask(subject="engine@1", purpose="rewrap", file_id=sealed.info.header.file_id)
+    house.say("ada", request)
+    house.say("bob", request)
+    other = inspect_file(house.installation.paths.served("fraud", 1))
+    looks = iter((sealed.info, other))
+    monkeypatch.setattr("palladion.lifecycle.wraps.inspect_file", lambda _: next(looks))
+    permit = Permit(request.id)
+    with pytest.raises(TamperError, match="a moment ago"):
+        rewrap_version(house.installation, house.owner, "engine@1", add=["lab"], drop=[], actor=ACTOR, permit=permit)
+    assert LAB.recipient.key_id not in [wrap.key_id for wrap in inspect_file(sealed.path).wraps]
+
+
+def test_the_ledger_is_read_before_the_registry_is_locked(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    request = house.ask()
+    for name in ("ada", "bob"):
+        house.say(name, request)
+    recording, locked = house.installation.recording, False
+    read: list[tuple[bool, int]] = []
+
+    @contextmanager
+    def watched(gate: Root) -> Iterator[Any]:
+        nonlocal locked
+        with recording(gate) as found:
+            locked = True
+            yield found
+        locked = False
+
+    entries = LedgerReader.entries
+
+    def counted(self: LedgerReader, start: int = 0, end: int | None = None) -> Iterator[tuple[int, bytes]]:
+        for item in entries(self, start, end):
+            read.append((locked, item[0]))
+            yield item
+
+    monkeypatch.setattr(type(house.installation), "recording", lambda _, gate: watched(gate))
+    monkeypatch.setattr(LedgerReader, "entries", counted)
+    _use(house, request.id)
+    assert len([index for inside, index in read if not inside]) > 5
+    assert [index for inside, index in read if inside] == []
+    assert house.board.case(request.id).used_by == ACTOR

@@ -8,18 +8,20 @@ import pytest
 from palladion.approvals.roster import Change, sign_statement
 from palladion.errors import ApprovalError, ConflictError, NotFoundError, TamperError
 from palladion.ledger.record import Record
+from palladion.ledger.writer import Ledger, Receipt
 from palladion.lifecycle.approval_board import read_board
 from palladion.lifecycle.approvers import (
     apply_change,
     approver_of,
     change_approvers,
+    named,
     require_escrow,
     with_proposal,
 )
 from palladion.lifecycle.operators import add_operator
 from palladion.lifecycle.rewrap import rewrap
 from palladion.lifecycle.seal import seal
-from palladion.seal.recipients import FileIdentity
+from palladion.seal.recipients import FileIdentity, parse_recipient
 
 from .approving import KEYS, House, build
 from .installations import ACTOR, OWNER, make
@@ -140,3 +142,27 @@ def test_a_change_that_expired_is_not_put_in_force(house: House) -> None:
     house.clock.advance(timedelta(days=8))
     with pytest.raises(ApprovalError, match="ended at"):
         apply_change(house.installation, asked.request.id, actor=ACTOR)
+
+
+def test_a_key_in_another_token_is_another_escrow_recipient() -> None:
+    place = "pkcs11:token={};object=escrow;id=%01%02%03%04%05%06%07%08%09%0A%0B%0C%0D%0E%0F%10;type=secret-key"
+    ours, theirs = (parse_recipient(place.format(token) + "?module-path=/x.so") for token in ("vault", "thief"))
+    assert ours.key_id == theirs.key_id
+    assert named(ours) != named(theirs)
+
+
+def test_a_change_and_that_its_request_is_used_are_one_batch(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = house.appoint("zoe")
+    assert made.request is not None
+    house.say("ada", made.request)
+    house.say("bob", made.request)
+    batches: list[list[str]] = []
+    append = Ledger.append
+
+    def noted(self: Ledger, records: list[Record]) -> list[Receipt]:
+        batches.append([record.kind for record in records])
+        return append(self, records)
+
+    monkeypatch.setattr(Ledger, "append", noted)
+    apply_change(house.installation, made.request.id, actor=ACTOR)
+    assert batches == [["approval.used", "approvals.changed"]]

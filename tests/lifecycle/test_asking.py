@@ -5,11 +5,15 @@ from pathlib import Path
 import pytest
 
 from palladion.errors import ConflictError, FormatError, NotFoundError, PalladionError
+from palladion.lifecycle.approvals import ask
 from palladion.lifecycle.asking import asking_for
 from palladion.lifecycle.deliver import deliver
+from palladion.lifecycle.protect import protect
 from palladion.seal.reader import inspect_file
+from palladion.seal.recipients.hybrid import HybridIdentity
+from tests.models import write
 
-from .approving import LAB, THIEF, House, build
+from .approving import LAB, THIEF, House, build, marked_bytes
 from .installations import ACTOR
 
 pytestmark = pytest.mark.slow  # makes installations
@@ -22,14 +26,39 @@ def house(tmp_path: Path) -> House:
 
 def test_a_delivery_is_of_the_original_to_the_registered_key(house: House) -> None:
     asked = asking_for(house.installation, purpose="deliver", reason="r", version="fraud", recipient="lab")
-    assert (asked.subject, asked.file_id, asked.recipient) == ("fraud@1", house.file_id(), "lab")
+    assert (asked.subject, asked.file_id, asked.recipient) == ("fraud@1, without fingerprint", house.file_id(), "lab")
     assert asked.recipient_key == str(LAB.recipient)
 
 
-def test_what_is_unsealed_is_what_is_served(house: House) -> None:
-    asked = asking_for(house.installation, purpose="unseal", reason="r", version="fraud@1")
-    served = inspect_file(house.installation.paths.served("fraud", 1)).header
+def test_what_is_unsealed_is_what_is_served(house: House, tmp_path: Path) -> None:
+    protect(house.installation, house.owner, write(tmp_path / "big.onnx", marked_bytes()), "fraud", actor=ACTOR)
+    asked = asking_for(house.installation, purpose="unseal", reason="r", version="fraud@2")
+    served = inspect_file(house.installation.paths.served("fraud", 2)).header
     assert (asked.file_id, asked.recipient, asked.recipient_key) == (served.file_id, "", "")
+
+
+@pytest.mark.parametrize("kind", ["original", "served"])
+def test_what_has_no_mark_is_exported_and_not_unsealed(house: House, kind: str) -> None:
+    file = getattr(house.installation.paths, kind)("fraud", 1)
+    with pytest.raises(ConflictError, match="no mark") as caught:
+        asking_for(house.installation, purpose="unseal", reason="r", file=file)
+    assert "--purpose export" in caught.value.hints[0]
+
+
+def test_a_licence_that_is_required_is_said(house: House) -> None:
+    asked = asking_for(
+        house.installation, purpose="deliver", reason="r", version="fraud", recipient="lab", license_required=True
+    )
+    assert asked.subject == "fraud@1, without fingerprint, licence required"
+    with pytest.raises(PalladionError, match="with a licence"):
+        asking_for(house.installation, purpose="export", reason="r", version="fraud", license_required=True)
+
+
+def test_a_long_key_is_named_by_its_id(house: House) -> None:
+    key = HybridIdentity.generate().recipient
+    asked = asking_for(house.installation, purpose="rewrap", reason="r", version="fraud@1", recipient=str(key))
+    assert (asked.recipient, asked.recipient_key) == (key.key_id, str(key))
+    ask(house.installation, asked, actor=ACTOR)
 
 
 def test_a_key_that_is_given_is_the_recipient(house: House) -> None:

@@ -48,4 +48,5 @@ def test_nothing_is_overwritten_and_a_failure_leaves_nothing(tmp_path: Path, mon
 
 def test_no_share_prints_the_key() -> None:
     made = split_escrow(shares=2, needed=2)
+    assert made.shares[0] not in repr(made)
     assert "PALLADION-IDENTITY" not in repr(joined_identity(made.shares, []))

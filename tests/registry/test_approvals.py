@@ -6,6 +6,7 @@ import pytest
 
 from palladion.errors import ConflictError, NotFoundError
 from palladion.registry import Registry
+from palladion.registry.approval_tables import ApprovalEventKind
 from palladion.registry.approvals import WAITING_OF_ONE_MAX, ApprovalRequest
 
 FIRST, SECOND = "0a" * 8, "0b" * 8
@@ -54,3 +55,16 @@ def test_one_requester_does_not_keep_others_from_asking(registry: Registry) -> N
     with pytest.raises(ConflictError, match=f"{WAITING_OF_ONE_MAX} requests wait"):
         _add(registry, FIRST)
     _add(registry, FIRST, requester="user:bob")
+
+
+@pytest.mark.parametrize("said", ["denied", "revoked"])
+def test_what_is_over_does_not_wait(registry: Registry, said: ApprovalEventKind) -> None:
+    for number in range(WAITING_OF_ONE_MAX):
+        _add(registry, f"{number:016x}")
+    with registry.write() as records:
+        records.approvals.say(f"{0:016x}", "granted", {}, actor="user:bob")
+    with pytest.raises(ConflictError, match="requests wait"):
+        _add(registry, FIRST)
+    with registry.write() as records:
+        records.approvals.say(f"{0:016x}", said, {}, actor="user:bob")
+    _add(registry, FIRST)

@@ -13,7 +13,8 @@ from palladion.errors import ApprovalError
 class Wanted:
     """What is about to happen, which the request has to have named, and nothing beside it.
 
-    Where `actor` or `content` is None, whoever asked and whatever the file holds is meant.
+    Where `actor`, `content` or `subject` is None, whoever asked, whatever the file holds and whatever is said of it
+    is meant.
     """
 
     purpose: Purpose
@@ -23,6 +24,7 @@ class Wanted:
     evidence: str = ""
     actor: str | None = None
     content: str | None = None
+    subject: str | None = None
 
 
 def require_quorum(
@@ -56,20 +58,24 @@ def require_quorum(
 def granted(
     request: Request, decisions: Sequence[SignedDecision], statement: Statement, *, at: datetime
 ) -> tuple[Approver, ...]:
-    """The distinct approvers who agreed. Raises ApprovalError if one denied; TamperError for a forged decision."""
+    """The distinct approvers who agreed. Raises ApprovalError if one denied; TamperError for a forged decision.
+
+    `decisions` are of people who were approvers when they decided. A no of one who left since still is one: else
+    whoever takes him off the list would take it back.
+    """
     agreed: dict[str, Approver] = {}
     for signed in decisions:
-        approver = statement.with_key(signed.decision.key)
-        if approver is None:
-            continue  # taken off the list since
         decision = signed.verified(request)
+        approver = statement.with_key(decision.key)
         if decision.verdict == "deny":
             raise ApprovalError(
-                f"request {request.id} was denied by {approver.name}"
+                f"request {request.id} was denied by {approver.name if approver else 'somebody who left'}"
                 + (f": {decision.comment}" if decision.comment else ""),
                 "one no is enough: make another request, if it is another case",
                 reason="denied",
             )
+        if approver is None:
+            continue  # taken off the list since
         if request.requester in approver.identities:
             continue  # nobody approves what he asked for
         # a time that the approver's own clock could not have shown
@@ -134,6 +140,7 @@ def require_same(request: Request, wanted: Wanted) -> None:
         ("requester", request.requester, wanted.actor),
         ("evidence of the machine", request.evidence, wanted.evidence),
         ("content", request.content, wanted.content),
+        ("subject", request.subject, wanted.subject),
     ):
         if found is not None and asked != found:
             raise ApprovalError(

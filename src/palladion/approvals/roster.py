@@ -44,8 +44,8 @@ class Approver(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Statement(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Who approves from `at` on, how many are needed, and who may open the roots and originals besides the owner.
 
-    `previous` is the digest of the statement before, and `sequence` its number plus one; `escrow` are kinds and ids of
-    the keys of recipients.
+    `previous` is the digest of the statement before, and `sequence` its number plus one; `escrow` are kinds of
+    recipients, each with a digest of its text.
     """
 
     v: Literal[1]

@@ -4,6 +4,7 @@ Fewer shares than needed say nothing of the secret. The library is not constant 
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -63,13 +64,14 @@ def join(texts: Sequence[str]) -> bytes:
 def _parsed(text: str, number: int) -> Any:
     library = _library()
     words = " ".join(text.lower().split()) if len(text) <= SHARE_CHARACTERS_MAX else ""
-    try:
+    share = None
+    with suppress(library.MnemonicError):
         share = library.Share.from_mnemonic(words)
-    except library.MnemonicError:
-        # the library's message may quote the words
+    if share is None:
+        # outside of any handler: the library's message may quote the words, and would stay beside ours
         raise FormatError(
             f"share {number} is none: a word is wrong or missing, {WORDS} were expected", "compare it with the paper"
-        ) from None
+        )
     if (share.group_count, share.group_threshold) != (1, 1):
         raise FormatError(f"share {number} is of another kind of split than palladion makes")
     return share

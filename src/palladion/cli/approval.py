@@ -71,6 +71,7 @@ approval.add_command(keys)
 )
 @click.option("--purpose", type=click.Choice(PURPOSES), required=True, help="What is to be done with it.")
 @click.option("--recipient", default="", metavar="NAME", help="Who gets it; for deliver, rewrap and release.")
+@click.option("--license-required", is_flag=True, help="To deliver a copy that opens with a licence alone.")
 @click.option("--evidence", default="", metavar="DIGEST", help="SHA-256 of the evidence of the machine that gets it.")
 @_reason
 @_hours
@@ -88,6 +89,7 @@ def request(
     file: Path | None,
     purpose: Any,
     recipient: str,
+    license_required: bool,
     evidence: str,
     reason: str,
     hours: int | None,
@@ -110,6 +112,7 @@ def request(
         file=file,
         recipient=recipient,
         evidence=evidence,
+        license_required=license_required,
     )
     made, receipt = ask(installation, asking, actor=actor(), hours=hours)
     if out is not None:

@@ -126,12 +126,17 @@ def add(
     """
     from palladion.approvals.roster import Change
     from palladion.approvals.signing import ApproverKey
-    from palladion.lifecycle.approvers import approver_of, change_approvers
+    from palladion.lifecycle.approvers import approver_of, change_approvers, has_account
 
     installation = find_installation(ctx)
     approver = approver_of(installation, name, str(ApproverKey.parse(key)), also=also)
     owner = installation.open_owner_root(owner_identities(passphrase_file))
     made = change_approvers(installation, owner, Change(add=approver), reason=reason, actor=actor())
+    if not has_account(approver):
+        warn(
+            f"{name} has no account of this machine on the list: what he asks for here, he could approve himself; "
+            "name it with --also user:NAME"
+        )
     show_change(made, as_json=as_json)
 
 

@@ -16,9 +16,11 @@ from palladion.approvals.quorum import granted, require_decidable, require_quoru
 from palladion.approvals.request import Request, SignedDecision, SignedRequest, read_decision, read_request
 from palladion.approvals.review import read_review
 from palladion.approvals.roster import Approver, Statement, read_statement, verify_statement
+from palladion.clock import parse_timestamp
 from palladion.errors import ApprovalError, FormatError, PalladionError, TamperError
 from palladion.keys import Root
-from palladion.ledger.journal import read_journal
+from palladion.ledger import merkle
+from palladion.ledger.journal import JournalContent, read_journal
 from palladion.ledger.reader import LedgerReader
 from palladion.ledger.record import Record, decode_record
 from palladion.ledger.writer import JOURNAL_FILE
@@ -27,6 +29,7 @@ from palladion.seal.sign import publisher_id
 
 OWNER_ENTRY = 1  # where `create_installation` records the owner root
 _ABOUT_APPROVALS = b'"kind":"approval'  # in every record of such a kind, which is canonical JSON
+_TIME = slice(-35, -8)  # of every record, in canonical JSON: 27 characters before `","v":1}`
 
 
 @dataclass
@@ -73,7 +76,10 @@ class Drill:
 
 @dataclass
 class Board:
-    """All of it. `statement` is the one in force; `refused` names what is in the ledger and does not hold."""
+    """All of it. `statement` is the one in force; `refused` names what is in the ledger and does not hold.
+
+    `published` is the size and root of the ledger that was read, `waiting` what was acknowledged behind that.
+    """
 
     origin: str
     owner_key: bytes
@@ -83,7 +89,26 @@ class Board:
     broken: dict[str, BrokenGlass] = field(default_factory=dict)
     drills: list[Drill] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
-    latest: datetime | None = None
+    published: tuple[int, bytes] = (0, merkle.EMPTY_ROOT)
+    waiting: list[bytes] = field(default_factory=list)
+    _times: list[tuple[int, bytes]] = field(default_factory=list)
+
+    def note_time(self, index: int, entry: bytes) -> None:
+        """Keep when an entry was written, if no later one is of a later time."""
+        moment = entry[_TIME]
+        while self._times and self._times[-1][1] <= moment:
+            self._times.pop()
+        self._times.append((index, moment))
+
+    def latest_after(self, entry: int) -> datetime | None:
+        """The latest time of all entries behind `entry`, whatever the last one says. Raises TamperError."""
+        moment = next((moment for index, moment in self._times if index > entry), None)
+        if moment is None:
+            return None
+        try:
+            return parse_timestamp(moment.decode("ascii"))
+        except ValueError:
+            raise TamperError("the ledger has a record without a time") from None
 
     @property
     def owner(self) -> str:
@@ -123,15 +148,22 @@ class Board:
         return "approved" if 0 < self.needed(wished) <= len(agreed) else "waiting"
 
 
-def read_board(installation: Installation, gate: Root) -> Board:
+def read_board(installation: Installation, gate: Root, *, since: Board | None = None) -> Board:
     """Read the ledger, with what is acknowledged and not published yet. Raises TamperError where it does not hold.
 
-    Proves every entry of the ledger, which takes as long as reading it: some 3 µs each.
+    Proves every entry of the ledger, which takes as long as reading it: some 3 µs each. Where `since`, a board that was
+    read before, is given, it is continued, and only what is behind it is read.
     """
     journal = read_journal(installation.paths.ledger / JOURNAL_FILE, gate.derive("journal"))
     reader = installation.read_ledger()
-    board = Board(reader.checkpoint.origin, _owner_key(reader, journal.entries), gate.public().keys["checkpoint"])
-    for index, entry in _entries(reader, journal.first, journal.entries):
+    board = since if since is not None and _continues(since, reader, journal) else None
+    start = board.published[0] + len(board.waiting) if board is not None else 0
+    if board is None:
+        board = Board(reader.checkpoint.origin, _owner_key(reader, journal.entries), gate.public().keys["checkpoint"])
+    for index, entry in _entries(reader, journal, start):
+        board.note_time(index, entry)
+        if _ABOUT_APPROVALS not in entry:
+            continue
         record = decode_record(entry, what=f"entry {index}")
         read = _READERS.get(record.kind)
         if read is None:
@@ -141,9 +173,20 @@ def read_board(installation: Installation, gate: Root) -> Board:
         except (PalladionError, KeyError, TypeError) as error:
             why = error.message if isinstance(error, PalladionError) else "it lacks something"
             board.refused.append(f"entry {index}, {record.kind}: {why}")
-    last = journal.entries[-1:] or [entry for _, entry in reader.tail(1)]
-    board.latest = decode_record(last[0], what="the ledger's last entry").time if last else None
+    board.published = (reader.size, reader.checkpoint.root)
+    board.waiting = journal.entries[max(0, reader.size - journal.first) :]
     return board
+
+
+def _continues(board: Board, reader: LedgerReader, journal: JournalContent) -> bool:
+    """Whether everything that the board was read from still is what the ledger begins with.
+
+    False where it was not published as it waited: then all is read again. Raises TamperError where it was published.
+    """
+    size, root = board.published
+    merkle.verify_consistency(size, reader.size, root, reader.checkpoint.root, reader.consistency_proof(size))
+    now = [entry for _, entry in _entries(reader, journal, size)]
+    return now[: len(board.waiting)] == board.waiting
 
 
 def drill_key(gate: Root) -> bytes:
@@ -161,11 +204,11 @@ def _owner_key(reader: LedgerReader, waiting: list[bytes]) -> bytes:
     return bytes.fromhex(key)
 
 
-def _entries(reader: LedgerReader, first: int, waiting: list[bytes]) -> Iterator[tuple[int, bytes]]:
-    """Index and bytes of every acknowledged entry about approvals."""
-    yield from (item for item in reader.entries() if _ABOUT_APPROVALS in item[1])
-    for index, entry in enumerate(waiting, first):
-        if index >= reader.size and _ABOUT_APPROVALS in entry:
+def _entries(reader: LedgerReader, journal: JournalContent, start: int) -> Iterator[tuple[int, bytes]]:
+    """Index and bytes of every acknowledged entry from `start` on."""
+    yield from reader.entries(start)
+    for index, entry in enumerate(journal.entries, journal.first):
+        if index >= max(reader.size, start):
             yield index, entry
 
 
@@ -189,11 +232,11 @@ def _decided(board: Board, record: Record, _index: int) -> None:
 
 
 def _withdrawn(board: Board, record: Record, _index: int) -> None:
-    board.case(_id_of(record)).withdrawn = record.actor
+    _exact(board, _id_of(record)).withdrawn = record.actor
 
 
 def _used(board: Board, record: Record, _index: int) -> None:
-    case = board.case(_id_of(record))
+    case = _exact(board, _id_of(record))
     case.used_by, case.used_at = record.actor, record.time
 
 
@@ -204,7 +247,7 @@ def _changed(board: Board, record: Record, _index: int) -> None:
     before = board.statement
     statement = verify_statement(signed, before, owner=board.owner_key, origin=board.origin)
     if before is not None and before.armed:
-        case = board.case(str(record.details["request"]))
+        case = _exact(board, str(record.details["request"]))
         agreed_to(board, case, statement, at=record.time, needed=before.needed)
     board.statement = statement
 
@@ -224,6 +267,9 @@ def agreed_to(
 
 
 def _broken(board: Board, record: Record, _index: int) -> None:
+    if _id_of(record) in board.broken:
+        # else somebody could take what he did upon another, and review it himself
+        raise FormatError(f"broken glass {_id_of(record)} is there already")
     said = {name: str(record.details[name]) for name in ("reason", "purpose", "what", "case")}
     board.broken[_id_of(record)] = BrokenGlass(
         _id_of(record), record.actor, record.time, said["reason"], said["purpose"], said["what"], said["case"]
@@ -241,7 +287,16 @@ def _reviewed(board: Board, record: Record, _index: int) -> None:
 
 def _drilled(board: Board, record: Record, _index: int) -> None:
     who: dict[str, Any] = record.details
+    case = _exact(board, _id_of(record))
+    case.used_by, case.used_at = record.actor, record.time
     board.drills.append(Drill(_id_of(record), record.time, tuple(who["granted"]), tuple(who["denied"])))
+
+
+def _exact(board: Board, request: str) -> Case:
+    """The case of exactly this id: people may shorten one, records may not."""
+    if request not in board.cases:
+        raise FormatError(f"no request {request[:16]} is on record")
+    return board.cases[request]
 
 
 def _id_of(record: Record) -> str:

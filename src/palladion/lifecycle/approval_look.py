@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from palladion.approvals.roster import Statement
 from palladion.lifecycle.approval_board import BrokenGlass, read_board
 from palladion.lifecycle.approvals import without_revoked
-from palladion.lifecycle.approvers import escrow_of
+from palladion.lifecycle.approvers import escrow_of, has_account
 from palladion.lifecycle.doctor import Check
 from palladion.lifecycle.installation import Installation
 
@@ -30,6 +30,12 @@ def look(installation: Installation) -> Iterator[Check]:
     elif approvers == needed:
         message = f"all {approvers} approvers are needed: where one is away, or asks himself, nothing can leave"
         faults.append(Check(NAME, "warning", message, "palladion approval key add"))
+    for approver in statement.approvers if statement is not None else ():
+        if not has_account(approver):
+            message = f"the approver {approver.name} is listed without an account of this machine: what he asks for "
+            message += "here, he could approve himself"
+            close = f"palladion approval key add {approver.name} KEY --also user:NAME"
+            faults.append(Check(NAME, "problem", message, close))
     if statement is not None and wished < statement.needed:
         message = f"palladion.toml says {wished}, and {statement.needed} approvals are needed by the owner's statement"
         faults.append(Check(NAME, "warning", message, "palladion approval change --needed, which needs approvals"))

@@ -69,11 +69,13 @@ class Desk:
 
 
 @contextmanager
-def at_desk(installation: Installation) -> Iterator[Desk]:
-    """A desk, which nobody else has meanwhile."""
+def at_desk(installation: Installation, board: Board | None = None) -> Iterator[Desk]:
+    """A desk, which nobody else has meanwhile; `board` is what was read before, which saves reading it again."""
     gate = installation.open_gate_root()
+    # before the registry is locked, which gates write to: a long ledger takes seconds
+    before = read_board(installation, gate) if board is None else board
     with installation.recording(gate) as (ledger, records):
-        yield Desk(installation, gate, ledger, records, read_board(installation, gate))
+        yield Desk(installation, gate, ledger, records, read_board(installation, gate, since=before))
 
 
 @dataclass(frozen=True)
@@ -192,7 +194,7 @@ def authorise(
     if needed == 0 or publisher not in {None, board.owner}:
         return None
     if permit.break_glass:
-        return _break_glass(installation, permit.break_glass, wanted, subject=subject, actor=actor)
+        return _break_glass(installation, permit.break_glass, wanted, subject=subject, actor=actor, board=board)
     if not permit.request:
         raise ApprovalError(
             f"to {wanted.purpose} {subject} needs {needed} approval{'s' if needed > 1 else ''}",
@@ -209,6 +211,8 @@ def authorise(
         at=installation.clock.now(),
         recipient_key=wanted.recipient_key,
         actor=actor,
+        subject=wanted.subject,
+        board=board,
     )
 
 
@@ -229,17 +233,20 @@ def require_approved(
     recipient_key: str = "",
     evidence: str = "",
     actor: str | None = None,
+    subject: str | None = None,
+    board: Board | None = None,
 ) -> Approved:
     """Use a request that enough people approved for exactly this, once and for good, and put that on record.
 
     A request that names a recipient's key or a machine's evidence (SHA-256) is refused unless the same is given here.
     Raises ApprovalError, whose `reason` names the check, after putting the refusal on record; TamperError. Without
-    `actor` whoever asked counts as who uses it: a broker has to know that by itself.
+    `actor` whoever asked counts as who uses it: a broker has to know that by itself. `subject` is compared where it is
+    given; `board` is what was read of the ledger a moment ago.
     """
-    with at_desk(installation) as desk:
+    with at_desk(installation, board) as desk:
         case = desk.board.case(request_id)
         who = actor or case.request.requester
-        wanted = Wanted(purpose, file_id, recipient, recipient_key, evidence, actor)
+        wanted = Wanted(purpose, file_id, recipient, recipient_key, evidence, actor, subject=subject)
         try:
             agreed = _require(desk, case, wanted, at)
         except ApprovalError as error:
@@ -251,13 +258,14 @@ def require_approved(
             }
             desk.record("approval.refused", case.request.id, who, details)
             raise
-        return mark_used(desk, case, agreed, actor=who)
+        receipt = desk.ledger.append([use(desk, case, agreed, actor=who)])[0]
+        return Approved(case.request, tuple(item.name for item in agreed), receipt)
 
 
 def _require(desk: Desk, case: Case, wanted: Wanted, at: datetime) -> tuple[Approver, ...]:
     request, now = case.request, desk.installation.clock.now()
     # 1. the clock
-    require_clock(desk)
+    require_clock(desk, case)
     # 2. nothing against it
     _require_open(case)
     if request.is_drill(drill_key(desk.gate)):
@@ -269,9 +277,13 @@ def _require(desk: Desk, case: Case, wanted: Wanted, at: datetime) -> tuple[Appr
     return require_quorum(request, case.decisions, _in_force(desk), owner=owner, needed=desk.needed, at=moment)
 
 
-def require_clock(desk: Desk) -> None:
-    """Raise ApprovalError if the clock is behind the ledger: a machine that was set back would let old requests in."""
-    now, latest = desk.installation.clock.now(), desk.board.latest
+def require_clock(desk: Desk, case: Case) -> None:
+    """Raise ApprovalError if the clock is behind the ledger: a machine that was set back would let old requests in.
+
+    Every record since the request counts, not the last one alone: that may be of this very refusal. Those before it do
+    not, else one record of a wrong time would end approvals for good.
+    """
+    now, latest = desk.installation.clock.now(), desk.board.latest_after(case.entry)
     if latest is not None and now < latest - CLOCK_TOLERANCE:
         raise ApprovalError(
             f"this machine's clock says {now:%Y-%m-%d %H:%M} UTC, and the ledger has a record of "
@@ -281,24 +293,26 @@ def require_clock(desk: Desk) -> None:
         )
 
 
-def mark_used(desk: Desk, case: Case, agreed: Sequence[Approver], *, actor: str) -> Approved:
-    """Use up a request to which these people agreed, on record; that they did is for the caller to have checked."""
-    request, who = case.request, tuple(item.name for item in agreed)
+def use(desk: Desk, case: Case, agreed: Sequence[Approver], *, actor: str) -> Record:
+    """Mark a request to which these people agreed as used in the registry; its record is for the caller to append."""
+    request = case.request
     desk.records.approvals.use(request.id, actor=actor)
     details = {
-        "approvers": list(who),
+        "approvers": [item.name for item in agreed],
         "purpose": request.purpose,
         "what": request.subject,
         "file_id": request.file_id,
         "recipient": request.recipient,
     }
-    return Approved(request, who, desk.record("approval.used", request.id, actor, details))
+    return Record("approval.used", desk.installation.clock.now(), actor, f"approval:{request.id}", details)
 
 
-def _break_glass(installation: Installation, reason: str, wanted: Wanted, *, subject: str, actor: str) -> Approved:
+def _break_glass(
+    installation: Installation, reason: str, wanted: Wanted, *, subject: str, actor: str, board: Board
+) -> Approved:
     """Let it happen without approvals: a case is opened, everybody is alerted, and somebody has to review it."""
     names.label(reason, what="the reason for breaking the glass")
-    with at_desk(installation) as desk:
+    with at_desk(installation, board) as desk:
         statement = desk.board.statement
         if not installation.policy.approvals.break_glass or (statement is not None and not statement.break_glass):
             raise ApprovalError(
@@ -336,12 +350,16 @@ def record_review(installation: Installation, signed: SignedReview, *, actor: st
 
 
 def end_drill(installation: Installation, request: str, *, actor: str) -> tuple[Drill, Receipt]:
-    """End a drill and put on record who approved it. Raises ApprovalError for what is none, or has ended."""
+    """End a drill and put on record who approved it: whoever began it does.
+
+    Raises ApprovalError for what is none, has ended, or is somebody else's, without saying which: else anybody could
+    find out which requests are drills.
+    """
     with at_desk(installation) as desk:
         case = desk.board.case(request)
         request_id, statement = case.request.id, desk.board.statement
-        if not case.request.is_drill(drill_key(desk.gate)) or any(item.id == request_id for item in desk.board.drills):
-            raise ApprovalError(f"request {request_id} is no drill that goes on", reason="drill")
+        if case.used_by or actor != case.request.requester or not case.request.is_drill(drill_key(desk.gate)):
+            raise ApprovalError(f"request {request_id} is no drill of yours that goes on", reason="drill")
         by_key = {item.key: item.name for item in (statement.approvers if statement else ())}
         said: dict[str, list[str]] = {"grant": [], "deny": []}
         for signed in case.decisions:

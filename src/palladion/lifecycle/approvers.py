@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
+from hashlib import sha256
 
 import msgspec
 
@@ -22,7 +23,7 @@ from palladion.keys import Recipient, Root
 from palladion.ledger.record import Record
 from palladion.ledger.writer import Receipt
 from palladion.lifecycle.approval_board import agreed_to, read_board
-from palladion.lifecycle.approvals import Asking, Desk, at_desk, mark_used, put, require_clock, without_revoked
+from palladion.lifecycle.approvals import Asking, Desk, at_desk, put, require_clock, use, without_revoked
 from palladion.lifecycle.installation import Installation
 
 
@@ -52,8 +53,16 @@ def escrow_of(installation: Installation) -> tuple[str, ...]:
 
 
 def named(recipient: Recipient) -> str:
-    """A recipient as statements name it."""
-    return f"{recipient.kind} {recipient.key_id}"
+    """A recipient as statements name it: kind, and SHA-256 of the whole text that palladion.toml names it by.
+
+    Not its key id: of a key in a token that is a number that another token may give to another key.
+    """
+    return f"{recipient.kind} {sha256(str(recipient).encode()).hexdigest()}"
+
+
+def has_account(approver: Approver) -> bool:
+    """Whether the list names an account of this machine of his, under which requests are made: `user:NAME`."""
+    return any(identity.startswith("user:") for identity in approver.identities)
 
 
 def change_approvers(
@@ -82,7 +91,8 @@ def change_approvers(
         statement = next_statement(current, change, origin=origin, at=installation.clock.now())
         signed = sign_statement(statement, owner.signer("publisher"))
         if not armed:
-            return Changed(statement, None, _put_in_force(desk, signed, request="", actor=actor))
+            receipt = desk.ledger.append([_in_force(desk, signed, request="", actor=actor)])[0]
+            return Changed(statement, None, receipt)
         asking = Asking("approvers", "approvers", reason, content=statement.digest)
         request, receipt = put(desk, asking, actor=actor, hours=hours, proposal=document_of(signed))
         return Changed(statement, request, receipt)
@@ -96,12 +106,13 @@ def apply_change(installation: Installation, request: str, *, actor: str) -> Cha
             raise ApprovalError(f"request {case.request.id} was used by {case.used_by}", reason="used")
         if current is None:
             raise ApprovalError("there is no statement of approvers yet", reason="approvers")
-        require_clock(desk)
+        require_clock(desk, case)
         signed, now = _proposal(desk, case.request.id), installation.clock.now()
         among = without_revoked(current, desk.records)
         agreed = agreed_to(desk.board, case, signed.statement, at=now, needed=desk.needed, among=among)
-        mark_used(desk, case, agreed, actor=actor)
-        receipt = _put_in_force(desk, signed, request=case.request.id, actor=actor)
+        # in one append: a crash between the two would leave a request that is used up for nothing
+        used = use(desk, case, agreed, actor=actor)
+        receipt = desk.ledger.append([used, _in_force(desk, signed, request=case.request.id, actor=actor)])[1]
         return Changed(signed.statement, None, receipt)
 
 
@@ -139,7 +150,7 @@ def _proposal(desk: Desk, request: str) -> SignedStatement:
     return signed
 
 
-def _put_in_force(desk: Desk, signed: SignedStatement, *, request: str, actor: str) -> Receipt:
+def _in_force(desk: Desk, signed: SignedStatement, *, request: str, actor: str) -> Record:
     details = {**document_of(signed), "request": request}
     subject = f"approvals:{signed.statement.sequence}"
-    return desk.ledger.append([Record("approvals.changed", desk.installation.clock.now(), actor, subject, details)])[0]
+    return Record("approvals.changed", desk.installation.clock.now(), actor, subject, details)

@@ -2,10 +2,13 @@
 
 from pathlib import Path
 
+from palladion.approvals.documents import TEXT_CHARACTERS_MAX
 from palladion.approvals.request import Purpose
 from palladion.errors import ConflictError, PalladionError
+from palladion.keys import Recipient
 from palladion.lifecycle.approvals import Asking
 from palladion.lifecycle.installation import Installation
+from palladion.lifecycle.marked import delivered_as, is_marked
 from palladion.lifecycle.open import find_version, sealed_file
 from palladion.registry import Version
 from palladion.registry.rows import SealedKind
@@ -25,6 +28,7 @@ def asking_for(
     file: Path | None = None,
     recipient: str = "",
     evidence: str = "",
+    license_required: bool = False,
 ) -> Asking:
     """What to ask for, to do this with a version or a sealed file. Raises NotFoundError, ConflictError, TamperError.
 
@@ -33,15 +37,25 @@ def asking_for(
     if bool(recipient) != (purpose in WITH_RECIPIENT):
         said = "a recipient is needed" if purpose in WITH_RECIPIENT else "nobody receives it but you"
         raise PalladionError(f"to {purpose}, {said}", "--recipient goes with deliver, rewrap and release")
+    if license_required and (purpose != "deliver" or file is not None):
+        raise PalladionError("only a copy of a version is delivered with a licence", "--license-required with deliver")
+    subject = ""
     if file is not None:
         info = verify_file(file, installation.publishers())
     else:
         found = find_version(installation, version)
         info = _registered(installation, found, _kind(found, purpose))
+        if purpose == "deliver":
+            subject = delivered_as(found, license_required=license_required)
+    if purpose == "unseal" and not is_marked(installation, info):
+        raise ConflictError(
+            f"{info.header.model}@{info.header.version} has no mark there from which a leak could be traced",
+            "ask to export it: --purpose export",
+        )
     name, key = _recipient(installation, purpose, recipient)
     header = info.header
     return Asking(
-        subject=f"{header.model}@{header.version}",
+        subject=subject or f"{header.model}@{header.version}",
         purpose=purpose,
         reason=reason,
         file_id=header.file_id,
@@ -50,6 +64,11 @@ def asking_for(
         recipient_key=key,
         evidence=evidence,
     )
+
+
+def named_by(text: str, key: Recipient) -> str:
+    """A recipient's name in a request: as people gave it or, of a key too long for a line, the key's id."""
+    return text if len(text) <= TEXT_CHARACTERS_MAX else key.key_id
 
 
 def _kind(version: Version, purpose: Purpose) -> SealedKind:
@@ -73,7 +92,8 @@ def _recipient(installation: Installation, purpose: Purpose, recipient: str) -> 
             return recipient, records.recipients.get(recipient).public_key
     if purpose == "rewrap":
         if ":" in recipient or recipient.lower().startswith("pallr1"):
-            return recipient, str(parse_recipient(recipient))
+            key = parse_recipient(recipient)
+            return named_by(recipient, key), str(key)
         with installation.open_registry() as registry, registry.read() as records:
             return recipient, str(parse_recipient(records.recipients.get(recipient).public_key))
     return recipient, ""

@@ -14,7 +14,9 @@ from palladion.keys import Root
 from palladion.ledger.record import Record
 from palladion.ledger.writer import Receipt
 from palladion.lifecycle.approvals import NOTHING, Permit, authorise
+from palladion.lifecycle.egress import leaving
 from palladion.lifecycle.installation import Installation
+from palladion.lifecycle.marked import delivered_as, require_unmarked
 from palladion.lifecycle.marking import fingerprint, ownership_of, unmarked
 from palladion.lifecycle.open import find_version, record_opened, sealed_file
 from palladion.lifecycle.reading import Progress, digested
@@ -43,6 +45,19 @@ class Delivered:
     predicted_log10_p: float
 
 
+@dataclass(frozen=True)
+class _Terms:
+    """What a copy was asked for with, and whether it gets a fingerprint.
+
+    `approved` is the digest of the header of the original that may be copied.
+    """
+
+    approved: str
+    base: str
+    license_required: bool
+    fingerprinted: bool
+
+
 def deliver(
     installation: Installation,
     owner: Root,
@@ -64,7 +79,7 @@ def deliver(
     that is asked for; StorageError if `out` exists. What cannot be recorded is not left behind. That the original was
     opened is on record before anything is written. Stamps weights tensor by tensor, twice: for the digest in the
     header, and for the file. Raises ApprovalError, before anything is opened, where others have to agree to this
-    recipient and `permit` does not show it.
+    recipient and `permit` does not show it; ConflictError where the policy lets no more leave.
     """
     if os.path.lexists(out):
         raise StorageError(f"{out} exists already", "name a new file: nothing is overwritten")
@@ -77,11 +92,29 @@ def deliver(
             f"version {named.number} of {named.model} is too small for a fingerprint: a leak could not be traced",
             "--without-fingerprint delivers it all the same",
         )
-    approved = _approved(installation, named, row, permit, actor=actor)
+    require_unmarked(installation, named)
+    # before a request is used up for what may not leave
+    with leaving(installation, "deliver", row.name, subject=version, actor=actor):
+        approved = _approved(installation, named, row, permit, license_required=license_required, actor=actor)
+        terms = _Terms(approved, base, license_required, fingerprinted=ownership_of(named) is not None)
+        return _delivered(installation, owner, version, row, out, terms=terms, actor=actor, progress=progress)
+
+
+def _delivered(
+    installation: Installation,
+    owner: Root,
+    version: str,
+    row: Recipient,
+    out: Path,
+    *,
+    terms: _Terms,
+    actor: str,
+    progress: Progress,
+) -> Delivered:
     with unmarked(installation, owner, version) as (original, found):
-        if original.info.header_digest != approved:
+        if original.info.header_digest != terms.approved or (ownership_of(found) is not None) != terms.fingerprinted:
             raise TamperError(f"the original of {version} is not the file that was here a moment ago")
-        _record_opened(installation, original.info, recipient, actor=actor)
+        _record_opened(installation, original.info, row.name, actor=actor)
         stamp = fingerprint(original.model, found, owner, row.public_key, progress=progress)
         copy = stamp.copy if stamp is not None else digested(original.model, progress)
         signer = owner.signer("publisher")
@@ -93,9 +126,9 @@ def deliver(
             model=found.model,
             version=found.number,
             content=copy.content,
-            recipient=recipient,
-            base=base or original.info.header.base,
-            license_required=license_required,
+            recipient=row.name,
+            base=terms.base or original.info.header.base,
+            license_required=terms.license_required,
         )
         files.make_private_directory(out.parent)
         info = seal_files(
@@ -115,13 +148,17 @@ def deliver(
     return Delivered(out, delivery, receipt, stamp.predicted_log10_p if stamp else 0.0)
 
 
-def _approved(installation: Installation, version: Version, row: Recipient, permit: Permit, *, actor: str) -> str:
+def _approved(
+    installation: Installation, version: Version, row: Recipient, permit: Permit, *, license_required: bool, actor: str
+) -> str:
     """The digest of the header of the original that may be delivered to `row`, which nobody verified yet."""
     info = inspect_file(installation.paths.sealed / sealed_file(version, "original").path)
     subject = f"{version.model}@{version.number}"
     hint = f"palladion approval request --version {subject} --purpose deliver --recipient {row.name} --reason TEXT"
+    hint += " --license-required" if license_required else ""
+    asked = delivered_as(version, license_required=license_required)
     # the key too: the name may be given to another key while people think about it
-    wanted = Wanted("deliver", info.header.file_id, row.name, row.public_key)
+    wanted = Wanted("deliver", info.header.file_id, row.name, row.public_key, subject=asked)
     authorise(installation, permit, wanted, subject=subject, hint=hint, actor=actor)
     return info.header_digest
 

@@ -5,7 +5,7 @@ The key itself is never written: it exists while it is split and while it is joi
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from palladion import files
@@ -26,7 +26,7 @@ class Split:
     """What was made: the recipient, the shares (33 words each), and how many of them are needed."""
 
     recipient: FileRecipient
-    shares: tuple[str, ...]
+    shares: tuple[str, ...] = field(repr=False)
     needed: int
 
 

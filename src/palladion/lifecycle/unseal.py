@@ -1,6 +1,7 @@
 """Gives a model back as plaintext files: the one way in which what was sealed comes to lie on a disk again."""
 
 import os
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,8 +16,10 @@ from palladion.keys import Identity
 from palladion.ledger.writer import Receipt
 from palladion.lifecycle.approvals import NOTHING, Permit, authorise
 from palladion.lifecycle.decoy_touches import notice_sealed
+from palladion.lifecycle.egress import in_plaintext, leaving
 from palladion.lifecycle.export import free_paths, write_files
 from palladion.lifecycle.installation import Installation
+from palladion.lifecycle.marked import is_marked
 from palladion.lifecycle.open import find_version, open_payload, record_opened, sealed_file
 from palladion.model.payload import PAYLOAD_KINDS
 from palladion.registry import Version, names
@@ -24,6 +27,8 @@ from palladion.registry.rows import SealedKind
 from palladion.seal.reader import OpenedFiles, inspect_file, open_sealed
 from palladion.seal.sign import publisher_id
 from palladion.seal.structure import SealedInfo
+
+SUBJECT_CHARACTERS_MAX = 200  # of a path, in a record
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,8 @@ def unseal(
     overwritten. That it was opened, by whom and why, is on record before anything is written. Raises KeysError if
     `identity` does not open it, TamperError unless it was signed by a trusted publisher, StorageError if a file of such
     a name exists, ApprovalError where others have to agree and `permit` does not show it; then nothing is left behind.
-    What unmarks a model, an original, needs a request to `export` it; a marked version one to `unseal` it.
+    ConflictError where the policy lets no more leave. What unmarks a model, an original, needs a request to `export`
+    it; a marked version one to `unseal` it.
     """
     names.label(reason, what="the reason")
     if isinstance(target, Path):
@@ -61,13 +67,31 @@ def unseal(
     if os.path.lexists(out):
         # before a request is used up for nothing
         raise StorageError(f"{out}: a file of this name exists, or would exist twice", "name another folder")
-    looked_at = _approved(installation, target, version, permit, actor)
+    # before a request is used up for what may not leave
+    subject = str(target) if version is None else f"{version.model}@{version.number}"
+    with leaving(installation, "unseal", actor, subject=subject[:SUBJECT_CHARACTERS_MAX], actor=actor):
+        looked_at = _approved(installation, target, version, permit, actor)
+        return _written(installation, target, version, identity, out, looked_at=looked_at, reason=reason, actor=actor)
+
+
+def _written(
+    installation: Installation,
+    target: str | Path,
+    version: Version | None,
+    identity: Identity,
+    out: Path,
+    *,
+    looked_at: str,
+    reason: str,
+    actor: str,
+) -> Unsealed:
     with _opened(installation, target, version, identity) as opened:
         if opened.info.header_digest != looked_at:
             raise TamperError(f"{target} is not the file that was here a moment ago", "somebody exchanged it")
         paths = free_paths(opened.info.header.kind, list(opened.files), out)
         with installation.open_ledger(installation.open_gate_root()) as ledger:
             record = record_opened(opened.info, at=installation.clock.now(), actor=actor, reason=reason)
+            record = in_plaintext(record, sum(len(data) for data in opened.files.values()))
             receipt = ledger.append([record])[0]
         write_files((path, iter([data])) for path, data in zip(paths, opened.files.values(), strict=True))
         return Unsealed(opened.info, tuple(paths), receipt)
@@ -109,21 +133,13 @@ def _approved(
         target = installation.paths.sealed / sealed_file(version, _kind(version)).path
     info = inspect_file(Path(target))
     header = info.header
-    purpose: Purpose = "unseal" if _is_marked(installation, info) else "export"
+    purpose: Purpose = "unseal" if is_marked(installation, info) else "export"
     subject = f"{header.model}@{header.version}"
-    hint = f"palladion approval request --version {subject} --purpose {purpose} --reason TEXT"
+    named = f"--file {shlex.quote(str(target))}" if version is None else f"--version {subject}"
+    hint = f"palladion approval request {named} --purpose {purpose} --reason TEXT"
     wanted = Wanted(purpose, header.file_id, "")
     authorise(installation, permit, wanted, subject=subject, hint=hint, actor=actor, publisher=header.publisher)
     return info.header_digest
-
-
-def _is_marked(installation: Installation, info: SealedInfo) -> bool:
-    """Whether a file holds a marked copy, from which a leak can be traced; what is not known to be one is none."""
-    if info.header.purpose == "delivery":
-        return True
-    with installation.open_registry() as registry, registry.read() as records:
-        rows = records.versions.all(info.header.model) if records.models.find(info.header.model) else []
-    return any(row.original is not None and row.served.header_digest == info.header_digest for row in rows)
 
 
 def _kind(version: Version) -> SealedKind:

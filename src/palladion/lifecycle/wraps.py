@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from palladion.approvals.quorum import Wanted
-from palladion.errors import ConflictError, KeysError, NotFoundError
+from palladion.errors import ConflictError, KeysError, NotFoundError, TamperError
 from palladion.host.host import Host
 from palladion.keys import Root
 from palladion.ledger.record import Record
 from palladion.ledger.writer import Receipt
 from palladion.lifecycle.approvals import NOTHING, Permit, authorise
+from palladion.lifecycle.asking import named_by
 from palladion.lifecycle.installation import Installation, owner_identity
 from palladion.lifecycle.open import find_version
 from palladion.lifecycle.seal import find_recipients
@@ -57,14 +58,20 @@ def rewrap_version(
     if unknown:
         shown = ", ".join(wrap.key_id for wrap in before)
         raise NotFoundError(f"{text} is not wrapped to {sorted(unknown)[0]}", f"it is wrapped to {shown}")
-    for named, recipient in zip(add, added, strict=True):
+    if permit.request and len(added) > 1:
+        # before the request is used up for nothing
+        raise ConflictError("one recipient at a time: each has a request of his own", "--to once, with its --approval")
+    for text_of, recipient in zip(add, added, strict=True):
+        named = named_by(text_of, recipient)
         subject = f"{version.model}@{version.number}"
-        hint = f"palladion approval request --version {subject} --purpose rewrap --recipient {named} --reason TEXT"
+        hint = f"palladion approval request --version {subject} --purpose rewrap --recipient {text_of} --reason TEXT"
         wanted = Wanted("rewrap", looked_at.header.file_id, named, str(recipient))
         authorise(installation, permit, wanted, subject=subject, hint=hint, actor=actor)
     names = [f"{wrap.kind} {wrap.key_id}" for wrap in before if wrap.key_id not in drop]
     names += [f"{recipient.kind} {recipient.key_id}" for recipient in added]
     with installation.open_ledger(installation.open_gate_root()) as ledger:
+        if inspect_file(path).header_digest != looked_at.header_digest:
+            raise TamperError(f"{text} is not the file that was here a moment ago", "somebody exchanged it")
         details = {"header": version.served.header_digest, "recipients": list(dict.fromkeys(names))}
         subject = f"{version.model}@{version.number}"
         receipt = ledger.append([Record("model.rewrapped", installation.clock.now(), actor, subject, details)])[0]
@@ -75,6 +82,8 @@ def rewrap_version(
             add=added,
             keep=lambda wrap: wrap.key_id not in drop,
         )
+        if info.header_digest != looked_at.header_digest:
+            raise TamperError(f"{text} was exchanged while it was wrapped: restore its sealed file from a backup")
     return info, receipt
 
 

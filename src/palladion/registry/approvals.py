@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import insert, select
+from sqlalchemy import exists, insert, select
 
 from palladion.errors import ConflictError, NotFoundError
 from palladion.registry import approval_tables, names
@@ -71,7 +71,9 @@ class Approvals:
         """
         names.label(requester, what="the requester")
         now = self._transaction.now()
-        query = select(_REQUEST.requester).select_from(_JOINED).where(_REQUEST.expires > now, _USE.request.is_(None))
+        over = exists().where(_EVENT.request == _REQUEST.id, _EVENT.kind.in_(("denied", "revoked")))
+        query = select(_REQUEST.requester).select_from(_JOINED)
+        query = query.where(_REQUEST.expires > now, _USE.request.is_(None), ~over)
         waiting = [row.requester for row in self._transaction.all(query)]
         if waiting.count(requester) >= WAITING_OF_ONE_MAX or len(waiting) >= WAITING_MAX:
             raise ConflictError(
