@@ -264,6 +264,15 @@ def oid(text: str) -> bytes:
     return tlv(6, out)
 
 
+EXTENDED_KEY_USAGE = "2.5.29.37"
+ENDORSEMENT, ATTESTATION, SERVER = "2.23.133.8.1", "2.23.133.8.3", "1.3.6.1.5.5.7.3.1"
+
+
+def purposes(*names: str) -> dict[str, bytes]:
+    """The extension that says what a key is for."""
+    return {EXTENDED_KEY_USAGE: tlv(0x30, *map(oid, names))}
+
+
 def pck_extension(components: tuple[int, ...], pce_svn: int, fmspc: bytes = FMSPC) -> bytes:
     def pair(number: str, value: bytes) -> bytes:
         return tlv(0x30, oid(f"{INTEL}.{number}"), value)

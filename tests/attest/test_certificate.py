@@ -16,7 +16,21 @@ from palladion.attest.pem import certificates_of
 from palladion.attest.roots import vendor_roots
 from palladion.errors import FormatError
 from tests.attest.refusals import VECTORS
-from tests.attest.synthetic import NOW, SnpReport, certify, name, oid, snp_lab, tdx_lab, tlv, with_bit_flipped
+from tests.attest.synthetic import (
+    ENDORSEMENT,
+    EXTENDED_KEY_USAGE,
+    NOW,
+    SERVER,
+    SnpReport,
+    certify,
+    name,
+    oid,
+    purposes,
+    snp_lab,
+    tdx_lab,
+    tlv,
+    with_bit_flipped,
+)
 
 KEY = ec.generate_private_key(ec.SECP256R1())
 
@@ -85,6 +99,17 @@ def test_critical_extensions_have_to_be_known(extensions: dict[str, bytes]) -> N
             parse_certificate(data)
     else:
         assert parse_certificate(data).name == "leaf"
+
+
+def test_what_a_key_is_for_is_read_and_a_broken_statement_refused() -> None:
+    def purposes_of(extensions: dict[str, bytes]) -> frozenset[str]:
+        return parse_certificate(certify("leaf", KEY, "root", KEY, extensions=extensions)).purposes
+
+    assert purposes_of({}) == frozenset()
+    assert purposes_of(purposes(ENDORSEMENT, SERVER)) == {ENDORSEMENT, SERVER}
+    for broken in (b"", b"\x05\x00", tlv(0x30, b"\x02\x01\x05"), tlv(0x30) + b"\0"):
+        with pytest.raises(FormatError):
+            purposes_of({EXTENDED_KEY_USAGE: broken})
 
 
 def _built(**options: Any) -> bytes:

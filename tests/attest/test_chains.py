@@ -110,11 +110,20 @@ def test_every_certificate_has_to_be_of_that_time() -> None:
         verify_chain([LEAF, LOWER, UPPER], roots=[ROOT], at=SINCE - timedelta(seconds=1))
 
 
+def test_lists_say_until_when_they_are_current() -> None:
+    soon, later = NOW + timedelta(hours=1), NOW + timedelta(days=2)
+    found = path(LEAF, LOWER, UPPER)
+    lists = [revoke("root", KEYS["root"], until=later), revoke("upper", KEYS["upper"], until=soon)]
+
+    assert check_revoked(found, lists, at=NOW).until == check_revoked(found, lists[::-1], at=NOW).until == soon
+    assert check_revoked(found, [], at=NOW).until > later
+
+
 def test_a_list_revokes_what_its_authority_issued_alone() -> None:
     found = path(LEAF, LOWER, UPPER)
 
     # every certificate here has serial number 7
-    assert check_revoked(found, [revoke("root", KEYS["root"], (8,))], at=NOW) == ("root",)
+    assert check_revoked(found, [revoke("root", KEYS["root"], (8,))], at=NOW).authorities == ("root",)
     with refused("revoked", "'upper' was revoked by certificate 'root'"):
         check_revoked(found, [revoke("root", KEYS["root"], (7, 8))], at=NOW)
     with refused("revoked", "'leaf'"):

@@ -25,7 +25,9 @@ SNP = Claims(
     debug=False,
     root="ef" * 32,
     chip="0123",
-    tcb=MappingProxyType({"snp": 23, "microcode": 213, "fmspc": "00906ed50000"}),
+    tcb=MappingProxyType(
+        {"snp": 23, "microcode": 213, "fmspc": "00906ed50000", "launch_snp": 22, "launch_microcode": 213}
+    ),
     features=MappingProxyType({"vmpl": 0, "smt_enabled": True, "migration_agent_allowed": False, "alias": True}),
 )
 TDX = replace(SNP, kind="tdx", status="UpToDate", features=MappingProxyType({"migratable": False}))
@@ -43,7 +45,7 @@ def test_what_is_as_required_passes() -> None:
         SNP,
         required(
             measurements=(f"measurement={'00' * 48}", f"measurement={DIGEST}", f"host_data={'cd' * 32}"),
-            minimum_tcb=("snp=23", "microcode=200"),
+            minimum_tcb=("snp=22", "microcode=200"),
             need=("alias",),
             chips=("9999", "0123"),
         ),
@@ -81,6 +83,16 @@ def test_what_is_as_required_passes() -> None:
 def test_what_is_not_as_required_is_refused(claims: Claims, settings: dict[str, Any], reason: Reason) -> None:
     with refused(reason, "cvm"):
         check(claims, required(**settings))
+
+
+def test_an_snp_guest_has_to_have_been_started_under_the_least_firmware_as_well() -> None:
+    with refused("tcb", "launch_snp is 22, at least 23"):
+        check(SNP, required(minimum_tcb=("snp=23",)))
+    with refused("tcb", "launch_snp is not known"):
+        check(replace(SNP, tcb={"snp": 23}), required(minimum_tcb=("snp=23",)))
+    # who says so can accept less, and other kinds have no such number
+    check(SNP, required(minimum_tcb=("snp=23", "launch_snp=22")))
+    check(replace(TDX, tcb={"evaluation": 18}), required(tee="tdx", minimum_tcb=("evaluation=18",)))
 
 
 def test_a_gpu_without_reference_values_is_refused_by_that_name() -> None:

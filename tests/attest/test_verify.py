@@ -9,8 +9,16 @@ from palladion.attest.binding import device_nonce, report_data
 from palladion.attest.claims import Claims
 from palladion.attest.evidence import Evidence, Kind, Reason
 from palladion.attest.requirements import Requirement, requirement
-from palladion.attest.verify import EVIDENCE_MAX, check_binding, check_composition, check_requirements, verify
+from palladion.attest.verify import (
+    EVIDENCE_MAX,
+    check_binding,
+    check_composition,
+    check_requirements,
+    verify,
+    verify_one,
+)
 from palladion.policy.attestation import AttestationPolicy, Tee
+from tests.attest.nvidia.synthetic import nvidia_lab
 from tests.attest.refusals import refused
 from tests.attest.synthetic import MEASUREMENT, NOW, SnpReport, TdReport, changed, lab_roots, snp_lab, tdx_lab
 
@@ -77,6 +85,7 @@ def test_file_ids_may_come_in_any_order_and_from_any_iterable() -> None:
         (snp(vmpl=1), {}, "feature"),
         (snp(), {"minimum_tcb": ("snp=24",)}, "tcb"),
         (snp(), {"minimum_tcb": ("launch_snp=24",)}, "tcb"),
+        (snp(launch={"boot_loader": 4, "tee": 0, "snp": 4, "microcode": 213}), {"minimum_tcb": ("snp=23",)}, "tcb"),
         (snp(), {"chips": ("00" * 64,)}, "chip"),
         (tdx(td_attributes=1), {"tee": "tdx"}, "debug"),
         (tdx(td_attributes=1 << 29), {"tee": "tdx"}, "feature"),
@@ -197,3 +206,37 @@ def test_every_gpu_has_to_satisfy() -> None:
     check_requirements([_claims("sev-snp"), gpu, gpu], [machine, pinned])
     with refused("measurement"):
         check_requirements([_claims("sev-snp"), gpu, other], [machine, pinned])
+
+
+def test_two_gpus_do_not_satisfy_together_what_neither_does() -> None:
+    """One is the right chip with an old driver, the other has the wanted driver and is anybody's."""
+    wanted = required(name="driver", tee="nvidia", measurements=("measurement=aa",))
+    ours = required(name="chip", tee="nvidia", measurements=(), chips=("01", "02"))
+    machine = required(measurements=("measurement=aa",))
+    good = _claims("nvidia", status="matched", chip="01")
+    old = replace(good, measurements={"measurement": "bb"})
+    foreign = replace(good, chip="99")
+
+    check_requirements([_claims("sev-snp"), good, replace(good, chip="02")], [machine, wanted, ours])
+    for gpus, reason in (((old, foreign), "measurement"), ((foreign, old), "measurement"), ((good, foreign), "chip")):
+        with refused(reason):  # type: ignore[arg-type]
+            check_requirements([_claims("sev-snp"), *gpus], [machine, wanted, ours])
+
+
+def test_one_gpu_does_not_count_twice() -> None:
+    """Of one ECDSA signature there are two, (r, s) and (r, n - s), so that the bytes differ."""
+    gpu, machine = required(name="gpu", tee="nvidia", measurements=()), required(measurements=("measurement=aa",))
+    one = _claims("nvidia", status="matched", chip="01")
+
+    check_requirements([_claims("sev-snp", chip="01"), one, replace(one, chip="02")], [machine, gpu])
+    with refused("malformed", "twice"):
+        check_requirements([_claims("sev-snp"), one, replace(one, signed_at=NOW)], [machine, gpu])
+
+
+@pytest.mark.parametrize(
+    "collateral", [b'{"driver_rim":"\xff","vbios_rim":""}', b'{"driver_rim":"\\ud800","vbios_rim":""}']
+)
+def test_text_that_is_none_is_a_refusal(collateral: bytes) -> None:
+    lab = nvidia_lab()
+    with refused("malformed"):
+        verify_one(replace(lab.evidence(), collateral=collateral), at=NOW, roots=lab.roots)

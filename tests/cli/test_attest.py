@@ -39,6 +39,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         name = "cvm"
         tee = "sev-snp"
         measurements = ["measurement={MEASUREMENT.hex()}"]
+        minimum_tcb = ["snp=23"]
         roots = ["amd.pem"]
         [[attestation]]
         name = "cvm"

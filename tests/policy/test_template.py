@@ -44,7 +44,7 @@ def test_the_template_shows_each_setting_with_its_default() -> None:
     assert {f"{name}.{key}" for name, table in tables for key in table} == {s.name for s in settings()}
     issuer = IssuerPolicy(url="https://login.example.com/acme", audience="https://gate.example.com")
     contract = ContractPolicy(client="acme/web")
-    machine = AttestationPolicy(name="cvm", tee="sev-snp", measurements=("measurement=7a1e5c266c0108db",))
+    machine = AttestationPolicy(name="cvm", tee="tdx", measurements=("mrtd=7a1e5c266c0108db",))
     assert _parse(uncommented) == Policy(
         issuer=(issuer,),
         contract=(contract,),

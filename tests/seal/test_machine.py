@@ -243,17 +243,21 @@ def test_any_of_several_identities_is_the_host(tmp_path: Path) -> None:
     assert machine.mismatch({"host": machine_digest("host", HOST)}) is None
 
 
-def test_a_tpms_key_is_a_host_by_its_name_and_a_tpm_only_where_the_tpm_answers(tmp_path: Path) -> None:
+def test_a_tpms_key_is_a_host_and_a_tpm_only_where_the_tpm_answers(tmp_path: Path) -> None:
+    """The file that names it is no secret: a copy shows nothing."""
     elsewhere = TpmIdentity(replace(KEY, tcti="swtpm:path=/missing"))
     machine = read(tmp_path, elsewhere)
-    assert machine.shown == {"host": (machine_digest("host", str(elsewhere.recipient)),)}
-    assert "tpm" in machine.missing
+    assert machine.shown == {}
+    assert machine.missing["tpm"] == machine.missing["host"]
+    assert machine.mismatch({"host": machine_digest("host", str(elsewhere.recipient))})
+    assert read(tmp_path, elsewhere, IDENTITY).shown == {"host": (machine_digest("host", HOST),)}
 
 
 @needs_swtpm
 def test_a_licence_of_a_tpm_fits_the_machine_whose_tpm_holds_the_key(tmp_path: Path) -> None:
     with running(tmp_path / "chip") as tpm, running(tmp_path / "other") as other:
         identity = generate_key(f"tpm:?tcti={tpm.tcti}")
+        assert read(tmp_path, identity).shown["host"] == (machine_digest("host", str(identity.recipient)),)
         entry = read(tmp_path, identity).pick(["tpm"])
         assert entry == {"tpm": machine_digest("tpm", str(identity.recipient))}
         assert read(tmp_path, IDENTITY, identity).mismatch(entry) is None

@@ -43,6 +43,7 @@ class Certificate:
     extensions: Mapping[str, bytes]
     authority: bool
     path_length: int | None
+    purposes: frozenset[str]  # extended key usage, by object identifier; empty without one
     may_sign_certificates: bool
     may_sign_lists: bool
     scheme: Scheme
@@ -105,6 +106,7 @@ def parse_certificate(data: bytes) -> Certificate:
         extensions=extensions,
         authority=authority,
         path_length=path_length,
+        purposes=_purposes(extensions.get(_EXTENDED_KEY_USAGE)),
         may_sign_certificates=authority and (usages is None or _KEY_CERT_SIGN in usages),
         may_sign_lists=authority and (usages is None or _CRL_SIGN in usages),
         scheme=scheme_of(algorithm, what=_WHAT),
@@ -149,6 +151,13 @@ def common_name(name: bytes) -> str:
 def _name(node: der.Node) -> bytes:
     der.expect(node, der.SEQUENCE, what=_WHAT)
     return node.raw
+
+
+def _purposes(extension: bytes | None) -> frozenset[str]:
+    if extension is None:
+        return frozenset()
+    nodes = der.children(der.read(extension, what=_WHAT), der.SEQUENCE, what=_WHAT)
+    return frozenset(der.oid(node, what=_WHAT) for node in nodes)
 
 
 def _basic_constraints(extension: bytes | None) -> tuple[bool, int | None]:

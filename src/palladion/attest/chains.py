@@ -5,7 +5,8 @@ usage; no name constraints and no policies, which none of them has and which wou
 """
 
 from collections.abc import Sequence
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Never
 
@@ -20,6 +21,14 @@ LIST_BYTES_MAX = 256 * 1024  # Intel's of platforms had 2.6 KiB in 2025
 _ENTRIES_MAX = 8192  # of the least size, 32 bytes, that is what fits
 _LIST = "a list of revoked certificates"
 _REMOVED = "2.5.29.21"  # reason of an entry; nothing depends on it
+
+
+@dataclass(frozen=True)
+class Lists:
+    """Of which authorities there were lists of revoked certificates, and until when all are current."""
+
+    authorities: tuple[str, ...]
+    until: datetime
 
 
 def verify_chain(
@@ -53,20 +62,22 @@ def verify_chain(
     return tuple(path)
 
 
-def check_revoked(path: Sequence[Certificate], lists: Sequence[bytes], *, at: datetime) -> tuple[str, ...]:
+def check_revoked(path: Sequence[Certificate], lists: Sequence[bytes], *, at: datetime) -> Lists:
     """Raise AttestationError if one of `lists` (CRLs in DER) revokes a certificate of `path`, leaf to root.
 
     Each list has to be signed by a certificate of the path and current at `at`. Returns the names of the authorities
-    whose lists there were, so that a caller can insist on some.
+    whose lists there were, so that a caller can insist on some, and until when the first one of them is current.
     """
     authorities = []
+    ends = [datetime.max.replace(tzinfo=UTC)]
     for data in lists:
-        issuer, serials = _read_list(data, path, at)
+        issuer, serials, until = _read_list(data, path, at)
         for certificate in path:
             if certificate.issuer == issuer.subject and certificate.serial in serials:
                 refuse("revoked", f"{_named(certificate)} was revoked by {_named(issuer)}")
         authorities.append(issuer.name)
-    return tuple(authorities)
+        ends.append(until)
+    return Lists(tuple(authorities), min(ends))
 
 
 def parse(data: bytes) -> Certificate:
@@ -120,8 +131,8 @@ def _check_time(certificate: Certificate, at: datetime) -> None:
     check_validity(certificate.not_before, certificate.not_after, at, what=_named(certificate))
 
 
-def _read_list(data: bytes, path: Sequence[Certificate], at: datetime) -> tuple[Certificate, frozenset[int]]:
-    """Who signed a list, and the serial numbers on it (RFC 5280 §5). Raises AttestationError."""
+def _read_list(data: bytes, path: Sequence[Certificate], at: datetime) -> tuple[Certificate, frozenset[int], datetime]:
+    """Who signed a list, its serial numbers, and until when it is current (RFC 5280 §5). Raises AttestationError."""
     try:
         if len(data) > LIST_BYTES_MAX:
             raise FormatError(f"{_LIST} of {len(data)} bytes, at most {LIST_BYTES_MAX} are read")
@@ -143,10 +154,11 @@ def _read_list(data: bytes, path: Sequence[Certificate], at: datetime) -> tuple[
         if not holds(scheme, issuer.public_key, der.bits(signature, what=_LIST), tbs.raw):
             refuse("chain", f"the signature of {_named(issuer)} under {_LIST} does not hold")
         serials = _serials(rest)
-        check_validity(der.moment(since, what=_LIST), der.moment(until, what=_LIST), at, what=_LIST)
+        end = der.moment(until, what=_LIST)
+        check_validity(der.moment(since, what=_LIST), end, at, what=_LIST)
     except FormatError as error:
         refuse("malformed", error.message)
-    return issuer, serials
+    return issuer, serials, end
 
 
 def _serials(rest: list[der.Node]) -> frozenset[int]:

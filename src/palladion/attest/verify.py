@@ -53,9 +53,9 @@ def verify(
     """The claims of all evidence, in its order, if it was made for this request and satisfies what is required.
 
     `nonce` is the 32 bytes that this request was given, and nobody else; `public_key` what its answer is sealed to;
-    `file_ids` what it asks for. Of requirements of one name one has to be satisfied, and of every piece of evidence
-    something has to be required. Raises AttestationError with the name of the check, ValueError without requirements
-    or for a nonce, key or file id of another form.
+    `file_ids` what it asks for. Each piece of evidence has to satisfy one requirement of every name of its kind, and of
+    every piece something has to be required. Raises AttestationError with the name of the check, ValueError without
+    requirements or for a nonce, key or file id of another form.
     """
     if not requirements:
         raise ValueError("no requirements: any machine would do")
@@ -125,19 +125,31 @@ def check_binding(
 
 
 def check_requirements(claims: Sequence[Claims], requirements: Collection[Requirement]) -> None:
-    """Raise AttestationError unless every name is satisfied by something, and every piece of evidence by something."""
+    """Raise AttestationError unless each piece of evidence satisfies one alternative of every name of its kind.
+
+    Every name has to have some evidence, and every piece of evidence a name.
+    """
+    _check_distinct(claims)
     for name in dict.fromkeys(one.name for one in requirements):
         alternatives = [one for one in requirements if one.name == name]
         judged = [one for one in claims if one.kind in {required.kind for required in alternatives}]
         if not judged:
             kinds = " or ".join(sorted({one.kind for one in alternatives}))
             refuse("missing", f"{name}: there is no evidence of {kinds}")
-        _one_satisfied([(one, required) for one in judged for required in alternatives if one.kind == required.kind])
+        # each by itself: of two GPUs one could have the right driver and the other one be the right chip
+        for one in judged:
+            _one_satisfied([(one, required) for required in alternatives if required.kind == one.kind])
     for one in claims:
-        of_kind = [(one, required) for required in requirements if required.kind == one.kind]
-        if not of_kind:
+        if one.kind not in {required.kind for required in requirements}:
             refuse("unwanted", f"there is evidence of {one.kind}, of which nothing is required")
-        _one_satisfied(of_kind)
+
+
+def _check_distinct(claims: Sequence[Claims]) -> None:
+    # of one ECDSA signature anybody makes a second one, so that bytes alone do not tell
+    named = [(one.kind, one.chip) for one in claims if one.chip]
+    for kind, chip in named:
+        if named.count((kind, chip)) > 1:
+            refuse("malformed", f"evidence of {kind} {chip[:16]} twice")
 
 
 def _one_satisfied(pairs: Sequence[tuple[Claims, Requirement]]) -> None:

@@ -1,7 +1,8 @@
 """The settings of trusted machines: what the evidence of one has to say before it is given a key."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Annotated, Literal
 
 from msgspec import Meta
@@ -19,6 +20,16 @@ TcbStatus = Literal[
     "OutOfDateConfigurationNeeded",
 ]
 _ALTERNATIVES_MAX = 16
+# What the hardware measures before anything of the guest runs, or a signature over that. The other registers are set by
+# the host, by whoever the guest lets extend them, or are the same on every machine of the vendor.
+_ANCHORS: Mapping[Tee, frozenset[str]] = MappingProxyType(
+    {
+        "sev-snp": frozenset({"measurement", "id_key_digest", "author_key_digest"}),
+        "tdx": frozenset({"mrtd"}),
+        "nitro": frozenset({"pcr0", "pcr1", "pcr2", "pcr8"}),
+        "tpm": frozenset(f"pcr{index}" for index in range(16)),
+    }
+)
 
 
 class AttestationPolicy(Section, frozen=True):
@@ -37,7 +48,7 @@ class AttestationPolicy(Section, frozen=True):
         Tee,
         Meta(
             description="Which hardware: AMD's sev-snp, Intel's tdx, AWS's nitro, a GPU of nvidia, or a tpm.",
-            examples=["sev-snp"],
+            examples=["tdx"],
         ),
     ]
     measurements: Annotated[
@@ -46,8 +57,9 @@ class AttestationPolicy(Section, frozen=True):
             max_length=1024,
             description="What may have been started, as REGISTER=HEX, for example measurement=… of SNP, mrtd=… and "
             "rtmr1=… of TDX, pcr0=… of Nitro. Of one register several values are alternatives; every register that is "
-            "named has to have one of its own. Only GPUs may do without: [].",
-            examples=[("measurement=7a1e5c266c0108db",)],
+            "named has to have one of its own. One has to be of what was started (measurement, mrtd, pcr0 …), and not "
+            "of what its host sets or its guest extends. Only GPUs may do without: [].",
+            examples=[("mrtd=7a1e5c266c0108db",)],
         ),
     ]
     minimum_tcb: Annotated[
@@ -55,7 +67,8 @@ class AttestationPolicy(Section, frozen=True):
         Meta(
             max_length=64,
             description="Least versions of firmware, as NAME=NUMBER, for example snp=23 and microcode=219 of SNP, "
-            "evaluation=17 of TDX (Intel's own count of what is current).",
+            "evaluation=17 of TDX (Intel's own count of what is current). SNP needs some, and its guest has to "
+            "have been started under them as well, unless launch_snp=… says less.",
         ),
     ] = ()
     debug: Annotated[
@@ -96,7 +109,7 @@ class AttestationPolicy(Section, frozen=True):
         ),
     ] = ("UpToDate",)
     chips: Annotated[
-        tuple[Annotated[str, Meta(max_length=128, pattern=r"^[0-9a-f]+$")], ...],
+        tuple[Annotated[str, Meta(max_length=128, pattern=r"^[0-9A-Za-z._-]+$")], ...],
         Meta(
             max_length=4096,
             description="Pieces of hardware that may be it, as `palladion attest verify` names them; empty means any. "
@@ -122,6 +135,16 @@ def check_attestation(requirements: Iterable[AttestationPolicy]) -> None:
                 f"attestation {one.name}: measurements is empty: any {one.tee} machine would do, whatever runs in it",
                 "see what yours says: palladion attest quote FILE, then palladion attest verify FILE",
             )
+        if one.tee != "nvidia" and not _anchored(one):
+            raise PolicyError(
+                f"attestation {one.name}: measurements names nothing that says what any {one.tee} machine started",
+                f"name {' or '.join(sorted(_ANCHORS[one.tee]))}, with a value that is not zero",
+            )
+        if one.tee == "sev-snp" and not one.minimum_tcb:
+            raise PolicyError(
+                f"attestation {one.name}: minimum_tcb is empty: any firmware of AMD's would do, however old and broken",
+                "see what yours has with palladion attest verify FILE, then for example snp=23 and microcode=219",
+            )
         if one.tee == "tpm" and not one.roots:
             raise PolicyError(f"attestation {one.name}: roots is empty, and no root of TPMs is known here")
         both = set(one.need) & set(one.forbid)
@@ -130,3 +153,10 @@ def check_attestation(requirements: Iterable[AttestationPolicy]) -> None:
     name, count = Counter(one.name for one in requirements).most_common(1)[0] if requirements else ("", 0)
     if count > _ALTERNATIVES_MAX:
         raise PolicyError(f"attestation {name}: {count} alternatives, up to {_ALTERNATIVES_MAX} are tried")
+
+
+def _anchored(one: AttestationPolicy) -> bool:
+    """Whether one register is an anchor, and may not be zero, as it is where nothing was measured."""
+    pairs = [text.split("=") for text in one.measurements]
+    named = {register for register, _ in pairs} & _ANCHORS[one.tee]
+    return bool(named - {register for register, value in pairs if not value.strip("0")})

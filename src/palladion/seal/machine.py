@@ -22,13 +22,7 @@ import msgspec
 from palladion import canonical
 from palladion.clock import parse_timestamp, timestamp
 from palladion.errors import FormatError, PalladionError
-from palladion.files import (
-    PRIVATE_FILE,
-    make_private_directory,
-    read_limited,
-    storage_errors,
-    write_atomically,
-)
+from palladion.files import PRIVATE_FILE, make_private_directory, read_limited, storage_errors, write_atomically
 from palladion.keys import Identity
 from palladion.seal.recipients import FileIdentity, HybridIdentity, TpmIdentity
 
@@ -108,17 +102,18 @@ def read_machine(root: Path, identities: Sequence[Identity], *, now: datetime) -
     """What the machine whose file system is at `root`, and which holds `identities`, can show.
 
     Its host kind is the public side of the identities in files; keys in an HSM or a cloud are not of one machine.
-    That it holds them is proved when one opens the file, not here. Its tpm kind is those of them whose key a TPM has
-    just used.
+    That it holds them is proved when one opens the file, not here. A file that names a TPM's key is no secret: its tpm
+    kind, and a host of that sort, are those whose key a TPM has just used.
     """
+    proven, unproven = _proven(identities)
     shown: dict[MachineKind, tuple[str, ...]] = {}
     missing: dict[MachineKind, str] = {}
     readers: dict[MachineKind, Callable[[], list[str]]] = {
-        "host": lambda: _hosts(identities),
+        "host": lambda: _hosts(identities, proven, unproven),
         "machine-id": lambda: [_machine_id(root)],
         "vm": lambda: _virtual_machine(root),
         "pod": lambda: [_pod(root, now)],
-        "tpm": lambda: _tpms(identities),
+        "tpm": lambda: _tpms(proven, unproven),
     }
     for kind, read in readers.items():
         try:
@@ -295,14 +290,22 @@ class _SeenDocument(msgspec.Struct, forbid_unknown_fields=True):
     mending: _SerialOrNone
 
 
-def _hosts(identities: Sequence[Identity]) -> list[str]:
-    texts = host_texts(identities)
+def _hosts(identities: Sequence[Identity], proven: Sequence[str], unproven: str) -> list[str]:
+    tpms = {str(item.recipient) for item in identities if isinstance(item, TpmIdentity)}
+    texts = [text for text in host_texts(identities) if text in proven or text not in tpms]
     if not texts:
-        raise PalladionError("this machine holds no identity in a file")
+        raise PalladionError(unproven if tpms else "this machine holds no identity in a file")
     return texts
 
 
-def _tpms(identities: Sequence[Identity]) -> list[str]:
+def _tpms(proven: list[str], unproven: str) -> list[str]:
+    if not proven:
+        raise PalladionError(unproven)
+    return proven
+
+
+def _proven(identities: Sequence[Identity]) -> tuple[list[str], str]:
+    """The recipients of the identities whose TPM has just used the key, and why there is none of the others."""
     found: list[str] = []
     reason = "this machine holds no identity of a TPM"
     for identity in identities:
@@ -314,9 +317,7 @@ def _tpms(identities: Sequence[Identity]) -> list[str]:
                 reason = error.message
             else:
                 found.append(str(identity.recipient))
-    if not found:
-        raise PalladionError(reason)
-    return found
+    return found, reason
 
 
 def _machine_id(root: Path) -> str:

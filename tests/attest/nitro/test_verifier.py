@@ -13,7 +13,7 @@ from palladion.attest.roots import Roots, vendor_roots
 from palladion.errors import AttestationError
 from tests.attest.nitro.synthetic import IMAGE, nitro_lab
 from tests.attest.refusals import VECTORS, refused
-from tests.attest.synthetic import NOW, with_bit_flipped
+from tests.attest.synthetic import NOW, certify, with_bit_flipped
 
 DOCUMENT = bytes.fromhex((VECTORS / "nitro" / "document.hex").read_text())
 VECTOR_TIME = datetime(2024, 11, 14, 23, 50, tzinfo=UTC)
@@ -81,6 +81,21 @@ def test_a_document_of_the_future_is_refused() -> None:
     with refused("early"):
         check(nitro_lab().evidence(timestamp=int((NOW - timedelta(hours=2)).timestamp() * 1000)))
     assert check(nitro_lab().evidence(timestamp=int((late - timedelta(seconds=2)).timestamp() * 1000)))
+
+
+def test_a_certificate_that_lives_longer_than_three_hours_is_refused() -> None:
+    """Under it a document of two days ago would pass."""
+    lab = nitro_lab()
+
+    def until(end: datetime) -> bytes:
+        options: Any = {"since": NOW - timedelta(days=3), "until": end}
+        return certify("i-0abc-enc0", lab.leaf_key, "zonal", lab.middle_key, **options)
+
+    old = int((NOW - timedelta(days=2)).timestamp() * 1000)
+    with refused("chain", match="three hours"):
+        check(lab.evidence(certificate=until(NOW + timedelta(days=3650)), timestamp=old))
+    with refused("expired"):
+        check(lab.evidence(certificate=until(NOW - timedelta(days=2, hours=21)), timestamp=old))
 
 
 def test_another_root_is_not_trusted() -> None:

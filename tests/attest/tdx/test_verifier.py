@@ -69,7 +69,19 @@ def test_a_published_quote_with_collateral_verifies() -> None:
     assert claims.tcb["date"] == 20240313
     assert (claims.tcb["tdx_generation"], claims.tcb["tdx_module"]) == (1, 6)
     assert claims.root == "44a0196b2b99f889b8e149e95b807a350e7424964399e885a7cbb8ccfab674d3"
-    assert claims.expires == datetime(2025, 7, 19, 10, 16, 3, tzinfo=UTC)
+    assert claims.expires == datetime(2025, 7, 19, 10, 0, 35, tzinfo=UTC)  # of the list of platforms
+
+
+@pytest.mark.parametrize("member", ["pck_crl", "root_ca_crl"])
+def test_claims_expire_with_the_first_list_of_revoked_certificates(member: str) -> None:
+    lab, soon = tdx_lab(), NOW + timedelta(hours=1)
+    lists = {"pck_crl": (PLATFORM, lab.ca_key), "root_ca_crl": (ROOT, lab.root_key)}
+    replaced: dict[str, Any] = {member: revoke(*lists[member], until=soon).hex()}
+    collateral = lab.collateral(**replaced)
+
+    assert verify(lab.evidence(collateral=collateral), at=NOW, roots=lab.roots).expires == soon
+    with refused("expired"):
+        verify(lab.evidence(collateral=collateral), at=soon + timedelta(seconds=1), roots=lab.roots)
 
 
 def test_published_collateral_expires() -> None:

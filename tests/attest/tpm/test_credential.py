@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.padding import MGF1, OAEP
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -10,7 +11,7 @@ from palladion.attest.roots import Roots
 from palladion.attest.tpm.credential import Challenge, accept, challenge
 from palladion.attest.tpm.structures import parse_signing_key
 from tests.attest.refusals import refused
-from tests.attest.synthetic import NOW, certify
+from tests.attest.synthetic import ATTESTATION, ENDORSEMENT, NOW, SERVER, certify, oid, purposes, tlv
 from tests.attest.tpm.vectors import QUOTES
 
 MAKER = ec.generate_private_key(ec.SECP256R1())
@@ -25,7 +26,7 @@ ROOTS = Roots({"tpm": (ROOT,)})
 PUBLIC = bytes.fromhex(QUOTES["ecdsa"]["public"])
 
 
-def endorsed(key: Any) -> bytes:
+def endorsed(key: Any, **options: Any) -> bytes:
     """The certificate that a maker gives an endorsement key."""
 
     class Holder:
@@ -34,7 +35,15 @@ def endorsed(key: Any) -> bytes:
             return key
 
     holder: Any = Holder()
-    return certify("EK", holder, "a maker", MAKER)
+    options = {"extensions": purposes(ENDORSEMENT), **options}
+    return certify("EK", holder, "a maker", MAKER, **options)
+
+
+def with_unknown_curve(certificate: bytes) -> bytes:
+    """The same certificate, with a key of a curve that nobody knows; its signature holds no more."""
+    curve = oid("1.2.840.10045.3.1.7")
+    assert certificate.count(curve) == 1
+    return certificate.replace(curve, tlv(6, curve[2:-1] + b"\x63"))
 
 
 def test_only_a_certified_endorsement_key_is_challenged() -> None:
@@ -50,6 +59,23 @@ def test_only_a_certified_endorsement_key_is_challenged() -> None:
     with refused("feature", match="attests nothing"):
         loose = PUBLIC[:4] + (0x00040472).to_bytes(4, "big") + PUBLIC[8:]
         challenge((endorsed(key.public_key()),), loose, at=NOW, roots=ROOTS)
+
+
+@pytest.mark.parametrize("named", [(), (SERVER,), (ATTESTATION,)], ids=["none", "server", "AK"])
+def test_another_certificate_of_the_maker_is_not_challenged(named: tuple[str, ...]) -> None:
+    """Whoever holds the key of a server of the maker's would decrypt the secret with no TPM."""
+    key = rsa.generate_private_key(65537, 2048).public_key()
+    with refused("chain", match="endorsement key"):
+        challenge((endorsed(key, extensions=purposes(*named) if named else {}),), PUBLIC, at=NOW, roots=ROOTS)
+    with refused("chain", match="endorsement key"):
+        challenge((endorsed(key, authority=True),), PUBLIC, at=NOW, roots=ROOTS)
+
+
+def test_an_endorsement_key_of_an_unknown_kind_is_refused() -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    data = with_unknown_curve(endorsed(key.public_key()))
+    with refused("feature", match="RSA"):
+        challenge((data,), PUBLIC, at=NOW, roots=Roots({"tpm": (data,)}))
 
 
 def test_keys_that_were_enrolled_before_are_no_makers() -> None:

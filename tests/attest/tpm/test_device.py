@@ -13,7 +13,7 @@ from palladion.attest.tpm import device
 from palladion.attest.tpm.credential import accept, challenge
 from palladion.attest.tpm.verifier import verify
 from palladion.errors import KeysError, NotFoundError
-from tests.attest.synthetic import NOW, certify
+from tests.attest.synthetic import ENDORSEMENT, NOW, certify, purposes
 from tests.attest.tpm.vectors import QUOTES
 from tests.seal.recipients.tpms import Tpm, needs_swtpm, running
 
@@ -38,7 +38,7 @@ def endorsed(key: Any) -> bytes:
             return key
 
     holder: Any = Holder()
-    return certify("EK", holder, "a maker", MAKER)
+    return certify("EK", holder, "a maker", MAKER, extensions=purposes(ENDORSEMENT))
 
 
 def endorsement_of(tpm: Tpm) -> rsa.RSAPublicKey:

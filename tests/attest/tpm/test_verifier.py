@@ -15,7 +15,7 @@ from palladion.attest.roots import Roots
 from palladion.attest.tpm.verifier import COLLATERAL_BYTES_MAX, verify
 from palladion.errors import AttestationError
 from tests.attest.refusals import refused
-from tests.attest.synthetic import NOW, certify, with_bit_flipped
+from tests.attest.synthetic import ATTESTATION, ENDORSEMENT, NOW, SERVER, certify, oid, purposes, tlv, with_bit_flipped
 from tests.attest.tpm.vectors import KINDS, PCR7, QUOTES, quote, roots, spki
 
 DOCUMENT = bytes.fromhex(QUOTES["ecdsa"]["document"])
@@ -54,7 +54,7 @@ def certified(**options: Any) -> tuple[Evidence, Roots]:
             return load_der_public_key(spki("ecdsa"))
 
     key: Any = Key()
-    leaf = certify("a TPM", key, "makers", authority, **options)
+    leaf = certify("a TPM", key, "makers", authority, **{"extensions": purposes(ATTESTATION), **options})
     evidence = replace(quote(key=""), certificates=(leaf,))
     return evidence, Roots({"tpm": (spki("rsapss"), root)})
 
@@ -78,6 +78,16 @@ def test_a_certificate_is_judged() -> None:
         check(evidence, given)
 
 
+@pytest.mark.parametrize("extensions", [{}, purposes(ENDORSEMENT), purposes(SERVER)], ids=["none", "EK", "server"])
+def test_a_certificate_of_another_key_of_the_maker_is_refused(extensions: dict[str, bytes]) -> None:
+    """A secure element, a server or an endorsement key signs a quote that somebody made up."""
+    evidence, given = certified(extensions=extensions)
+    with refused("chain", match="attestation key"):
+        check(evidence, given)
+    # named itself, it is trusted for what it is
+    assert check(evidence, Roots({"tpm": evidence.certificates})).kind == "tpm"
+
+
 def test_a_key_beside_a_certificate_is_refused() -> None:
     evidence, given = certified()
     with refused("malformed"):
@@ -94,6 +104,21 @@ def test_a_certificate_among_the_roots_is_no_key() -> None:
     _, given = certified()
     with refused("root"):
         check(quote(), given)
+    root = given.of("tpm")[1]
+    for kind in KINDS:
+        with refused("root"):
+            check(quote(kind, key=root.hex()), given)
+
+
+def test_a_trusted_key_of_an_unknown_kind_signs_nothing_and_stops_nothing() -> None:
+    sm2 = tlv(
+        0x30, tlv(0x30, oid("1.2.840.10045.2.1"), oid("1.2.156.10197.1.301")), tlv(3, b"\0\4" + bytes(64))
+    )  # fmt: skip
+    for kind in KINDS:
+        with refused("signature"):
+            check(quote(kind, key=sm2.hex()), Roots({"tpm": (sm2,)}))
+    evidence, given = certified()
+    assert check(evidence, Roots({"tpm": (sm2, *given.of("tpm"))}))
 
 
 def test_another_trusted_key_did_not_sign() -> None:

@@ -1,5 +1,6 @@
 """Names of keys in a TPM: one text for each, and a refusal of every other one."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from palladion.errors import FormatError
-from palladion.seal.recipients.tpm_public import TpmPublic
+from palladion.seal.recipients.tpm_public import TpmPublic, template
 from palladion.seal.recipients.tpm_uri import PRIVATE_BYTES_MAX, URI_CHARACTERS_MAX, TpmUri
 from tests.seal.recipients.tpm_vectors import KEY, NAME, PUBLIC
 
@@ -17,6 +18,11 @@ HALVES, OPTIONS = TEXT.split("?")
 paths = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x17F), min_size=1, max_size=30).map(
     lambda text: Path("/etc") / text.replace("/", "_")
 )
+
+
+def made(*, policy: bool, pin: bool) -> TpmPublic:
+    """The public area of the same point, with the attributes of a key that was made so."""
+    return TpmPublic.parse(template(policy=bytes(32 * policy), pin=pin)[:-4] + PUBLIC[-68:])
 
 
 @given(
@@ -32,7 +38,7 @@ def test_a_text_names_one_key_and_a_key_has_one_text(
     private: bytes, parent: str, pcrs: tuple[int, ...], pin: bool | Path | None, tcti: str
 ) -> None:
     uri = TpmUri(
-        public=TpmPublic.parse(PUBLIC),
+        public=made(policy=bool(pcrs), pin=pin is True or (isinstance(pin, Path) and str(pin).isprintable())),
         private=private,
         parent=parent,
         parent_name=NAME,
@@ -86,6 +92,18 @@ def test_the_private_half_is_not_printed() -> None:
 def test_other_texts_are_refused(text: str) -> None:
     with pytest.raises(FormatError, match="the TPM"):
         TpmUri.parse(text)
+
+
+@pytest.mark.parametrize("pcrs", [(), (7,)])
+@pytest.mark.parametrize("pin", [False, True])
+def test_what_a_use_needs_is_what_the_key_was_made_with(pcrs: tuple[int, ...], pin: bool) -> None:
+    """Without its PIN's option an empty PIN would be tried, at each start, until the TPM locks."""
+    key = replace(KEY, public=made(policy=bool(pcrs), pin=pin), pcrs=pcrs, asks_pin=pin)
+    assert TpmUri.parse(str(key)) == key
+    with pytest.raises(FormatError, match="has a PIN" if pin else "has no PIN"):
+        TpmUri.parse(str(replace(key, asks_pin=not pin)))
+    with pytest.raises(FormatError, match="bound to"):
+        TpmUri.parse(str(replace(key, pcrs=() if pcrs else (7,))))
 
 
 def test_a_pin_in_the_text_is_refused_and_not_repeated() -> None:

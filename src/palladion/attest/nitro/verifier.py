@@ -18,6 +18,8 @@ from palladion.attest.signature import Scheme, ecdsa_der, holds
 
 # The module has its own clock, and AWS keeps it and ours within seconds; a document of the future is of another time.
 CLOCK_TOLERANCE = timedelta(minutes=5)
+# AWS's live three hours and some seconds. No document is older than its certificate.
+CERTIFICATE_LIFE_MAX = timedelta(hours=3) + CLOCK_TOLERANCE
 
 
 def verify(evidence: Evidence, *, at: datetime, roots: Roots) -> Claims:
@@ -34,6 +36,8 @@ def verify(evidence: Evidence, *, at: datetime, roots: Roots) -> Claims:
     leaf = path[0]
     if leaf.authority:
         refuse("chain", "the document is signed by an authority, not by a module")
+    if leaf.not_after - leaf.not_before > CERTIFICATE_LIFE_MAX:
+        refuse("chain", f"the Nitro document's certificate lives {leaf.not_after - leaf.not_before}, three hours do")
     # 3. Its key signed the document.
     if not holds(Scheme(SHA384), leaf.public_key, ecdsa_der(*document.signature), document.signed):
         refuse("signature", "the signature under the Nitro document does not hold")

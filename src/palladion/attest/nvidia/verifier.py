@@ -50,8 +50,8 @@ def verify(evidence: Evidence, *, at: datetime, roots: Roots, rim_roots: Sequenc
     if not holds(Scheme(SHA384), leaf.public_key, ecdsa_der(*report.signature), report.signed):
         refuse("signature", "the signature under the GPU's report does not hold")
     # 4. The firmware that holds the key is the one that the certificate was made for.
-    if report.fwid and not _names(leaf, report.fwid):
-        refuse("mismatch", "a report of other firmware than its certificate's")
+    if not report.fwid or not _names(leaf, report.fwid):
+        refuse("mismatch", "a report of other firmware than its certificate's, or that does not say of which")
     # 5. NVIDIA signed for everything that was measured.
     references = _references(evidence.collateral, at, reference_roots() if rim_roots is None else rim_roots)
     if references:
@@ -71,7 +71,7 @@ def _references(collateral: bytes, at: datetime, roots: Sequence[bytes]) -> tupl
         return ()
     try:
         given = msgspec.json.decode(collateral, type=Collateral, strict=True)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, ValueError, RecursionError):  # bytes that are no text are a ValueError
         refuse("malformed", 'collateral of a GPU that is not {"driver_rim": XML, "vbios_rim": XML}')
     return (
         read_reference(given.driver_rim.encode(), at=at, roots=roots, what="the driver's reference values"),

@@ -37,14 +37,16 @@ def verify(evidence: Evidence, *, at: datetime, roots: Roots) -> Claims:
     report = parse_report(evidence.document)
     # 2. The key's certificate leads to a root of AMD's, now, and no list revokes it.
     path = verify_chain(evidence.certificates, roots=roots.of("sev-snp"), at=at, intermediates=roots.between("sev-snp"))
-    check_revoked(path, _lists(evidence.collateral), at=at)
+    lists = check_revoked(path, _lists(evidence.collateral), at=at)
     endorsement = read_endorsement(path)
     # 3. That key signed the report.
     if not holds(Scheme(SHA384), path[0].public_key, ecdsa_der(*report.signature), report.signed):
         refuse("signature", "the signature under the SNP report does not hold")
     # 4. The key was made for the firmware and the chip that the report names.
     _check_belongs(report, endorsement)
-    return _claims(report, endorsement, root=path[-1].fingerprint, expires=min(one.not_after for one in path))
+    return _claims(
+        report, endorsement, root=path[-1].fingerprint, expires=min(lists.until, *(one.not_after for one in path))
+    )
 
 
 def _lists(collateral: bytes) -> list[bytes]:

@@ -159,11 +159,12 @@ def verify_collateral(
     except (msgspec.DecodeError, ValueError, RecursionError):
         refuse("malformed", "collateral that is not JSON with the members of Intel's")
     # 1. Nothing in the quote's chain is revoked, neither by Intel's root nor by the authority of platforms.
-    authorities = check_revoked(path, [root_list, pck_list], at=at)
+    lists = check_revoked(path, [root_list, pck_list], at=at)
+    authorities = lists.authorities
     if authorities != (path[2].name, path[1].name):
         refuse("collateral", f"lists of {', '.join(authorities)}: of {path[2].name} and {path[1].name} were expected")
     # 2. Both statements are signed by Intel's key for that, which is not revoked, and are current.
-    until = []
+    until = [lists.until]
     documents = []
     for text, signature, chain in (
         (document.tcb_info, document.tcb_info_signature, document.tcb_info_issuer_chain),

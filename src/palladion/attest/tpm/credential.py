@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import sha256
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.decrepit.ciphers.modes import CFB
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
@@ -24,6 +25,7 @@ from palladion.attest.tpm.structures import SigningKey, is_key, parse_signing_ke
 SECRET_BYTES = 32
 _RSA_BITS = (2048, 3072, 4096)
 _AES_BITS = 128
+_ENDORSEMENT_KEY = "2.23.133.8.1"  # tcg-kp-EKCertificate
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,13 @@ def challenge(endorsement: Sequence[bytes], signing_key: bytes, *, at: datetime,
     key = parse_signing_key(signing_key)
     makers = [anchor for anchor in roots.of("tpm") if not is_key(anchor)]
     path = verify_chain(endorsement, roots=makers, at=at, intermediates=roots.between("tpm"))
-    public = load_der_public_key(path[0].public_key)
+    # whoever has a server's certificate of the same maker could decrypt the secret with no TPM at all
+    if path[0].authority or _ENDORSEMENT_KEY not in path[0].purposes:
+        refuse("chain", "the certificate is not that of a TPM's endorsement key")
+    try:
+        public = load_der_public_key(path[0].public_key)
+    except (UnsupportedAlgorithm, ValueError):
+        public = None
     if not isinstance(public, rsa.RSAPublicKey) or public.key_size not in _RSA_BITS:
         refuse("feature", "the endorsement key is not of RSA with 2048 to 4096 bits, which is enrolled here")
     secret = secrets.token_bytes(SECRET_BYTES)

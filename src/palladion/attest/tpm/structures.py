@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.hashes import SHA256, SHA384, Hash, HashAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
@@ -117,6 +118,8 @@ def is_key(anchor: bytes) -> bool:
     """Whether what is trusted is a bare public key (SubjectPublicKeyInfo in DER), and no certificate."""
     try:
         load_der_public_key(anchor)
+    except UnsupportedAlgorithm:
+        return True  # a key all the same, of which no signature holds
     except (ValueError, TypeError):
         return False
     return True

@@ -11,7 +11,7 @@ from hashlib import sha256
 from types import MappingProxyType
 
 import msgspec
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
@@ -23,6 +23,7 @@ from palladion.attest.signature import RSA_BITS_MAX, RSA_BITS_MIN, Scheme, ecdsa
 from palladion.attest.tpm.structures import PCRS, Quote, Signature, check_values, is_key, parse_document
 
 COLLATERAL_BYTES_MAX = 32 * 1024
+_ATTESTATION_KEY = "2.23.133.8.3"  # tcg-kp-AIKCertificate
 
 
 class Collateral(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -72,8 +73,15 @@ def _trusted(evidence: Evidence, key: bytes, at: datetime, roots: Roots) -> tupl
         path = verify_chain(evidence.certificates, roots=certificates, at=at, intermediates=roots.between("tpm"))
         if path[0].authority:
             refuse("chain", "the quote is signed by an authority, not by a TPM's key")
+        # makers' roots stand above much that signs whatever it is given: endorsement keys, servers, secure elements
+        if len(path) > 1 and _ATTESTATION_KEY not in path[0].purposes:
+            refuse(
+                "chain",
+                "the quote is signed by a key whose certificate is not that of a TPM's attestation key",
+                "enrol the key, or name its certificate itself as a root, if you know that it is one",
+            )
         return path[0].public_key, path[-1].raw, min(one.not_after for one in path)
-    if not key or len(key) > CERTIFICATE_BYTES_MAX or key not in anchors:
+    if not key or len(key) > CERTIFICATE_BYTES_MAX or key not in anchors or not is_key(key):
         refuse("root", "nothing that is trusted here vouches for the TPM's key", "enrol it, and name it as a root")
     return key, key, None
 
@@ -83,15 +91,15 @@ def _holds(signature: Signature, public_key: bytes, message: bytes) -> bool:
         return holds(Scheme(signature.hash), public_key, ecdsa_der(*signature.numbers), message)
     if signature.padding == "pkcs1":
         return holds(Scheme(signature.hash, "pkcs1"), public_key, signature.numbers[0], message)
-    key = load_der_public_key(public_key)
-    if not isinstance(key, rsa.RSAPublicKey) or not RSA_BITS_MIN <= key.key_size <= RSA_BITS_MAX:
-        return False
     chosen = signature.hash()
     try:
+        key = load_der_public_key(public_key)
+        if not isinstance(key, rsa.RSAPublicKey) or not RSA_BITS_MIN <= key.key_size <= RSA_BITS_MAX:
+            return False
         # TPMs salt with as much as fits, or with a digest's length (Part 1, annex B.7): either is as good
         pad = padding.PSS(padding.MGF1(chosen), padding.PSS.AUTO)
         key.verify(signature.numbers[0], message, pad, chosen)
-    except InvalidSignature:
+    except (InvalidSignature, UnsupportedAlgorithm, ValueError):
         return False
     return True
 

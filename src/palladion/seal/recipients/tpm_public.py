@@ -41,6 +41,11 @@ class TpmPublic:
     point: bytes
     policy: bytes
 
+    @property
+    def has_pin(self) -> bool:
+        """Whether it was made with an authorisation value, at which the TPM counts wrong tries."""
+        return not int.from_bytes(self.data[4:8], "big") & _NO_DA
+
     @classmethod
     def parse(cls, data: bytes) -> Self:
         """The public area of a key that this version makes. Raises FormatError for any other."""

@@ -62,7 +62,7 @@ class TpmUri:
         halves, _, query = text.removeprefix(SCHEME).partition("?")
         found = _options(query.split("&") if query else [])
         public, private = _halves(halves)
-        return cls(
+        uri = cls(
             public=public,
             private=private,
             parent=_parent(found.get("parent", OWNER)),
@@ -72,6 +72,8 @@ class TpmUri:
             pin_source=_path(found.get("pin-source", "")),
             tcti=_tcti(found.get("tcti", DEVICE)),
         )
+        _check_options(uri)
+        return uri
 
     def __str__(self) -> str:
         halves = f"{_encode(self.public.data)}.{_encode(self.private)}" if self.public else ""
@@ -85,6 +87,18 @@ class TpmUri:
         ]
         query = "&".join(f"{name}={quote(value, safe='/:=,')}" for name, value in options if value)
         return f"{SCHEME}{halves}{'?' if query else ''}{query}"
+
+
+def _check_options(uri: TpmUri) -> None:
+    """Raise FormatError unless the text asks for what the key was made with: an empty PIN is a wrong one and counts."""
+    if uri.public is None:
+        return
+    if uri.has_pin != uri.public.has_pin:
+        has = "has a PIN, and the text says neither pin nor pin-source" if uri.public.has_pin else "has no PIN"
+        raise FormatError(f"the TPM's key {has}", "put pin=ask, or pin-source=FILE, where it was, or take it out")
+    if bool(uri.pcrs) != bool(uri.public.policy):
+        has = "is bound to registers, and the text names none" if uri.public.policy else "is bound to no registers"
+        raise FormatError(f"the TPM's key {has}", "write the pcrs that it was made with, or none if it has none")
 
 
 def _options(parts: list[str]) -> dict[str, str]:
