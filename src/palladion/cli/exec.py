@@ -59,8 +59,8 @@ def exec_(
     In COMMAND, {} is the model's path: its file, or the folder of several; {file:NAME} is one of several, and {folder}
     always the folder. {{}} is a plain {}.
 
-    With --broker, the key comes from a key broker, which is asked again and again while COMMAND runs; when it says no, or
-    is not reached in time, COMMAND is ended and the memory wiped.
+    With --broker, the key comes from a key broker, which is asked again and again while COMMAND runs; when it says no,
+    or is not reached in time, COMMAND is ended and the memory wiped.
 
     The exit code is COMMAND's, 128 + n if signal n ended it. What fails before it starts is told as an error.
     """

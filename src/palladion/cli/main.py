@@ -45,6 +45,7 @@ COMMANDS = {
     "operator": "palladion.cli.operator:operator",
     "approval": "palladion.cli.approval:approval",
     "serve": "palladion.cli.serve:serve",
+    "key-broker": "palladion.cli.key_broker:key_broker",
     "policy": "palladion.cli.policy:policy",
     "deploy": "palladion.cli.deploy:deploy",
     "envoy-config": "palladion.cli.fronts:envoy_config",

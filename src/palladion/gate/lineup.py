@@ -24,6 +24,7 @@ from palladion.gate.trial import Finding
 from palladion.gate.upstream.discovery import Sought
 from palladion.gate.upstream.source import UpstreamSource
 from palladion.gate.upstream.sources import comes_from_elsewhere
+from palladion.gate.withdrawing import without_file
 from palladion.ledger.record import Record
 from palladion.lifecycle.canary import ended_record
 from palladion.lifecycle.installation import Installation
@@ -68,6 +69,9 @@ class Lineup:
         self._ending: set[asyncio.Task[None]] = set()
         self._one_ending = asyncio.Lock()  # several routes may find the same
         gate.failing = self._failing
+        if installation.file_keys is not None:
+            loop = asyncio.get_running_loop()
+            installation.file_keys.follow(lambda file_id: loop.call_soon_threadsafe(self._lose, file_id))
 
     def open(self, registry: Registry, waiting: Mapping[str, Waiting]) -> None:
         """Serve the routes of the policy, those that are `waiting` for their upstream as such."""
@@ -161,7 +165,8 @@ class Lineup:
         sources: Mapping[str, UpstreamSource],
     ) -> dict[str, Served]:
         """What answers on each route that does not wait; those that are new go into `opened` as well."""
-        installation = Installation(self._installation.paths, policy, self._installation.clock)
+        own = self._installation
+        installation = Installation(own.paths, policy, own.clock, own.file_keys)
         served = {}
         for name, route in wanted.items():
             item, source = self._gate.served.get(name), sources.get(name)
@@ -256,6 +261,28 @@ class Lineup:
         self.purposes[name] = suspicion_purpose(item)
         if name != item.route.model:
             self._gate.stages.watch.join(item.route.model, name)
+
+    def _lose(self, file_id: str) -> None:
+        """The key of a file must not be used any more: answer nothing with it from now on."""
+        gone = self._withdraw(file_id)
+        task = asyncio.get_running_loop().create_task(self._lost(file_id, gone))
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+
+    async def _lost(self, file_id: str, gone: Set[Source]) -> None:
+        for source in gone:
+            await source.close()
+        # a change that had begun before may have brought it back
+        async with self._changing:
+            for source in self._withdraw(file_id):
+                await source.close()
+
+    def _withdraw(self, file_id: str) -> set[Source]:
+        """Serve all routes without that file, at once; what is not used any more."""
+        before = self._gate.served
+        after, waiting = without_file(before, file_id)
+        self._gate.serve(after, waiting={**self._gate.waiting, **waiting})
+        return _sources(before) - _sources(after)
 
     def _failing(self, on_trial: OnTrial, finding: Finding) -> None:
         """A version on trial fails: end that, while requests go on."""

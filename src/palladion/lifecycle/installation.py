@@ -1,10 +1,10 @@
 """One installation on disk: where everything lies, and how its rooms are opened. Creation is in `create`."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from palladion import files, keys
 from palladion.clock import Clock
@@ -116,13 +116,26 @@ def owner_identity(owner: Root) -> FileIdentity:
     return FileIdentity(owner.identity_secret("owner"))
 
 
+class FileKeys(Protocol):
+    """What opens served files in place of the gate root: a key broker, which can take back what it gave."""
+
+    def identity(self, path: Path) -> Identity:
+        """What opens the sealed file at `path`."""
+        ...
+
+    def follow(self, lost: Callable[[str], object]) -> None:
+        """Have `lost` told, from another thread, the id of each file whose key must not be used any more."""
+        ...
+
+
 class Installation:
     """An existing installation. Opening its rooms needs the clock and, for roots, an identity."""
 
-    def __init__(self, paths: Paths, policy: Policy, clock: Clock) -> None:
+    def __init__(self, paths: Paths, policy: Policy, clock: Clock, file_keys: FileKeys | None = None) -> None:
         self.paths = paths
         self.policy = policy
         self.clock = clock
+        self.file_keys = file_keys
 
     @classmethod
     def find(cls, start: Path, clock: Clock, *, exact: bool = False) -> "Installation":

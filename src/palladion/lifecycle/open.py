@@ -94,7 +94,7 @@ def open_version(
     kind: SealedKind = "served",
     lazily: bool = False,
 ) -> OpenedModel:
-    """Open the version that `text` names; with the gate's identity, unless another is given.
+    """Open the version that `text` names; with the gate's identity, or what `file_keys` has, unless another is given.
 
     With `lazily`, and always where it is a folder, an adapter or GGUF, weights are decrypted and verified piece by
     piece, when they are asked for, into ordinary memory; ONNX never is. Raises TamperError if the file is not the one
@@ -103,7 +103,7 @@ def open_version(
     """
     version = find_version(installation, text)
     if identity is None:
-        identity = gate_identity(installation.open_gate_root())
+        identity = _own_identity(installation, version, kind)
     if version.format in _STORED or (lazily and version.format == "safetensors"):
         return _opened_lazily(installation, version, identity, kind)
     path, opened = _opened(installation, version, identity, kind)
@@ -247,6 +247,12 @@ def _opened(
     """A version's sealed file and what is in it: the registered one, not another that is just as well signed."""
     path = _sealed(installation, version, kind)
     return path, open_sealed(path, [identity], installation.publishers(), accept=_accept(version, kind, path))
+
+
+def _own_identity(installation: Installation, version: Version, kind: SealedKind) -> Identity:
+    if installation.file_keys is None:
+        return gate_identity(installation.open_gate_root())
+    return installation.file_keys.identity(_sealed(installation, version, kind))
 
 
 def _sealed(installation: Installation, version: Version, kind: SealedKind) -> Path:

@@ -4,6 +4,7 @@ from palladion.policy.access import AccessPolicy, IssuerPolicy, ProxyPolicy
 from palladion.policy.approvals import ApprovalsPolicy
 from palladion.policy.attestation import AttestationPolicy
 from palladion.policy.auditing import RedteamPolicy
+from palladion.policy.broker import BrokerPolicy, ReleasePolicy
 from palladion.policy.egress import EgressPolicy
 from palladion.policy.limits import ContractPolicy, LimitsPolicy
 from palladion.policy.operations import OperationsPolicy
@@ -20,6 +21,7 @@ __all__ = [
     "AccessPolicy",
     "ApprovalsPolicy",
     "AttestationPolicy",
+    "BrokerPolicy",
     "ContractPolicy",
     "EgressPolicy",
     "GatePolicy",
@@ -32,6 +34,7 @@ __all__ = [
     "Policy",
     "ProxyPolicy",
     "RedteamPolicy",
+    "ReleasePolicy",
     "RoutePolicy",
     "WatchPolicy",
     "load_policy",

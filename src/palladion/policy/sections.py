@@ -14,6 +14,7 @@ from palladion.policy.alerting import AlertPolicy, OnCallPolicy, check_alerts
 from palladion.policy.approvals import ApprovalsPolicy
 from palladion.policy.attestation import AttestationPolicy, check_attestation
 from palladion.policy.auditing import RedteamPolicy
+from palladion.policy.broker import BrokerPolicy, check_broker
 from palladion.policy.egress import EgressPolicy
 from palladion.policy.encrypted import EncryptedPolicy
 from palladion.policy.intelligence import FeedPolicy, IntelPolicy, check_feeds
@@ -217,6 +218,7 @@ class Policy(Section, frozen=True):
     operations: OperationsPolicy = OperationsPolicy()
     operators: OperatorsPolicy = OperatorsPolicy()
     approvals: ApprovalsPolicy = ApprovalsPolicy()
+    broker: BrokerPolicy = BrokerPolicy()
     egress: EgressPolicy = EgressPolicy()
     oncall: OnCallPolicy = OnCallPolicy()
     proxy: ProxyPolicy = ProxyPolicy()
@@ -237,6 +239,7 @@ class Policy(Section, frozen=True):
         check_alerts(self.alert, self.oncall)
         check_feeds(self.feed)
         check_attestation(self.attestation)
+        check_broker(self.broker, {one.name for one in self.attestation})
         check_privacy(self.route, {item.model for item in self.encrypted})
         marking = next((route for route in self.route if route.flipped > 0), None)
         if marking is not None and self.retention.queries == 0:
