@@ -25,7 +25,7 @@ EXTRAS = ("demo", "dev")  # enough for the demo and the default suite
 ALL_EXTRAS = (*EXTRAS, "alerts", "attest", "aws", "azure", "cloud", "dossier", "dp", "export", "gcp", "grpc", "he",
               "hsm", "intel", "otel", "release", "split", "stamp", "thorough", "torch", "vault")  # fmt: skip
 # servers of other makers that service tests run against; without them these are skipped
-TEST_PEERS = ("mlserver", "transformers")
+TEST_PEERS = ("flower", "mlserver", "transformers")
 # compiled where Debian's libtss2-dev is; its tests are skipped elsewhere
 TPM_LIBRARY = "tss2-esys"
 FAST = "not slow and not service and not torch"
