@@ -11,7 +11,6 @@ _SIGNS = {
     "off": "OFF           ",
     "expired": "EXPIRED       ",
     "needs a person": "NEEDS A PERSON",
-    "not built": "not built     ",
 }
 
 

@@ -96,3 +96,10 @@ def test_an_entry_that_was_changed_is_no_evidence(made: Made) -> None:
     bundle.write_bytes(data)
     with pytest.raises(TamperError):
         look_over(made.installation)
+
+
+def test_all_broken_glass_without_a_review_is_open(made: Made) -> None:
+    for name in ("a1", "b2"):
+        _record(made, "approval.broken-glass", f"approval:{name}")
+    _record(made, "approval.reviewed", "approval:b2")
+    assert [seen.record.subject for seen in look_over(made.installation).unreviewed] == ["approval:a1"]

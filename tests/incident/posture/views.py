@@ -36,6 +36,8 @@ _POLICY = {
     "ledger": {"witnesses": ["w.example+00000000+" + "A" * 44 + " https://w.example"]},
     "oncall": {"levels": [{"channels": ["mail"]}]},
     "alert": [{"name": "mail", "kind": "webhook", "url": "https://alerts.example", "secret": "hmac"}],
+    "attestation": [{"name": "enclave", "tee": "nitro", "measurements": ["pcr0=" + "ab" * 48]}],
+    "broker": {"release": [{"model": "fraud", "attestation": ["enclave"]}]},
     "encrypted": [{"model": "churn", "program": "churn.he"}],
     "feed": [{"name": "tor", "url": "https://feeds.example/tor"}],
     "route": [{"model": "fraud", "mode": "enforce", "decimals": 2, "flipped": 0.03}],

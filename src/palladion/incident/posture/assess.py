@@ -86,12 +86,13 @@ def _approvals(view: View) -> tuple[bool, str, str, str]:
 
 def _broken_glass(view: View) -> tuple[bool, str, str, str]:
     """Whether what was done without approvals was looked at since."""
-    broken, reviewed = view.newest.get("approval.broken-glass"), view.newest.get("approval.reviewed")
-    if broken is None:
+    if "approval.broken-glass" not in view.newest:
         return (True, "nothing was done without the approvals that are needed", "", "")
-    done = reviewed is not None and reviewed.record.subject == broken.record.subject
-    close = f"palladion approval review {broken.record.subject.removeprefix('approval:')}"
-    return (done, f"broken glass was reviewed: {reviewed}", f"broken glass that nobody has reviewed: {broken}", close)
+    if not view.unreviewed:
+        return (True, f"all broken glass was reviewed: {view.newest.get('approval.reviewed')}", "", "")
+    first = view.unreviewed[0]
+    close = f"palladion approval review {first.record.subject.removeprefix('approval:')}"
+    return (False, "", f"broken glass that nobody has reviewed: {', '.join(map(str, view.unreviewed))}", close)
 
 
 def _social_engineering(view: View) -> Finding:
@@ -113,10 +114,6 @@ def _of_people(view: View, category: str, gap: str) -> Finding:
     if over := view.over(category):
         return Finding("expired", (of_people(over),), "what was recorded has expired", to_record(category))
     return Finding("needs a person", (), gap, to_record(category))
-
-
-def _missing(what: str) -> Callable[[View], Finding]:
-    return lambda _view: Finding("not built", (), what)
 
 
 def _together(view: View, *checks: Callable[[View], Finding], stage: str) -> Finding:
@@ -144,7 +141,7 @@ CHECKS: Mapping[str, Callable[[View], Finding]] = MappingProxyType(
         "encryption-at-rest": models.encryption_at_rest,
         "encryption-in-transit": services.encryption_in_transit,
         "hardware-keys": models.hardware_keys,
-        "trusted-execution": _missing("keys are not yet released by a machine's evidence"),
+        "trusted-execution": models.trusted_execution,
         "homomorphic": models.homomorphic,
         "watermarks": models.watermarks,
         "tracing": models.tracing,
@@ -164,7 +161,7 @@ CHECKS: Mapping[str, Callable[[View], Finding]] = MappingProxyType(
         "threat-intelligence": services.threat_intelligence,
         "containers": services.containers,
         "differential-privacy": models.differential_privacy,
-        "federated-learning": _missing("training among several sites is not covered yet"),
+        "federated-learning": models.federated_learning,
         "hardening": models.hardening,
         "recovery": models.recovery,
         "legal": _legal,

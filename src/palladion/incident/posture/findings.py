@@ -6,8 +6,8 @@ from typing import Literal
 
 from palladion.incident.measures import Measure
 
-State = Literal["on", "partly", "off", "expired", "needs a person", "not built"]
-STATES: tuple[State, ...] = ("on", "partly", "needs a person", "expired", "off", "not built")
+State = Literal["on", "partly", "off", "expired", "needs a person"]
+STATES: tuple[State, ...] = ("on", "partly", "needs a person", "expired", "off")
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class Finding:
     """How a control stands: what shows it, what remains open in words, and what would close that.
 
     `on` leaves nothing open that software could see; `partly` is on with a gap; `expired` was on, and what showed it is
-    too old; `needs a person` cannot be seen by software, and nobody has recorded it; `not built` is not in Palladion.
+    too old; `needs a person` cannot be seen by software, and nobody has recorded it.
     """
 
     state: State

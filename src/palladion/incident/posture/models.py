@@ -168,6 +168,32 @@ def homomorphic(view: View) -> Finding:
     return Finding("on", tuple(shown))
 
 
+def trusted_execution(view: View) -> Finding:
+    """Whether keys are released to machines that prove themselves, and whether that has happened."""
+    rules = view.policy.broker.release
+    proved = [rule.model for rule in rules if rule.attestation]
+    bare = [rule.model for rule in rules if not rule.attestation]
+    seen = view.newest.get("broker.released")
+    close = "[[broker.release]] with attestation, and palladion key-broker serve (docs/broker.md)"
+    return judged(
+        [
+            (bool(proved), f"keys need evidence of hardware: {', '.join(proved)}", "no key needs evidence", close),
+            (not bare, "no key is released without evidence", f"keys without evidence: {', '.join(bare)}", close),
+            (seen is not None, f"a key was released: {seen}", "no key was released yet", close),
+        ]
+        if rules
+        else [(False, "", "keys are not released by a machine's evidence", close)]
+    )
+
+
+def federated_learning(view: View) -> Finding:
+    """Whether sites have trained together, on record."""
+    seen = view.newest.get("federation.round")
+    if seen is None:
+        return Finding("off", open="no sites have trained together", close="docs/federated.md says how")
+    return Finding("on", (str(seen),))
+
+
 def recovery(view: View) -> Finding:
     """Whether there is a backup of this month."""
     seen = view.newest.get("backup.made")

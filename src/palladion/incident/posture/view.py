@@ -27,8 +27,10 @@ KINDS = (
     "approval.reviewed",
     "approvals.changed",
     "backup.made",
+    "broker.released",
     "client.added",
     "decoy.added",
+    "federation.round",
     "gate.started",
     "incident.acted",
     "incident.closed",
@@ -70,7 +72,7 @@ class View:
     `wraps` are the kinds of recipients that a root or a served file is wrapped to; `audits` the newest finished audit
     of each served version, by its name; `hardened` the hardening that each came of, or else the last one that was
     tried for its model; `calibrated` the served versions with a calibration, and whether real clients
-    made it.
+    made it; `unreviewed` what was done without approvals and has no review, oldest first.
     """
 
     policy: Policy
@@ -85,6 +87,7 @@ class View:
     calibrated: Mapping[str, bool] = field(default_factory=dict)
     measures: tuple[Measure, ...] = ()
     hardened: Mapping[str, Seen] = field(default_factory=dict)
+    unreviewed: tuple[Seen, ...] = ()
 
     def in_force(self, *categories: str) -> list[Measure]:
         """What people recorded of these categories, and is in force."""
@@ -118,6 +121,7 @@ def look_over(installation: Installation, progress: Progress | None = None) -> V
                 {name: not row.simulated for name, row in rows.items() if row is not None},
                 controls,
                 {name_of(item): seen for item in served if (seen := _hardening(index, reader, item)) is not None},
+                _unreviewed(index, reader),
             )
 
 
@@ -139,6 +143,13 @@ def _newest(index: Index, reader: LedgerReader, kind: str) -> Seen | None:
     for number, record in index.find(reader, Question(kinds=(kind,)), newest_first=True):
         return Seen(number, record)
     return None
+
+
+def _unreviewed(index: Index, reader: LedgerReader) -> tuple[Seen, ...]:
+    """Everything that was done without approvals, less what a review is about."""
+    about = {record.subject for _, record in index.find(reader, Question(kinds=("approval.reviewed",)))}
+    broken = index.find(reader, Question(kinds=("approval.broken-glass",)))
+    return tuple(Seen(number, record) for number, record in broken if record.subject not in about)
 
 
 def _audit(index: Index, reader: LedgerReader, name: str) -> Seen | None:
