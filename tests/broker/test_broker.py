@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from palladion.broker import broker as broker_module
 from palladion.broker.leases import Leases
 from palladion.errors import PalladionError, StorageError
 from palladion.host.broker_messages import BrokerRefusedError, encode
@@ -271,6 +272,17 @@ def test_without_evidence_nothing_is_released(attested: Asking) -> None:
 def test_a_machine_that_is_not_as_required_gets_nothing(attested: Asking, report: dict[str, Any], reason: str) -> None:
     with Refused(attested.setting, reason):
         attested.release(attested.attested(**report))
+
+
+def test_evidence_over_which_the_broker_stumbles_is_on_record_too(
+    attested: Asking, setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stumble(*_: object, **__: object) -> None:
+        raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "a parser's mistake")
+
+    monkeypatch.setattr(broker_module, "verify", stumble)
+    with Refused(setting, "fault"):
+        attested.release()
 
 
 def test_evidence_of_an_earlier_request_is_refused(attested: Asking) -> None:

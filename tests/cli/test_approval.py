@@ -146,3 +146,14 @@ def test_a_change_is_applied_once_others_agreed(folder: Path) -> None:
         _done("approval", "import", "decision.json")
         assert _json("approval", "apply", asked["request"])["needed"] == 2
         assert _json("approval", "key", "list")["needed"] == 2
+
+
+@pytest.mark.slow
+def test_an_approver_without_an_account_here_is_warned_of(folder: Path) -> None:
+    with chdir(folder):
+        _done("init", *PASS)
+        public = _done("approval", "key", "new", "bob.key", *KEY_PASS).strip()
+        _done("operator", "add", "bob", "--identity", "oidc:https://idp.example#bob", "--role", "admin")
+        adding = ("approval", "key", "add", "bob", public, "--reason", "new", *PASS)
+        assert "bob has no account of this machine on the list" in _done(*adding)
+        assert "no account" not in _done(*adding, "--also", "user:bob")

@@ -38,6 +38,7 @@ def compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     document = json.loads(output[: output.rindex("}") + 1])
     assert document["agreement"] == 1
     assert document["unknowns"] == 5
+    assert document["slots_per_ciphertext"] > document["rows_per_ciphertext"]
     return tmp_path
 
 

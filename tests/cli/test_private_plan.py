@@ -50,7 +50,7 @@ def test_an_assumed_sensitivity_makes_answers_better_and_is_told() -> None:
 
 @pytest.mark.slow
 def test_accuracy_is_measured_on_rows(tmp_path: Path) -> None:
-    found = said("--data", str(blobs(tmp_path / "rows.npz")))
+    found = said("--data", str(blobs(tmp_path / "rows.npz")), "--classes", "3")
     assert (found["rows"], found["classes"]) == (240, 3)
     reached = {item["epsilon"]: item["accuracy"] for item in found["accuracy"]}
     assert set(reached) == {0.5, 1.0, 2.0, 4.0, 8.0, None}
@@ -64,10 +64,34 @@ def test_rows_are_wanted() -> None:
     assert "--rows says how many rows there are" in result.output
 
 
+def test_classes_of_rows_are_said_and_not_counted(tmp_path: Path) -> None:
+    result = CliRunner().invoke(plan, ["--data", str(blobs(tmp_path / "rows.npz"))])
+    assert (result.exit_code, "--classes says how many" in result.output) == (2, True)
+
+
 def test_a_file_without_classes_is_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "rows.npz", x=np.zeros((200, 3)))
     with pytest.raises(FormatError, match="no array 'y'"):
-        read_training(tmp_path / "rows.npz")
+        read_training(tmp_path / "rows.npz", 3)
+
+
+def test_one_row_numbers_no_other_class_anew(tmp_path: Path) -> None:
+    path, labels = tmp_path / "rows.npz", np.full(200, 2)
+    np.savez(path, x=np.zeros((200, 3)), y=labels)
+    assert read_training(path, 3)[1].tolist() == labels.tolist()
+    np.savez(path, x=np.zeros((200, 3)), y=np.append(labels[1:], 0))
+    assert read_training(path, 3)[1].tolist() == [*labels[1:], 0]
+
+
+@pytest.mark.parametrize(
+    ("label", "told"),
+    [(3, "is not one of 0 to 2"), (-1, "is not one of 0 to 2"), (0.5, "y is float64"), ("a", "y is <U")],
+)
+def test_a_class_that_was_not_said_is_refused(tmp_path: Path, label: Any, told: str) -> None:
+    labels = np.array([label] * 2 if isinstance(label, str) else [0, label])
+    np.savez(tmp_path / "rows.npz", x=np.zeros((200, 3)), y=np.repeat(labels, 100))
+    with pytest.raises(FormatError, match=told):
+        read_training(tmp_path / "rows.npz", 3)
 
 
 def test_what_a_model_has_spent_is_told(tmp_path: Path) -> None:

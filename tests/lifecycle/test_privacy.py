@@ -7,13 +7,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from palladion.errors import ConflictError, FormatError, TamperError
+from palladion.errors import ConflictError, FormatError, MissingExtraError, TamperError
 from palladion.lifecycle.installation import Installation
 from palladion.lifecycle.privacy import check_privacy, sign_privacy, stated_of, verify_privacy
 from palladion.lifecycle.protect import protect
 from palladion.lifecycle.seal import seal
 from palladion.policy import RoutePolicy
 from palladion.policy.privacy import PrivacyPolicy
+from palladion.private.dp import accounting
 from palladion.registry import SignedPrivacy, Version
 from tests.lifecycle.installations import ACTOR, Made, make
 from tests.models import onnx_bytes, write
@@ -72,6 +73,18 @@ def test_a_statement_that_cannot_be_so_is_not_signed(tmp_path: Path, change: dic
     made = make(tmp_path)
     with pytest.raises(error):
         sign_privacy(statement(**change), content="0" * 64, by=ACTOR, signer=made.owner.signer("publisher"))
+
+
+def test_a_statement_that_nobody_recomputed_is_not_signed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> Any:
+        raise MissingExtraError("accounting for sampled training needs dp-accounting", "")
+
+    monkeypatch.setattr(accounting, "dp_accounting", missing)
+    made = make(tmp_path)
+    sampled = statement(mechanism="dp-sgd", accountant="pld", sampling_rate="0.1", epsilon="0.000001")
+    with pytest.raises(MissingExtraError, match="recomputing") as told:
+        sign_privacy(sampled, content="0" * 64, by=ACTOR, signer=made.owner.signer("publisher"))
+    assert "palladion[dp]" in str(told.value.hints)
 
 
 def test_doctor_tells_a_claim_and_an_assumption(tmp_path: Path) -> None:

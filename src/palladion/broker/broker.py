@@ -326,10 +326,14 @@ class _OnRecord:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if not isinstance(error, PalladionError) or isinstance(error, StorageError | BusyError):
+        if not isinstance(error, Exception) or isinstance(error, StorageError | BusyError):
             return
-        reason = reason_of(error)
+        # also of what is our own mistake: a request that makes the broker stumble must not be the one without a record
+        reason = reason_of(error) if isinstance(error, PalladionError) else FAULT
         self._broker.refused(self._certificate, self._what, self.peer, self.asked, reason)
+        if not isinstance(error, PalladionError):
+            log.error("a request cannot be decided: this is a bug", exc_info=error)
+            raise BrokerRefusedError("the broker cannot decide this", "ask its operators", reason=FAULT) from error
         if reason == FAULT:
             log.error("a request cannot be decided: %s", error.message)
             raise BrokerRefusedError("the broker cannot decide this", "ask its operators", reason=FAULT) from error

@@ -103,6 +103,8 @@ def compile_(
 
 
 def _say_compiled(compiled: "Compiled", out: Path, bundle_path: Path, size: int, *, as_json: bool) -> None:
+    from palladion.private.homomorphic.leakage import slots_carried
+
     bundle, found = compiled.program.bundle, compiled.leakage
     parameters, header = bundle.parameters, bundle.header
     if as_json:
@@ -124,6 +126,7 @@ def _say_compiled(compiled: "Compiled", out: Path, bundle_path: Path, size: int,
                 "ciphertext_bytes": parameters.ciphertext_bytes,
                 "dropped": list(header.dropped),
                 "unknowns": found.unknowns,
+                "slots_per_ciphertext": slots_carried(bundle, 1, by_columns=False),
                 "monomials": found.monomials,
                 "linear": found.linear,
             }
@@ -149,7 +152,10 @@ def _say_compiled(compiled: "Compiled", out: Path, bundle_path: Path, size: int,
                 f"adds at most {compiled.max_error:.1e}, over {compiled.tested} rows; decides the same on all",
             ),
             ("left to clients", ", ".join(header.dropped) or None),
-            ("recovered by", f"{found.unknowns} slots"),
+            (
+                "recovered by",
+                f"{found.unknowns} slots; a ciphertext counts for {slots_carried(bundle, 1, by_columns=False)}",
+            ),
         ]
     )
     for sentence in found.sentences():

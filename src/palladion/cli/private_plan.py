@@ -10,7 +10,8 @@ from palladion.cli.output import echo, find_installation, json_option, print_jso
 if TYPE_CHECKING:
     from palladion.private.dp.plan import Reached
 
-ROWS_MAX = 1_000_000_000
+ROWS_MAX, CLASSES_MAX = 1_000_000_000, 10_000
+CLASSES = 2  # of answers, where nothing is measured
 EPSILONS = (0.5, 1.0, 2.0, 4.0, 8.0)
 COSTS = (0.01, 0.1, 0.5, 1.0, 2.0, 8.0)  # ε of one answer
 MARGINS = (0.2, 0.5, 0.9)
@@ -20,7 +21,9 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.command("plan", epilog="Example: palladion private plan --rows 5000 --classes 10 --budget 8")
 @click.option("--rows", type=click.IntRange(2, ROWS_MAX), help="How many rows there are to learn from.")
 @click.option("--data", type=_FILE, metavar="FILE", help="Rows with their classes, .npz with x and y, to measure on.")
-@click.option("--classes", type=click.IntRange(2, 10_000), default=2, show_default=True, help="Classes of the answers.")
+@click.option(
+    "--classes", type=click.IntRange(2, CLASSES_MAX), help="Classes of the answers, or of --data, 0, 1, …; 2 without."
+)
 @click.option("--delta", type=click.FloatRange(0, 0.01, min_open=True), help="δ; one in ten times the rows by default.")
 @click.option(
     "--budget", type=click.FloatRange(0, 1000, min_open=True), default=8.0, show_default=True, help="ε of all answers."
@@ -56,7 +59,7 @@ def plan(
     /,
     rows: int | None,
     data: Path | None,
-    classes: int,
+    classes: int | None,
     delta: float | None,
     budget: float,
     sensitivity: float,
@@ -73,8 +76,11 @@ def plan(
     found: dict[str, Any] = {}
     reached: list[Reached] = []
     if data is not None:
-        features, labels = read_training(data)
-        rows, classes = len(features), int(labels.max()) + 1
+        if classes is None:
+            raise click.UsageError("--classes says how many classes the rows of --data have: it is not counted", ctx)
+        features, labels = read_training(data, classes)
+        rows = len(features)
+    classes = CLASSES if classes is None else classes
     if rows is None:
         raise click.UsageError("--rows says how many rows there are, or --data has them", ctx)
     delta = default_delta(rows) if delta is None else delta
@@ -97,8 +103,12 @@ def default_delta(rows: int) -> float:
     return float(f"{1 / (10 * rows):.2g}")
 
 
-def read_training(path: Path) -> tuple[Any, Any]:
-    """Rows (rows, features) and classes (rows,) of an NPZ file with x and y. Raises FormatError."""
+def read_training(path: Path, classes: int) -> tuple[Any, Any]:
+    """Rows (rows, features) and classes (rows,) of an NPZ file with x and y, which go from 0 to below `classes`.
+
+    Classes are as the file has them: numbered by which ones occur, one row could number all others anew. Raises
+    FormatError.
+    """
     import numpy as np
 
     from palladion.errors import FormatError
@@ -107,7 +117,20 @@ def read_training(path: Path) -> tuple[Any, Any]:
     found = read_validation(path)
     if found.labels is None:
         raise FormatError(f"{path} has no array 'y' with the class of each row")
-    return found.rows.reshape(len(found.rows), -1).astype(np.float64), found.labels
+    with np.load(path, allow_pickle=False) as arrays:
+        labels = arrays["y"]
+    if labels.dtype.kind not in "iu":
+        raise FormatError(
+            f"{path}: y is {labels.dtype}, whole numbers from 0 to {classes - 1} were expected",
+            "give each class its number, by a list that does not come of these rows",
+        )
+    outside = int(((labels < 0) | (labels >= classes)).sum())
+    if outside:
+        raise FormatError(
+            f"{path}: the class of {outside:,} rows is not one of 0 to {classes - 1}",
+            "leave such rows out, or set --classes to what is known without these rows",
+        )
+    return found.rows.reshape(len(found.rows), -1).astype(np.float64), labels.astype(np.int64)
 
 
 def _measured(features: Any, labels: Any, classes: int, delta: float, offset: float, scale: float) -> "list[Reached]":

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from palladion.cli.output import echo, json_option, print_fields, print_json, warn
-from palladion.cli.private_plan import default_delta, read_training
+from palladion.cli.private_plan import CLASSES_MAX, default_delta, read_training
 from palladion.errors import FINDING, FINE, ConflictError
 
 if TYPE_CHECKING:
@@ -25,6 +25,9 @@ def _settings(command: Callable[..., Any]) -> Callable[..., Any]:
     above_zero = click.FloatRange(0, min_open=True)
     options = [
         click.option("--data", type=_FILE, required=True, metavar="FILE", help="Rows and classes: .npz with x and y."),
+        click.option(
+            "--classes", type=click.IntRange(2, CLASSES_MAX), required=True, help="How many there are, 0, 1, …; public."
+        ),
         click.option("--epsilon", type=click.FloatRange(0, 500, min_open=True), required=True, help="A row's cost."),
         click.option("--delta", type=click.FloatRange(0, 0.01, min_open=True), help="δ; one in ten times the rows."),
         click.option("--steps", type=click.IntRange(1, 100_000), default=60, show_default=True, help="Over all rows."),
@@ -40,7 +43,8 @@ def _settings(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @click.command(
-    "train", epilog="Example: palladion private train --data rows.npz --epsilon 2 --out m.onnx --statement m.json"
+    "train",
+    epilog="Example: palladion private train --data rows.npz --classes 10 --epsilon 2 --out m.onnx --statement m.json",
 )
 @_settings
 @click.option("--out", type=_NEW, required=True, metavar="FILE", help="Where the model goes, in ONNX: a new file.")
@@ -54,12 +58,20 @@ def _settings(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @json_option
 def train(
-    data: Path, epsilon: float, delta: float | None, out: Path, stated: Path, as_json: bool, **settings: Any
+    data: Path,
+    classes: int,
+    epsilon: float,
+    delta: float | None,
+    out: Path,
+    stated: Path,
+    as_json: bool,
+    **settings: Any,
 ) -> None:
     """Train a linear classifier within (ε, δ) for each row, by noisy gradient descent, and state what it cost.
 
-    Settings are chosen with `palladion private plan`, which is not charged: choose them on rows that are not among
-    these. `palladion protect MODEL --privacy STATEMENT` signs the statement into the version.
+    --classes is known beforehand and never counted on these rows: one of another class is refused before anything is
+    trained. Settings are chosen with `palladion private plan`, which is not charged: choose them on rows that are not
+    among these. `palladion protect MODEL --privacy STATEMENT` signs the statement into the version.
     """
     from palladion import files
     from palladion.private.dp.linear import train_linear_dp
@@ -69,9 +81,8 @@ def train(
             raise ConflictError(f"{path} is there already", "name a new file")
     if out == stated:
         raise click.UsageError("--out and --statement are one file")
-    rows, labels = read_training(data)
-    classes = int(labels.max()) + 1
-    delta = default_delta(len(rows)) if delta is None else delta
+    rows, labels = read_training(data, classes)
+    delta = _delta(delta, len(rows))
     model, statement = train_linear_dp(
         rows, labels, classes=classes, epsilon=epsilon, delta=delta, descent=_descent(settings)
     )
@@ -98,7 +109,7 @@ def train(
     warn(f"{data} and {out} lie here in plaintext; the share of right rows is not covered by ε: keep it to yourself")
 
 
-@click.command("audit", epilog="Example: palladion private audit --data rows.npz --epsilon 2 --canaries 1000")
+@click.command("audit", epilog="Example: palladion private audit --data rows.npz --classes 10 --epsilon 2")
 @_settings
 @click.option(
     "--canaries", type=click.IntRange(100, 20_000), default=4000, show_default=True, help="Rows that are in by a coin."
@@ -110,6 +121,7 @@ def audit(
     ctx: click.Context,
     /,
     data: Path,
+    classes: int,
     epsilon: float,
     delta: float | None,
     canaries: int,
@@ -126,13 +138,12 @@ def audit(
     from palladion.private.dp.linear import train_linear_dp
     from palladion.redteam.membership.canaries import audit_linear, stated_at
 
-    rows, labels = read_training(data)
-    classes = int(labels.max()) + 1
-    delta = default_delta(len(rows)) if delta is None else delta
+    rows, labels = read_training(data, classes)
+    delta = _delta(delta, len(rows))
     descent = _descent(settings)
     _, statement = train_linear_dp(
-        rows[:1], labels[:1], classes=max(2, classes), epsilon=epsilon, delta=delta, descent=descent
-    )
+        rows[:1], labels[:1], classes=classes, epsilon=epsilon, delta=delta, descent=descent
+    )  # fmt: skip
 
     def learnt(wide: Any, known: Any) -> Any:
         model, _ = train_linear_dp(wide, known, classes=classes, epsilon=epsilon, delta=delta, descent=descent)
@@ -182,6 +193,13 @@ def _separated(found: "Audit") -> dict[str, Any]:
     if told is None:
         return {}
     return {"auc": {"value": told.auc, "deviation": told.deviation, "allowed": told.allowed, "p_value": told.p_value}}
+
+
+def _delta(delta: float | None, rows: int) -> float:
+    """The δ of a training. Raises UsageError for one that gives a row up."""
+    if delta is not None and delta > 1 / rows:
+        raise click.UsageError(f"--delta {delta:g} gives one row of {rows:,} up: at most one in the rows protects")
+    return default_delta(rows) if delta is None else delta
 
 
 def _descent(settings: dict[str, Any]) -> "Descent":

@@ -143,15 +143,17 @@ def protect(
 
 
 def read_privacy(path: Path | None) -> "PrivacyStatement | None":
-    """The statement that `--privacy` names, and a warning where its arithmetic cannot be checked here."""
+    """The statement that `--privacy` names. Raises FormatError, and MissingExtraError where it cannot be recomputed."""
     if path is None:
         return None
+    from palladion.errors import MissingExtraError
+    from palladion.private.dp.accounting import EXTRA
     from palladion.private.dp.statement import read_statement
     from palladion.private.dp.verify import verify_statement
 
     stated = read_statement(path)
     if verify_statement(stated).recomputed is None:
-        warn(f"ε of {path} was not recomputed: pip install 'palladion[dp]'")
+        raise MissingExtraError(f"recomputing the ε of {path} needs dp-accounting", EXTRA)
     return stated
 
 

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 import msgspec
 
 from palladion import canonical
-from palladion.errors import ConflictError, FormatError, TamperError
+from palladion.errors import ConflictError, FormatError, MissingExtraError, TamperError
 from palladion.keys import Signer
 from palladion.lifecycle.doctor import Check
 from palladion.lifecycle.installation import Installation
+from palladion.private.dp.accounting import EXTRA
 from palladion.private.dp.statement import PrivacyStatement, statement_of
 from palladion.private.dp.verify import verify_statement
 from palladion.registry import SignedPrivacy, Version
@@ -33,14 +34,16 @@ class Stated:
 def sign_privacy(statement: PrivacyStatement, *, content: str, by: str, signer: Signer) -> SignedPrivacy:
     """The statement of an operator on the model of that content, signed.
 
-    Raises FormatError where its own figures come to more than it states, ConflictError for noise that came of a seed.
+    Raises FormatError where its own figures come to more than it states, ConflictError for noise that came of a seed,
+    MissingExtraError where ε cannot be recomputed here: what nobody checked is not signed.
     """
     if statement.noise == "seeded":
         raise ConflictError(
             "the model was trained with noise from a seed: whoever knows the seed can take the noise out again",
             "train it again without a generator, which is for experiments",
         )
-    verify_statement(statement)
+    if verify_statement(statement).recomputed is None:
+        raise MissingExtraError("recomputing the ε of a sampled training needs dp-accounting", EXTRA)
     document = {"by": by, "content": content, "statement": msgspec.to_builtins(statement)}
     return SignedPrivacy(document, signer.sign(_DOMAIN + canonical.encode(document)).hex())
 

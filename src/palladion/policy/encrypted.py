@@ -40,13 +40,15 @@ class EncryptedPolicy(Section, frozen=True):
         Meta(
             ge=1,
             le=2**50,
-            description="Rows that one client may ever have answered, filled or not. `palladion private compile` says "
-            "how many recover the model: stay below that, or protect it by contract.",
+            description="Slots that one client may ever have answered. A ciphertext costs all numbers that its answer "
+            "carries, divided by the model's outputs: `palladion private compile` says how many. One to three "
+            "ciphertexts recover a model for a client that chooses its evaluation keys: this bounds use, and protects "
+            "no model.",
         ),
-    ] = 1000
+    ] = 1_000_000
     slots_total: Annotated[
         int, Meta(ge=1, le=2**50, description="The same for all clients together, who may share what they learn.")
-    ] = 100_000
+    ] = 100_000_000
     workers: Annotated[int, Meta(ge=1, le=256, description="Processes that compute; each takes one core.")] = 1
     answer_seconds: Annotated[
         int,

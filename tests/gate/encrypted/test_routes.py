@@ -12,6 +12,7 @@ from palladion.gate.operations.precheck import check_servable
 from palladion.lifecycle.installation import Installation
 from palladion.policy import parse_policy
 from palladion.policy.encrypted import EncryptedPolicy
+from palladion.private.homomorphic.leakage import slots_carried
 from tests.gate.encrypted.programs import FILE, MODEL, PATH, place
 from tests.gate.gates import House, open_gate
 from tests.private.homomorphic.programs import needs_seal, program
@@ -45,12 +46,15 @@ def test_a_program_answers_on_three_paths_and_says_what_recovers_it(mine: House)
     assert sorted(routes.endpoints) == [PATH, f"{PATH}/keys", f"{PATH}/query"]
     said = list(routes.said("http://gate"))
     assert said[0] == f"encrypted http://gate{PATH}: {MODEL}, a network of 6-3"
-    assert said[1] == f"warning: 7 slots recover {MODEL}, and each client may have 1000 (slots_per_client)"
+    assert said[1].startswith(f"warning: 7 slots recover {MODEL}, and each client may have 1000000 (slots_per_client)")
+    assert "one to three ciphertexts" in said[1]
 
 
-def test_a_small_budget_needs_no_warning(mine: House) -> None:
-    place(mine, PROGRAM, slots_per_client=6)
-    assert len(list(open_routes(mine, reread(mine)).said(""))) == 1
+def test_a_budget_below_one_ciphertext_is_told_to_answer_nothing(mine: House) -> None:
+    one = slots_carried(PROGRAM.bundle, 1, by_columns=False)
+    place(mine, PROGRAM, slots_per_client=one - 1)
+    said = list(open_routes(mine, reread(mine)).said(""))
+    assert said[1] == f"warning: a ciphertext costs {one} slots, and each client may have {one - 1}: none is answered"
 
 
 def test_without_programs_there_is_nothing_and_no_file(mine: House) -> None:

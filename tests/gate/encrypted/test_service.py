@@ -5,6 +5,7 @@ import json
 import os
 import random
 import signal
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,12 +13,15 @@ import numpy as np
 import pytest
 
 from palladion.cli.main import main
+from palladion.gate.encrypted.endpoint import REFUSED
+from palladion.gate.encrypted.slots import FILE
 from palladion.ledger.record import decode_record
 from palladion.lifecycle.promote import promote
 from palladion.lifecycle.seal import seal
 from palladion.private.homomorphic.ask import GateClient, GateError
 from palladion.private.homomorphic.client import HEClient
 from palladion.private.homomorphic.envelope import MEDIA_TYPE, Envelope, keys_id
+from palladion.private.homomorphic.leakage import slots_carried
 from tests.gate.encrypted.programs import PATH, place
 from tests.gate.gates import House
 from tests.gate.service import Answered, Service, configure, serving
@@ -28,8 +32,8 @@ pytestmark = pytest.mark.service
 
 WIDTHS = (6, 4, 3)
 PROGRAM = program(WIDTHS, copies=1)
-PER_QUERY = PROGRAM.bundle.layout.rows  # slots that one ciphertext costs
-SLOTS = 10**6
+PER_QUERY = slots_carried(PROGRAM.bundle, 1, by_columns=False)  # slots that one ciphertext costs
+SLOTS = 10**8
 
 
 @pytest.fixture(scope="module")
@@ -208,6 +212,52 @@ def test_the_lifetime_budget_ends_and_stays_ended(house: House, tmp_path: Path, 
             gate(second).ask(client, rows(PROGRAM, 1))
         assert caught.value.kind == "slots-spent"
         gate(second, "globex").ask(client, rows(PROGRAM, 1))
+
+
+def spent(house: House) -> int:
+    """Slots of all clients, by the file."""
+    database = sqlite3.connect(house.installation.paths.directory / FILE)
+    try:
+        return int(database.execute("SELECT sum(slots) FROM spent WHERE model = 'name:scores'").fetchone()[0])
+    finally:
+        database.close()
+
+
+def test_what_seal_refuses_is_paid_for_and_tells_nothing(service: Service, client: HEClient) -> None:
+    gate(service).send_keys(client)
+    (good,) = client.encrypt(rows(PROGRAM, 1))
+    half = PROGRAM.bundle.parameters.ciphertext_bytes // 2
+    before = spent(service.house)
+    answered = send(service, "POST", "/query", query(client, [good[:-half] + bytes(half)]))
+    assert (answered.problem, answered.document["detail"]) == ("bad-input", REFUSED)
+    assert spent(service.house) == before + PER_QUERY
+
+
+def test_a_budget_of_the_rows_of_a_ciphertext_answers_none(house: House, tmp_path: Path, client: HEClient) -> None:
+    # whoever chooses its evaluation keys reads more out of an answer than its rows
+    mine = house.copy(tmp_path)
+    configure(mine, limits={"queries_per_second": 1e6, "burst": 10**6})
+    place(mine, PROGRAM, slots_per_client=PER_QUERY - 1)
+    with serving(mine) as running, pytest.raises(GateError) as caught:
+        gate(running).ask(client, rows(PROGRAM, 1))
+    assert caught.value.kind == "slots-spent"
+
+
+def test_networks_of_two_hidden_layers_are_answered_by_rows_alone(house: House, tmp_path: Path) -> None:
+    needs_seal()
+    deep = program((4, 3, 3, 2))
+    asking, asked = HEClient(deep.bundle), rows(deep, 3)
+    mine = house.copy(tmp_path)
+    configure(mine, limits={"queries_per_second": 1e6, "burst": 10**6})
+    place(mine, deep, slots_per_client=SLOTS)
+    with serving(mine) as running:
+        assert np.allclose(gate(running).ask(asking, asked), deep.run(asked), atol=1e-2)
+        before = spent(mine)
+        envelope = Envelope("query", deep.bundle.id, "", "columns", tuple(asking.encrypt_columns(asked))).encode()
+        answered = send(running, "POST", "/query", envelope)
+        assert answered.problem == "bad-input"
+        assert "several hidden layers" in answered.document["detail"]
+        assert spent(mine) == before
 
 
 def test_a_program_that_others_may_read_is_not_served(house: House, tmp_path: Path) -> None:

@@ -49,3 +49,16 @@ def test_keys_of_a_program_that_is_gone_are_let_go() -> None:
     shelf.put("a", "q", keys("k"))
     shelf.keep({"q"})
     assert (shelf.get("a", "p", "k"), shelf.bytes) == (None, 10)
+
+
+def test_one_client_cannot_take_the_room_of_all() -> None:
+    shelf = Shelf(bytes_max=512, per_client=2)
+    shelf.put("b", "p", keys("k", 1))
+    shelf.put("c", "p", keys("k", 100))
+    for program in ("p", "q", "r"):
+        for name in ("1", "2"):
+            shelf.put("a", program, keys(name, 236))
+    assert shelf.get("b", "p", "k") is not None
+    assert shelf.get("c", "p", "k") is not None
+    assert shelf.get("a", "r", "2") is not None
+    assert shelf.bytes == 337

@@ -4,6 +4,7 @@ import asyncio
 import sqlite3
 import stat
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ def run(what: Callable[[], Awaitable[Any]]) -> Any:
 
 
 def spend(budgets: SlotBudgets, client: str, slots: int, model: str = "m") -> int:
-    found: int = run(lambda: budgets.spend(model, client, slots, each=EACH, total=TOTAL))
+    found: int = run(lambda: budgets.spend((model,), client, slots, each=EACH, total=TOTAL))
     return found
 
 
@@ -69,15 +70,15 @@ def test_what_was_spent_is_there_after_a_restart(tmp_path: Path, budgets: SlotBu
 
 def test_what_bought_no_answer_is_given_back_and_never_more(budgets: SlotBudgets) -> None:
     spend(budgets, "a", 10)
-    run(lambda: budgets.give_back("m", "a", 4))
+    run(lambda: budgets.give_back(("m",), "a", 4))
     assert run(lambda: budgets.spent("m", "a")) == 6
-    run(lambda: budgets.give_back("m", "a", 50))
+    run(lambda: budgets.give_back(("m",), "a", 50))
     assert run(lambda: budgets.spent("m", "a")) == 0
 
 
 def test_queries_at_once_cannot_spend_more_than_there_is(budgets: SlotBudgets) -> None:
     async def many() -> list[Any]:
-        spending = [budgets.spend("m", "a", 30, each=EACH, total=TOTAL) for _ in range(10)]
+        spending = [budgets.spend(("m",), "a", 30, each=EACH, total=TOTAL) for _ in range(10)]
         return await asyncio.gather(*spending, return_exceptions=True)
 
     results = asyncio.run(many())
@@ -97,3 +98,16 @@ def test_the_file_is_its_owners_and_a_broken_one_is_refused(tmp_path: Path, budg
     (tmp_path / "broken").write_bytes(b"this is no database, and longer than its header is" * 10)
     with pytest.raises(StorageError, match="broken"):
         SlotBudgets(tmp_path / "broken")
+
+
+def test_a_new_file_of_a_model_has_no_new_budget_and_a_new_name_neither(budgets: SlotBudgets) -> None:
+    def spend_as(*models: str) -> Any:
+        return run(lambda: budgets.spend(models, "a", 60, each=EACH, total=TOTAL))
+
+    assert spend_as("digest", "name:m") == 60
+    for models in (("other", "name:m"), ("digest", "name:n")):
+        with pytest.raises(Problem, match="slots-spent"):
+            spend_as(*models)
+    assert run(lambda: budgets.spent("other")) == 0
+    run(lambda: budgets.give_back(("digest", "name:m"), "a", 60))
+    assert [run(partial(budgets.spent, name)) for name in ("digest", "name:m")] == [0, 0]

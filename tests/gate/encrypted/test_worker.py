@@ -60,3 +60,20 @@ def test_a_ciphertext_that_hides_nothing_is_refused(worker: Worker, client: HECl
     transparent = good[:-half] + bytes(half)
     answer = worker.take(frames.INTERLEAVED, [NAME, transparent])
     assert answer == (frames.REFUSED, [b"a ciphertext that hides nothing"])
+
+
+def test_a_worker_without_memory_says_so_and_goes_on(
+    worker: Worker, client: HEClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise MemoryError("no memory")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Worker, "_evaluated", full)
+        assert worker.take(frames.INTERLEAVED, [NAME]) == (frames.REFUSED, [b"no memory"])
+    with monkeypatch.context() as patched:
+        patched.setattr("palladion.gate.encrypted.worker.EvaluationKeys", full)
+        assert worker.take(frames.KEYS, [NAME, *client.evaluation_keys]) is None
+    answer = worker.take(frames.INTERLEAVED, [NAME, *client.encrypt(rows(PROGRAM, 1))])
+    assert answer is not None
+    assert b"no memory" in answer[1][0]

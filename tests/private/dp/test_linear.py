@@ -119,6 +119,48 @@ def test_a_number_that_is_not_finite_is_refused(value: float) -> None:
         train_linear_dp(np.full((3, 2), value), np.zeros(3, int), classes=2, epsilon=1.0, delta=DELTA)
 
 
+def _moved_by_last(rows: Any, labels: Any, kind: Any, descent: Descent) -> Any:
+    """What the last row adds to the first step, with the number of rows made up for."""
+    totals = [
+        count
+        * descend(
+            rows[:count],
+            labels[:count],
+            classes=3,
+            kind=kind,
+            descent=descent,
+            noise_multiplier=0.0,
+            randomness=Seeded(np.random.default_rng(1)),
+        )
+        for count in (len(rows), len(rows) - 1)
+    ]
+    return totals[0] - totals[1]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"scale": 0.1}, {"offset": -1.7e308}, {"unit_rows": False}, {"unit_rows": False, "steps": 3}],
+    ids=["scale", "offset", "length", "later"],
+)
+def test_a_row_that_leaves_the_range_of_doubles_is_learnt_nothing_of(settings: dict[str, Any]) -> None:
+    rows, labels = _blobs(50)
+    rows, labels = np.concatenate([rows, [[1.7e308] * 3]]), np.append(labels, 0)
+    model, _ = train_linear_dp(rows, labels, classes=3, epsilon=1.0, delta=DELTA, descent=Descent(**settings))
+    assert np.isfinite(model.weights).all()
+    once = Descent(**({"steps": 1, "rate": 1.0, "average": 1.0} | settings | {"steps": 1}))
+    assert np.linalg.norm(_moved_by_last(rows, labels, "classes", once)) <= 1.0001
+
+
+@pytest.mark.parametrize(("row", "wanted"), [(1e-200, 1e300), (1e200, 1e200), (1e200, 1e-200), (1.0, 1.7e308)])
+def test_a_row_whose_length_doubles_cannot_hold_moves_no_more_than_the_others(row: float, wanted: float) -> None:
+    rows, labels = np.full((4, 2), 0.1), np.array([0.1, 0.1, 0.1, wanted])
+    rows[-1] = row
+    descent = Descent(steps=1, rate=1.0, average=1.0, clipping=0.5, bias=0.0, unit_rows=False)
+    moved = np.linalg.norm(_moved_by_last(rows, labels, "number", descent))
+    assert np.isfinite(moved)
+    assert moved <= 0.50001
+
+
 def test_a_label_beyond_the_classes_is_refused() -> None:
     with pytest.raises(FormatError, match="0 to 1 was expected"):
         train_linear_dp(np.ones((3, 2)), np.array([0, 1, 2]), classes=2, epsilon=1.0, delta=DELTA)

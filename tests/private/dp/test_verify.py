@@ -23,6 +23,21 @@ def test_figures_that_cost_more_are_refused(change: dict[str, Any]) -> None:
         verify_statement(statement(**change))
 
 
+@pytest.mark.parametrize("accountant", ["analytic-gaussian", "pld", "rdp", "prv"])
+def test_a_small_epsilon_is_held_as_a_large_one_is(accountant: str) -> None:
+    figures = {"noise_multiplier": "300", "steps": 1, "delta": "1e-5", "rows": 1000, "accountant": accountant}
+    with pytest.raises(FormatError, match="its own figures"):
+        verify_statement(statement(epsilon="0.000001", **figures))
+    assert verify_statement(statement(epsilon="0.008", **figures)).recomputed == pytest.approx(0.0079, abs=2e-4)
+
+
+@pytest.mark.parametrize(("delta", "rows"), [("0.7", 1000), ("0.0011", 1000)])
+def test_a_delta_that_gives_a_row_up_is_refused(delta: str, rows: int) -> None:
+    with pytest.raises(FormatError, match="publishes one of them whole"):
+        verify_statement(statement(delta=delta, rows=rows))
+    assert verify_statement(statement(delta="0.001", rows=rows)).recomputed is not None
+
+
 @pytest.mark.slow
 def test_sampled_training_is_recomputed() -> None:
     pytest.importorskip("dp_accounting", reason="dp-accounting is not installed: pip install 'palladion[dp]'")

@@ -116,3 +116,12 @@ def test_labels_are_those_of_the_largest_output() -> None:
 def test_a_client_shows_no_secret() -> None:
     client = HEClient(program((4, 2)).bundle)
     assert repr(client) == f"<HEClient of {client.bundle.id}>"
+
+
+def test_a_second_square_by_columns_is_refused_and_would_be_wrong() -> None:
+    made = program((4, 3, 3, 2))
+    assert not made.bundle.by_columns
+    client, evaluator = HEClient(made.bundle), Evaluator(made)
+    sent = [evaluator.ring.context.from_cipher_str(data) for data in client.encrypt_columns(rows(made, 2))]
+    with pytest.raises(FormatError, match="several hidden layers"):
+        evaluate_columns(evaluator, sent)

@@ -7,11 +7,11 @@ from numpy.typing import NDArray
 from palladion.errors import FormatError
 from palladion.model.read import read_memory
 from palladion.private.homomorphic import compile as module
-from palladion.private.homomorphic.compile import compile_program
+from palladion.private.homomorphic.compile import compile_program, self_test
 from palladion.private.homomorphic.parameters import ALLOWED, MODULUS_BITS_MAX
 from palladion.private.homomorphic.polynomial import decisions
 from tests.private.homomorphic.networks import ROWS, dense, model, node, weights
-from tests.private.homomorphic.programs import needs_seal
+from tests.private.homomorphic.programs import needs_seal, program, rows
 
 WIDE = ROWS.astype(np.float64)
 
@@ -42,6 +42,15 @@ def test_a_network_is_compiled_with_polynomials_and_tested_under_encryption() ->
     assert compiled.polynomial_error > 1e-6
     assert compiled.program.bundle.header.agreement == f"{compiled.agreement:.4f}"
     assert compiled.program.bundle.layout.rows >= 32
+
+
+@pytest.mark.slow
+def test_a_network_of_two_hidden_layers_is_tested_by_rows_and_is_right() -> None:
+    made = program((6, 4, 4, 3))
+    error, same, tested = self_test(made, rows(made, 40))
+    assert same
+    assert error < 1e-2
+    assert tested == 40
 
 
 def test_a_network_whose_polynomials_decide_otherwise_is_refused() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from palladion.private.homomorphic.leakage import leakage
+from palladion.private.homomorphic.leakage import leakage, slots_carried
 from tests.private.homomorphic.programs import program, rows
 
 
@@ -32,6 +32,19 @@ def test_a_network_of_squares_is_recovered_by_as_many_rows_as_it_has_monomials(s
 def test_what_is_reckoned_with_is_the_smaller_number() -> None:
     found = leakage((64, 32, 10))
     assert (found.monomials, found.weights_rows, found.unknowns) == (2145, 241, 241)
+
+
+@pytest.mark.parametrize("widths", [(6, 3), (6, 4, 3), (64, 32, 10)])
+def test_no_budget_is_said_to_protect_a_network_and_a_ciphertext_costs_all_that_it_carries(
+    widths: tuple[int, ...],
+) -> None:
+    bundle, found = program(widths).bundle, leakage(widths)
+    degree = bundle.parameters.degree
+    assert slots_carried(bundle, 3, by_columns=False) == 3 * -(-2 * degree // widths[-1])
+    assert slots_carried(bundle, widths[0], by_columns=True) == degree * (2 if len(widths) == 2 else 3)
+    # more than rows can be in it, and more than the model has unknowns
+    assert slots_carried(bundle, 1, by_columns=False) > max(bundle.layout.rows, found.unknowns)
+    assert "no budget of queries protects it" in found.sentences()[0]
 
 
 def _monomials(asked: NDArray[np.float64]) -> NDArray[np.float64]:

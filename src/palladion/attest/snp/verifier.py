@@ -97,7 +97,8 @@ def _claims(report: Report, endorsement: Endorsement, *, root: str, expires: dat
         "id_key_digest": report.id_key_digest,
         "author_key_digest": report.author_key_digest if report.author_key else bytes(48),
     }
-    features = {**report.features, "product": endorsement.product}
+    # the report's own id tells guests apart where the maker's key of a cloud does not name the chip
+    features = {**report.features, "product": endorsement.product, "report_id": report.report_id.hex()}
     if endorsement.cloud:
         features["cloud"] = endorsement.cloud
     return Claims(

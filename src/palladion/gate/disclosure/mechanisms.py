@@ -1,8 +1,9 @@
 """Noise with a proof on class scores, from OpenDP, which samples exactly: no floating-point number is drawn.
 
-Scores are taken as probabilities, clipped to 0..1 and counted in steps of 2^-16, so that all arithmetic is in whole
-numbers. That one row of training moves no score by more than `sensitivity` is what the guarantee is under; at 1, the
-whole range, it assumes nothing. Then:
+Scores are counted in steps of 2^-16 of 0..1, so that all arithmetic is in whole numbers. That one row of training moves
+no score by more than `sensitivity` is what the guarantee is under. At 1, the whole range, it assumes nothing, and
+scores are made probabilities first. Below 1 they are clipped to 0..1 and nothing else: a softmax, or dividing by their
+sum, moves scores further than the model did. Then:
 
 | mechanism | answer | ε of a row | ρ of a row |
 |---|---|---|---|
@@ -73,10 +74,7 @@ class Noise:
         """
         if scores.ndim != 2 or scores.shape[1] != self.classes or not np.isfinite(scores).all():
             raise ValueError(f"finite scores of {self.classes} classes were expected, got the shape {scores.shape}")
-        probabilities = np.clip(as_probabilities(scores.astype(np.float64)), 0.0, 1.0)
-        # two rows of them are then no further apart than 2 in all, whatever the model says of itself
-        probabilities /= np.maximum(probabilities.sum(axis=1, keepdims=True), 1.0)
-        counted = np.rint(probabilities * GRID).astype(np.int64)
+        counted = np.rint(self._bounded(scores.astype(np.float64)) * GRID).astype(np.int64)
         if self.policy.mechanism == "noisy-max":
             shown = np.zeros(scores.shape)
             shown[np.arange(len(scores)), [self._measurement(row.tolist()) for row in counted]] = 1.0
@@ -84,6 +82,14 @@ class Noise:
         noisy = np.array([self._measurement(row.tolist()) for row in counted], np.float64) / GRID
         # what is done with the noisy numbers costs nothing; a score is not to be told apart by leaving the range
         return np.clip(noisy, 0.0, 1.0)
+
+    def _bounded(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Scores in 0..1, by what moves none of them further than `sensitivity` says."""
+        if self._is_assumed:
+            return np.clip(scores, 0.0, 1.0)
+        probabilities = np.clip(as_probabilities(scores), 0.0, 1.0)
+        # two rows of them are then no further apart than 2 in all, whatever the model says of itself
+        return np.asarray(probabilities / np.maximum(probabilities.sum(axis=1, keepdims=True), 1.0))
 
     @cached_property
     def _measurement(self) -> Any:
@@ -99,13 +105,18 @@ class Noise:
             measure = dp.zero_concentrated_divergence()
             return _least(lambda scale: measurements.make_noisy_max(*space, measure, scale=scale), moved, cost.rho)
         if self.policy.mechanism == "laplace":
-            # probabilities add up to 1, so that no two rows of them are further apart than 2
-            apart = min(2 * GRID, self.classes * moved) + self.classes
+            # probabilities add up to 1, so that no two rows of them are further apart than 2; other scores need not
+            apart = (self.classes * moved if self._is_assumed else 2 * GRID) + self.classes
             space = domain, dp.l1_distance(T="i64")
             return _least(lambda scale: measurements.make_laplace(*space, scale=scale), apart, cost.epsilon)
-        distance = min(math.sqrt(2) * GRID, math.sqrt(self.classes) * moved) + math.sqrt(self.classes)
+        distance = math.sqrt(self.classes) * moved if self._is_assumed else math.sqrt(2) * GRID
+        distance += math.sqrt(self.classes)  # of rounding
         space = domain, dp.l2_distance(T="f64")
         return _least(lambda scale: measurements.make_gaussian(*space, scale=scale), distance, cost.rho)
+
+    @property
+    def _is_assumed(self) -> bool:
+        return self.policy.sensitivity < 1
 
     @property
     def _moved(self) -> int:

@@ -97,7 +97,10 @@ def said_of(route: RoutePolicy, stated: str | None) -> str:
     if policy.sensitivity == 1:
         worth = "assuming nothing of the model"
     else:
-        worth = f"only if one row of training moves no score by more than {policy.sensitivity:g}, which nobody proved"
+        worth = (
+            "only if one row of training moves no score, clipped to 0..1 as the model gives it, by more than "
+            f"{policy.sensitivity:g}, which nobody proved"
+        )
     trained = f"; its training: {stated}" if stated else "; it was not trained privately, as far as is known"
     return f"private answers: {each}, {policy.epsilon_total:g} in all, {worth}{trained}"
 

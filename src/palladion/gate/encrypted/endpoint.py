@@ -17,6 +17,7 @@ import msgspec
 
 from palladion.errors import FormatError, TamperError
 from palladion.gate.callers import Caller
+from palladion.gate.encrypted.flight import InFlight
 from palladion.gate.encrypted.shelf import Shelf
 from palladion.gate.encrypted.slots import SlotBudgets
 from palladion.gate.encrypted.workers import Keys, RefusedError, WorkerError, Workers
@@ -29,10 +30,14 @@ from palladion.policy import RoutePolicy
 from palladion.policy.encrypted import EncryptedPolicy
 from palladion.private.homomorphic.envelope import HEADER_BYTES_MAX, MEDIA_TYPE, Envelope, keys_id, parse_envelope
 from palladion.private.homomorphic.forms import Forms
+from palladion.private.homomorphic.leakage import slots_carried
 from palladion.private.homomorphic.program import Bundle
 
 MIB = 1024 * 1024
-UPLOADS_MAX = 2  # of keys at once: each waits in memory until it is whole
+UPLOADS_MAX = 16  # of keys at once, of one client each; fewer where they are large
+QUERIES_EACH, QUERIES_TOTAL = 2, 8  # of the largest queries that one client, and all, may have in memory at once
+LENGTH_DIGITS_MAX = 12
+REFUSED = "this cannot be computed on: were ciphertexts and keys made for this program?"
 _TYPE = MEDIA_TYPE.encode()
 
 log = logging.getLogger("palladion.gate")
@@ -102,7 +107,8 @@ class KeysPage(_Paths):
 
     def __init__(self, stages: Stages, serving: Serving, shelf: Shelf) -> None:
         super().__init__(stages, serving, shelf)
-        self._uploads = 0
+        most = serving.policy.keys_mib * MIB // self.body_bytes_max
+        self._uploads = InFlight(each=1, total=max(2, min(UPLOADS_MAX, most)))
 
     @property
     def body_bytes_max(self) -> int:
@@ -114,14 +120,9 @@ class KeysPage(_Paths):
         self.let_in(caller)
         self.check_type(request)
         self.stages.admit(caller, self.serving.route, 1, address=request.address)
-        if self._uploads >= UPLOADS_MAX:
-            raise Problem("busy", "keys are being taken from others", retry_after_seconds=1)
-        self._uploads += 1
-        try:
+        with self._uploads.holding(caller.id, 1):
             body = await request.body()
             keys = await asyncio.to_thread(self._checked, body)
-        finally:
-            self._uploads -= 1
         # whoever was revoked or suspended while they arrived leaves nothing here
         caller = self.stages.identify(request)
         self.let_in(caller)
@@ -149,6 +150,7 @@ class QueryPage(_Paths):
     def __init__(self, stages: Stages, serving: Serving, shelf: Shelf, slots: SlotBudgets) -> None:
         super().__init__(stages, serving, shelf)
         self._slots = slots
+        self._in_flight = InFlight(each=QUERIES_EACH * self.body_bytes_max, total=QUERIES_TOTAL * self.body_bytes_max)
 
     @property
     def body_bytes_max(self) -> int:
@@ -157,22 +159,31 @@ class QueryPage(_Paths):
 
     async def answer(self, caller: Caller, request: Request) -> Response:
         """The encrypted answer to a query. Raises Problem."""
-        stages, serving = self.stages, self.serving
         self.let_in(caller)
-        stages.admit(caller, serving.route, 1, address=request.address, spending=False)
+        # a body costs memory before anything of it is known
+        self.stages.admit(caller, self.serving.route, 1, address=request.address)
+        with self._in_flight.holding(caller.id, _announced(request, self.body_bytes_max)):
+            return await self._answered(caller, request)
+
+    async def _answered(self, caller: Caller, request: Request) -> Response:
+        stages, serving = self.stages, self.serving
         # 1. decode: nothing of it reaches SEAL here
         body = await request.body()
         envelope = await asyncio.to_thread(self._decoded, body)
         keys = self._keys(caller, envelope)
-        # 2. admit: what cannot be seen counts as if it were full
-        count = self._slots_of(envelope)
-        stages.admit(caller, serving.route, count, rows=count, address=request.address)
+        # 2. admit: what cannot be seen counts as if it were full, and for the budget as all that an answer carries
+        by_columns, bundle = envelope.form == "columns", serving.bundle
+        count = bundle.parameters.slots if by_columns else len(envelope.parts) * bundle.layout.rows
+        slots = slots_carried(bundle, len(envelope.parts), by_columns=by_columns)
+        models = (bundle.header.model, f"name:{serving.policy.model}")
+        # one was spent before the body
+        stages.admit(caller, serving.route, max(0, count - 1), rows=count, address=request.address)
         with stages.reserve(caller, serving.route, queries=count) as reservation:
             name = stages.name(caller.id)
             spent = await self._slots.spend(
-                serving.bundle.header.model,
+                models,
                 name,
-                count,
+                slots,
                 each=serving.policy.slots_per_client,
                 total=serving.policy.slots_total,
             )
@@ -182,13 +193,17 @@ class QueryPage(_Paths):
                 caller = stages.identify(request)
                 self.let_in(caller)
                 headers = await self._recorded(caller, request, body, answer, slots=(count, spent))
+            except RefusedError:
+                # paid for as well: what SEAL refuses tells of keys and ciphertexts, and cost a process its time
+                reservation.settle()
+                raise Problem("bad-input", REFUSED) from None
             except WorkerError:
                 # paid for: it cost a process
                 log.error("%s: a worker for encrypted queries ended", serving.route.route)  # noqa: TRY400
                 raise Problem("upstream-failed", "the process that computes ended: were these made for this?") from None
             except BaseException:
                 with suppress(Problem):
-                    give_back = self._slots.give_back(serving.bundle.header.model, name, count)
+                    give_back = self._slots.give_back(models, name, slots)
                     await asyncio.shield(give_back)
                 raise
             reservation.settle()
@@ -199,6 +214,8 @@ class QueryPage(_Paths):
         bundle = self.serving.bundle
         try:
             envelope = parse_envelope(body, kind="query", program=bundle.id)
+            if envelope.form == "columns" and not bundle.by_columns:
+                raise FormatError("a program of several hidden layers is not asked by columns")
             wanted = bundle.features if envelope.form == "columns" else 1
             if len(envelope.parts) < wanted or (envelope.form == "columns" and len(envelope.parts) != wanted):
                 raise FormatError(f"{len(envelope.parts)} ciphertexts came, {wanted} or more were expected")
@@ -216,18 +233,12 @@ class QueryPage(_Paths):
             raise Problem("keys-needed", f"send them by PUT to {self.serving.route.route}/keys")
         return keys
 
-    def _slots_of(self, envelope: Envelope) -> int:
-        bundle = self.serving.bundle
-        return bundle.parameters.slots if envelope.form == "columns" else len(envelope.parts) * bundle.layout.rows
-
     async def _computed(self, keys: Keys | None, envelope: Envelope) -> bytes:
         try:
             with self.stages.deadlines.within(self.serving.policy.answer_seconds):
                 parts = await self.serving.workers.evaluate(keys, envelope.form, envelope.parts)
         except TimeoutError:
             raise Problem("upstream-timeout", "the answer was not computed in time") from None
-        except RefusedError as refused:
-            raise Problem("bad-input", f"this cannot be computed on: {refused}") from None
         return Envelope("answer", envelope.program, envelope.keys, envelope.form, tuple(parts)).encode()
 
     async def _recorded(
@@ -258,6 +269,14 @@ class QueryPage(_Paths):
         record = Record("answer.given", stages.clock.now(), stages.name(caller.id), serving.subject, details)
         receipt = (await stages.record([record], [], serving.route))[-1]
         return [(b"palladion-request", request_id.encode()), (b"palladion-receipt", str(receipt).encode())]
+
+
+def _announced(request: Request, bytes_max: int) -> int:
+    """Bytes that a body may have: what its length says, where it has one that holds, and else the most."""
+    length = request.headers.get(b"content-length", b"")
+    if b"transfer-encoding" in request.headers or not length.isdigit() or len(length) > LENGTH_DIGITS_MAX:
+        return bytes_max
+    return min(int(length), bytes_max)
 
 
 def endpoints(

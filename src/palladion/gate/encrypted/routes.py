@@ -21,7 +21,7 @@ from palladion.lifecycle.revoke import require_unrevoked
 from palladion.policy import RoutePolicy
 from palladion.policy.encrypted import EncryptedPolicy
 from palladion.private.homomorphic.forms import Forms
-from palladion.private.homomorphic.leakage import leakage
+from palladion.private.homomorphic.leakage import leakage, slots_carried
 from palladion.private.homomorphic.program import PROGRAM_BYTES_MAX, Program, parse_program
 from palladion.registry.names import slug
 from palladion.seal.recipients.identity_file import read_private_file
@@ -111,10 +111,13 @@ class EncryptedRoutes:
             widths = "-".join(map(str, item.bundle.header.widths))
             yield f"encrypted {url}{item.route.route}: {item.subject}, a network of {widths}"
             found = leakage(item.bundle.header.widths)
-            if item.policy.slots_per_client >= found.unknowns:
+            one, most = slots_carried(item.bundle, 1, by_columns=False), item.policy.slots_per_client
+            if most < one:
+                yield f"warning: a ciphertext costs {one} slots, and each client may have {most}: none is answered"
+            elif most >= found.unknowns:
                 yield (
-                    f"warning: {found.unknowns} slots recover {item.subject}, and each client may have "
-                    f"{item.policy.slots_per_client} (slots_per_client)"
+                    f"warning: {found.unknowns} slots recover {item.subject}, and each client may have {most} "
+                    "(slots_per_client): one to three ciphertexts of a client that chooses its evaluation keys do"
                 )
 
     async def close(self) -> None:

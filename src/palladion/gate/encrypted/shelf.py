@@ -1,12 +1,15 @@
 """The evaluation keys that clients have sent, in memory: a few of each client, and no more bytes than are set aside.
 
 Keys are no secrets, but large, so they are kept for as long as there is room: those used longest ago go first, and
-whoever needs them again is told to send them again.
+whoever needs them again is told to send them again. No client has more than its share of that room, unless for the one
+set that it needs.
 """
 
 from collections import OrderedDict
 
 from palladion.gate.encrypted.workers import Keys
+
+SHARES = 4  # a client has so large a part of the room, over all programs
 
 
 class Shelf:
@@ -29,6 +32,9 @@ class Shelf:
         mine = [known for known in self._kept if known[:2] == name[:2]]
         for oldest in mine[: max(0, len(mine) - self._per_client + 1)]:
             self._drop(oldest)
+        all_mine = [known for known in self._kept if known[0] == client]
+        while all_mine and self._of(client) + _size(keys) > self._bytes_max // SHARES:
+            self._drop(all_mine.pop(0))
         self._kept[name] = keys
         self.bytes += _size(keys)
         while self.bytes > self._bytes_max and len(self._kept) > 1:
@@ -45,6 +51,9 @@ class Shelf:
         """Let go of what is for other programs than these."""
         for name in [name for name in self._kept if name[1] not in programs]:
             self._drop(name)
+
+    def _of(self, client: str) -> int:
+        return sum(_size(keys) for name, keys in self._kept.items() if name[0] == client)
 
     def _drop(self, name: tuple[str, str, str]) -> None:
         keys = self._kept.pop(name, None)

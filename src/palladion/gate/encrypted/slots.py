@@ -1,8 +1,9 @@
 """Lifetime budgets in slots: how many rows each client has ever had answered of a model, and all clients together.
 
 On disk before an answer is computed, and never forgotten: a model does not become unknown again at midnight, after a
-restart, or when it is compiled anew. Clients stand there by their pseudonyms. Slots count, not rows: a server cannot
-see how many of them are filled.
+restart, or when it is compiled anew. A model stands there by the digest of its file and by its name in the policy, so
+that neither a new file of it nor a new name has a new budget. Clients stand there by their pseudonyms. Slots count, not
+rows: a server cannot see how many of them are filled.
 """
 
 import asyncio
@@ -45,16 +46,17 @@ class SlotBudgets:
         except sqlite3.Error as error:
             raise StorageError(f"{path}: {error}", "restore it from a backup: without it, budgets begin anew") from None
 
-    async def spend(self, model: str, client: str, slots: int, *, each: int, total: int) -> int:
+    async def spend(self, models: tuple[str, ...], client: str, slots: int, *, each: int, total: int) -> int:
         """Spend slots of a client's budget and of that of all; returns what the client has spent with them.
 
-        Durable when this returns. Raises Problem where so many are not left, and then none are spent.
+        `models` are the names of one model: what was spent under any of them is spent. Durable when this returns.
+        Raises Problem where so many are not left, and then none are spent.
         """
-        return await self._run(partial(self._spend, model, client, slots, each, total))
+        return await self._run(partial(self._spend, models, client, slots, each, total))
 
-    async def give_back(self, model: str, client: str, slots: int) -> None:
+    async def give_back(self, models: tuple[str, ...], client: str, slots: int) -> None:
         """Take slots back that were spent on no answer. Raises Problem."""
-        await self._run(partial(self._add, model, client, -slots))
+        await self._run(partial(self._take_back, models, client, slots))
 
     async def spent(self, model: str, client: str | None = None) -> int:
         """What a client has spent, or all of them. Raises Problem."""
@@ -72,10 +74,11 @@ class SlotBudgets:
             # what cannot be counted is not answered
             raise Problem("unrecorded", retry_after_seconds=5) from None
 
-    def _spend(self, model: str, client: str, slots: int, each: int, total: int) -> int:
+    def _spend(self, models: tuple[str, ...], client: str, slots: int, each: int, total: int) -> int:
         self._database.execute("BEGIN IMMEDIATE")
         try:
-            mine, all_of_them = self._read(model, client), self._read(model, None)
+            mine = max(self._read(model, client) for model in models)
+            all_of_them = max(self._read(model, None) for model in models)
             if mine + slots > each:
                 raise Problem(
                     "slots-spent", f"of {each} slots that this client may have answered, {each - mine} are left"
@@ -84,17 +87,18 @@ class SlotBudgets:
                 raise Problem(
                     "slots-spent", "of the slots that all clients together may have answered, too few are left"
                 )
-            self._database.execute(_ADD, (model, client, slots))
+            self._database.executemany(_ADD, [(model, client, slots) for model in models])
             self._database.execute("COMMIT")
         except BaseException:
             self._database.execute("ROLLBACK")
             raise
         return mine + slots
 
-    def _add(self, model: str, client: str, slots: int) -> None:
-        self._database.execute(
-            "UPDATE spent SET slots = max(0, slots + ?) WHERE model = ? AND client = ?", (slots, model, client)
-        )
+    def _take_back(self, models: tuple[str, ...], client: str, slots: int) -> None:
+        for model in models:
+            self._database.execute(
+                "UPDATE spent SET slots = max(0, slots - ?) WHERE model = ? AND client = ?", (slots, model, client)
+            )
 
     def _read(self, model: str, client: str | None) -> int:
         if client is None:

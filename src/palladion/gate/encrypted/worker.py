@@ -52,7 +52,7 @@ class Worker:
                 self._keys.pop(parts[0], None)
                 return None
             return frames.ANSWER, self._evaluated(kind, parts)
-        except (FormatError, RuntimeError, ValueError, TypeError, IndexError) as error:
+        except (FormatError, RuntimeError, ValueError, TypeError, IndexError, MemoryError) as error:
             # SEAL's own errors are of the second and third kind
             return frames.REFUSED, [str(error)[:REASON_CHARACTERS_MAX].encode()]
 
@@ -62,7 +62,7 @@ class Worker:
             return EvaluationKeys(
                 context.from_galois_str(rotation), context.from_relin_str(squares) if squares else None
             )
-        except (RuntimeError, ValueError) as error:
+        except (RuntimeError, ValueError, MemoryError) as error:
             # told when they are used: nobody waits for an answer to keys
             return f"the evaluation keys cannot be read: {error}"
 

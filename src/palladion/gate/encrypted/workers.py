@@ -18,7 +18,8 @@ ENVIRONMENT = {"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_TH
 START_SECONDS_MAX = 120.0  # importing NumPy and encoding a program of thousands of diagonals, on a busy machine
 CPU_SECONDS_MAX = 3600  # of one worker; it is replaced after REPLACED_AFTER answers, long before
 REPLACED_AFTER = 1000  # answers: whoever took one over has it for no longer
-KEYS_IN_WORKER = 16  # sets of evaluation keys that a worker holds, some 20 MiB each
+KEYS_IN_WORKER = 16  # sets of evaluation keys that a worker holds
+KEYS_PART = 4  # of a worker's memory that they may take, beyond one set: they are sent, parsed and computed with
 
 log = logging.getLogger("palladion.gate")
 
@@ -91,14 +92,17 @@ class Workers:
             # late, dead, or in the middle of an answer that nobody takes
             self.died += 1
             if process is not None:
-                await asyncio.shield(self._end(process))
-                process = None
+                gone, process = process, None
+                await asyncio.shield(self._end(gone))
             raise
         finally:
-            if process is not None and process.answered >= REPLACED_AFTER:
-                await self._end(process)
-                process = None
-            self._idle.put_nowait(process)
+            try:
+                if process is not None and process.answered >= REPLACED_AFTER:
+                    gone, process = process, None
+                    await self._end(gone)
+            finally:
+                # whatever interrupts this: a place that is lost is lost for good
+                self._idle.put_nowait(process)
 
     async def _started(self) -> "_Process":
         if self._closed:
@@ -111,7 +115,7 @@ class Workers:
             stderr=asyncio.subprocess.DEVNULL,
             env=ENVIRONMENT,
         )
-        process = _Process(child)
+        process = _Process(child, self._memory_bytes // KEYS_PART)
         self._running.add(process)
         try:
             async with asyncio.timeout(START_SECONDS_MAX):
@@ -139,10 +143,11 @@ class Workers:
 class _Process:
     """One worker."""
 
-    def __init__(self, child: asyncio.subprocess.Process) -> None:
+    def __init__(self, child: asyncio.subprocess.Process, keys_bytes_max: int) -> None:
         self.child = child
         self.answered = 0
-        self._keys: dict[str, None] = {}  # that it holds, the one used last at the end
+        self._keys_bytes_max = keys_bytes_max
+        self._keys: dict[str, int] = {}  # bytes of those that it holds, the ones used last at the end
 
     @property
     def is_well(self) -> bool:
@@ -152,22 +157,31 @@ class _Process:
         name = b""
         if keys is not None:
             name = keys.id.encode()
-            if keys.id not in self._keys:
+            size = self._keys.pop(keys.id, 0)
+            if not size:
+                size = len(keys.rotation) + len(keys.squares)
+                await self._make_room(size)
                 await self.send(frames.KEYS, [name, keys.rotation, keys.squares])
-            self._keys.pop(keys.id, None)
-            self._keys[keys.id] = None
-            if len(self._keys) > KEYS_IN_WORKER:
-                oldest = next(iter(self._keys))
-                del self._keys[oldest]
-                await self.send(frames.DROP, [oldest.encode()])
+            self._keys[keys.id] = size
         await self.send(kind, [name, *parts])
         answer, found = await self.receive(bytes_max)
         self.answered += 1
         if answer == frames.REFUSED and len(found) == 1:
+            if keys is not None:
+                # it may have had no memory for them: sent again the next time
+                self._keys.pop(keys.id, None)
             raise RefusedError(found[0].decode("utf-8", errors="replace"))
         if answer != frames.ANSWER:
             raise WorkerError("a worker answered what was not asked")
         return found
+
+    async def _make_room(self, size: int) -> None:
+        while self._keys and (
+            len(self._keys) >= KEYS_IN_WORKER or sum(self._keys.values()) + size > self._keys_bytes_max
+        ):
+            oldest = next(iter(self._keys))
+            del self._keys[oldest]
+            await self.send(frames.DROP, [oldest.encode()])
 
     async def send(self, kind: int, parts: Sequence[bytes]) -> None:
         stream = self.child.stdin

@@ -164,7 +164,7 @@ def homomorphic(view: View) -> Finding:
     if not programs:
         close = "palladion private compile MODEL, and [[encrypted]] (docs/homomorphic.md)"
         return Finding("off", open="no model answers encrypted queries", close=close)
-    shown = [f"{item.model}: {item.slots_per_client} rows a client, {item.slots_total} in all" for item in programs]
+    shown = [f"{item.model}: {item.slots_per_client} slots a client, {item.slots_total} in all" for item in programs]
     return Finding("on", tuple(shown))
 
 

@@ -2,7 +2,8 @@
 
 Each step sums the gradients of all rows, each clipped to a norm, and adds Gaussian noise to the sum: T steps are one
 Gaussian mechanism, so that ε has a closed form (`accounting`). What touches the data beside the steps is done to each
-row by itself: rows are scaled to norm 1, which costs nothing of ε and is worth two points of accuracy on digits.
+row by itself: rows are scaled to norm 1, which costs nothing of ε and is worth two points of accuracy on digits. A row
+that leaves the range of doubles when it is scaled or predicted is one without features, of which nothing is learnt.
 """
 
 import math
@@ -112,6 +113,7 @@ def train_linear_dp(
     return LinearModel(weights, kind, descent), statement
 
 
+@np.errstate(over="ignore", under="ignore", invalid="ignore")  # of single rows, which then count for nothing
 def descend(
     rows: NDArray[Any],
     labels: NDArray[Any],
@@ -125,6 +127,7 @@ def descend(
     """The weights (features + 1, outputs) after all steps; a noise multiplier of 0 has no privacy at all."""
     known = _check(rows, labels, classes, kind, descent)
     features = prepared(rows, descent)
+    features[~np.isfinite(features).all(axis=1)] = 0  # or one row would make all weights NaN, and be told by that
     norms = np.linalg.norm(features, axis=1)
     weights = np.zeros((features.shape[1], known.shape[1]))
     velocity, averaged = np.zeros_like(weights), np.zeros_like(weights)
@@ -134,6 +137,7 @@ def descend(
         # the gradient of one row is its features times its residual, and so is the norm
         length = norms * np.linalg.norm(residual, axis=1)
         residual *= np.minimum(1.0, descent.clipping / np.maximum(length, TINY))[:, None]
+        residual[~np.isfinite(length)] = 0  # after the factor, which makes NaN of what is infinite
         total = features.T @ residual
         if noise_multiplier > 0:
             total += randomness.gaussian(total.shape) * (noise_multiplier * descent.clipping)

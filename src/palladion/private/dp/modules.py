@@ -5,6 +5,9 @@ account are here: each row is in a step by a coin of its own (Poisson sampling, 
 that of `randomness`, and the sum is divided by the expected number of rows, never by the drawn one. Several views of a
 row (augmentation) are averaged before they are clipped, and the average of the last weights is what is returned (De et
 al. 2022, arXiv:2204.13650); neither costs any ε.
+
+Nothing but what was learnt, which had noise, leaves the training: it is put into a copy of the module as it came. A
+module that mixes rows, or keeps something of them, is refused as far as that shows (`probing`).
 """
 
 import copy
@@ -18,6 +21,7 @@ import numpy as np
 
 from palladion.errors import ConflictError, FormatError, MissingExtraError
 from palladion.private.dp.accounting import epsilon_of, noise_for
+from palladion.private.dp.probing import PROBED, Kept, probe
 from palladion.private.dp.randomness import Randomness, randomness_of
 from palladion.private.dp.statement import PrivacyStatement, number_text
 
@@ -70,7 +74,8 @@ def train_dp(
     not have come of these rows. Noise comes of the operating system, or of a `generator` for experiments; `training` is
     chosen on other rows: choosing is not charged.
 
-    Raises ConflictError on modules that mix rows (BatchNorm), MissingExtraError, ValueError, FormatError.
+    `augment` and `loss` have to treat each row by itself; of `augment` nothing checks that. Raises ConflictError on
+    modules that mix rows (BatchNorm) or change themselves while they train, MissingExtraError, ValueError, FormatError.
     """
     training = training or Training()
     rows, labels = _pair(data)
@@ -120,9 +125,12 @@ def fit(
 ) -> "torch.nn.Module":
     """The training itself. A noise multiplier of 0 has no privacy at all. Raises as `train_dp` does."""
     torch, wrapper = _require()
-    trained = copy.deepcopy(model).train()
+    trained, learnt = copy.deepcopy(model).train(), copy.deepcopy(model).eval()
     check_module(trained)
     device = next(trained.parameters()).device
+    losses = loss or _cross_entropy
+    probe(trained, rows[:PROBED].to(device), labels[:PROBED].to(device), losses)
+    others = Kept(trained, learnt=False)
     module = wrapper(trained, loss_reduction="sum")
     parameters: list[Any] = [parameter for parameter in module.parameters() if parameter.requires_grad]
     optimizer: Any = (
@@ -131,15 +139,17 @@ def fit(
         else torch.optim.SGD(parameters, lr=training.rate, momentum=training.momentum)
     )
     averaged = [torch.zeros_like(parameter) for parameter in parameters]
-    losses = loss or _cross_entropy
     rate = min(1.0, training.batch_rows / len(rows))
     for step in range(training.steps):
         drawn = torch.from_numpy(randomness.sample(len(rows), rate))
         totals = [torch.zeros_like(parameter) for parameter in parameters]
+        weights = Kept(trained, learnt=True)
         for part in drawn.split(max(1, training.at_once // training.views)):
             if len(part):
                 inputs, wanted = rows[part].to(device), labels[part].to(device)
                 _add_clipped(totals, module, parameters, inputs, wanted, training=training, losses=losses)
+        weights.check()
+        others.check()
         for parameter, total in zip(parameters, totals, strict=True):
             if noise_multiplier > 0:
                 drawn_noise = torch.from_numpy(randomness.gaussian(tuple(total.shape))).to(total)
@@ -152,12 +162,11 @@ def fit(
             mean.mul_(keep).add_(parameter.detach(), alpha=1 - keep)
         progress(step + 1, training.steps)
     with torch.no_grad():
-        for mean, parameter in zip(averaged, parameters, strict=True):
-            parameter.grad = parameter.grad_sample = None
-            if training.ema > 0:
-                parameter.copy_(mean)
-    module.to_standard_module()
-    return trained.eval()
+        targets = [parameter for parameter in learnt.parameters() if parameter.requires_grad]
+        for target, found in zip(targets, averaged if training.ema > 0 else parameters, strict=True):
+            target.grad = None
+            target.copy_(found)
+    return learnt
 
 
 def check_module(model: "torch.nn.Module") -> None:

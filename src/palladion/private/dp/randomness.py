@@ -3,7 +3,9 @@
 Gaussian numbers come of AES-256 in counter mode under a key that is drawn once and never shown: whoever sees a model
 cannot foresee the noise in it, which a general-purpose generator does not promise. Floating-point Gaussians have gaps
 by which they can be told (Mironov, CCS 2012); a sum of four independent ones, halved, fills them in to where no attack
-is known (Holohan and Braghin, ESORICS 2021), and costs four draws.
+is known (Holohan and Braghin, ESORICS 2021), and costs four draws. That holds of steps in doubles, as in `linear`:
+torch modules mostly learn in float32, to which the noise is rounded, so that their noise does have gaps. No attack on
+training in float32 is known to us, but nothing is claimed of it.
 """
 
 import secrets

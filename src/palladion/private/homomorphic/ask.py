@@ -78,13 +78,15 @@ class GateClient:
     ) -> NDArray[np.float64]:
         """The answers (rows, outputs), decrypted. Keys are sent where the gate has none.
 
-        `by_columns` costs the gate least for each row, and the slots of a whole ciphertext; left out, it is taken where
-        that is no more slots. Raises GateError, StorageError, FormatError.
+        `by_columns` costs the gate least for each row, and works with at most one hidden layer; left out, it is taken
+        where there are rows for a whole ciphertext. Raises GateError, StorageError, FormatError.
         """
         bundle = client.bundle
         if by_columns is None:
             place = bundle.layout.rows
-            by_columns = -(-len(rows) // place) * place >= bundle.parameters.slots
+            by_columns = bundle.by_columns and -(-len(rows) // place) * place >= bundle.parameters.slots
+        if by_columns and not bundle.by_columns:
+            raise FormatError("a program of several hidden layers is not asked by columns")
         if by_columns:
             most = bundle.parameters.slots
         else:

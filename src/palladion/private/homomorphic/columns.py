@@ -1,6 +1,7 @@
 """Computing a program by columns: a ciphertext for each feature, and a row in each slot. No rotations, and no keys.
 
-Costs least for each row, where there are thousands. The first layer is a product of matrices over residues (`residues`)
+Costs least for each row, where there are thousands. For programs of at most one hidden layer: squares are left as three
+polynomials, which a second square does not take. The first layer is a product of matrices over residues (`residues`)
 where SEAL writes ciphertexts without compression; else, and for later layers, SEAL multiplies one by one.
 """
 
@@ -18,7 +19,9 @@ HEAD_BYTES = 113  # of a ciphertext before its residues, as SEAL 4.4 writes it
 
 
 def evaluate_columns(evaluator: Evaluator, ciphertexts: Sequence[Any]) -> list[Any]:
-    """The encrypted outputs (outputs,) for one ciphertext of each feature."""
+    """The encrypted outputs (outputs,) for one ciphertext of each feature. Raises FormatError."""
+    if not evaluator.program.bundle.by_columns:
+        raise FormatError("a program of several hidden layers is not computed by columns")
     ring = evaluator.ring
     values, scale = list(ciphertexts), evaluator.input_scale
     for index, layer in enumerate(evaluator.program.layers):

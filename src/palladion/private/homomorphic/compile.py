@@ -200,7 +200,7 @@ def _fitting(work: _Work, digest: str, *, rows_at_once: int, said: Callable[[str
 def self_test(program: Program, rows: NDArray[np.float64]) -> tuple[float, bool, int]:
     """Encrypt, evaluate and decrypt; returns the largest error, whether every decision is the same, and rows tested.
 
-    By columns as well, where a query of these is of a size that gates take.
+    By columns as well, where the program can be asked so, and a query of these is of a size that gates take.
     """
     bundle = program.bundle
     evaluator, client = Evaluator(program), HEClient(bundle)
@@ -213,7 +213,7 @@ def self_test(program: Program, rows: NDArray[np.float64]) -> tuple[float, bool,
         bytes(evaluator.interleaved(context.from_cipher_str(data), keys).to_string()) for data in client.encrypt(chosen)
     ]
     tested = [(client.decrypt(answers, count), program.run(chosen))]
-    if bundle.features * bundle.parameters.ciphertext_bytes <= COLUMNS_BYTES_MAX:
+    if bundle.by_columns and bundle.features * bundle.parameters.ciphertext_bytes <= COLUMNS_BYTES_MAX:
         several = rows[: bundle.parameters.slots]
         sent = [context.from_cipher_str(data) for data in client.encrypt_columns(several)]
         answers = [bytes(item.to_string()) for item in evaluate_columns(evaluator, sent)]

@@ -2,7 +2,9 @@
 
 No watch sees what is asked, no answer can be rounded or cut, and noise that would stop a thief stops everybody else
 first (measured: docs/homomorphic.md). What is left is counting: a network of squares is a polynomial in its features,
-and whoever has as many answers as that has monomials solves for it by least squares.
+and whoever has as many answers as that has monomials solves for it by least squares. Honest evaluation keys leave an
+answer for each row in a ciphertext; whoever chooses its evaluation keys can switch the sums over slots off, and reads
+exact numbers from every coefficient of an answer. So a ciphertext counts for all the numbers that it carries.
 """
 
 import itertools
@@ -10,10 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import comb
 
+from palladion.private.homomorphic.program import Bundle
+
 
 @dataclass(frozen=True)
 class Leakage:
-    """How many rows recover a program.
+    """How many slots, each an answer of as many numbers as the model has outputs, recover a program.
 
     `monomials` do by least squares; with `weights_rows`, there are as many equations as weights, and below that nothing
     but luck determines them all.
@@ -26,13 +30,13 @@ class Leakage:
     @property
     def unknowns(self) -> int:
         """The slots after which the program is to be taken for known."""
-        return min(self.monomials, self.weights_rows) if not self.linear else self.monomials
+        return min(self.monomials, self.weights_rows)
 
     def sentences(self) -> list[str]:
         """What whoever offers the program has to know."""
         if self.linear:
             unprotected = (
-                f"{self.monomials} slots recover this linear model exactly, and a ciphertext or two carry as many: no "
+                f"{self.monomials} slots recover this linear model exactly, and one ciphertext carries as many: no "
                 "budget of queries protects it from the clients that may ask it"
             )
             instead = (
@@ -41,10 +45,20 @@ class Leakage:
             )
             return [unprotected, instead]
         limit = (
-            f"{self.monomials} slots recover this model's function by least squares, and {self.weights_rows} are as "
-            "many equations as it has weights: keep each client, and all that may act as one, below that"
+            f"{self.monomials} slots recover this model's function by least squares, {self.weights_rows} are as many "
+            "equations as it has weights, and one to three ciphertexts of a client that chooses its evaluation keys "
+            "carry as many: no budget of queries protects it from the clients that may ask it"
         )
-        return [limit]
+        return [limit, "what helps is a contract, or serving plaintext queries from an attested machine"]
+
+
+def slots_carried(bundle: Bundle, ciphertexts: int, *, by_columns: bool) -> int:
+    """What the answer to so many ciphertexts counts for: all its numbers, as if each told of the model, in slots."""
+    numbers = bundle.parameters.degree * 2
+    if not by_columns:
+        return ciphertexts * -(-numbers // bundle.outputs)
+    # a ciphertext for each output; after a square, of three polynomials
+    return numbers if not bundle.hidden_layers else numbers * 3 // 2
 
 
 def leakage(widths: Sequence[int]) -> Leakage:

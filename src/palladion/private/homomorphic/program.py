@@ -94,6 +94,11 @@ class Bundle:
         return len(self.header.widths) - 2
 
     @property
+    def by_columns(self) -> bool:
+        """Whether rows can be asked by columns, where squares grow: a second one would be of too many polynomials."""
+        return self.hidden_layers <= 1
+
+    @property
     def answer_scale(self) -> float:
         """The scale of answers, which no ciphertext carries by itself in a way to be trusted."""
         return 2.0 ** (self.header.scale_bits + self.header.weight_bits)
