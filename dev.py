@@ -23,7 +23,8 @@ PYTHON = VENV / "bin" / "python"
 EXTRAS = ("demo", "dev")  # enough for the demo and the default suite
 # with them every test and check can run; torch alone takes 0.7 GB
 ALL_EXTRAS = (*EXTRAS, "alerts", "attest", "aws", "azure", "cloud", "dossier", "dp", "export", "gcp", "grpc", "he",
-              "hsm", "intel", "otel", "release", "split", "stamp", "thorough", "torch", "vault")  # fmt: skip
+              "hsm", "intel", "otel", "release", "split", "stamp", "thorough", "torch", "vault",
+              "zstd")  # fmt: skip
 # servers of other makers that service tests run against; without them these are skipped
 TEST_PEERS = ("flower", "mlserver", "transformers")
 # compiled where Debian's libtss2-dev is; its tests are skipped elsewhere

@@ -68,6 +68,7 @@ TESTED_ELSEWHERE = {
     "private/federated/layout.py": "tests/private/federated/test_rounds.py",
     "private/federated/messages.py": "tests/private/federated/test_aggregation.py, by whole rounds",
     "private/federated/signing.py": "tests/private/federated/test_aggregation.py, by whole rounds",
+    "scan/keras_names.py": "names without logic; tests/scan/test_keras.py",
     "gate/encrypted/endpoint.py": "tests/gate/encrypted/test_service.py, by a real gate and a real client",
     "gate/encrypted/workers.py": "real processes; tests/gate/encrypted/test_service.py",
     "policy/encrypted.py": "values without logic; tests/policy reads and writes all of them",

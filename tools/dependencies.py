@@ -8,7 +8,7 @@ from pathlib import Path
 
 from packaging.utils import canonicalize_name
 
-from tools.distributions import closure, direct, disk_bytes, extras
+from tools.distributions import APART, closure, direct, disk_bytes, extras
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "palladion"
@@ -73,7 +73,8 @@ def main() -> int:
     owners = {module: list(names) for module, names in packages_distributions().items()}
     wrong = budget_complaints(len(core), packages)
     # what an extra brings along counts as declared: a library's own parts are often packages of their own
-    optional = set(closure([name for extra in extras() if extra != "dev" for name in direct(extra)]))
+    here = [extra for extra in extras() if extra != "dev" and extra not in APART]
+    optional = set(closure([name for extra in here for name in direct(extra)]))
     wrong += declaration_complaints(imported_modules(sources), set(core), optional, owners)
     total = sum(packages.values()) / 1e6
     print("\n".join(wrong) or f"{len(core)} direct dependencies, {len(packages)} packages, {total:.0f} MB on disk")

@@ -6,6 +6,9 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+# extras that pin what others need newer: they live in an environment of their own, and are not installed here
+APART = frozenset({"fl"})
+
 
 def direct(extra: str = "") -> list[str]:
     """Names that Palladion itself requires: the core's, or those that `extra` adds."""

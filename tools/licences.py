@@ -10,7 +10,7 @@ import tomllib
 from importlib.metadata import Distribution
 from pathlib import Path
 
-from tools.distributions import closure, direct
+from tools.distributions import APART, closure, direct
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -37,6 +37,7 @@ SPELLINGS = {
     "ISC LICENSE": "ISC",
     "MIT LICENSE": "MIT",
     "MOZILLA PUBLIC LICENSE 2.0 (MPL 2.0)": "MPL-2.0",
+    "PSFL": "PSF-2.0",
     "PYTHON SOFTWARE FOUNDATION LICENSE": "PSF-2.0",
 }
 
@@ -126,7 +127,7 @@ def _single(tokens: list[str], plugin: bool) -> tuple[bool, list[str]]:
 def main() -> int:
     """Check every dependency of the core and of each extra. Returns the exit code."""
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    packages = closure([*direct(), *(name for extra in extras for name in direct(extra))])
+    packages = closure([*direct(), *(name for extra in extras.keys() - APART for name in direct(extra))])
     if "--table" in sys.argv[1:]:
         for name, item in sorted(packages.items()):
             print(f"{name:<24}{item.version:<14}{stated(item)}")

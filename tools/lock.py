@@ -12,13 +12,13 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+from tools.distributions import APART
+
 ROOT = Path(__file__).resolve().parents[1]
 CONSTRAINTS = ROOT / "constraints.txt"
 # The newest torch brings gigabytes of CUDA packages; this one has a CPU build. No extra needs it yet, but whoever
 # installs torch beside Palladion with these constraints gets the version that the tests will use.
 HELD = {"torch": "2.13.0"}
-# extras that pin what others need newer: they live in an environment of their own
-APART = {"fl"}
 HEADER = "# Every version that CI and dev.py install. Renew with: python3 dev.py lock\n"
 
 

@@ -1,5 +1,8 @@
 """What is compressed as a whole is unpacked, and looked at."""
 
+import os
+import pickle
+
 import pytest
 
 from palladion.scan.content import examine
@@ -22,3 +25,20 @@ def test_what_is_sound_is_accepted() -> None:
 )
 def test_what_is_not_is_reported(data: bytes) -> None:
     assert "structure" in _rules(data)
+
+
+def test_zstandard_is_looked_into_and_a_cut_frame_is_refused() -> None:
+    zstandard = pytest.importorskip("zstandard", reason="this needs zstandard")
+    harmful, harmless = pickle.dumps(os.system), b"a text\n" * 5000
+    whole = zstandard.compress(harmless)
+    cases = {
+        "harmless": (whole, True),
+        "twice": (whole + zstandard.compress(b"another\n"), True),
+        "harmful": (zstandard.compress(harmful), False),
+        "behind": (whole + zstandard.compress(harmful), False),
+        **{f"cut {size}": (whole[:-size], False) for size in (1, 4, 9)},
+        "frame of nothing": (b"\x28\xb5\x2f\xfd" + bytes(20), False),
+        "raw block that never ends": (b"\x28\xb5\x2f\xfd\x00\x58\x00\x01\x00" + bytes(16), False),
+    }
+    for name, (data, accepted) in cases.items():
+        assert (_rules(data) == set()) is accepted, name

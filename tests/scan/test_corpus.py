@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests.scan.corpus.benign import benign
+from tests.scan.corpus.benign_more import benign_more
+from tests.scan.corpus.bypasses import bypasses
 from tests.scan.corpus.containers import containers
 from tests.scan.corpus.gadgets import GADGETS, gadgets
 from tests.scan.corpus.malicious import malicious
@@ -33,6 +35,11 @@ def test_some_gadgets_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("sample", pickles(), ids=lambda sample: sample.name)
 def test_a_pickle_that_hides_what_it_does_does_not_pass(tmp_path: Path, sample: Sample) -> None:
+    assert accepted([sample], tmp_path) == []
+
+
+@pytest.mark.parametrize("sample", bypasses(), ids=lambda sample: sample.name)
+def test_what_passed_once_does_not_pass_again(tmp_path: Path, sample: Sample) -> None:
     assert accepted([sample], tmp_path) == []
 
 
@@ -64,6 +71,14 @@ def test_most_is_refused_and_not_merely_suspicious(tmp_path: Path) -> None:
 def test_nothing_is_found_in_what_frameworks_write(tmp_path: Path) -> None:
     sound = benign()
     assert len(sound) >= 60
+    assert found(sound, tmp_path) == {}
+
+
+@pytest.mark.slow
+@pytest.mark.torch
+def test_nothing_is_found_in_what_was_taken_for_something_else(tmp_path: Path) -> None:
+    sound = benign_more()
+    assert len(sound) >= 30
     assert found(sound, tmp_path) == {}
 
 

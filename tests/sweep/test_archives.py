@@ -36,6 +36,18 @@ def test_a_compressed_file_is_looked_into(tmp_path: Path, compress: object) -> N
     assert told(sweep(tmp_path), tmp_path) == {("plain-model", "m.onnx.z!m.onnx")}
 
 
+def test_what_zstandard_packed_is_looked_into(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    zstandard = pytest.importorskip("zstandard", reason="this needs zstandard")
+    write(
+        tmp_path,
+        {"m.onnx.zst": zstandard.compress(ONNX), "t": zstandard.compress(tar_bytes({"key": PEM.encode()}, "w"))},
+    )
+    assert told(sweep(tmp_path), tmp_path) == {("plain-model", "m.onnx.zst!m.onnx"), ("private-key", "t!key")}
+    monkeypatch.setattr(archives, "UNPACKED_BYTES_MAX", 10_000)
+    write(tmp_path, {"t": zstandard.compress(tar_bytes({"x": b"x" * 20_000}, "w"))})
+    assert ("not-read", "t") in told(sweep(tmp_path), tmp_path)
+
+
 def test_archives_in_archives_are_looked_into_to_a_depth(tmp_path: Path) -> None:
     data = ONNX
     for depth in range(archives.DEPTH_MAX + 2):

@@ -12,6 +12,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from tools import lock
+from tools.distributions import APART
 
 
 def _report(**packages: str) -> dict[str, Any]:
@@ -42,8 +43,8 @@ def test_nothing_is_installed_to_find_the_versions(monkeypatch: pytest.MonkeyPat
     assert lock.resolved() == {"click": "8.2"}
     assert "--dry-run" in commands[0]
     extras = tomllib.loads((lock.ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    assert commands[0][-1] == f"{lock.ROOT}[{','.join(sorted(extras.keys() - lock.APART))}]"
-    assert extras.keys() >= lock.APART
+    assert commands[0][-1] == f"{lock.ROOT}[{','.join(sorted(extras.keys() - APART))}]"
+    assert extras.keys() >= APART
 
 
 def test_the_file_is_sorted_and_keeps_what_is_held(
@@ -62,7 +63,7 @@ def test_every_declared_dependency_is_pinned_to_a_version_that_is_allowed() -> N
     assert text.startswith(lock.HEADER)
     pins = dict(re.findall(r"^([a-z0-9-]+)==(\S+)$", text, re.MULTILINE))
     project = tomllib.loads((lock.ROOT / "pyproject.toml").read_text())["project"]
-    extras = [lines for extra, lines in project["optional-dependencies"].items() if extra not in lock.APART]
+    extras = [lines for extra, lines in project["optional-dependencies"].items() if extra not in APART]
     declared = map(Requirement, [*project["dependencies"], *(line for extra in extras for line in extra)])
     wrong = [
         str(item) for item in declared if not item.specifier.contains(pins.get(canonicalize_name(item.name), "0.dev0"))

@@ -202,6 +202,8 @@ def _print(verdicts: "Sequence[Verdict]", signed: int | None, *, brief: bool) ->
             echo(f"  [{item.rule}{mark}] {item.message}")
         for hint in verdict.hints:
             echo(f"  {hint}")
+    if not verdicts:
+        echo("there is no file to scan")
     if brief or not verdicts:
         refused = sum(verdict.word == "refused" for verdict in verdicts)
         suspicious = sum(verdict.word == "suspicious" for verdict in verdicts)

@@ -2,6 +2,7 @@
 
 import bz2
 import lzma
+import secrets
 import zlib
 from collections.abc import Iterator
 from importlib import import_module
@@ -15,6 +16,7 @@ from palladion.scan.zips import expanded, inflated
 
 MEMBERS_MAX = 1000  # of a gzip file; bgzip writes one for every 64 KiB
 WINDOW_BYTES_MAX = 256 * 2**20
+END_BYTES = 16  # that nobody guesses
 _MAGIC = (
     (b"\x1f\x8b", "gzip"),
     (b"BZh", "bzip2"),
@@ -103,32 +105,53 @@ def _library(source: Source, how: str) -> Iterator[bytes]:
     if find_spec(name) is None:
         raise FormatError(f"{how} cannot be looked into here", f"pip install {name}")
     machine: Any
+    end = b""
     if how == "zstd":
         zstandard: Any = import_module("zstandard")
         machine = zstandard.ZstdDecompressor(max_window_size=WINDOW_BYTES_MAX)
         errors: Any = zstandard.ZstdError
-        stream: Any = machine.stream_reader(_Reader(source), read_across_frames=True)
+        # the library says nothing of a frame that is cut: one of our own comes out whole only behind a whole one
+        end = secrets.token_bytes(END_BYTES)
+        last = zstandard.ZstdCompressor(write_checksum=True).compress(end)
+        stream: Any = machine.stream_reader(_Reader(source, last), read_across_frames=True)
     else:
         frame: Any = import_module("lz4.frame")
         errors = RuntimeError
         stream = frame.LZ4FrameFile(_Reader(source))
     try:
-        while piece := stream.read(PIECE_BYTES):
-            yield piece
+        yield from _without_end(iter(lambda: stream.read(PIECE_BYTES), b""), end)
     except (errors, EOFError, OSError):
         raise FormatError("what is compressed is broken, or bytes follow it") from None
+
+
+def _without_end(pieces_: Iterator[bytes], end: bytes) -> Iterator[bytes]:
+    """The pieces without the `end` of them all. Raises FormatError where they have another one."""
+    held = b""
+    for piece in pieces_:
+        held += piece
+        whole = len(held) - len(end)
+        if whole > 0:
+            yield held[:whole]
+            held = held[whole:]
+    if held != end:
+        raise FormatError("what is compressed ends too early")
 
 
 class _Reader:
     """A source as a file object that is read front to back."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, then: bytes = b"") -> None:
+        """`then` comes after the source."""
         self._source = source
+        self._then = then
         self._position = 0
 
     def read(self, count: int = PIECE_BYTES) -> bytes:
         """The next `count` bytes."""
         data = self._source.read(self._position, count if count >= 0 else self._source.size)
+        if not data:
+            beyond = self._position - self._source.size
+            data = self._then[beyond : beyond + count] if count >= 0 else self._then[beyond:]
         self._position += len(data)
         return data
 

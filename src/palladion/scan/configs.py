@@ -14,7 +14,9 @@ _REMOTE = re.compile(r"^[\w.-]+/[\w.-]+--[\w.]+$")  # transformers: REPOSITORY--
 _LOCAL_CLASS = re.compile(r"^\w[\w.]*\.[A-Za-z_]\w*$")
 _TEMPLATE_KEYS = ("chat_template", "template", "prompt_template", "default_chat_template", "jinja_template")
 _YAML_CODE = re.compile(
-    r"!!?python/(?:object|name|module|apply|new)|!!?\w*(?:eval|exec|import)\b|tag:yaml\.org,2002:python/"
+    r"!!?python/(?:object|name|module|apply|new)|!!?\w*(?:eval|exec|import)\b|tag:yaml\.org,2002:python/|"
+    r"(?:^|[\s\[{,])!\S*%[0-9A-Fa-f]{2}",  # an escape in a tag, which no harmless one needs
+    re.MULTILINE,
 )
 _PYTHON = re.compile(
     r"^(?:import [A-Za-z_][\w.]*(?:,| as |\s*$)|from [A-Za-z_.][\w.]* import |def \w+\(.*\).*:\s*$|"
@@ -28,6 +30,25 @@ _CALLS = re.compile(
     r"^(?:os|posix|nt|subprocess|builtins|sys|shutil|importlib|runpy|pickle|ctypes|socket|pty|webbrowser|code|timeit)\.\w|"
     r"^(?:eval|exec|compile|__import__)$"
 )
+_TARGET = re.compile(r"(?m)^[ \t]*(?:-[ \t]*)*[\"']?(_target_|__target__|target)[\"']?[ \t]*:[ \t]*[\"']?([^\s\"']+)")
+_TARGET_INLINE = re.compile(r"[{,][ \t]*[\"']?(_target_|__target__)[\"']?[ \t]*:[ \t]*[\"']?([^\s\"',}]+)")
+_SCRIPT = re.compile(r"<script(?:>|\s[^\n<>]{0,400}>)", re.IGNORECASE)
+# How a program begins: a line that is code, and that no text about a model begins with.
+_BEGINS = re.compile(
+    r"(?:exec|eval|__import__|os\.\w+|subprocess\.\w+)\s*\(|import [A-Za-z_][\w.]*\s*(?:[;,]|\n|$)|"
+    r"from [A-Za-z_][\w.]* import \S|[A-Za-z_]\w*\s*=[^=]"
+)
+_CALLS_CODE = re.compile(
+    r"(?m)(?<![\w.])(?:__import__|eval|exec)\s*\(|^\s*(?:import|from)\s+(?:os|posix|nt|subprocess|socket|pty|ctypes|"
+    r"shutil|runpy|importlib|marshal|pickle|builtins)\b(?:\.\w+)*(?:\s+import\b|\s+as\b|\s*[;,]|\s*$)"
+)
+_COMMENTS = re.compile(r"\A(?:[ \t]*(?:#[^\n]*)?\r?\n)+")
+_LIST_MAX = 64  # strings of a list that are looked at: longer ones are vocabularies
+_VOCABULARIES = frozenset({"merges", "vocab", "tokens", "labels"})
+_TRUST = re.compile(
+    r"(?mi)^[ \t]*(?:-[ \t]*)*[\"']?[\w-]*trust_remote_code[\"']?[ \t]*:[ \t]*[\"']?(?:true|yes|on|y|1)\b"
+)
+_TRUSTING = frozenset({"true", "yes", "on", "1", "y"})
 _SUBSTANTIAL = 2  # lines of Python that make a text a program and no words about one
 
 
@@ -66,9 +87,14 @@ def _plain(text: str, stripped: str, look: Look, where: str) -> str:
     if lowered.startswith(("<?xml", "<!doctype", "<pmml", "<net ", "<svg")):
         look.add("format", where, f"{where} is XML, of a kind that nobody here can judge")
         return "xml"
-    if lowered.startswith(("<?php", "<script", "<html")) or "<script" in text.lower():
-        look.add("program", where, f"{where} holds a script for browsers or servers")
+    if lowered.startswith(("<?php", "<script", "<html")):
+        look.add("program", where, f"{where} is a script for browsers or servers")
         return "html"
+    if _SCRIPT.search(text) is not None:
+        look.add("embedded-code", where, f"{where} holds a script for browsers", "suspicious")
+    if lowered.startswith(("@echo off", "rem ")) or SHELL.search(stripped.split("\n", maxsplit=1)[0][:4096]):
+        look.add("program", where, f"{where} begins as a script for a shell", "suspicious")
+        return "script"
     encoded(look, where, text)
     if (found := _YAML_CODE.search(text)) is not None:
         look.add(
@@ -76,13 +102,22 @@ def _plain(text: str, stripped: str, look: Look, where: str) -> str:
         )
     if "{%" in text or ("{{" in text and "}}" in text):
         scan_template(text, look, where)
-    found = re.search(r"^\s*[\w-]*(?:trust_remote_code)\s*:\s*true", text, re.MULTILINE | re.IGNORECASE)
-    if found is not None:
-        look.add("remote-code", where, f"{where} sets trust_remote_code", "suspicious")
+    _called(text, look, where)
     if is_python(text):
         look.add("source-code", where, f"{where} is Python source, which runs if a loader trusts it", "suspicious")
         return "python"
     return "text"
+
+
+def _called(text: str, look: Look, where: str) -> None:
+    """Functions that YAML names and Hydra or NeMo calls (CVE-2025-23304), and leave to run what comes along."""
+    if _TRUST.search(text) is not None:
+        look.add("remote-code", where, f"{where} sets trust_remote_code", "suspicious")
+    for pattern in (_TARGET, _TARGET_INLINE):
+        for found in pattern.finditer(text):
+            if _CALLS.match(found.group(2)):
+                message = f"{where}: {found.group(1)} is {found.group(2)!r}, which is called when it is loaded"
+                look.add("remote-code", where, message)
 
 
 def is_python(text: str) -> bool:
@@ -94,6 +129,8 @@ def is_python(text: str) -> bool:
             1 for line in outside.splitlines() if line.startswith(("#", "|", "-", "*", ">")) and line[1:2] != "!"
         )
         return len(found) * 8 >= words or "def " in outside
+    if _BEGINS.match(_COMMENTS.sub("", outside, count=1)) and _CALLS_CODE.search(outside):
+        return True
     return bool(found and CODE.search(outside)) or bool(
         re.match(r"\s*(?:import|from) \w", outside) and CODE.search(outside)
     )
@@ -109,6 +146,7 @@ def scan_document(document: Any, look: Look, where: str) -> None:
             return
     elif isinstance(document, list):
         _modules(document, look, where)
+        _listed("the list", document, look, where)
     for item in objects(document, look, where):
         _remote(item, look, where)
         for key in _TEMPLATE_KEYS:
@@ -116,6 +154,14 @@ def scan_document(document: Any, look: Look, where: str) -> None:
         for key, value in item.items():
             if isinstance(value, str):
                 _value(key, value, look, where)
+            elif isinstance(value, list) and key not in _VOCABULARIES:
+                _listed(key, value, look, where)
+
+
+def _listed(key: str, values: list[Any], look: Look, where: str) -> None:
+    for value in values if len(values) <= _LIST_MAX else ():
+        if isinstance(value, str):
+            _value(key, value, look, where)
 
 
 def _value(key: str, value: str, look: Look, where: str) -> None:
@@ -147,7 +193,8 @@ def _templates(value: Any, look: Look, where: str) -> None:
 
 
 def _remote(item: dict[str, Any], look: Look, where: str) -> None:
-    if item.get("trust_remote_code") is True:
+    trusting = item.get("trust_remote_code")
+    if trusting is True or (isinstance(trusting, str | int) and str(trusting).lower() in _TRUSTING):
         look.add("remote-code", where, f"{where} sets trust_remote_code: its loader runs code that comes with a model")
     for key in ("auto_map", "custom_pipelines"):
         mapped = item.get(key)

@@ -12,6 +12,7 @@ from palladion.scan.keras import scan_archive_config
 from palladion.scan.look import Look
 from palladion.scan.numpy_files import scan_array
 from palladion.scan.pickles.streams import scan_pickles
+from palladion.scan.pickles.strings import pickled
 from palladion.scan.source import LimitError, Part, Source, pieces
 from palladion.scan.texts import scan_torchscript
 
@@ -19,6 +20,7 @@ TEXT_BYTES_MAX = 16 * 2**20
 _SCRIPT = re.compile(r"(?:^|/)code/.*\.py$")
 _DEBUG = re.compile(r"(?:^|/)code/.*\.debug_pkl$")
 _RAW = re.compile(r"(?:^|/)(?:data|constants|tensors|\.data)/[^/]+$")
+_SMALL = frozenset({"version", "byteorder", ".format_version", ".storage_alignment", ".data/serialization_id"})
 _TAR_BLOCK = 512
 
 
@@ -115,14 +117,17 @@ def _torch_entry(inner: Source, name: str, look: Look, shown: str, shape: _Shape
     elif _DEBUG.search(name):
         # read by C++ alone, which knows tuples, text and numbers
         scan_pickles(inner, look, shown, torch="script")
-    elif _RAW.search(name):
-        key = own.rpartition("/")[2]
-        if own.startswith("data/") and key not in shape.storages:
-            look.add("structure", shown, f"{shown} belongs to no tensor", "suspicious")
-            look.examine(inner, shown)
-    elif own in {"version", "byteorder", ".format_version", ".storage_alignment", ".data/serialization_id"}:
+    elif _RAW.search(own) and own.rpartition("/")[2] in shape.storages:
+        # numbers, unless somebody takes them for something else
+        if (found := pickled(look, inner)) is not None and inner.size > 2:
+            look.add("nested-pickle", shown, f"{shown}: the numbers of a tensor are a pickle{found}", "suspicious")
+    elif own.startswith("data/"):
+        look.add("structure", shown, f"{shown} belongs to no tensor", "suspicious")
+        look.examine(inner, shown)
+    elif own in _SMALL:
         if inner.size > 4096:
             look.add("structure", shown, f"{shown} has {inner.size} bytes, expected a few")
+        look.examine(inner, shown)
     else:
         look.examine(inner, shown)
 

@@ -149,7 +149,8 @@ def _gguf(source: Source, look: Look, where: str) -> str:
             count *= 8
     strings = Strings(look, where)
     for key, value in layout.metadata.items():
-        strings.look_at(value)
+        if not (key.startswith("tokenizer.ggml.") and value.startswith("[")):  # a vocabulary holds any word
+            strings.look_at(value)
         scan_template(value, look, f"{where}, {key[:80]}")
     return "gguf"
 
@@ -181,6 +182,12 @@ def _is_sentencepiece(data: bytes) -> bool:
 
 def _second_format(look: Look, source: Source, where: str, kind: str) -> None:
     """Report bytes that are another file for readers that begin at another place, or at the end."""
+    if kind not in {"pickle", "joblib", "torch-legacy", "text", "empty"} and source.read(0, 2) != b"PK":
+        try:
+            if acts_as_pickle(source, look):
+                look.add("polyglot", where, f"{where} is a pickle too, for readers that take it for one")
+        except LimitError:
+            pass
     if kind.split(",", maxsplit=1)[0] in {"zip", "torch", "torchscript", "npz", "keras", "empty"} or "," in kind:
         return
     try:

@@ -1,4 +1,7 @@
-"""Scans a folder: every file in it by its content; no link is followed, and files of numbers belong to their model."""
+"""Scans a folder: every file in it by its content, and numbers with their model.
+
+No link is followed but those of Hugging Face's cache, from a snapshot to the files of the same repository.
+"""
 
 import os
 import re
@@ -25,7 +28,7 @@ def scan_folder(
             message = f"{folder} holds more than {FILES_MAX} files, of which the rest was not looked at"
             yield Verdict(str(folder), "folder", (Finding("limit", str(folder), message),), (), allow_suspicious)
             break
-        if path.is_symlink():
+        if path.is_symlink() and not _is_in_cache(path, folder):
             yield from _link(path, folder, allow_suspicious)
             continue
         verdict, beside = scan_with_data(
@@ -63,6 +66,21 @@ def _link(path: Path, folder: Path, allow_suspicious: bool) -> Iterator[Verdict]
         yield Verdict(str(path), "link", (Finding("link", path.name, message, "suspicious"),), (), allow_suspicious)
 
 
+def _is_in_cache(path: Path, folder: Path) -> bool:
+    """Whether a link of a Hugging Face snapshot leads to its file: of `X/snapshots/REVISION` to one of `X/blobs`.
+
+    Such a file is scanned under the name of the link. No link that leads to another place is followed.
+    """
+    with storage_errors(path):
+        base, target = folder.resolve(), path.resolve()
+        if target.is_relative_to(base) or target.is_symlink() or not target.is_file():
+            return False
+    found = [parent.parent for parent in (base, *base.parents) if parent.name == "snapshots"]
+    return bool(found) and target.parent == found[0] / "blobs"
+
+
 def _is_checkpoint(path: Path) -> bool:
+    if path.name == "fingerprint.pb":
+        return (path.parent / "saved_model.pb").is_file()
     beside = path.parent.name == "variables" and (path.parent.parent / "saved_model.pb").is_file()
     return beside and _VARIABLES.fullmatch(path.name) is not None

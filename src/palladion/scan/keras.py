@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from palladion.scan.keras_names import CLASSES, FUNCTIONS
 from palladion.scan.look import Look
 from palladion.scan.pickles.strings import CODE
 from palladion.scan.source import Source
@@ -46,23 +47,19 @@ _MODEL_MODULES = frozenset({f"keras{part}" for part in (
 )})  # fmt: skip
 # Layers that read a vocabulary from a file whose name stands in the configuration.
 _FILES = ("vocabulary", "idf_weights", "filepath", "file_path", "weights_path", "checkpoint")
-_PATH = re.compile(r"^(?:/|~|\.\.?/|[A-Za-z]:\\|\\\\|[a-z][a-z0-9+.-]*://)|\.\./")
 
-# Class names of Keras without a module, as Keras 2 writes them: this is what they end in, or are.
-_KNOWN = re.compile(
-    r"(?:\w*(?:Dense|Conv\w*|Pooling\w*|Padding\w*|Cropping\w*|UpSampling\w*|Normalization\w*|Dropout\w*|LSTM\w*|GRU\w*|"
-    r"RNN\w*|Cell\w*|Activation\w*|ReLU\w*|ELU|Softmax|Embedding\w*|Attention\w*|Initializer\w*|Uniform|Normal|Ones|Zeros|"
-    r"Constant|Identity|Orthogonal|Regulari[sz]\w*|L1|L2|L1L2|MaxNorm|UnitNorm|NonNeg|MinMaxNorm|Loss|Crossentropy|"
-    r"Error|Accuracy|AUC|Precision|Recall|Mean\w*|Policy|DTypePolicy\w*|Adam\w*|SGD|RMSprop|Adagrad|Adadelta|Nadam|Ftrl|"
-    r"Lion|Adafactor|LossScaleOptimizer|Decay|Schedule\w*|InputLayer|InputSpec|Sequential|Functional|Model|Network|Add|"
-    r"Subtract|Multiply|Average|Maximum|Minimum|Concatenate|Dot|Flatten|Reshape|Permute|RepeatVector|Masking|"
-    r"Bidirectional|TimeDistributed|Wrapper|Rescaling|Resizing|Random\w+|CenterCrop|Hashing|Discretization|"
-    r"StringLookup|IntegerLookup|TextVectorization|CategoryEncoding|HashedCrossing|TensorShape|SlicingOpLambda|TFOpLambda|"
-    r"Layer|Noise|TensorFlowOpLayer|Hinge|Poisson|KLDivergence|CosineSimilarity|VarianceScaling|Glorot\w+|He\w+|Lecun\w+|"
-    r"__tuple__|__tensor__|__numpy__|__keras_tensor__|__bytes__|__ellipsis__|__slice__|__typespec__|__tf_tensor__|__lambda__|"
-    r"Lambda|Variable|IoU|Sum|Quantization\w*|Reshape\w*|function|Solarization|Equalization|MixUp|CutMix|AutoContrast|"
-    r"Pipeline|SeedGenerator|GaussianNoise))"
-)
+
+def _compiled(item: dict[str, Any], look: Look, where: str) -> None:
+    """Losses, metrics and activations that a model names, and that are not Keras's own."""
+    waiting = [item.get(key) for key in ("loss", "metrics", "weighted_metrics", "activation", "recurrent_activation")]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, list):
+            waiting.extend(value)
+        elif isinstance(value, dict) and "class_name" not in value:
+            waiting.extend(value.values())
+        elif isinstance(value, str) and value not in FUNCTIONS and value not in CLASSES:
+            look.add("keras-code", where, f"{where} needs {value!r}, a function that is not Keras's", "suspicious")
 
 
 def scan_archive_config(source: Source, look: Look, where: str) -> None:
@@ -91,9 +88,10 @@ def scan_config(document: Any, look: Look, where: str) -> None:
     """Report every name in a model's configuration that is not Keras's own, or that runs or reads something."""
     for item in objects(document, look, where):
         _named(item, look, where)
+        _compiled(item, look, where)
         for key in _FILES:
             value = item.get(key)
-            if isinstance(value, str) and value and (_PATH.search(value) or key != "vocabulary" or "." in value):
+            if isinstance(value, str) and value:
                 look.add("external-data", where, f"{where}: {key} makes the loader read {value!r}")
 
 
@@ -154,7 +152,7 @@ def _somebodys(name: str, item: dict[str, Any]) -> str | None:
     elif ">" in name and not name.startswith(_PACKAGES):
         return name
     elif module is None and "registered_name" not in item and isinstance(item.get("config"), dict):
-        return None if _KNOWN.fullmatch(name) else name
+        return None if name in CLASSES else name
     return None
 
 

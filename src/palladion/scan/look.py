@@ -9,7 +9,7 @@ from palladion.scan.verdict import Finding, Grade
 FINDINGS_MAX = 100  # a hostile file may break a rule a million times; nobody reads more
 DEPTH_MAX = 6  # archives in archives; a model in a zip in a tar.gz is three
 ENTRIES_MAX = 100_000  # of all archives of one file together
-OPCODES_MAX = 20_000_000  # of all pickles: some ten seconds; a forest of 1000 trees has 100,000
+OPCODES_MAX = 5_000_000  # of all pickles: some ten seconds; a forest of 1000 trees has 100,000
 UNPACKED_FLOOR_BYTES = 256 * 2**20  # a small file may unpack to this much in any case
 UNPACKED_RATIO_MAX = 30  # and a larger one to so many times its size: weights shrink to no less than a tenth
 HELD_BYTES_MAX = 64 * 2**20  # of one unpacked entry that are kept

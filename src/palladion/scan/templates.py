@@ -30,6 +30,7 @@ _METHODS = re.compile(
 )
 _FORMAT = re.compile(r"\.\s*format\s*\(|\|\s*format\b")
 _STATEMENT = re.compile(r"\{%-?\+?\s*(?:include|import|from|extends|debug|call)\b")
+_COMPUTED = re.compile(r"\[[^\[\]]*(?:[*~]|\bjoin\b)[^\[\]]*\]")  # a subscript that is put together
 _DANGEROUS_WORDS = re.compile(
     r"__(?:class|init|globals|builtins|base|bases|mro|subclasses|import|dict|getattribute|reduce|call|code|func|module|"
     r"loader|self|new|getitem|subclasshook)__|\b(?:os\.popen|os\.system|subprocess|popen|eval\(|exec\(|import os)|"
@@ -52,6 +53,11 @@ def scan_template(text: str, look: Look, where: str) -> None:
         if (said := _reason(block.group())) is not None:
             look.add("template", where, f"{where} {said}")
             return
+    whole = " ".join(found.group() for found in _BLOCK.finditer(text))
+    code = _STRING.sub("''", whole)
+    if _COMPUTED.search(code) and any(found.group()[1:-1] in {"_", "__"} for found in _STRING.finditer(whole)):
+        look.add("template", where, f"{where} builds a name from pieces")
+        return
     # outside of blocks that could be told apart too: what Jinja takes for one may be cut otherwise
     if (found := _DANGEROUS_WORDS.search(text)) is not None:
         look.add("template", where, f"{where} holds {found.group()!r}", "suspicious")
@@ -76,6 +82,10 @@ def _reason(block: str) -> str | None:
             return f"holds the text {text[:60]!r}"
     joined = "".join(strings)
     if _DANGEROUS_WORDS.search(joined) or re.search(r"\[\s*''\s*(?:~|\+|\|\s*(?:join|replace|reverse|format))", code):
+        return "builds a name from pieces"
+    if any(re.search(r"^__[a-z]|[a-z]__$", text) for text in strings) or (
+        any(text in {"_", "__"} for text in strings) and re.search(r"[*~]", code)
+    ):
         return "builds a name from pieces"
     if _FORMAT.search(code) and any(re.search(r"\{[^}]*[.\[]|%c|_", text) for text in strings):
         return "formats a text that reaches for attributes"

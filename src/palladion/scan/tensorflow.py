@@ -33,7 +33,7 @@ _KNOWN = re.compile(
     r"Combined\w*|Complex\w*|Concat\w*|Conj\w*|Const|Conv\w*|Cos\w*|Crop\w*|Cross|Cumprod|Cumsum|Cumulative\w*|Data\w*Dataset|"
     r"Decode(?:Base64|Raw|Jpeg|Png|Image|Gif|Bmp|CSV|Wav|JSONExample|AndCropJpeg|PaddedRaw)|DeepCopy|Dense\w*|DepthToSpace|Depthwise\w*|Dequantize|"
     r"DestroyResourceOp|Diag\w*|Digamma|Dilation\w*|Div\w*|DynamicPartition|DynamicStitch|Einsum|Elu\w*|Empty\w*|"
-    r"Encode(?:Base64|Jpeg|Png|Wav)|Enter|Equal|Erf\w*|Exit|Exp\w*|Extract\w*|FFT\w*|Fake(?:Quant\w*)|Fill|Floor\w*|"
+    r"Encode(?:Base64|Jpeg|Png|Wav)|EnsureShape|Enter|Equal|Erf\w*|Exit|Exp\w*|Extract\w*|FFT\w*|Fake(?:Quant\w*)|Fill|Floor\w*|"
     r"For|FusedBatchNorm\w*|FusedPad\w*|FusedResize\w*|Gather\w*|Greater\w*|HashTable\w*|HistogramFixedWidth|IFFT\w*|IRFFT\w*|"
     r"Identity\w*|If|Igamma\w*|ImageProjective\w*|Imag|InTopK\w*|InplaceAdd|InplaceUpdate|Inv\w*|Invert\w*|Is(?:Finite|Inf|Nan)|"
     r"IsVariableInitialized|L2Loss|LRN|LSTMBlock\w*|LeakyRelu\w*|LeftShift|Less\w*|Lgamma|LinSpace|ListDiff|Log\w*|Lookup\w*|LoopCond|"
@@ -84,6 +84,21 @@ def looks_like_saved_model(data: bytes) -> bool:
     """Whether bytes begin as a SavedModel: schema version 1, and then a graph; or as a GraphDef of nodes."""
     if data[:3] == b"\x08\x01\x12":
         return True
+    if data[:1] == b"\x12":  # without a schema version: a MetaGraphDef, and in it a graph
+        try:
+            _, at = _varint(data, 1)
+            if data[at : at + 1] == b"\x0a":
+                size, place = _varint(data, at + 1)
+                at = place + size
+            if data[at : at + 1] == b"\x12":
+                _, at = _varint(data, at + 1)
+                return _looks_like_graph(data[at:])
+        except (FormatError, IndexError):
+            return False
+    return _looks_like_graph(data)
+
+
+def _looks_like_graph(data: bytes) -> bool:
     if data[:1] != b"\x0a" or len(data) < 8:
         return False
     try:
@@ -103,7 +118,7 @@ def looks_like_saved_model(data: bytes) -> bool:
 def operators(data: bytes) -> set[str]:
     """Names of the operators in all graphs and functions. Raises FormatError."""
     view, names, budget = memoryview(data), set[str](), [FIELDS_MAX]
-    if data[:3] == b"\x08\x01\x12":
+    if data[:3] == b"\x08\x01\x12" or data[:1] == b"\x12":
         graphs = [
             graph
             for number, meta in _fields(view, budget) if number == 2

@@ -8,6 +8,8 @@ from palladion.scan.look import Look
 from palladion.scan.source import Source
 
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
+_CONTROL_ABOVE = re.compile(r"[\x80-\x9f]")
+_ABOVE_ASCII = bytes(range(128, 256))
 HEAD_BYTES = 4096
 # Of the operators that serialised TorchScript may call, those that reach files or the process.
 _SCRIPT_REFUSED = re.compile(
@@ -21,7 +23,7 @@ _NAMESPACES = frozenset({"prim", "aten", "quantized", "prepacked", "torchvision"
 
 
 def is_text(source: Source) -> bool:
-    """Whether bytes are text: UTF-8 without control characters, judged by the first ones."""
+    """Whether bytes are text: UTF-8, UTF-16 or Latin-1 without control characters, judged by the first ones."""
     try:
         head = source.read(0, HEAD_BYTES)
     except FormatError:
@@ -44,13 +46,28 @@ def scan_any_text(source: Source, look: Look, where: str) -> str:
 
 
 def _decoded(data: bytes, *, cut: bool) -> str | None:
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        try:
+            text = data[: len(data) // 2 * 2].decode("utf-16", "ignore" if cut else "strict")
+        except UnicodeDecodeError:
+            return None
+        return None if _CONTROL.search(text) else text
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         if not cut or error.start < len(data) - 3:
-            return None
+            return _latin(data)
         text = data[: error.start].decode("utf-8")
     return None if _CONTROL.search(text) else text
+
+
+def _latin(data: bytes) -> str | None:
+    """Text of one byte a letter, if most of it is ASCII and nothing in it controls."""
+    plain = len(data.translate(None, _ABOVE_ASCII))
+    text = data.decode("latin-1")
+    if plain * 4 < len(data) * 3 or _CONTROL.search(text) or _CONTROL_ABOVE.search(text):
+        return None
+    return text
 
 
 def scan_torchscript(source: Source, look: Look, where: str) -> None:

@@ -164,9 +164,9 @@ def opened(item: Item, format: str) -> Any:  # noqa: A002
     if format == "xz":
         return lzma.LZMAFile(raw)
     try:
-        import zstandard  # type: ignore[import-not-found, unused-ignore]  # of no extra
+        import zstandard
     except ImportError:
-        raise ValueError("it is compressed with zstd: pip install zstandard") from None
+        raise ValueError("it is compressed with zstd: pip install 'palladion[zstd]'") from None
     return zstandard.ZstdDecompressor(max_window_size=2**27).stream_reader(raw)
 
 

@@ -4,6 +4,7 @@ from tests.scan.corpus.sample import MARKER, Sample, call, name, start, strings,
 
 # module, name: of the standard library and of what stands beside models. Facts from CVEs, advisories and reading.
 _NAMES = """
+scipy.stats._continuous_distns.uniform_gen scipy.stats._distn_infrastructure.rv_continuous_frozen
 os.system os.popen os.execv os.execvp os.spawnl os.spawnv os.posix_spawn os.putenv os.remove os.rename os.unlink
 os.rmdir os.startfile os.fork posix.system posix.popen posix.execv posix.fork nt.system nt.startfile
 subprocess.Popen subprocess.run subprocess.call subprocess.check_call subprocess.check_output subprocess.getoutput

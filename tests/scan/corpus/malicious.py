@@ -1,5 +1,6 @@
 """All that a scan has to find something in."""
 
+from tests.scan.corpus.bypasses import bypasses
 from tests.scan.corpus.containers import containers
 from tests.scan.corpus.gadgets import gadgets
 from tests.scan.corpus.models import models
@@ -9,4 +10,4 @@ from tests.scan.corpus.sample import Sample
 
 def malicious() -> list[Sample]:
     """Every malicious, broken or odd file of the corpus."""
-    return [*gadgets(), *pickles(), *containers(), *models()]
+    return [*gadgets(), *pickles(), *containers(), *models(), *bypasses()]

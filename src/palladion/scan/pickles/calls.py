@@ -6,12 +6,14 @@ Each name is judged where it is looked up; here it matters what is done with it.
 
 import re
 from collections.abc import Mapping
+from math import prod
 from typing import TYPE_CHECKING, Any
 
+from palladion.scan.look import HELD_BYTES_MAX
 from palladion.scan.pickles.allowed import STORAGE_MODULES
 from palladion.scan.pickles.reader import PickleError
 from palladion.scan.pickles.strings import TORCH_MAGIC
-from palladion.scan.pickles.values import Long, Made, Marker, Ref, is_ref, said
+from palladion.scan.pickles.values import TEXT_MAX, Long, Made, Marker, Ref, is_ref, said
 
 if TYPE_CHECKING:
     from palladion.scan.pickles.machine import Machine
@@ -24,12 +26,20 @@ _CODE_NAMES = frozenset({
     "__getattribute__", "__setattr__", "__del__", "__enter__", "__exit__", "__iter__", "__next__", "__len__", "__eq__",
     "__hash__", "__repr__", "__str__", "__code__", "__globals__", "__builtins__", "__closure__", "__defaults__",
     "__kwdefaults__", "__bases__", "__mro__", "__subclasses__", "__import__", "__wrapped__", "extend", "append",
-    "__setitem__",
+    "__setitem__", "__deepcopy__", "__copy__",
 })  # fmt: skip
 ARRAY_WRAPPERS = (
     ("joblib.numpy_pickle", "NumpyArrayWrapper"),
     ("sklearn.externals.joblib.numpy_pickle", "NumpyArrayWrapper"),
 )
+_READING = frozenset({"xgboost", "lightgbm", "catboost", "transformers", "accelerate"})
+_ENUMERATIONS = frozenset({
+    "DistributedType", "DynamoBackend", "EvaluationStrategy", "FSDPOption", "HubStrategy", "IntervalStrategy",
+    "SaveStrategy", "SchedulerType", "OptimizerNames",
+})  # fmt: skip
+_ARRAY_MODULES = frozenset({
+    "numpy", "numpy.core", "numpy._core", "numpy.core.multiarray", "numpy._core.multiarray",
+})  # fmt: skip
 _SEQUENCES = frozenset({"list", "tuple", "set", "frozenset", "bytes", "bytearray", "dict"})
 _NAME = re.compile(r"[\w.-]{1,64}")
 
@@ -44,11 +54,16 @@ def called(m: "Machine", of: Any, args: Any) -> Any:
         args = ()
     if not _callable(m, of):
         return Made(of, args)
+    return _judged(m, of, args)
+
+
+def _judged(m: "Machine", of: Ref, args: tuple[Any, ...]) -> Any:
+    """What a call of what may be called gives; some need their arguments looked at."""
     key = (of.module, of.name)
+    if key == ("_codecs", "encode"):
+        return _encoded(m, args)
     if key[0] in {"builtins", "__builtin__"}:
         _builtin(m, of, args)
-    elif key == ("_codecs", "encode"):
-        return _encoded(m, args)
     elif key == ("torch.storage", "_load_from_bytes"):
         _nested_torch(m, args)
     elif key[1] == "_reconstructor" and key[0] in {"copyreg", "copy_reg"}:
@@ -56,7 +71,16 @@ def called(m: "Machine", of: Any, args: Any) -> Any:
     elif key[1] in {"__newobj__", "__newobj_ex__"} and args:
         return instance(m, args[0], args[1:] if key[1] == "__newobj__" else ())
     elif key[1].startswith("_rebuild_from_type") and args:
-        _callable(m, args[0])
+        return _rebuilt(m, args)
+    elif key[1] == "_rebuild_parameter_with_state" and args:
+        built(m, Made(of, args), args[-1])
+    elif key[1] == "ndarray" and key[0] in _ARRAY_MODULES:
+        _array(m, args)
+    elif key[1] == "_reconstruct" and key[0] in _ARRAY_MODULES:
+        _array(m, args[1:])
+    elif of.kind == "class" and key[0].split(".", maxsplit=1)[0] in _READING and of.name not in _ENUMERATIONS:
+        # their constructors read files, start threads or join clusters; a pickle of one makes it by `__new__`
+        m.add("pickle-call", f"calls {of.full}, whose constructor may read files")
     elif key[1] == "defaultdict" and args and args[0] is not None and not is_class(args[0]):
         m.add("pickle-call", f"makes a defaultdict of {said(args[0])}, expected a class")
     return Made(of, args)
@@ -118,6 +142,14 @@ def persistent(m: "Machine", name: Any) -> Any:
             if is_storage and isinstance(key, str) and _NAME.fullmatch(key) and isinstance(count, int):
                 m.storages[key] = (kind.name, count)
                 return Made(kind, ())
+        if (
+            m.torch == "legacy"
+            and isinstance(name, tuple)
+            and len(name) == 4
+            and name[0] == "module"
+            and is_class(name[1])
+        ):
+            return name[1]  # with its source, which torch only compares
         m.add("pickle-persistent", f"asks for {said(name)} by name, expected the storage of a tensor")
     else:
         m.add("pickle-persistent", "asks its reader for objects by name, and no known format does so here")
@@ -145,7 +177,7 @@ def _builtin(m: "Machine", of: Ref, args: tuple[Any, ...]) -> None:
     first = args[0] if args else None
     if of.name in {"bytes", "bytearray"} and isinstance(first, int) and first > ZEROS_MAX:
         m.add("pickle-call", f"makes {first} bytes of nothing")
-    if of.name == "range" and any(isinstance(item, int) and abs(item) > NUMBERS_MAX for item in args):
+    if of.name in {"range", "xrange"} and any(isinstance(item, int) and abs(item) > NUMBERS_MAX for item in args):
         m.add("pickle-call", "makes a range of more numbers than fit into memory", suspicious=True)
     if (
         of.name in _SEQUENCES
@@ -165,6 +197,11 @@ def _encoded(m: "Machine", args: tuple[Any, ...]) -> Any:
         data = text.encode(encoding, "replace")
         m.strings.look_at(data)
         return data
+    if isinstance(text, Long) and text.begin is not None and text.size <= HELD_BYTES_MAX:
+        m.look.unpack(text.size)  # the same text may be encoded again and again
+        data = m.reader.source.read(text.begin, text.size).decode("utf-8", "replace").encode(encoding, "replace")
+        m.strings.look_at(data)
+        return Long(len(data), data[:TEXT_MAX])
     if isinstance(text, Long):
         head = text.head.encode("latin-1", "replace") if isinstance(text.head, str) else text.head
         return Long(text.size, head, seen=False)
@@ -184,7 +221,31 @@ def _reconstructed(m: "Machine", args: tuple[Any, ...]) -> Any:
         named = next((item.full for item in args if isinstance(item, Ref) and item.kind is None), None)
         if named is None:
             m.add("pickle-call", "rebuilds an object of what is no harmless class")
+    elif args[1].module in {"builtins", "__builtin__"}:
+        _builtin(m, args[1], args[2:])
     return Made(args[0] if args else None, ())
+
+
+def _rebuilt(m: "Machine", args: tuple[Any, ...]) -> Any:
+    """torch._tensor._rebuild_from_type_v2: calls its first argument with the tuple, and puts the last one in."""
+    function, rest = args[0], args[1:]
+    inner = next((item for item in rest if isinstance(item, tuple)), None)
+    if not isinstance(function, Ref) or inner is None:
+        _callable(m, function)
+        return Made(function, ())
+    made = called(m, function, inner)
+    state = args[-1]
+    if len(args) > 3 and isinstance(made, Made):
+        built(m, made, state)
+    return made
+
+
+def _array(m: "Machine", args: tuple[Any, ...]) -> None:
+    """An array of nothing: its memory is taken at once."""
+    shape = args[0] if args else ()
+    sizes = [item for item in (shape if isinstance(shape, tuple | list) else (shape,)) if isinstance(item, int)]
+    if prod(abs(size) for size in sizes) > NUMBERS_MAX:
+        m.add("pickle-call", "makes an array of more numbers than fit into memory")
 
 
 def dtype_of(value: Any) -> tuple[str, int] | None:

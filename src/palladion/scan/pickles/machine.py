@@ -107,7 +107,7 @@ class Machine:
         whole = size <= TEXT_MAX
         self.strings.look_at_range(self.reader.source, begin, size, text=True)
         text = data.decode("utf-8", "surrogatepass" if whole else "replace") if _is_utf8(data, whole) else "\ufffd"
-        self.stack.append(text if whole else Long(size, text))
+        self.stack.append(text if whole else Long(size, text, begin=begin))
 
     def data(self, begin: int, size: int) -> None:
         """A bytes object of `size` bytes, which were passed over."""

@@ -1,5 +1,7 @@
 """The instructions of the pickle machine, by their bytes (Lib/pickletools.py): what each does to stack and memo."""
 
+import codecs
+import re
 import struct
 import warnings
 from collections.abc import Callable
@@ -31,9 +33,14 @@ def _proto(m: "Machine") -> None:
 def _decimal(m: "Machine") -> int:
     line = m.reader.line()
     try:
-        if len(line) > LONG_BYTES_MAX:
-            raise ValueError(line[:9])
-        return int(line.removesuffix(b"L"), 0)
+        return int(line)
+    except ValueError:
+        raise PickleError("a number is none") from None
+
+
+def _long_text(m: "Machine") -> int:
+    try:
+        return int(m.reader.line().removesuffix(b"L"), 0)
     except ValueError:
         raise PickleError("a number is none") from None
 
@@ -44,7 +51,8 @@ def _int(m: "Machine") -> None:
         m.stack.append(line == b"01")
         return
     try:
-        m.stack.append(int(line[:LONG_BYTES_MAX], 0))
+        # the C reader takes 010 for octal (strtol)
+        m.stack.append(int(line, 8) if re.fullmatch(rb"[ \t]*[+-]?0[0-7]+", line) else int(line, 0))
     except ValueError:
         raise PickleError("a number is none") from None
 
@@ -58,7 +66,9 @@ def _float(m: "Machine") -> None:
 
 def _long(m: "Machine", count: int) -> None:
     if count > LONG_BYTES_MAX:
-        raise PickleError(f"a number has {count} bytes")
+        m.reader.skip(count)  # Python reads it: what follows counts
+        m.stack.append(2 ** (8 * LONG_BYTES_MAX))
+        return
     m.stack.append(m.reader.number(count, signed=True))
 
 
@@ -69,8 +79,8 @@ def _string(m: "Machine") -> None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of escapes that mean nothing
-            text = line[1:-1].decode("unicode_escape")
-    except UnicodeDecodeError:
+            text = codecs.escape_decode(line[1:-1])[0].decode("latin-1")
+    except ValueError:
         raise PickleError("a string has a broken escape") from None
     m.strings.look_at(text)
     m.stack.append(text)
@@ -126,9 +136,10 @@ def _newobj_ex(m: "Machine") -> None:
 
 
 def _inst(m: "Machine") -> None:
+    items = tuple(m.pop_mark())  # first, as Python does: without a mark nothing is imported
     _global(m)
     of = m.stack.pop()
-    m.stack.append(calls.called(m, of, tuple(m.pop_mark())))
+    m.stack.append(calls.called(m, of, items))
 
 
 def _obj(m: "Machine") -> None:
@@ -252,7 +263,7 @@ ACTS: dict[int, Callable[["Machine"], None]] = {
     0x88: _push(lambda: True),
     0x89: _push(lambda: False),
     ord("I"): _int,
-    ord("L"): lambda m: m.stack.append(_decimal(m)),
+    ord("L"): lambda m: m.stack.append(_long_text(m)),
     ord("F"): _float,
     ord("G"): _binary_float,
     ord("J"): lambda m: m.stack.append(m.reader.number(4, signed=True)),

@@ -1,10 +1,11 @@
 """The bytes of a pickle, front to back, by the rules of frames (PEP 3154): no instruction crosses the end of one."""
 
 from palladion.errors import FormatError
-from palladion.scan.source import Source
+from palladion.scan.source import LimitError, Source
 
 WINDOW_BYTES = 256 * 1024
-LINE_BYTES_MAX = 64 * 1024  # of a text argument: names and numbers are shorter
+LINE_BYTES = 64 * 1024  # of a text argument that are read at first: names and numbers are shorter
+LINE_BYTES_MAX = 32 * 2**20
 
 
 class PickleError(FormatError):
@@ -75,10 +76,13 @@ class Reader:
         if end >= 0:
             self._advance(end - offset + 1)
             return self._window[offset:end]
-        head = self.source.read(begin, LINE_BYTES_MAX + 1)
-        end = head.find(b"\n")
-        if end < 0:
-            raise PickleError("a text argument does not end")
+        size = LINE_BYTES
+        while (end := (head := self.source.read(begin, size)).find(b"\n")) < 0:
+            if len(head) < size:
+                raise PickleError("a text argument does not end")
+            if size >= LINE_BYTES_MAX:
+                raise LimitError("a text argument is longer than a scan reads")
+            size *= 8
         self._advance(end + 1)
         return head[:end]
 

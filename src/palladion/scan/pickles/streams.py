@@ -12,7 +12,7 @@ from palladion.scan.pickles.allowed import STORAGE_BYTES
 from palladion.scan.pickles.calls import dtype_of
 from palladion.scan.pickles.machine import Machine
 from palladion.scan.pickles.reader import PickleError, Reader
-from palladion.scan.pickles.strings import LEGACY_MAGIC
+from palladion.scan.pickles.strings import LEGACY_MAGICS
 from palladion.scan.source import LimitError, Source
 
 STREAMS_MAX = 10_000
@@ -49,7 +49,7 @@ class Outcome:
 def scan_pickles(source: Source, look: Look, where: str, *, torch: str = "") -> Outcome:
     """Run every pickle of a file; reports what each would do, and bytes that belong to none."""
     outcome = Outcome()
-    legacy = not torch and source.read(0, len(LEGACY_MAGIC)) == LEGACY_MAGIC
+    legacy = not torch and source.read(0, 32).startswith(LEGACY_MAGICS)
     if legacy:
         outcome.format = "torch-legacy"
     position = 0
@@ -183,7 +183,8 @@ def acts_as_pickle(source: Source, look: Look) -> bool:
     except LimitError:
         return True
     except FormatError:
-        return machine.calls_made > 0
+        # a module that is named has been imported by then
+        return machine.calls_made > 0 or any(name.split(".")[0] in _IMPORTABLE for name in machine.named)
     finally:
         look.opcodes_left -= machine.steps
     return machine.steps > 1 and (machine.reader.position == source.size or machine.calls_made > 0)

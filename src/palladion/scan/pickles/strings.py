@@ -17,8 +17,12 @@ if TYPE_CHECKING:
     from palladion.scan.look import Look
 
 ZIP_MAGIC = b"PK\x03\x04"
-LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the pickle of torch's magic number
-TORCH_MAGIC = (ZIP_MAGIC, LEGACY_MAGIC)
+_NUMBER = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # torch's magic number, as a pickle of any protocol that has it
+_FRAME = b"\x95\x0d\x00\x00\x00\x00\x00\x00\x00"
+LEGACY_MAGICS = (
+    b"\x80\x02" + _NUMBER, b"\x80\x03" + _NUMBER, b"\x80\x04" + _FRAME + _NUMBER, b"\x80\x05" + _FRAME + _NUMBER,
+)  # fmt: skip
+TORCH_MAGIC = (ZIP_MAGIC, *LEGACY_MAGICS)
 SEARCHED_BYTES_MAX = 8 * 2**20  # of one string: what hides in the weights of a large array nobody loads by accident
 NESTED_OPCODES_MAX = 200_000
 ENCODED_MAX = 64  # places of one text that are decoded
@@ -31,7 +35,7 @@ _MODULES = (
 NAMED = re.compile(
     rb"[ci]" + _MODULES + rb"\n\w[\w.]*\n|\x8c." + _MODULES + rb"(?:\x94|q.)?\x8c.\w[\w.]*(?:\x94|q.)?\x93", re.DOTALL
 )
-_BASE64 = re.compile(r"gA[JNSWM][A-Za-z0-9+/_-]{10,}={0,2}|Y(?:29z|2J1|19f|XBvc|3Bvc)[A-Za-z0-9+/]{10,}={0,2}")
+_BASE64 = re.compile(r"gA[I-X][A-Za-z0-9+/_-]{10,}={0,2}|Y(?:29z|2J1|19f|XBvc|3Bvc)[A-Za-z0-9+/]{10,}={0,2}")
 _HEX = re.compile(r"80(?:0[2345])(?:[0-9a-fA-F]{2}){8,}")
 CODE = re.compile(
     r"(?<![\w.])(?:__import__|eval|exec|execfile)\s*\(|\b(?:os\.(?:system|popen|exec[lv]\w*|spawn\w+)|"
@@ -59,7 +63,7 @@ class Strings:
         if isinstance(value, bytes):
             self._bytes(Held(value), 0, len(value))
         else:
-            self._text(value)
+            self._text(value[:SEARCHED_BYTES_MAX])
 
     def look_at_range(self, source: Source, begin: int, size: int, *, text: bool) -> None:
         """Look at a string (`text`, UTF-8) or bytes object that lies in a source."""
@@ -90,6 +94,8 @@ class Strings:
             piece = part.read(place, PIECE_BYTES + 256)
             if self._named(piece):
                 return
+            if size <= PIECE_BYTES and piece.isascii():
+                encoded(self._look, self._where, piece.decode())
             if size <= PIECE_BYTES and (nested := _beginning(piece)) and pickled(self._look, Held(nested)) is not None:
                 self._add("nested-pickle", "bytes hold a pickle")
                 return

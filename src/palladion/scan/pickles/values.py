@@ -40,6 +40,7 @@ class Long:
     size: int
     head: str | bytes
     seen: bool = True
+    begin: int | None = None  # where it lies in the file, if it does
 
 
 class Marker:
