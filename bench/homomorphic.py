@@ -139,10 +139,10 @@ def _by_columns(subject: Subject, rows: Rows) -> tuple[Rows, float]:
 def _exactness(report: Report, subject: Subject) -> None:
     rows = subject.rows[:64] if report.quick else subject.rows
     got, wanted = subject.encrypted(rows), subject.compiled.program.run(rows)
-    report.at_most(
-        f"{subject.name}: largest error of an encrypted output", float(np.abs(got - wanted).max()), "", ERROR_MAX,
-        reference=f"{len(rows)} test rows; outputs up to {np.abs(wanted).max():.3g}",
-    )  # fmt: skip
+    error = float(np.abs(got - wanted).max())
+    reference = f"{len(rows)} test rows; outputs up to {np.abs(wanted).max():.3g}"
+    name = f"{subject.name}: largest error of an encrypted output"
+    report.at_most(name, error, "of an output", ERROR_MAX, reference=reference)
     same = float((decisions(got) == decisions(wanted)).mean())
     report.at_least(f"{subject.name}: decides encrypted as in the clear", 100 * same, "%", 100)
     clear, truth = subject.clear[: len(rows)], subject.truth[: len(rows)]

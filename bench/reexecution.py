@@ -32,7 +32,9 @@ def measure(report: Report) -> None:
     _honest(report, data, rows, runs, absolute)
     _hidden(report, runs, tolerance)
     _few(report, runs, tolerance)
-    report.at_most("share of answers that none in 300 leaves open, 95 %", share_at_most(0, SAMPLE), "", 3 / SAMPLE)
+    report.at_most(
+        "share of answers that none in 300 leaves open, 95 %", share_at_most(0, SAMPLE), "of answers", 3 / SAMPLE
+    )
 
 
 def _model() -> bytes:

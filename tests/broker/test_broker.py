@@ -280,9 +280,10 @@ def test_evidence_over_which_the_broker_stumbles_is_on_record_too(
     def stumble(*_: object, **__: object) -> None:
         raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "a parser's mistake")
 
+    request = attested.attested()
     monkeypatch.setattr(broker_module, "verify", stumble)
     with Refused(setting, "fault"):
-        attested.release()
+        attested.release(request)
 
 
 def test_evidence_of_an_earlier_request_is_refused(attested: Asking) -> None:

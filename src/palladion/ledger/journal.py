@@ -28,6 +28,7 @@ KEY_BYTES = 32
 TAG_BYTES = 16  # a forger has one try for each time that the ledger is opened
 BATCH_BYTES_MAX = 64 * 1024 * 1024  # a thousand of the largest records
 JOURNAL_BYTES_MAX = 1024**3  # the writer begins anew long before
+GROWTH_BYTES = 512 * 1024  # in the moment between asking for its size and reading it
 _FIRST = struct.Struct("<Q")
 _BATCH = struct.Struct(f"<II{TAG_BYTES}s")
 _HEAD_BYTES = len(MAGIC) + _FIRST.size
@@ -69,7 +70,8 @@ def _read(path: Path) -> bytes:
     # reading at most JOURNAL_BYTES_MAX would allocate as much, however short the file is
     with files.storage_errors(path):
         size = path.stat().st_size
-    return files.read_limited(path, size_max=min(size, JOURNAL_BYTES_MAX), what="the ledger's journal")
+    # it may grow between the two, where another process writes it
+    return files.read_limited(path, size_max=min(size + GROWTH_BYTES, JOURNAL_BYTES_MAX), what="the ledger's journal")
 
 
 def _tag(key: bytes, content: bytes, before: bytes = b"") -> bytes:

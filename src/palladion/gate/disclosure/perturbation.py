@@ -116,7 +116,7 @@ def _within(y: Probabilities, target: Probabilities, budget: float, borders: Pro
     distance = np.abs(target - y).sum(axis=1) / 2
     share = np.minimum(1.0, budget / np.maximum(distance, _TINY))
     lead, gain = y[rows, labels][:, None] - y, (target - y) - (target - y)[rows, labels][:, None]
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         meets = np.where(gain > 0, lead / gain, np.inf)
         crosses = (borders - y) / (target - y)
     meets[rows, labels] = np.inf
