@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from palladion.errors import MissingExtraError, NotFoundError, PalladionError, StorageError
+from palladion.errors import NotFoundError, PalladionError, StorageError
 from palladion.sweep.finding import Finding, found
 from palladion.sweep.item import Item
 from palladion.transit.connection import Limits
+from palladion.transit.s3 import s3_client
 from palladion.transit.url import parse_url
 
 OBJECTS_MAX = 5_000_000
@@ -37,7 +38,7 @@ class Bucket:
             raise PalladionError(f"{text!r} is not s3://BUCKET or s3://BUCKET/PREFIX")
         self.what = f"s3://{name}"
         self._name, self._prefix = name, prefix
-        self._client = _client(limits, endpoint)
+        self._client = s3_client(limits, endpoint)
         try:
             parse_url(self._client.meta.endpoint_url, insecure_http=limits.insecure_http)
         except ValueError as error:
@@ -165,25 +166,6 @@ def _policy_strangers(text: str) -> list[str]:
 
 def _listed(value: Any) -> list[str]:
     return [str(item) for item in value] if isinstance(value, list) else [] if value is None else [str(value)]
-
-
-def _client(limits: Limits, endpoint: str | None) -> Any:
-    try:
-        import boto3
-        from botocore.config import Config
-        from botocore.exceptions import BotoCoreError
-    except ImportError:
-        raise MissingExtraError("s3:// needs boto3, which is not installed", "pip install 'palladion[aws]'") from None
-    config = Config(
-        signature_version="s3v4",
-        connect_timeout=limits.idle_seconds,
-        read_timeout=limits.idle_seconds,
-        retries={"mode": "standard", "total_max_attempts": limits.attempts},
-    )
-    try:
-        return boto3.client("s3", endpoint_url=endpoint, config=config)
-    except (BotoCoreError, ValueError) as error:
-        raise StorageError(f"S3 cannot be used: {error}", _CREDENTIALS) from None
 
 
 @contextmanager

@@ -43,7 +43,7 @@ class S3Store:
         self._bucket = bucket
         self._key = key
         self._limits = limits
-        self._client = _client(limits, endpoint)
+        self._client = s3_client(limits, endpoint)
         parse_url(self._client.meta.endpoint_url, insecure_http=limits.insecure_http)
 
     def open(self) -> WebSource:
@@ -150,7 +150,8 @@ class _ForbiddenError(StorageError):
     """S3 answers 403."""
 
 
-def _client(limits: Limits, endpoint: str | None) -> Any:
+def s3_client(limits: Limits, endpoint: str | None) -> Any:
+    """A client of S3 within these limits. Raises MissingExtraError, StorageError where none can be made."""
     try:
         import boto3
         from botocore.config import Config
