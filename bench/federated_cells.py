@@ -9,7 +9,9 @@ import itertools
 import json
 import os
 import sys
+import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -40,7 +42,8 @@ def ours(sites: int, size: int, rounds: int) -> tuple[Any, Any, dict[str, Any]]:
 
     def site_of(context: Any) -> Site:
         number = int(context.node_config["partition-id"])
-        return Site(terms, f"site-{number}", _signer(number), lambda _model, _round: _update(size))
+        journal = Path(os.environ["JOURNALS"]) / str(number)
+        return Site(terms, f"site-{number}", _signer(number), lambda _model, _round: _update(size), journal=journal)
 
     server = importlib.import_module("flwr.serverapp").ServerApp()
 
@@ -105,4 +108,6 @@ def main(way: str, sites: int, size: int, rounds: int) -> None:
 
 if __name__ == "__main__":
     os.environ["FLWR_TELEMETRY_ENABLED"] = os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    main(sys.argv[1], *map(int, sys.argv[2:5]))
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["JOURNALS"] = folder
+        main(sys.argv[1], *map(int, sys.argv[2:5]))

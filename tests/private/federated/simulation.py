@@ -5,6 +5,7 @@ import json
 import os
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,9 +27,9 @@ def main(rounds: int, crashing: int) -> dict[str, Any]:
         number = int(context.node_config["partition-id"])
         if number < crashing:
             raise RuntimeError("this site is broken")
-        return Site(
-            terms, name_of(number), signer_of(number), fixed(update_of(number) * (np.nan if number == 9 else 1))
-        )
+        train = fixed(update_of(number) * (np.nan if number == 9 else 1))
+        journal = Path(os.environ["FOUND"]).with_name(f"journal-{number}")
+        return Site(terms, name_of(number), signer_of(number), train, journal=journal)
 
     server = importlib.import_module("flwr.serverapp").ServerApp()
 

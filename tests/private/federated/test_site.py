@@ -65,6 +65,44 @@ def test_a_site_that_lost_its_state_still_trains_no_round_twice(tmp_path: Path) 
     assert isinstance(_said(road, 0, Advertise(**_head(terms, 3))), Advert)
 
 
+def test_two_trainings_at_once_get_one_update_of_a_round(tmp_path: Path) -> None:
+    # a server that starts two of Flower's runs has two states of a site, and asks in both before either is trained
+    terms = terms_of(5)
+    one, other = road_of(terms), road_of(terms)
+    for number in range(5):
+        journal = tmp_path / name_of(number)
+        site = Site(terms, name_of(number), signer_of(number), fixed(update_of(number)), journal=journal)
+        one.sites[name_of(number)] = other.sites[name_of(number)] = site
+
+    def first_the_other_run(question: Any) -> Any:
+        if ("AskUpdate", name_of(0)) not in other.seen:
+            other.seen["AskUpdate", name_of(0)] = None
+            _summed(other)
+        return question
+
+    one.asked = {("AskUpdate", name_of(0)): first_the_other_run}
+    with pytest.raises(InconclusiveError, match=r"0 results.*trained already"):
+        _summed(one)
+    assert not isinstance(other.seen["AskUpdate", name_of(0)], Refused)
+
+
+def test_who_gave_keys_of_the_next_round_reveals_nothing_more_of_the_last() -> None:
+    road = road_of(terms_of(5))
+    summed = aggregate(road.terms, 1, MODEL, road.nodes, road.ask, go_on=True)
+    assert summed.following is not None
+    signatures = {name: road.seen["AskAgreement", name].signature for name in road.sites}
+    said = _said(road, 0, AskReveal(**_head(road.terms), signatures=signatures))
+    assert isinstance(said, Refused)
+    assert "not in round 1" in said.reason
+
+
+def test_keys_of_a_round_beyond_the_last_are_not_given() -> None:
+    road = road_of(terms_of(5, rounds=1))
+    road.asked = {("AskReveal", name_of(0)): _changed(advertise_next=True)}
+    _summed(road)
+    assert road.seen["AskReveal", name_of(0)].next is None
+
+
 def test_a_journal_that_cannot_be_read_stops_the_site(tmp_path: Path) -> None:
     terms = terms_of(5)
     road = road_of(terms)

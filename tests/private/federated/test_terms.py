@@ -1,5 +1,6 @@
 """Terms that cannot hold are a mistake; those that can have one digest, and cost what the accountant says."""
 
+import math
 from dataclasses import fields, replace
 from typing import Any
 
@@ -7,6 +8,8 @@ import pytest
 
 from palladion.private.dp.accounting import epsilon_of
 from palladion.private.federated import Terms
+from palladion.private.federated.terms import ROUNDING
+from tests.small_order import WEAK
 
 from .house import signer_of, terms_of
 
@@ -48,7 +51,7 @@ def test_the_digest_is_of_every_field() -> None:
     terms = terms_of(noise_multiplier=1.0)
     changes: dict[str, Any] = {
         "session": "other",
-        "sites": {**terms.sites, "site-0": bytes(32)},
+        "sites": {**terms.sites, "site-0": signer_of(99).public_key},
         "size": 51,
         "rounds": 6,
         "threshold": 8,
@@ -69,5 +72,14 @@ def test_what_rounds_cost_is_what_the_accountant_says() -> None:
     terms = terms_of(noise_multiplier=4.0)
     spent = terms.spent(5)
     assert spent is not None
-    assert spent.epsilon == epsilon_of(4.0, 1.0, 5, 1e-5).epsilon
+    # a hair more than for continuous noise of the whole deviation: the discrete one is a smaller one, rounded
+    smaller = 4.0 * math.sqrt(1 - (ROUNDING * terms.quantum / 4.0) ** 2)
+    assert epsilon_of(4.0, 1.0, 5, 1e-5).epsilon < spent.epsilon == epsilon_of(smaller, 1.0, 5, 1e-5).epsilon
     assert terms_of().spent(5) is None
+
+
+@pytest.mark.parametrize("weak", WEAK, ids=["order 1", "order 8"])
+def test_a_site_for_which_anybody_can_sign_is_a_mistake(weak: bytes) -> None:
+    terms = terms_of()
+    with pytest.raises(ValueError, match="the key of site-0 is no Ed25519 public key"):
+        replace(terms, sites={**terms.sites, "site-0": weak})

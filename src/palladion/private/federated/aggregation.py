@@ -1,5 +1,7 @@
 """The server's side of a round: asks the sites five times, and learns the sum of their updates, nothing else of them.
 
+The last time it may ask for the keys of the next round too, which then takes four.
+
 What a site sends is checked where it can be: a site that lies ends the round with its name, and a round with fewer
 results than the terms want is an error, never a smaller sum. The server is trusted to pass messages on: one that does
 not can end rounds, and is not told a sum of fewer sites than agreed.
@@ -8,6 +10,7 @@ not can end rounds, and is not told a sum of fewer sites than agreed.
 import hashlib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -17,6 +20,7 @@ from palladion.errors import InconclusiveError, PalladionError, TamperError
 from palladion.private.federated import masks, messages, ring, shamir, signing
 from palladion.private.federated.masks import Round
 from palladion.private.federated.messages import Advert
+from palladion.private.federated.present import Present
 from palladion.private.federated.site import Vector, digest_of_seed, share_digests
 from palladion.private.federated.terms import Terms
 
@@ -26,7 +30,6 @@ Ask = Callable[[Mapping[str, bytes]], Mapping[str, bytes]]
 CopyFor = Callable[[str, Vector], Vector]
 _Wanted = TypeVar("_Wanted", bound=messages.Message)
 AWAY = "did not answer"
-STRANGERS_MAX = 64  # nodes that are no sites and of which the reason is kept
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,7 @@ class Summed:
     """What came of a round: the sum (size,) of clipped, noised updates, whose it is, and who dropped out and why.
 
     `received` counts bytes by site. Who is in `dropped` may be in the sum: it left after its update had come.
+    `following` has who is there for the next round, if that was asked.
     """
 
     round: int
@@ -43,6 +47,7 @@ class Summed:
     model_digest: str
     sum_digest: str
     received: dict[str, int] = field(default_factory=dict)
+    following: Present | None = field(default=None, repr=False, compare=False)
 
 
 def aggregate(
@@ -53,12 +58,16 @@ def aggregate(
     ask: Ask,
     *,
     copy_for: CopyFor | None = None,
+    present: Present | None = None,
+    go_on: bool = False,
 ) -> Summed:
     """One round over `nodes`, whose names are not the sites': each says which one it is, and signs that.
 
+    `present` is `following` of the round before; with `go_on`, nodes are asked for their keys of the next round.
     Raises TamperError naming a site that lied, InconclusiveError where fewer than `terms.threshold` results come.
     """
-    return _Aggregation(terms, number, ask).run(np.asarray(model, np.float32), nodes, copy_for or _unchanged)
+    aggregation = _Aggregation(terms, number, ask, nodes, present)
+    return aggregation.run(np.asarray(model, np.float32), copy_for or _unchanged, go_on)
 
 
 def _unchanged(_site: str, model: Vector) -> Vector:
@@ -66,22 +75,28 @@ def _unchanged(_site: str, model: Vector) -> Vector:
 
 
 class _Aggregation:
-    def __init__(self, terms: Terms, number: int, ask: Ask) -> None:
+    def __init__(self, terms: Terms, number: int, ask: Ask, nodes: Collection[str], present: Present | None) -> None:
         if not 1 <= number <= terms.rounds:
             raise ValueError(f"round {number} was asked for, 1 to {terms.rounds} were agreed to")
         self._terms = terms
         self._at = Round(terms.digest, number)
         self._ask = ask
-        self._nodes: dict[str, str] = {}  # by site
-        self._dropped: dict[str, str] = {}
-        self._received: dict[str, int] = {}
+        self._connected = nodes
+        if present is not None and (present.terms, present.at) != (terms, self._at):
+            raise ValueError(f"keys of another round than {number} were got")
+        self._present = present or Present(terms, self._at)
+        self._following: Present | None = None
+        # these three grow while the round goes on
+        self._nodes = self._present.nodes
+        self._dropped = self._present.dropped
+        self._received = self._present.received
 
-    def run(self, model: Vector, nodes: Collection[str], copy_for: CopyFor) -> Summed:
+    def run(self, model: Vector, copy_for: CopyFor, go_on: bool) -> Summed:
         terms = self._terms
         if model.shape != (terms.size,) or not np.isfinite(model).all():
             raise ValueError(f"the model has the shape {model.shape} or holds NaN, ({terms.size},) was expected")
         # 1. Who is there, with which keys.
-        adverts = self._adverts(nodes)
+        adverts = self._adverts()
         # 2. Secrets of each, in shares for all.
         asked = messages.AskShares(**self._head, adverts=list(adverts.values()))
         shares = self._all(dict.fromkeys(adverts, asked), messages.Shares)
@@ -97,10 +112,9 @@ class _Aggregation:
         agreed = self._all(dict.fromkeys(survivors, question), messages.Agreement)
         for site, agreement in agreed.items():
             signing.verify_agreement(terms, self._at, site, survivors, agreement.signature)
-        # 5. What takes the masks off.
+        # 5. What takes the masks off, and keys of the next round.
         signatures = {site: agreement.signature for site, agreement in agreed.items()}
-        reveal = messages.AskReveal(**self._head, signatures=signatures)
-        revealed = self._all(dict.fromkeys(agreed, reveal), messages.Revealed)
+        revealed = self._revealed(signatures, go_on and self._at.number < terms.rounds)
         total = self._unmasked(adverts, shares, updates, revealed)
         return Summed(
             self._at.number,
@@ -110,38 +124,42 @@ class _Aggregation:
             hashlib.sha256(model.astype("<f4").tobytes()).hexdigest(),
             hashlib.sha256(total.astype("<f8").tobytes()).hexdigest(),
             self._received,
+            self._following,
         )
 
     @property
     def _head(self) -> dict[str, Any]:
         return {"terms": self._at.terms, "round": self._at.number}
 
-    def _adverts(self, nodes: Collection[str]) -> dict[str, Advert]:
-        question = messages.encode(messages.Advertise(terms=self._at.terms, round=self._at.number))
-        found: dict[str, Advert] = {}
-        for node, data in self._ask(dict.fromkeys(nodes, question)).items():
-            # whoever can connect is asked: who does not prove to be a site is left out, and ends no round
-            try:
-                advert = self._advert(node, data)
-            except PalladionError as error:
-                if len(self._dropped) < STRANGERS_MAX:
-                    self._dropped[f"node {node}"] = error.message
-                continue
-            if advert.site in found:
-                raise TamperError(f"two nodes say that they are {advert.site}")
-            found[advert.site] = advert
-            self._nodes[advert.site] = node
-            self._received[advert.site] = len(data)
-        self._enough(found)
-        return dict(sorted(found.items()))
+    def _adverts(self) -> dict[str, Advert]:
+        present = self._present
+        known = present.asked if len(present.adverts) >= self._terms.threshold else set(present.nodes.values())
+        asked = [node for node in self._connected if node not in known]
+        if asked:
+            present.asked.update(asked)
+            present.heard(self._ask(dict.fromkeys(asked, present.question())))
+        self._enough(present.adverts)
+        return present.sorted_adverts()
 
-    def _advert(self, node: str, data: bytes) -> Advert:
-        reply = messages.decode_reply(data, self._terms, f"node {node}")
-        if isinstance(reply, messages.Refused):
-            raise InconclusiveError(reply.reason)
-        if not isinstance(reply, Advert):
-            raise TamperError("answered another question than it was asked")
-        return signing.verify_advert(reply, self._terms, self._at)
+    def _revealed(self, signatures: dict[str, bytes], go_on: bool) -> dict[str, messages.Revealed]:
+        question = messages.AskReveal(**self._head, signatures=signatures, advertise_next=go_on)
+        if not go_on:
+            return self._all(dict.fromkeys(signatures, question), messages.Revealed)
+        following = Present(self._terms, Round(self._at.terms, self._at.number + 1))
+        asked = {self._nodes[site] for site in signatures}
+        others = dict.fromkeys([node for node in self._connected if node not in asked], following.question())
+        following.asked.update(asked, others)
+        answers: dict[str, bytes] = {}
+        revealed = self._all(dict.fromkeys(signatures, question), messages.Revealed, others, answers)
+        try:
+            following.heard(answers)
+        except TamperError:  # whoever it is does so again when the next round begins, which it then ends
+            following = Present(self._terms, following.at)
+        for site, reply in revealed.items():
+            if reply.next is not None and reply.next.site == site:
+                following.heard_early(self._nodes[site], reply.next)
+        self._following = following
+        return revealed
 
     def _updates(
         self, shares: Mapping[str, messages.Shares], model: Vector, copy_for: CopyFor
@@ -206,10 +224,23 @@ class _Aggregation:
                 raise self._lied(holder, f"revealed another share of {owner}'s secret than it was given")
         return shamir.combine({order[holder]: share for holder, share in held.items()}, self._terms.threshold)
 
-    def _all(self, questions: Mapping[str, messages.Message], wanted: type[_Wanted]) -> dict[str, _Wanted]:
-        """The replies by site, of those that gave one. Raises InconclusiveError where they are too few."""
-        bodies = {self._nodes[site]: messages.encode(question) for site, question in questions.items()}
-        answered = self._ask(bodies)
+    def _all(
+        self,
+        questions: Mapping[str, messages.Message],
+        wanted: type[_Wanted],
+        others: Mapping[str, bytes] = MappingProxyType({}),
+        answers: dict[str, bytes] | None = None,
+    ) -> dict[str, _Wanted]:
+        """The replies by site, of those that gave one. Raises InconclusiveError where they are too few.
+
+        `others` are asked in the same breath, bodies by node, and what they say goes into `answers`.
+        """
+        # many sites are often asked one thing: that is written once
+        written = {id(question): messages.encode(question) for question in questions.values()}
+        bodies = {self._nodes[site]: written[id(question)] for site, question in questions.items()}
+        answered = self._ask({**others, **bodies})
+        if answers is not None:
+            answers.update({node: data for node, data in answered.items() if node in others})
         found: dict[str, _Wanted] = {}
         for site in questions:
             data = answered.get(self._nodes[site])

@@ -1,7 +1,8 @@
 """What server and sites say to each other: MessagePack in, frozen objects out; what is too large is not parsed.
 
 Five questions make a round (Bonawitz et al., CCS 2017, figure 4, with signatures): advertise keys, share secrets, send
-the masked update, agree on who is in the sum, reveal what takes the masks off.
+the masked update, agree on who is in the sum, reveal what takes the masks off. The last may ask for the keys of the
+next round too, so that a round after a round takes four exchanges.
 """
 
 from typing import Annotated, Any, TypeAlias
@@ -90,9 +91,10 @@ class Agreement(Message, frozen=True, tag="agreement", kw_only=True):
 
 
 class AskReveal(Message, frozen=True, tag="ask-reveal", kw_only=True):
-    """Shows who agreed, and asks for the shares that take the masks off."""
+    """Shows who agreed, and asks for the shares that take the masks off; and for keys of the round after it."""
 
     signatures: Annotated[dict[Name, Signature], _MANY]
+    advertise_next: bool = False
 
 
 class Revealed(Message, frozen=True, tag="revealed", kw_only=True):
@@ -100,6 +102,7 @@ class Revealed(Message, frozen=True, tag="revealed", kw_only=True):
 
     seeds: Annotated[dict[Name, Share], _MANY]
     keys: Annotated[dict[Name, Share], _MANY]
+    next: Advert | None = None
 
 
 class Refused(Message, frozen=True, tag="refused", kw_only=True):

@@ -1,8 +1,8 @@
 """Updates as whole numbers modulo 2^32: clipped, noised on the grid, added without wrapping. Arrays in, arrays out.
 
-Rows are cut to the grid towards 0, which makes no norm larger, so that the sensitivity is the clip itself. Noise is a
-Gaussian rounded to whole numbers, whose deviation is hundreds of steps at least (`terms.GRID_MIN`): sums of such are
-within 1/(24 · 256²) of a Gaussian's mass (compare the distributed discrete Gaussian: Kairouz, Liu, Steinke, ICML 2021).
+Rows are cut to the grid towards 0, which makes no norm larger, so that the sensitivity is the clip itself. Noise is an
+exact discrete Gaussian, whose deviation is hundreds of steps at least (`terms.GRID_MIN`): then sums of such are one
+too, but for less than e^-600000 (the distributed discrete Gaussian: Kairouz, Liu, Steinke, ICML 2021).
 """
 
 import math
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from palladion.errors import FormatError, TamperError
 from palladion.private.dp.randomness import Randomness
+from palladion.private.federated.discrete import discrete_gaussian, words_of
 from palladion.private.federated.terms import TAIL, Terms
 
 Ring = NDArray[np.uint32]  # (size,)
@@ -52,8 +53,7 @@ def marked(mark: NDArray[Any], terms: Terms) -> NDArray[np.int64]:
 
 def noise(terms: Terms, randomness: Randomness) -> NDArray[np.int64]:
     """A site's share of the noise (size,), on the grid."""
-    deviation = terms.site_deviation / terms.quantum
-    return np.rint(randomness.gaussian((terms.size,)) * deviation).astype(np.int64)
+    return discrete_gaussian(terms.site_deviation / terms.quantum, terms.size, words_of(randomness))
 
 
 def in_ring(numbers: NDArray[np.int64], terms: Terms) -> Ring:

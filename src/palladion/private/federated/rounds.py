@@ -51,9 +51,20 @@ class Rounds:
         if rounds < 1 or first < 1 or first + rounds - 1 > self.terms.rounds:
             raise ValueError(f"rounds {first} to {first + rounds - 1} were asked for, {self.terms.rounds} agreed to")
         current = np.asarray(model, np.float32)
+        present = None
         for number in range(first, first + rounds):
             copy_for = self.copies(number, current) if self.copies is not None else None
-            summed = aggregate(self.terms, number, current, self.nodes(), self.ask, copy_for=copy_for)
+            summed = aggregate(
+                self.terms,
+                number,
+                current,
+                self.nodes(),
+                self.ask,
+                copy_for=copy_for,
+                present=present,
+                go_on=number < first + rounds - 1,
+            )
+            present = summed.following
             current = np.asarray(self.step(current, summed), np.float32)
             if current.shape != (self.terms.size,) or not np.isfinite(current).all():
                 raise InconclusiveError(

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from palladion.errors import TamperError
+from palladion.keys import ed25519_public_key
 from palladion.private.federated.masks import Round
 from palladion.private.federated.messages import Advert
 from palladion.private.federated.terms import Terms
@@ -39,7 +39,7 @@ def verify_agreement(terms: Terms, at: Round, site: str, survivors: Sequence[str
 
 def _verify(terms: Terms, site: str, text: bytes, signature: bytes, what: str) -> None:
     try:
-        Ed25519PublicKey.from_public_bytes(terms.sites[site]).verify(signature, text)
+        ed25519_public_key(terms.sites[site], what=f"the key of {site}").verify(signature, text)
     except (InvalidSignature, ValueError):
         raise TamperError(
             f"the {what} of {site} are not signed by the key that is pinned for it",

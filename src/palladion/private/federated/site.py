@@ -72,6 +72,11 @@ class Site:
         self._journal = journal
         self._randomness = randomness or Cryptographic()
 
+    @property
+    def remembers(self) -> bool:
+        """Whether a journal outlives the state."""
+        return self._journal is not None
+
     def answer(self, question: bytes, state: bytes) -> tuple[bytes, bytes]:
         """The reply and what to keep, which is secret; `state` is what was kept last, or empty."""
         kept = msgspec.msgpack.decode(state, type=_State) if state else _State()
@@ -209,7 +214,11 @@ class Site:
         width = shamir.SHARE_BYTES
         seeds = {name: kept.shares[name][:width] for name in agreed}
         keys = {name: shares[width:] for name, shares in kept.shares.items() if name not in agreed}
-        return messages.Revealed(terms=at.terms, round=at.number, seeds=seeds, keys=keys)
+        following = None
+        if asked.advertise_next and asked.round < self._terms.rounds:
+            # forgets this round's secrets: nothing more of it will ever be revealed
+            following = self._advertise(messages.Advertise(terms=at.terms, round=asked.round + 1), kept)
+        return messages.Revealed(terms=at.terms, round=at.number, seeds=seeds, keys=keys, next=following)
 
     def _journalled(self) -> int:
         if self._journal is None or not self._journal.exists():
@@ -221,7 +230,12 @@ class Site:
 
     def _spend(self, number: int, kept: _State) -> None:
         kept.last_trained = number
-        if self._journal is not None:
+        if self._journal is None:
+            return
+        with files.exclusive_lock(self._journal.with_name(self._journal.name + ".lock"), what="the journal of rounds"):
+            # read again: a server that runs two trainings at once has two states of this site, and one journal
+            if self._journalled() >= number:
+                raise ConflictError(f"round {number} was trained already, and each costs privacy")
             files.write_atomically(self._journal, b"%d\n" % number)
 
 

@@ -12,6 +12,8 @@ from functools import cached_property
 from typing import Literal
 
 from palladion import canonical
+from palladion.errors import FormatError
+from palladion.keys import ed25519_public_key
 from palladion.private.dp.accounting import Spent, epsilon_of
 
 Unit = Literal["site", "example"]
@@ -22,7 +24,8 @@ ROUNDS_MAX = 100_000
 ROWS_MAX = 10_000_000
 RING_BITS = 32  # numbers are added modulo 2^32
 TAIL = 9.0  # deviations of noise that fit beside an update; one number in 10^18 is beyond, and is cut off
-GRID_MIN = 256.0  # steps of the grid to a deviation of a site's noise: less, and rounded Gaussians show their grid
+GRID_MIN = 256.0  # steps of the grid to a deviation of a site's noise: so that sums of discrete Gaussians are one
+ROUNDING = 2.0  # deviation in steps, of a rounding at random that would make a discrete Gaussian of a continuous one
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 _LABEL = b"palladion/federated/terms/v1\0"
 
@@ -57,6 +60,11 @@ class Terms:
             raise ValueError(f"{len(self.sites)} sites were got: of two, each knows the other's update from the sum")
         if any(len(key) != 32 for key in self.sites.values()) or len(set(self.sites.values())) != len(self.sites):
             raise ValueError("every site needs an Ed25519 public key of its own, 32 bytes")
+        for name, key in self.sites.items():
+            try:
+                ed25519_public_key(key, what=f"the key of {name}")
+            except FormatError as error:
+                raise ValueError(error.message) from None
         if not len(self.sites) + self.colluding < 2 * self.threshold <= 2 * len(self.sites):
             # two sets of survivors must share an honest site, which signs one of them only
             raise ValueError(
@@ -122,5 +130,10 @@ class Terms:
         """What so many rounds cost each unit, added or removed; None without noise.
 
         Everybody takes part in every round: a sample would cost less, and the server would have to be believed.
+        A discrete Gaussian of deviation σ is, but for e^-78, a Gaussian of √(σ² - `ROUNDING`²) that was rounded at
+        random (Peikert, CRYPTO 2010), and rounding tells nothing: so that smaller one is accounted.
         """
-        return epsilon_of(self.noise_multiplier, 1.0, rounds, self.delta) if self.noise_multiplier and rounds else None
+        if not self.noise_multiplier or not rounds:
+            return None
+        rounded = ROUNDING * self.quantum / (self.noise_multiplier * self.clip)
+        return epsilon_of(self.noise_multiplier * math.sqrt(1 - rounded**2), 1.0, rounds, self.delta)
