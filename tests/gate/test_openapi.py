@@ -11,6 +11,8 @@ from palladion.gate.problems import PROBLEMS
 from palladion.gate.served import Served
 from palladion.model.run import Port
 from palladion.policy import IssuerPolicy, RoutePolicy
+from palladion.policy.encrypted import EncryptedPolicy
+from palladion.private.homomorphic.envelope import MEDIA_TYPE as ENCRYPTED
 from tests.gate.gates import MODEL, PATH, ROW, Bench, House, open_gate
 
 from .hostile.routes import BY_PATHS, INFERENCE, LANGUAGE, LATER
@@ -57,7 +59,7 @@ def _schema(found: dict[str, Any], path: str, *, answer: bool = False) -> dict[s
 @pytest.mark.slow
 def test_it_is_a_valid_document_that_json_can_say(bench: Bench) -> None:
     validator = pytest.importorskip("openapi_spec_validator", reason="this needs openapi-spec-validator")
-    found = _document(bench, LANGUAGE, LATER)
+    found = _document(bench, LANGUAGE, LATER, encrypted=(EncryptedPolicy(model="scores"),))
     validator.validate(msgspec.json.decode(msgspec.json.encode(found)))
 
 
@@ -134,3 +136,12 @@ def test_every_type_has_its_bounds(port: Port, good: Any, bad: Any) -> None:
     jsonschema.validate(good, schema)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(bad, schema)
+
+
+def test_programs_for_encrypted_queries_are_on_three_paths(bench: Bench) -> None:
+    found = _document(bench, encrypted=(EncryptedPolicy(model="scores", path="/hidden"),))["paths"]
+    asked = {path: list(found[path]) for path in found if path.startswith("/hidden")}
+    assert asked == {"/hidden": ["get"], "/hidden/keys": ["put"], "/hidden/query": ["post"]}
+    query = found["/hidden/query"]["post"]
+    assert query["requestBody"]["content"].keys() == query["responses"]["200"]["content"].keys() == {ENCRYPTED}
+    assert {"409", "429"} <= query["responses"].keys()

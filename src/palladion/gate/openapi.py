@@ -20,6 +20,7 @@ from palladion.gate.questions import about
 from palladion.gate.served import Served, disclosable
 from palladion.model.run import STRING, Port
 from palladion.policy import Policy, RoutePolicy
+from palladion.private.homomorphic.envelope import MEDIA_TYPE as ENCRYPTED
 
 VERSION = "3.1.0"
 TITLE = "Palladion gate"
@@ -30,7 +31,10 @@ Schema = dict[str, Any]
 
 
 def document(policy: Policy, served: Iterable[Served]) -> Schema:
-    """The document of a policy whose routes were opened; routes at upstreams that describe themselves are told so."""
+    """The document of a policy whose routes were opened; routes at upstreams that describe themselves are told so.
+
+    Programs for encrypted queries need not be opened: only their clients know what is asked and answered.
+    """
     opened = {item.route.route: item for item in served}
     rows_max = policy.gate.rows_max
     paths: Schema = {path: {"get": _health(path)} for path in sorted(HEALTH_PATHS)}
@@ -44,6 +48,8 @@ def document(policy: Policy, served: Iterable[Served]) -> Schema:
             protocol = item.protocol
             asked = _json(item, protocol, rows_max) if isinstance(protocol, JsonPaths) else _predict(item, rows_max)
             paths[route.route] = {"get": _describe(route), "post": asked}
+    for program in policy.encrypted:
+        paths |= _encrypted(program.route)
     return {
         "openapi": VERSION,
         "info": {"title": TITLE, "version": "1", "description": "Every path but the two of health wants a credential."},
@@ -164,6 +170,22 @@ def _language(route: RoutePolicy) -> Schema:
     return found
 
 
+def _encrypted(route: RoutePolicy) -> Schema:
+    """The three paths of a program: what goes there is an envelope (docs/homomorphic.md), which no schema describes."""
+    body = {"required": True, "content": {ENCRYPTED: {}}}
+    keys = _object({"keys": {"type": "string"}, "program": {"type": "string"}}, required=True)
+    bundle, answer = {"description": "the bundle", "content": {ENCRYPTED: {}}}, _answered({ENCRYPTED: {}})
+    return {
+        route.route: {"get": _operation(f"The bundle of {route.model}, for clients", {"200": bundle})},
+        f"{route.route}/keys": {
+            "put": {**_operation("Keep the client's evaluation keys", {"200": _page(keys)}), "requestBody": body}
+        },
+        f"{route.route}/query": {
+            "post": {**_operation(f"Ask {route.model} under encryption", {"200": answer}), "requestBody": body}
+        },
+    }
+
+
 def _language_schemas(policy: Policy) -> Schema:
     if all(route.protocol != "openai" for route in policy.route):
         return {}
@@ -172,15 +194,19 @@ def _language_schemas(policy: Policy) -> Schema:
 
 
 def _ask(route: RoutePolicy, request: Schema, answer: Schema, *, media_types: Sequence[str] = ()) -> Schema:
-    page = _page(answer)
     # without a schema: to some readers it would be one of the whole text, to others one of each event
-    page["content"] |= {kind: {} for kind in media_types}
-    page["headers"] = {
+    page = _answered({"application/json": {"schema": answer}, **{kind: {} for kind in media_types}})
+    body = {"required": True, "content": {"application/json": {"schema": request}}}
+    return {**_operation(f"Ask {route.model}", {"200": page}), "requestBody": body}
+
+
+def _answered(content: Schema) -> Schema:
+    """An answer that the ledger has on record."""
+    headers = {
         "Palladion-Request": {"schema": {"type": "string"}, "description": "the request's id, as the ledger has it"},
         "Palladion-Receipt": {"schema": {"type": "string"}, "description": "the entry of the ledger that records it"},
     }
-    body = {"required": True, "content": {"application/json": {"schema": request}}}
-    return {**_operation(f"Ask {route.model}", {"200": page}), "requestBody": body}
+    return {"description": "the answer", "content": content, "headers": headers}
 
 
 def _describe(route: RoutePolicy) -> Schema:

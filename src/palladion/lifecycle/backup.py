@@ -2,9 +2,9 @@
 
 The folder holds the sealed versions as they are (they are encrypted already, and copied once), and for each backup one
 sealed file with the rest: both keyrings, host identity, policy, registry, ledger, the calibrations of the watch,
-revocations, licences and release channels. That file is sealed to the owner passphrase and the escrow recipients, and
-signed by the owner. A backup is recorded once it is there, so it does not hold its own record. The way back is in
-`restore`.
+revocations, licences, release channels, and what was spent on encrypted queries. That file is sealed to the owner
+passphrase and the escrow recipients, and signed by the owner. A backup is recorded once it is there, so it does not
+hold its own record. The way back is in `restore`.
 """
 
 import re
@@ -29,6 +29,7 @@ from palladion.ledger.writer import JOURNAL_FILE
 from palladion.lifecycle.approvers import require_escrow
 from palladion.lifecycle.installation import TEXT_CALIBRATION, Installation
 from palladion.lifecycle.open import verify_version
+from palladion.lifecycle.slots import SLOTS_FILE, copy_slots
 from palladion.lifecycle.witnesses import WITNESSED_FILE
 from palladion.policy import POLICY_FILE
 from palladion.registry import Registry, SealedFile, Version, names
@@ -118,6 +119,7 @@ def back_up(
                 LEDGER: scratch / LEDGER,
                 **_calibrations(installation, registry),
                 **_signed(installation, scratch),
+                **_slots(installation, scratch),
             }
             info = seal_files(list(sources.items()), header, recipients, signer, state, progress=progress)
         # 3. the record, once there is a backup to speak of
@@ -195,6 +197,17 @@ def _signed(installation: Installation, scratch: Path) -> dict[str, Path]:
             for path in licenses:
                 stream.write(files.read_limited(path, size_max=LICENSE_BYTES_MAX, what="the licence"))
     return found
+
+
+def _slots(installation: Installation, scratch: Path) -> dict[str, Path]:
+    """The file of what was spent on encrypted queries, by its name in a state, where there is one."""
+    source = installation.paths.directory / SLOTS_FILE
+    with files.storage_errors(source):
+        exists = source.exists()
+    if not exists:
+        return {}
+    copy_slots(source, scratch / SLOTS_FILE)
+    return {SLOTS_FILE: scratch / SLOTS_FILE}
 
 
 def _claim(folder: Path, publisher: bytes) -> None:

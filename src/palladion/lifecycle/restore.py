@@ -50,6 +50,7 @@ from palladion.lifecycle.backup import (
 from palladion.lifecycle.create import new_installation
 from palladion.lifecycle.installation import TEXT_CALIBRATION, Installation, Paths, owner_identity, paths_of
 from palladion.lifecycle.open import verify_version
+from palladion.lifecycle.slots import SLOTS_FILE, verify_slots
 from palladion.policy import POLICY_FILE, Policy, parse_policy, settings, template
 from palladion.policy.template import toml_literal
 from palladion.registry import Registry, Version
@@ -144,6 +145,7 @@ def restore(
                 versions = all_versions(registry)
                 _write_calibrations(sealed.files, registry, draft.paths.calibrations)
             _write_signed(sealed.files, draft)
+            _write_slots(sealed.files, draft.paths.directory / SLOTS_FILE)
             # 4. check what was written: a restore that was not verified is a hope
             _copy_versions(state.parent / SEALED_FOLDER, versions, draft, progress)
             report = verify_ledger(draft.paths.ledger, draft.ledger_key())
@@ -253,7 +255,7 @@ def _write_calibrations(contents: Mapping[str, memoryview], registry: Registry, 
     with registry.read() as records:
         listed = {f"{CALIBRATION_PREFIX}{row.path}": row.digest for row in records.calibrations.all()}
     for name, content in list(contents.items())[len(STATE_FILES) :]:
-        if name in {REVOCATIONS, LICENSES} or name.startswith(CHANNEL_PREFIX):
+        if name in {REVOCATIONS, LICENSES, SLOTS_FILE} or name.startswith(CHANNEL_PREFIX):
             continue
         digest = sha256(content).hexdigest()
         # those of language models have their digests for names, and the policy chooses among them
@@ -281,6 +283,13 @@ def _write_signed(contents: Mapping[str, memoryview], draft: Installation) -> No
         path = draft.paths.licenses / terms.serial / f"{terms.sequence}{LICENSE_SUFFIX}"
         files.make_private_directory(path.parent)
         _write_new(path, line)
+
+
+def _write_slots(contents: Mapping[str, memoryview], path: Path) -> None:
+    """Write what was spent on encrypted queries. Raises TamperError on a damaged one: its budgets would begin anew."""
+    if SLOTS_FILE in contents:
+        _write_new(path, contents[SLOTS_FILE])
+        verify_slots(path)
 
 
 def _write_new(path: Path, content: bytes | memoryview) -> None:

@@ -24,7 +24,9 @@ class PrivacyPolicy(Section, frozen=True):
     ] = "none"
     epsilon: Annotated[
         float,
-        Meta(gt=0, le=100, description="What one answered row costs; of gaussian, the ε that it has at delta alone."),
+        Meta(
+            ge=1e-9, le=100, description="What one answered row costs; of gaussian, the ε that it has at delta alone."
+        ),
     ] = 0.1
     delta: Annotated[
         float,

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 from msgspec import structs
 
@@ -9,6 +10,7 @@ from palladion.errors import PolicyError
 from palladion.gate.deploy.front import WORKERS_MAX, Front, make_front, parse_address
 from palladion.gate.deploy.plan import Address
 from palladion.policy import Policy, ProxyPolicy
+from palladion.policy.encrypted import EncryptedPolicy
 
 from .plans import CHAT, HERE, policy
 
@@ -66,6 +68,8 @@ def test_gates_with_tls_need_somebody_who_vouches_for_them() -> None:
 def test_without_routes_there_is_nothing_to_let_through() -> None:
     with pytest.raises(PolicyError, match="nothing would be let through"):
         _front(Policy())
+    programs = (EncryptedPolicy(model="scores"),)
+    assert _front(msgspec.structs.replace(policy(), route=(), encrypted=programs)).paths == ["/v1/encrypted/scores"]
 
 
 def test_paths_are_those_of_the_routes() -> None:

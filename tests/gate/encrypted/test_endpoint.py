@@ -1,19 +1,23 @@
 """What is kept of bodies before anything of them is known."""
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from palladion.gate.encrypted.endpoint import KeysPage, QueryPage
 from palladion.gate.encrypted.routes import EncryptedRoutes
+from palladion.gate.encrypted.workers import Keys, RefusedError, WorkerError, Workers
 from palladion.gate.problems import Problem
 from palladion.gate.requests import Request
-from palladion.private.homomorphic.envelope import MEDIA_TYPE
+from palladion.private.homomorphic.client import HEClient
+from palladion.private.homomorphic.envelope import MEDIA_TYPE, Envelope
+from palladion.private.homomorphic.leakage import slots_carried
 from tests.gate.encrypted.programs import PATH, place
 from tests.gate.encrypted.test_routes import PROGRAM, reread
 from tests.gate.gates import House, open_gate
-from tests.private.homomorphic.programs import needs_seal
+from tests.private.homomorphic.programs import needs_seal, rows
 
 
 class Sender:
@@ -104,6 +108,57 @@ def test_a_client_sends_one_set_of_keys_at_a_time_and_others_still_do(mine: Hous
         await turn(1)
         assert sender.waiting == 2
         await sender.end(first, second)
+        await routes.close()
+
+    asyncio.run(go())
+
+
+PER_QUERY = slots_carried(PROGRAM.bundle, 1, by_columns=False)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "begins", "told"),
+    [
+        (WorkerError("did not start"), False, "upstream-failed"),
+        (TimeoutError(), False, "upstream-timeout"),
+        (asyncio.CancelledError(), False, ""),
+        (WorkerError("died"), True, "upstream-failed"),
+        (TimeoutError(), True, "upstream-timeout"),
+        (asyncio.CancelledError(), True, ""),
+        (RefusedError("no"), True, "bad-input"),
+        (Problem("unrecorded"), True, "unrecorded"),
+    ],
+)
+def test_what_a_worker_has_begun_is_paid_for_and_nothing_else(
+    mine: House, monkeypatch: pytest.MonkeyPatch, outcome: BaseException, begins: bool, told: str
+) -> None:
+    async def evaluate(_: Workers, keys: Keys, form: str, parts: object, *, begun: Callable[[], None]) -> list[bytes]:
+        if begins:
+            begun()
+        raise outcome
+
+    monkeypatch.setattr(Workers, "evaluate", evaluate)
+    asking = HEClient(PROGRAM.bundle)
+    body = Envelope("query", PROGRAM.bundle.id, "a" * 64, "interleaved", tuple(asking.encrypt(rows(PROGRAM, 1))))
+
+    async def sent() -> bytes:
+        return body.encode()
+
+    async def go() -> None:
+        bench = open_gate(mine, limits={"burst": 10_000, "queries_per_day": 10_000})
+        routes = EncryptedRoutes(reread(mine), bench.gate.stages)
+        page = routes.endpoints[f"{PATH}/query"]
+        assert isinstance(page, QueryPage)
+        headers = {b"content-type": MEDIA_TYPE.encode(), b"authorization": f"Bearer {mine.keys['acme']}".encode()}
+        request = Request("POST", "/", headers, sent)
+        caller = page.stages.identify(request)
+        routes._shelf.put(caller.id, PROGRAM.bundle.id, Keys("a" * 64, b"r", b"s"))
+        with pytest.raises(BaseException) as caught:
+            await page.answer(caller, request)
+        assert (caught.value.kind if isinstance(caught.value, Problem) else "") == told
+        assert await routes._slots_file().spent("name:scores") == (PER_QUERY if begins else 0)
+        day = bench.gate.stages.limits.budgets.spent(caller.id)[1].queries
+        assert day == (PROGRAM.bundle.layout.rows if begins else 0)
         await routes.close()
 
     asyncio.run(go())

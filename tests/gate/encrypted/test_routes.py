@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from palladion.errors import FormatError, KeysError, NotFoundError, PalladionError, PolicyError, StorageError
+from palladion.gate.brokered import BrokeredKeys
 from palladion.gate.checks import check_routes
 from palladion.gate.encrypted.routes import EncryptedRoutes, read_program
 from palladion.gate.operations.precheck import check_servable
@@ -86,6 +87,12 @@ def test_without_a_file_the_promoted_version_is_opened(mine: House) -> None:
     assert not data.startswith(b"palladion homomorphic")
 
 
+def test_a_sealed_program_is_not_opened_where_a_broker_lends_the_keys(mine: House) -> None:
+    mine.installation.file_keys = BrokeredKeys(None)  # type: ignore[arg-type]  # asks nobody
+    with pytest.raises(PolicyError, match="not with a broker's"):
+        read_program(mine.installation, EncryptedPolicy(model="fraud"))
+
+
 def test_what_serve_would_refuse_is_found_without_serving(mine: House) -> None:
     path = place(mine, PROGRAM)
     check_servable(reread(mine))
@@ -118,3 +125,29 @@ def test_settings_of_a_program_stay_within_their_bounds(mine: House) -> None:
     for line in ("slots_per_client = 0", "workers = 0", 'path = "no/slash"', 'path = "/ends/"', 'mode = "off"'):
         with pytest.raises(PalladionError):
             parse_policy(f"{text}{line}\n".encode(), "palladion.toml")
+
+
+def test_a_policy_that_is_not_taken_over_leaves_the_workers_of_the_one_in_force(mine: House) -> None:
+    place(mine, PROGRAM)
+
+    async def failed(routes: EncryptedRoutes) -> list[bool]:
+        closed = []
+        try:
+            async with routes.renewing(reread(mine)) as made:
+                closed = [item.workers for item in made]
+                raise PolicyError("another part refuses it")
+        except PolicyError:
+            return [workers._closed for workers in closed]
+
+    async def go() -> None:
+        routes = EncryptedRoutes(reread(mine), open_gate(mine).gate.stages)
+        in_force = routes._serving[0].workers
+        assert await failed(routes) == [False]
+        text = mine.installation.paths.policy.read_text()
+        mine.installation.paths.policy.write_text(f"{text}workers = 2\n")
+        assert await failed(routes) == [True]
+        assert not in_force._closed
+        await routes.close()
+        assert in_force._closed
+
+    asyncio.run(go())

@@ -20,6 +20,7 @@ from palladion.gate.encrypted.sandbox import confine
 print(confine(memory_bytes=2**32, cpu_seconds=60))
 for name, action in {{
     "file": lambda: open("/etc/hostname"),
+    "size of a file": lambda: os.stat("/etc/hostname"),
     "socket": lambda: socket.socket(),
     "process": lambda: os.fork(),
     "program": lambda: os.execv("/bin/true", ["true"]),
@@ -51,7 +52,13 @@ def test_no_file_no_socket_and_no_process_is_left() -> None:
     assert "process refused" in said or not FILTERED
     if FILTERED:
         assert said[0] == "True"
-        assert {"socket refused", "program refused", "signal refused", "signal to a thread refused"} <= set(said)
+        assert {
+            "size of a file refused",
+            "socket refused",
+            "program refused",
+            "signal refused",
+            "signal to a thread refused",
+        } <= set(said)
     assert said[-1] == "computes on 45"
 
 

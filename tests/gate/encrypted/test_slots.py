@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from palladion.errors import StorageError
-from palladion.gate.encrypted.slots import SlotBudgets
+from palladion.gate.encrypted.slots import Charge, SlotBudgets
 from palladion.gate.problems import Problem
 
 EACH, TOTAL = 100, 150
@@ -111,3 +111,30 @@ def test_a_new_file_of_a_model_has_no_new_budget_and_a_new_name_neither(budgets:
     assert run(lambda: budgets.spent("other")) == 0
     run(lambda: budgets.give_back(("digest", "name:m"), "a", 60))
     assert [run(partial(budgets.spent, name)) for name in ("digest", "name:m")] == [0, 0]
+
+
+def test_whoever_leaves_while_it_pays_gets_back_what_no_worker_had(budgets: SlotBudgets) -> None:
+    async def go() -> None:
+        charge = Charge(budgets, ("m",), "a", 60)
+        paying = asyncio.create_task(charge.pay(each=EACH, total=TOTAL))
+        await asyncio.sleep(0)
+        paying.cancel()
+        assert isinstance((await asyncio.gather(paying, return_exceptions=True))[0], asyncio.CancelledError)
+        # as late as it may be: what was asked for is written all the same, and then taken back
+        await charge.give_back()
+        assert await budgets.spent("m", "a") == 0
+
+    asyncio.run(go())
+
+
+def test_what_was_never_paid_gives_nothing_back(budgets: SlotBudgets) -> None:
+    async def go() -> None:
+        await budgets.spend(("m",), "a", 60, each=EACH, total=TOTAL)
+        await Charge(budgets, ("m",), "a", 41).give_back()
+        refused = Charge(budgets, ("m",), "a", 41)
+        with pytest.raises(Problem, match="slots-spent"):
+            await refused.pay(each=EACH, total=TOTAL)
+        await refused.give_back()
+        assert await budgets.spent("m", "a") == 60
+
+    asyncio.run(go())

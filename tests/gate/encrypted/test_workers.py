@@ -1,12 +1,24 @@
 """The places of workers, and the keys that they hold."""
 
 import asyncio
+import json
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from palladion.gate.encrypted import frames
-from palladion.gate.encrypted.workers import REPLACED_AFTER, Keys, RefusedError, Workers, _Process
+from palladion.gate.encrypted.workers import (
+    REPLACED_AFTER,
+    START,
+    Keys,
+    RefusedError,
+    Workers,
+    _places,
+    _Process,
+)
 
 
 class _Child:
@@ -74,3 +86,20 @@ def test_a_worker_holds_keys_by_their_bytes_and_gets_refused_ones_again(monkeypa
         told("d")
     answer = (frames.ANSWER, [b""])
     assert told("d") == [(frames.KEYS, b"d")]
+
+
+def test_a_worker_finds_what_the_gate_found_by_pythonpath(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # images of containers keep packages where Python by itself does not look
+    package = tmp_path / "palladion" / "gate" / "encrypted"
+    package.mkdir(parents=True)
+    for folder in (package, package.parent, package.parent.parent):
+        (folder / "__init__.py").touch()
+    (package / "worker.py").write_text("def main(arguments):\n    print('found', *arguments)\n")
+    monkeypatch.setattr(sys, "path", ["", "relative", str(Path.cwd()), str(tmp_path)])
+    assert _places() == [str(tmp_path)]
+    # the standard library is where the gate has it as well
+    monkeypatch.undo()
+    places = json.dumps([str(tmp_path), *_places()])
+    command = [sys.executable, "-I", "-c", START, places, "1", "2"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert (done.stdout, done.stderr) == ("found 1 2\n", "")

@@ -93,7 +93,7 @@ def make_front(
 ) -> Front:
     """What a proxy needs to know. Raises PolicyError on what cannot be served so."""
     plan = make_plan(policy)
-    if not policy.route:
+    if not policy.route and not policy.encrypted:
         raise PolicyError("there is no [[route]]: nothing would be let through")
     if not workers:
         workers = (policy.gate.listen,)

@@ -8,7 +8,6 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,9 +16,9 @@ import msgspec
 
 from palladion.errors import FormatError, TamperError
 from palladion.gate.callers import Caller
-from palladion.gate.encrypted.flight import InFlight
+from palladion.gate.encrypted.flight import QUERIES_EACH, QUERIES_TOTAL, InFlight
 from palladion.gate.encrypted.shelf import Shelf
-from palladion.gate.encrypted.slots import SlotBudgets
+from palladion.gate.encrypted.slots import Charge, SlotBudgets
 from palladion.gate.encrypted.workers import Keys, RefusedError, WorkerError, Workers
 from palladion.gate.problems import Problem
 from palladion.gate.questions import REQUEST_ID_BYTES
@@ -35,7 +34,6 @@ from palladion.private.homomorphic.program import Bundle
 
 MIB = 1024 * 1024
 UPLOADS_MAX = 16  # of keys at once, of one client each; fewer where they are large
-QUERIES_EACH, QUERIES_TOTAL = 2, 8  # of the largest queries that one client, and all, may have in memory at once
 LENGTH_DIGITS_MAX = 12
 REFUSED = "this cannot be computed on: were ciphertexts and keys made for this program?"
 _TYPE = MEDIA_TYPE.encode()
@@ -180,33 +178,26 @@ class QueryPage(_Paths):
         stages.admit(caller, serving.route, max(0, count - 1), rows=count, address=request.address)
         with stages.reserve(caller, serving.route, queries=count) as reservation:
             name = stages.name(caller.id)
-            spent = await self._slots.spend(
-                models,
-                name,
-                slots,
-                each=serving.policy.slots_per_client,
-                total=serving.policy.slots_total,
-            )
+            charge = Charge(self._slots, models, name, slots)
             try:
+                spent = await charge.pay(each=serving.policy.slots_per_client, total=serving.policy.slots_total)
                 # 3. compute, and 4. record: nothing leaves without it
-                answer = await self._computed(keys, envelope)
+                answer = await self._computed(keys, envelope, charge)
                 caller = stages.identify(request)
                 self.let_in(caller)
                 headers = await self._recorded(caller, request, body, answer, slots=(count, spent))
             except RefusedError:
                 # paid for as well: what SEAL refuses tells of keys and ciphertexts, and cost a process its time
-                reservation.settle()
                 raise Problem("bad-input", REFUSED) from None
             except WorkerError:
-                # paid for: it cost a process
                 log.error("%s: a worker for encrypted queries ended", serving.route.route)  # noqa: TRY400
                 raise Problem("upstream-failed", "the process that computes ended: were these made for this?") from None
-            except BaseException:
-                with suppress(Problem):
-                    give_back = self._slots.give_back(models, name, slots)
-                    await asyncio.shield(give_back)
-                raise
-            reservation.settle()
+            finally:
+                # whatever becomes of it: what a worker has begun is paid for, and nothing else is
+                if charge.is_due:
+                    reservation.settle()
+                else:
+                    await asyncio.shield(charge.give_back())
         stages.answered += count
         return Response(200, answer, [(b"content-type", _TYPE), *headers])
 
@@ -233,10 +224,10 @@ class QueryPage(_Paths):
             raise Problem("keys-needed", f"send them by PUT to {self.serving.route.route}/keys")
         return keys
 
-    async def _computed(self, keys: Keys | None, envelope: Envelope) -> bytes:
+    async def _computed(self, keys: Keys | None, envelope: Envelope, charge: Charge) -> bytes:
         try:
             with self.stages.deadlines.within(self.serving.policy.answer_seconds):
-                parts = await self.serving.workers.evaluate(keys, envelope.form, envelope.parts)
+                parts = await self.serving.workers.evaluate(keys, envelope.form, envelope.parts, begun=charge.fall_due)
         except TimeoutError:
             raise Problem("upstream-timeout", "the answer was not computed in time") from None
         return Envelope("answer", envelope.program, envelope.keys, envelope.form, tuple(parts)).encode()

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 
 from palladion.gate.problems import Problem
 
+QUERIES_EACH, QUERIES_TOTAL = 2, 8  # of the largest queries that one client, and all, may have in memory at once
+
 
 class InFlight:
     """How much each client has in flight, in bytes or in requests. For one event loop."""

@@ -61,8 +61,10 @@ class EncryptedRoutes:
         try:
             yield made
         except BaseException:
+            # what is in force goes on: most of these have its workers
+            running = {item.workers for item in self._serving}
             for item in made:
-                if item not in self._serving:
+                if item.workers not in running:
                     await item.workers.close()
             raise
 
@@ -170,7 +172,8 @@ class EncryptedRoutes:
 def read_program(installation: Installation, policy: EncryptedPolicy) -> tuple[bytes, str, SealedInfo | None]:
     """A program's file, how records name it, and what its sealed file says, if it is sealed.
 
-    Raises KeysError for a file that others may read, NotFoundError or ConflictError where no version is promoted.
+    Raises KeysError for a file that others may read, NotFoundError or ConflictError where no version is promoted,
+    PolicyError for a sealed program at a gate that gets its keys from a broker.
     """
     if policy.program:
         path = installation.paths.home / Path(policy.program).expanduser()
@@ -183,6 +186,13 @@ def read_program(installation: Installation, policy: EncryptedPolicy) -> tuple[b
         raise NotFoundError(
             f"encrypted queries to {policy.model}: {error.message}", "name a file in `program`, or seal one"
         ) from None
+    if installation.file_keys is not None:
+        # `serve --broker` refuses it at its start; a policy that is reloaded may bring one later
+        raise PolicyError(
+            f"[[encrypted]] {policy.model}: a sealed program is opened with the gate's own key, "
+            "and not with a broker's",
+            "serve it from another gate, without --broker, or name a file in `program`",
+        )
     with open_payload(installation, version, gate_identity(installation.open_gate_root())) as opened:
         require_unrevoked(installation, version.model, version.number, opened.info.header_digest)
         if len(opened.files) != 1:

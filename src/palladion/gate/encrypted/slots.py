@@ -11,6 +11,7 @@ import os
 import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -18,10 +19,11 @@ from typing import TypeVar
 from palladion.errors import StorageError
 from palladion.files import PRIVATE_FILE, storage_errors
 from palladion.gate.problems import Problem
+from palladion.lifecycle.slots import SLOTS_FILE
 
 _Result = TypeVar("_Result")
 
-FILE = "encrypted-slots.sqlite"
+FILE = SLOTS_FILE
 _TABLE = (
     "CREATE TABLE IF NOT EXISTS spent (model TEXT NOT NULL, client TEXT NOT NULL, "
     "slots INTEGER NOT NULL CHECK (slots >= 0), PRIMARY KEY (model, client)) WITHOUT ROWID"
@@ -109,3 +111,31 @@ class SlotBudgets:
                 "SELECT slots FROM spent WHERE model = ? AND client = ?", (model, client)
             ).fetchone()
         return int(row[0]) if row is not None and row[0] is not None else 0
+
+
+class Charge:
+    """What one query costs: paid before anything, due once a worker has it, and given back where none ever had."""
+
+    def __init__(self, budgets: SlotBudgets, models: tuple[str, ...], client: str, slots: int) -> None:
+        self._budgets, self._models, self._client, self._slots = budgets, models, client, slots
+        self._payment: asyncio.Task[int] | None = None
+        self.is_due = False
+
+    async def pay(self, *, each: int, total: int) -> int:
+        """Spend the slots; returns what the client has spent with them. Raises Problem, and then none are."""
+        spend = self._budgets.spend(self._models, self._client, self._slots, each=each, total=total)
+        self._payment = asyncio.ensure_future(spend)
+        # whoever stops waiting does not stop what is written
+        return await asyncio.shield(self._payment)
+
+    def fall_due(self) -> None:
+        """A worker has it: whether an answer comes of it, and whether anybody takes it, changes nothing now."""
+        self.is_due = True
+
+    async def give_back(self) -> None:
+        """Take back what was paid, if it was."""
+        if self._payment is None:
+            return
+        with suppress(Problem):
+            await self._payment
+            await self._budgets.give_back(self._models, self._client, self._slots)

@@ -95,7 +95,3 @@ def _write(target: BinaryIO, kind: int, parts: Sequence[bytes]) -> None:
     for part in parts:
         target.write(part)
     target.flush()
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

@@ -4,17 +4,25 @@ The gate believes nothing that a worker says but bytes for the client, no more o
 """
 
 import asyncio
+import json
 import logging
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from palladion.gate.encrypted import frames
 from palladion.private.homomorphic.envelope import Form
 
 # numpy would start as many threads as there are cores, in each worker
 ENVIRONMENT = {"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "LC_ALL": "C.UTF-8"}
+# Isolated, it looks nowhere but where Python itself is: not in PYTHONPATH, which images of containers use, nor in the
+# user's packages. It is told where the gate found what it runs.
+START = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+    "from palladion.gate.encrypted.worker import main; main(sys.argv[2:])"
+)
 START_SECONDS_MAX = 120.0  # importing NumPy and encoding a program of thousands of diagonals, on a busy machine
 CPU_SECONDS_MAX = 3600  # of one worker; it is replaced after REPLACED_AFTER answers, long before
 REPLACED_AFTER = 1000  # answers: whoever took one over has it for no longer
@@ -61,12 +69,16 @@ class Workers:
         async with self._one():
             pass
 
-    async def evaluate(self, keys: Keys | None, form: Form, parts: Sequence[bytes]) -> list[bytes]:
+    async def evaluate(
+        self, keys: Keys | None, form: Form, parts: Sequence[bytes], *, begun: Callable[[], None] = lambda: None
+    ) -> list[bytes]:
         """Compute the answer to ciphertexts. Whoever stops waiting has the worker killed.
 
-        Raises WorkerError where it dies of that, RefusedError where they cannot be computed on.
+        Calls `begun` once a worker has its turn with them, before a byte of theirs goes there. Raises WorkerError where
+        it dies of that, RefusedError where they cannot be computed on.
         """
         async with self._one() as process:
+            begun()
             kind = frames.COLUMNS if form == "columns" else frames.INTERLEAVED
             return await process.evaluate(keys, kind, parts, self._answer_bytes_max)
 
@@ -108,7 +120,7 @@ class Workers:
         if self._closed:
             raise WorkerError("the gate is closing")
         child = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-I", "-m", "palladion.gate.encrypted.worker"),
+            *(sys.executable, "-I", "-c", START, json.dumps(_places())),
             *(str(self._memory_bytes), str(CPU_SECONDS_MAX)),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
@@ -208,3 +220,9 @@ class _Process:
             return kind, [await stream.readexactly(size) for size in sizes]
         except (asyncio.IncompleteReadError, OSError, ValueError):
             raise WorkerError("a worker ended") from None
+
+
+def _places() -> list[str]:
+    """Where this process imports from; not the folder that it happens to run in."""
+    here = Path.cwd()
+    return [place for place in sys.path if Path(place).is_absolute() and Path(place) != here]
