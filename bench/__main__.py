@@ -1,4 +1,4 @@
-"""Runs one benchmark or all of them: `python -m bench [NAME] [--quick] [--json]`."""
+"""Runs one benchmark or all of them: `python -m bench [NAME] [--quick|--smoke] [--json]`."""
 
 import json
 import subprocess
@@ -9,6 +9,7 @@ HERE = Path(__file__).resolve().parent
 SCRIPTS = (
     "activations",
     "answers",
+    "approvals",
     "attestation",
     "broker",
     "cifar_extraction",
@@ -66,8 +67,8 @@ def main(arguments: list[str]) -> int:
     flags = [argument for argument in arguments if argument.startswith("--")]
     names = [argument for argument in arguments if not argument.startswith("--")]
     unknown = [name for name in names if name not in SCRIPTS]
-    if unknown or any(flag not in {"--quick", "--json"} for flag in flags):
-        print(f"usage: python -m bench [{'|'.join(SCRIPTS)}] [--quick] [--json]", file=sys.stderr)
+    if unknown or any(flag not in {"--quick", "--smoke", "--json"} for flag in flags):
+        print(f"usage: python -m bench [{'|'.join(SCRIPTS)}] [--quick|--smoke] [--json]", file=sys.stderr)
         return 2
     documents: dict[str, object] = {}
     crashed = []

@@ -52,6 +52,7 @@ class _Size:
 
 
 QUICK = _Size(rows=200, styles=40, fitted=120, clients=1600, honest=400, horizon=64, thieves=40, alphas=(0.004, 0.01))
+SMOKE = _Size(rows=150, styles=10, fitted=80, clients=1300, honest=100, horizon=64, thieves=3, alphas=(0.004, 0.01))
 LONG = _Size(
     rows=1000, styles=300, fitted=600, clients=10_000, honest=4000, horizon=128, thieves=400, alphas=(0.0005, 0.01)
 )
@@ -96,7 +97,7 @@ class _Chain:
 
 def measure(report: Report) -> None:
     """Fill the report."""
-    size = QUICK if report.quick else LONG
+    size = SMOKE if report.smoke else QUICK if report.quick else LONG
     generator = np.random.default_rng(report.seed)
     world = make_world(generator, rows=size.rows)
     assert isinstance(world.victim, Student)

@@ -18,6 +18,7 @@ LONG = "--long"
 ACCURACY = 0.8
 SMALL_WIDTHS, SMALL_TRAINED, SMALL_EPOCHS = (8, 16, 32, 48), 4000, 4
 SMALL_QUERIES, SMALL_COPY_EPOCHS = (300, 1000), 6
+SMOKE_QUERIES, SMOKE_TRAINED, SMOKE_EPOCHS = (300,), 500, 2
 HELD_OUT = 1000
 
 
@@ -47,19 +48,21 @@ def _small(report: Report) -> None:
     test, truth = _read("cifar10_test_4k.npz")
     torch.manual_seed(SEED % 2**32)
     network = network_of(SMALL_WIDTHS)
-    train(network, pictures[:SMALL_TRAINED], np.eye(10, dtype=np.float32)[labels[:SMALL_TRAINED]], epochs=SMALL_EPOCHS)
+    taught, epochs = (SMOKE_TRAINED, SMOKE_EPOCHS) if report.smoke else (SMALL_TRAINED, SMALL_EPOCHS)
+    train(network, pictures[:taught], np.eye(10, dtype=np.float32)[labels[:taught]], epochs=epochs)
     owned, held_out = pictures[16_000:], test[:HELD_OUT]
     stolen = Pictures(network, 0.0, owned, held_out)
     accuracy = float((stolen.scores(held_out).argmax(axis=1) == truth[:HELD_OUT]).mean())
     words = f"chance 0.1; {LONG} reaches {ACCURACY} and more"
     report.add("accuracy that the small network reached", accuracy, "of 1", reference=words)
-    for queries in SMALL_QUERIES:
+    copy_epochs = SMOKE_EPOCHS if report.smoke else SMALL_COPY_EPOCHS
+    for queries in SMOKE_QUERIES if report.smoke else SMALL_QUERIES:
         for way in ("scores", "labels"):
             answers = stolen.scores(owned[:queries])
             if way == "labels":
                 answers = np.eye(10, dtype=np.float32)[answers.argmax(axis=1)]
             copy = network_of(SMALL_WIDTHS)
-            train(copy, owned[:queries], answers, epochs=SMALL_COPY_EPOCHS)
+            train(copy, owned[:queries], answers, epochs=copy_epochs)
             said = Pictures(copy, 0.0, owned, held_out).scores(held_out)
             found = float((said.argmax(axis=1) == stolen.scores(held_out).argmax(axis=1)).mean())
             _add(report, stolen, queries, way, found)

@@ -49,6 +49,7 @@ class _Size:
 
 
 QUICK = _Size(rows=300, styles=60, fitted=150, clients=2000, horizon=128, organisations=400, thieves=40, rings=100)
+SMOKE = _Size(rows=200, styles=12, fitted=80, clients=400, horizon=100, organisations=120, thieves=4, rings=6)
 LONG = _Size(
     rows=1000, styles=500, fitted=1000, clients=10_000, horizon=1000, organisations=2000, thieves=1000, rings=200
 )
@@ -85,7 +86,7 @@ _RINGS: Sequence[tuple[str, str, bool, int, float]] = (
 
 def measure(report: Report) -> None:
     """Fill the report."""
-    size = QUICK if report.quick else LONG
+    size = SMOKE if report.smoke else QUICK if report.quick else LONG
     generator = np.random.default_rng(report.seed)
     world = make_world(generator, rows=size.rows)
     features = reference(world, size.fitted, generator)

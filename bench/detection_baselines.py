@@ -73,6 +73,9 @@ class _Size:
 QUICK = _Size(
     rows=300, fitted=60, calibrated=200, tested=50, horizon=128, thieves=3, seeds=1, stolen=300, steps=STEPS // 6
 )
+SMOKE = _Size(
+    rows=200, fitted=50, calibrated=100, tested=20, horizon=128, thieves=1, seeds=1, stolen=100, steps=STEPS // 20
+)
 LONG = _Size(
     rows=1000, fitted=300, calibrated=2000, tested=500, horizon=256, thieves=100, seeds=5, stolen=1000, steps=STEPS
 )
@@ -128,7 +131,7 @@ class Panel:
 
 def measure(report: Report) -> None:
     """Fill the report."""
-    size = QUICK if report.quick else LONG
+    size = SMOKE if report.smoke else QUICK if report.quick else LONG
     generator = np.random.default_rng(report.seed)
     world = make_world(generator, rows=size.rows)
     features = reference(world, size.fitted, generator)

@@ -67,6 +67,13 @@ QUICK = _Form(
     poisoned=_Size(rows=1000, honest=Sizes(fitted=100, clients=299, horizon=50), tested=100, thieves=20),
     poisons=2,
 )
+SMOKE = _Form(
+    payments=_Size(rows=1000, honest=Sizes(fitted=80, clients=199, horizon=64), tested=40, thieves=4),
+    photographs=_Size(rows=300, honest=Sizes(fitted=60, clients=120, horizon=50), tested=20, thieves=2),
+    side=16,
+    poisoned=_Size(rows=500, honest=Sizes(fitted=60, clients=120, horizon=50), tested=30, thieves=4),
+    poisons=1,
+)
 LONG = _Form(
     payments=_Size(rows=10_000, honest=Sizes(fitted=1000, clients=9999, horizon=512), tested=5000, thieves=500),
     photographs=_Size(rows=5000, honest=Sizes(fitted=400, clients=1999, horizon=128), tested=1000, thieves=100),
@@ -78,7 +85,7 @@ LONG = _Form(
 
 def measure(report: Report) -> None:
     """Fill the report."""
-    form = QUICK if report.quick else LONG
+    form = SMOKE if report.smoke else QUICK if report.quick else LONG
     generator = np.random.default_rng(report.seed)
     for name, world, size in _worlds(report, form, generator):
         chain = Chain.simulate(world, size.honest, generator)

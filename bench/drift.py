@@ -53,6 +53,7 @@ class _Size:
 QUICK = _Size(
     rows=1000, fitted=100, calibrated=999, clients=500, changed=48, streams=100, length=500, slow=7, repeats=100
 )
+SMOKE = _Size(rows=300, fitted=60, calibrated=499, clients=420, changed=8, streams=10, length=320, slow=1, repeats=10)
 LONG = _Size(
     rows=3000, fitted=500, calibrated=999, clients=5000, changed=500, streams=2000, length=2000, slow=100, repeats=3000
 )
@@ -79,7 +80,7 @@ class _Clients:
 
 def measure(report: Report) -> None:
     """Fill the report."""
-    size = QUICK if report.quick else LONG
+    size = SMOKE if report.smoke else QUICK if report.quick else LONG
     generator = np.random.default_rng(report.seed)
     world = make_world(generator, rows=size.rows)
     instruments = _instruments(world, size.fitted, generator)

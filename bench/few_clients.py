@@ -82,6 +82,7 @@ class _Size:
 
 
 QUICK = _Size(sizes=(20, 50, 120), clients=145, draws=(2, 1, 1), unseen=25, thieves=10, simulated=240, old_draws=1)
+SMOKE = _Size(sizes=(20, 50), clients=75, draws=(1, 1), unseen=10, thieves=3, simulated=120, old_draws=1)
 LONG = _Size(sizes=(20, 50, 200), clients=1000, draws=(60, 40, 20), unseen=150, thieves=40, simulated=1400, old_draws=3)
 
 
@@ -145,7 +146,7 @@ class _Shares:
 
 def measure(report: Report) -> None:
     """Fill the report."""
-    size = QUICK if report.quick else LONG
+    size = SMOKE if report.smoke else QUICK if report.quick else LONG
     generator = np.random.default_rng(report.seed)
     source = make_world(generator, rows=3000)
     world = _World(

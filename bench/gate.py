@@ -44,6 +44,7 @@ CONNECTIONS = 64
 ENOUGH = 1000  # requests for each second of a round
 MARKED, FLIPPED = "/marked", 0.03  # the path before routes that mark answers, and the share of labels that they turn
 HONEST_QUICK = 40  # of the widest model: its calibration would take the quick form's minute
+HONEST_SMOKE = 40  # of each
 Run = Callable[[float], Load]
 
 
@@ -51,7 +52,10 @@ def measure(report: Report) -> None:
     """Fill the report."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        house = make_house(folder, MODELS, report.seed, honest={WIDEST: HONEST_QUICK if report.quick else HONEST})
+        honest = {WIDEST: HONEST_QUICK if report.quick else HONEST}
+        if report.smoke:
+            honest = dict.fromkeys(MODELS, HONEST_SMOKE)
+        house = make_house(folder, MODELS, report.seed, honest=honest)
         with upstream(_model_server()) as model_port:
             address = f"http://127.0.0.1:{model_port}"
             marked_us = _measure_upstream(report, house, address, folder)
@@ -179,7 +183,7 @@ def _loading(pid: int, port: int, requests: Sequence[bytes], *, tls: bool = Fals
 
 def _in_turns(runs: Mapping[str, Run], report: Report) -> dict[str, list[Load]]:
     """The loads of each, in turns, after one round that warms up."""
-    rounds, seconds = (1, 0.5) if report.quick else (5, 2.0)
+    rounds, seconds = (1, 0.1) if report.smoke else (1, 0.5) if report.quick else (5, 2.0)
     found: dict[str, list[Load]] = {name: [] for name in runs}
     for number in range(rounds + 1):
         for name, run in runs.items():
@@ -214,7 +218,7 @@ def _add_memory(report: Report, what: str, before: Sequence[Load], run: Run) -> 
     """Resident memory, and how it grows over requests."""
     after, requests = before[-1], 0
     for _ in range(2 if report.quick else 20):
-        after = run(0.6 if report.quick else 10.0)
+        after = run(0.1 if report.smoke else 0.6 if report.quick else 10.0)
         requests += after.requests
     report.at_most(f"resident memory, {what}", after.resident_bytes / 1e6, "MB", RESIDENT_MB_MAX)
     growth = after.resident_bytes / before[-1].resident_bytes - 1

@@ -60,6 +60,7 @@ class Size:
     resident_mb: int
 
 
+SMOKE = Size(2000, 8000, 4000, 2)
 QUICK = Size(10_000, 40_000, 20_000, 8)
 MEDIUM = Size(30_000, 800_000, 30_000, 16)  # some ten minutes on two cores
 LONG = Size(
@@ -154,7 +155,15 @@ class Many:
 
 def measure(report: Report) -> None:
     """Fill the report."""
-    size = QUICK if report.quick else MEDIUM if os.environ.get("PALLADION_BENCH_MEDIUM") else LONG
+    size = (
+        SMOKE
+        if report.smoke
+        else QUICK
+        if report.quick
+        else MEDIUM
+        if os.environ.get("PALLADION_BENCH_MEDIUM")
+        else LONG
+    )
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         house = make_house(folder, {MODEL: INPUTS}, SEED)

@@ -89,7 +89,7 @@ def _latency(report: Report, subject: Subject, bar: float | None, rows: int, the
     (data,) = subject.client.encrypt(subject.rows[: subject.compiled.program.bundle.layout.rows], outside="allow")
     ciphertext = context.from_cipher_str(data)
     runs: dict[str, Callable[[], object]] = {"answer": lambda: subject.evaluator.interleaved(ciphertext, subject.keys)}
-    timing = interleaved(runs, repeats=9 if report.quick else 41)["answer"]
+    timing = interleaved(runs, repeats=3 if report.smoke else 9 if report.quick else 41)["answer"]
     place = subject.compiled.program.bundle.layout.rows
     name, noise = f"{subject.name}: an answer to up to {place} rows", f"{timing.noise}, best {timing.best * 1e3:.1f}"
     if bar is None:

@@ -46,6 +46,7 @@ MIB = 1 << 20
 
 
 QUICK = Size(ring=80, honest=400, queries=100, rows=300, styles=20, fitted=60, organisations=120, clients=100, groups=5)
+SMOKE = Size(ring=60, honest=140, queries=100, rows=200, styles=10, fitted=50, organisations=120, clients=100, groups=3)
 LONG = Size(
     ring=int(os.environ.get("PALLADION_BENCH_RING", "2400")),
     honest=int(os.environ.get("PALLADION_BENCH_HONEST", "20000")),
@@ -76,7 +77,7 @@ _ROWS = (
 
 def measure(report: Report) -> None:
     """Fill the report."""
-    size = QUICK if report.quick else LONG
+    size = SMOKE if report.smoke else QUICK if report.quick else LONG
     generator = np.random.default_rng(report.seed)
     house = make_house(size, generator)
     honest = honest_accounts(house, generator)

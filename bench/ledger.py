@@ -40,7 +40,7 @@ SINGLE = 50  # of what is done one at a time: so many to one reading of the cloc
 
 def measure(report: Report) -> None:
     """Fill the report."""
-    size = 20_000 if report.quick else 300_000
+    size = 5000 if report.smoke else 20_000 if report.quick else 300_000
     generator = random.Random(report.seed)
     records = [_record(number, generator) for number in range(size)]
     entries = [encode_record(record) for record in records]

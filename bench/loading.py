@@ -38,9 +38,9 @@ def measure(report: Report) -> None:
     if find_spec("torch") is None:
         report.add("PyTorch is not installed: nothing measured", 0, "s", reference="pip install 'palladion[torch]'")
         return
-    repeats = 3 if report.quick else 5
+    repeats = 2 if report.smoke else 3 if report.quick else 5
     with tempfile.TemporaryDirectory() as folder:
-        plain, sealed = write_plain_and_sealed(Path(folder), "model", 2 if report.quick else 16)
+        plain, sealed = write_plain_and_sealed(Path(folder), "model", 1 if report.smoke else 2 if report.quick else 16)
         size = plain.stat().st_size
         _whole(report, plain, sealed, size, repeats)
         _parts(report, plain, sealed, repeats)

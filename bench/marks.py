@@ -56,15 +56,15 @@ class _Subject:
 def measure(report: Report) -> None:
     """Fill the report."""
     quick = report.quick
-    digits = _digits(80 if quick else 300)
+    digits = _digits(40 if report.smoke else 80 if quick else 300)
     _survival(report, digits)
     _survival(report, _Subject("synthetic", _synthetic(4, 256) if quick else _synthetic(8, 512)))
-    _small(report, _trees(200 if quick else 600))
+    _small(report, _trees(60 if report.smoke else 200 if quick else 600))
     _small(report, _linear())
     _collusion(report)
-    _null(report, digits.original, 150 if quick else 2000)
+    _null(report, digits.original, 40 if report.smoke else 150 if quick else 2000)
     _speed(report, quick=quick)
-    measure_text(report, texts=3 if quick else 20)
+    measure_text(report, texts=1 if report.smoke else 3 if quick else 20)
     if not quick:
         measure_subjects(report)
     measure_colluders(report, _synthetic(4, 256))
@@ -75,13 +75,16 @@ def _collusion(report: Report) -> None:
     original = _synthetic(2, 128) if report.quick else _synthetic(4, 256)
     mixtures = ("average", "largest", "smallest", "median")
     counts = (1, 2, 4, 8)
-    collusion(report, "fingerprints", original, recipients=200, colluders=counts, mixtures=mixtures, afters=(INT8,))
-    stored = four_bits(as_weights(_synthetic(2 if report.quick else 4, 1024)))
+    recipients, side = (40, 256) if report.smoke else (200, 1024)
+    collusion(
+        report, "fingerprints", original, recipients=recipients, colluders=counts, mixtures=mixtures, afters=(INT8,)
+    )
+    stored = four_bits(as_weights(_synthetic(2 if report.quick else 4, side)))
     collusion(
         report,
         "fingerprints in GGUF Q4_0",
         stored,
-        recipients=200,
+        recipients=recipients,
         colluders=(1, 2),
         mixtures=("average", "median", "each weight of a random copy"),
         afters=(AS_IT_IS,) if report.quick else (AS_IT_IS, INT4_AGAIN),

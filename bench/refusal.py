@@ -63,17 +63,21 @@ class _Size:
     unseen: int
     thieves: int  # accounts of 50 queries for each family
     seeds: int
+    students: int = len(STUDENTS)
+    steps: int = STEPS  # of a student
+    probing: int = 1000  # groups of accounts that look for the onset
 
 
 QUICK = _Size(fitted=150, clients=300, unseen=300, thieves=6, seeds=1)
+SMOKE = _Size(fitted=80, clients=120, unseen=60, thieves=1, seeds=1, students=1, steps=STEPS // 10, probing=50)
 LONG = _Size(fitted=350, clients=1050, unseen=4000, thieves=40, seeds=5)
 
 
 def measure(report: Report) -> None:
     """All rows of the table."""
-    size = QUICK if report.quick else LONG
+    size = SMOKE if report.smoke else QUICK if report.quick else LONG
     generator = np.random.default_rng(report.seed)
-    _add_onset(report, generator)
+    _add_onset(report, size, generator)
     try:
         world = make_world(generator, rows=6000)
     except FileNotFoundError:
@@ -166,25 +170,25 @@ def _add_students(
 ) -> None:
     held = world.pool.rows[:HELD_OUT].reshape(HELD_OUT, -1)
     truth = world.labels(held)
-    for name in STUDENTS:
+    for name in STUDENTS[: size.students]:
         whole, cut, got = [], [], []
         for seed in range(size.seeds):
             rows = _harvest(world, name, THEFT, np.random.default_rng((report.seed, seed)))
             answers = world.answers(rows)
             answered = ~calibration.unlike(rows.astype(np.float64), answers, SHARES[-1])
-            whole.append(_fidelity(rows, answers, held, truth, seed))
-            cut.append(_fidelity(rows[answered], answers[answered], held, truth, seed))
+            whole.append(_fidelity(rows, answers, held, truth, seed, size.steps))
+            cut.append(_fidelity(rows[answered], answers[answered], held, truth, seed, size.steps))
             got.append(float(answered.mean()))
         beside = f"{np.mean(whole):.3f} with all answers; {np.mean(got):.0%} of {THEFT:,} answered; {size.seeds} seeds"
         report.add(f"fidelity of a student at 1 %: {name}", float(np.mean(cut)), "of 1", reference=beside)
 
 
 def _fidelity(
-    rows: NDArray[np.float32], answers: Rows, held: NDArray[np.float32], truth: NDArray[np.int64], seed: int
+    rows: NDArray[np.float32], answers: Rows, held: NDArray[np.float32], truth: NDArray[np.int64], seed: int, steps: int
 ) -> float:
     if not len(rows):
         return float(np.bincount(truth).max() / len(truth))  # whoever knows nothing names the commonest class
-    student = fit(rows.astype(np.float64), answers, "probabilities", np.random.default_rng(seed), steps=STEPS)
+    student = fit(rows.astype(np.float64), answers, "probabilities", np.random.default_rng(seed), steps=steps)
     return float((student.answers(held.astype(np.float64)).argmax(axis=1) == truth).mean())
 
 
@@ -219,9 +223,9 @@ def _observe(calibration: Calibration, rows: Rows, answers: Rows, cuts: Sequence
         watch.observe_all("digits", [Asked(asker, rows[cut], answers[cut])], now=0.0)
 
 
-def _add_onset(report: Report, generator: np.random.Generator) -> None:
+def _add_onset(report: Report, size: _Size, generator: np.random.Generator) -> None:
     """Accounts that ask the same, cross at the same query, and see each step of each."""
-    policy, repeats = WatchPolicy(), 1000
+    policy, repeats = WatchPolicy(), size.probing
     onsets = Onsets(generator.bytes(32))
     most = delay_max(policy.degrade_after, policy.onset_spread)
     accounts = range(repeats * max(PROBERS))

@@ -28,11 +28,15 @@ class Row:
 
 @dataclass
 class Report:
-    """The rows of one script, in the order in which they were measured."""
+    """The rows of one script, in the order in which they were measured.
+
+    `smoke` is quick as well: where a script has a form smaller than the quick one, it only shows that the script runs.
+    """
 
     name: str
     quick: bool
     seed: int = SEED
+    smoke: bool = False
     rows: list[Row] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
 
@@ -130,12 +134,13 @@ def _status_bytes(name: str) -> int:
 
 
 def main(name: str, question: str, measure: Callable[[Report], None], arguments: Sequence[str] | None = None) -> None:
-    """Run one script: parse `--quick` and `--json`, measure, print."""
+    """Run one script: parse `--quick`, `--smoke` and `--json`, measure, print."""
     parser = argparse.ArgumentParser(prog=f"python -m bench.{name}", description=question)
     parser.add_argument("--quick", action="store_true", help="a smaller form, at most 60 s")
+    parser.add_argument("--smoke", action="store_true", help="the smallest form, for tests: its figures say nothing")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     options = parser.parse_args(arguments)
-    report = Report(name, options.quick)
+    report = Report(name, options.quick or options.smoke, smoke=options.smoke)
     started = time.perf_counter()
     measure(report)
     seconds = time.perf_counter() - started
@@ -145,7 +150,8 @@ def main(name: str, question: str, measure: Callable[[Report], None], arguments:
         print(json.dumps(report.document(seconds)))
         return
     print(f"## {name}: {question}\n\n{report.table()}\n")
-    print(f"Seed {report.seed}, {seconds:.0f} s{', quick form' if report.quick else ''}.")
+    form = ", smallest form: for no table" if report.smoke else ", quick form" if report.quick else ""
+    print(f"Seed {report.seed}, {seconds:.0f} s{form}.")
     for sentence in report.skipped:
         print(f"Skipped: {sentence}")
     missed = [row.name for row in report.rows if row.holds is False]

@@ -40,8 +40,8 @@ class _Subject:
 
 def measure(report: Report) -> None:
     """Fill the report."""
-    for subject in _subjects(quick=report.quick):
-        for references in ({"X": subject.given}, None):
+    for subject in _subjects(quick=report.quick, smoke=report.smoke):
+        for references in ({"X": subject.given},) if report.smoke else ({"X": subject.given}, None):
             _as_protected(report, subject, references)
         for count in (64,) if report.quick else (32, 64, 100, 200):
             for references in ({"X": subject.given},) if report.quick else ({"X": subject.given}, None):
@@ -160,7 +160,7 @@ def _changed(model: Model, change: Callable[[Array], Array]) -> Model:
     return read_memory(rewrite(model, numbers))
 
 
-def _subjects(*, quick: bool) -> list[_Subject]:
+def _subjects(*, quick: bool, smoke: bool) -> list[_Subject]:
     from sklearn.datasets import load_digits
     from sklearn.ensemble import GradientBoostingClassifier, RandomForestClassifier
     from sklearn.linear_model import LogisticRegression
@@ -171,9 +171,9 @@ def _subjects(*, quick: bool) -> list[_Subject]:
     makers: dict[str, Callable[[int], Any]] = {
         "network 64-64-32-10": lambda seed: MLPClassifier((64, 32), max_iter=300, random_state=seed),
         "logistic regression": lambda seed: LogisticRegression(max_iter=500, C=1.0 + seed / 10),
-        "random forest": lambda seed: RandomForestClassifier(100, random_state=seed),
+        "random forest": lambda seed: RandomForestClassifier(20 if smoke else 100, random_state=seed),
         "boosted trees": lambda seed: GradientBoostingClassifier(
-            n_estimators=20 if quick else 60, random_state=seed, subsample=0.8
+            n_estimators=5 if smoke else 20 if quick else 60, random_state=seed, subsample=0.8
         ),
     }
     learnt, given, unseen = table[::2], table[1::4], table[3::4]

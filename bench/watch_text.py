@@ -54,6 +54,7 @@ class _Size:
 
 
 LONG, SHORT = _Size(500, 120, 600, 400, 100, 25), _Size(100, 60, 220, 60, 20, 6)
+SMOKE = _Size(60, 60, 120, 10, 5, 2)
 
 
 def measure(report: Report) -> None:
@@ -61,7 +62,7 @@ def measure(report: Report) -> None:
     if not (DATA / FILE).exists():
         report.skip(f"all rows: they need {FILE}, prompts of many tasks")
         return
-    size = SHORT if report.quick else LONG
+    size = SMOKE if report.smoke else SHORT if report.quick else LONG
     _, prompts = read_prompts(DATA / FILE).split(np.random.default_rng(SPLIT_SEED))
     generator = np.random.default_rng(SEED)
     home, _ = prompts.split(generator)
@@ -71,8 +72,8 @@ def measure(report: Report) -> None:
     _harvests(report, calibration, prompts.halves()[1], later, size, generator)
     _front_ends(report, (before, later), prompts.halves()[1], size, generator)
     _cost(report, calibration.instruments, later, generator)
-    compare(report, prompts, generator, quick=report.quick)
-    compare_encoder(report, prompts, quick=report.quick)
+    compare(report, prompts, generator, quick=report.quick, smoke=report.smoke)
+    compare_encoder(report, prompts, quick=report.quick, smoke=report.smoke)
 
 
 def _calibrated(

@@ -21,14 +21,17 @@ KNOWN = 20_000  # vectors that are kept, so that each text is encoded once
 COST_TEXTS = 20
 
 
-def compare_encoder(report: Report, prompts: Prompts, *, quick: bool) -> None:
+def compare_encoder(report: Report, prompts: Prompts, *, quick: bool, smoke: bool) -> None:
     """A row for each length of window and each share, and one of cost."""
     absent = missing()
     if absent is not None:
         report.skip(f"rows with a sentence encoder: {absent}")
         return
     encoder = SentenceEncoder(*mini_lm(), known=KNOWN)
+    windows: tuple[int, ...]
     each, splits, windows, limiting, judged = (4, 1, (20, 50), 200, 40) if quick else (40, 3, WINDOWS, 500, 150)
+    if smoke:
+        windows, limiting, judged = (20,), 60, 20
     prompts = Prompts({name: prompts.tasks[name][:each] for name in prompts.names})
     _cost(report, prompts, repeats=3 if quick else 9)
     found: dict[tuple[int, float], list[Rows]] = {}

@@ -71,10 +71,12 @@ class Mmd:
         return within - 2 * float(self.to_reference[chosen].mean())
 
 
-def compare(report: Report, prompts: Prompts, generator: np.random.Generator, *, quick: bool) -> None:
+def compare(report: Report, prompts: Prompts, generator: np.random.Generator, *, quick: bool, smoke: bool) -> None:
     """A row for each length of window and each share: ours, theirs, and the difference on the same windows."""
-    windows = (20, 100) if quick else WINDOWS
+    windows: tuple[int, ...] = (20, 100) if quick else WINDOWS
     splits, limiting, judged = (1, 300, 40) if quick else (2, 1000, 200)
+    if smoke:
+        windows, limiting, judged = (20,), 100, 20
     found: dict[tuple[int, float], list[tuple[bool, bool]]] = {}
     for _ in range(splits):
         bench = Bench.draw(prompts, generator)

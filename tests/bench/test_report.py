@@ -140,11 +140,14 @@ def test_a_script_prints_nothing_but_its_document_if_asked_for_json(capsys: pyte
     assert printed.err == ""
 
 
-@pytest.mark.parametrize(("arguments", "quick"), [([], False), (["--quick"], True)])
-def test_the_quick_form_is_for_the_script_to_know(arguments: list[str], quick: bool) -> None:
-    seen: list[bool] = []
-    main("test", "How long?", lambda report: seen.append(report.quick), arguments)
-    assert seen == [quick]
+@pytest.mark.parametrize(("arguments", "quick"), [([], False), (["--quick"], True), (["--smoke"], True)])
+def test_which_form_it_is_is_for_the_script_to_know(
+    arguments: list[str], quick: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen: list[tuple[bool, bool]] = []
+    main("test", "How long?", lambda report: seen.append((report.quick, report.smoke)), arguments)
+    assert seen == [(quick, arguments == ["--smoke"])]
+    assert ("for no table" in capsys.readouterr().out) == (arguments == ["--smoke"])
 
 
 def test_what_is_missing_is_said_once_and_is_no_part_of_the_document(capsys: pytest.CaptureFixture[str]) -> None:
