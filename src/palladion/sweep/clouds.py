@@ -4,12 +4,12 @@ Neither says through fsspec who may read a bucket: that is not looked at, and sa
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
-from palladion.errors import MissingExtraError, NotFoundError, PalladionError, StorageError
+from palladion.errors import NotFoundError
 from palladion.sweep.finding import Finding, found
 from palladion.sweep.item import Item
+from palladion.transit.cloud import driver_errors, missing_driver
 
 OBJECTS_MAX = 5_000_000
 
@@ -23,16 +23,20 @@ class Cloud:
         try:
             from fsspec.core import url_to_fs
         except ImportError:
-            raise _missing(text) from None
-        with _driver_errors(text):
+            raise missing_driver(text) from None
+        with driver_errors(text):
             self._system, self._path = url_to_fs(text)
         self._scheme = text.partition("://")[0]
 
     def items(self, report: Callable[[Finding], None]) -> Iterator[Item]:
         """Every object."""
-        report(found("not-read", self.what, "who may read it: this driver does not tell", severity="low"))
+        report(
+            found(
+                "not-read", self.what, "who may read it, and older versions: this driver does not tell", severity="low"
+            )
+        )
         count = 0
-        with _driver_errors(self.what):
+        with driver_errors(self.what):
             self._system.invalidate_cache()
             if not self._system.exists(self._path):
                 raise NotFoundError(f"{self.what} does not exist")
@@ -51,32 +55,8 @@ class Cloud:
         def read(offset: int, count: int) -> bytes:
             if not count or offset >= size:
                 return b""
-            with _driver_errors(place):
+            with driver_errors(place):
                 data: bytes = self._system.cat_file(path, start=offset, end=min(offset + count, size))
             return data[:count]
 
         return Item(place, name, size, read, parent=f"{self._scheme}://{parent.lstrip('/')}")
-
-
-def _missing(text: str) -> MissingExtraError:
-    scheme = text.partition(":")[0]
-    return MissingExtraError(
-        f"{scheme}:// needs a driver that is not installed",
-        "pip install 'palladion[cloud]'",
-        "pip install gcsfs, or adlfs for az://",
-    )
-
-
-@contextmanager
-def _driver_errors(what: str) -> Iterator[None]:
-    try:
-        yield
-    except PalladionError:
-        raise
-    except FileNotFoundError:
-        raise NotFoundError(f"{what} does not exist") from None
-    except ImportError:
-        raise _missing(what) from None
-    except Exception as error:  # noqa: BLE001 (each driver has exceptions of its own, and no common base)
-        # its kind and not its text, which may quote requests with tokens
-        raise StorageError(f"{what} cannot be used: the driver raises {type(error).__name__}") from None

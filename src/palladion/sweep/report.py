@@ -5,11 +5,11 @@ from typing import Any
 
 import msgspec
 
-from palladion import __version__
+from palladion import __version__, sarif
 from palladion.sweep.finding import RULES, SEVERITIES, Finding
 from palladion.sweep.sweep import Swept
+from palladion.transit.cloud import SCHEMES
 
-SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 _LEVELS = {"critical": "error", "high": "error", "medium": "warning", "low": "note"}
 _SCORES = {"critical": "9.5", "high": "8.0", "medium": "5.0", "low": "2.0"}
 
@@ -39,12 +39,8 @@ def digest_of(document: dict[str, Any]) -> str:
 def to_sarif(swept: Swept) -> bytes:
     """The findings as a SARIF file."""
     used = sorted({item.rule for item in swept.findings})
-    run = {
-        "tool": {"driver": {"name": "palladion", "version": __version__, "rules": [_rule(rule) for rule in used]}},
-        "results": [_result(item, used.index(item.rule)) for item in swept.findings],
-        "columnKind": "unicodeCodePoints",
-    }
-    return msgspec.json.encode({"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}, order="sorted")
+    results = [_result(item, used.index(item.rule)) for item in swept.findings]
+    return sarif.encode_log("palladion", __version__, [_rule(rule) for rule in used], results)
 
 
 def _finding(item: Finding) -> dict[str, Any]:
@@ -73,20 +69,23 @@ def _rule(name: str) -> dict[str, Any]:
 
 def _result(item: Finding, index: int) -> dict[str, Any]:
     place = item.place.encode("utf-8", "backslashreplace").decode()
-    # what is found there may be told with other figures tomorrow: what stays is the rule and the place
-    mark = sha256(f"{item.rule}\0{place}\0{item.version}".encode()).hexdigest()
-    return {
-        "ruleId": item.rule,
-        "ruleIndex": index,
-        "level": _LEVELS[item.severity],
-        "message": {"text": f"{item.text.encode('utf-8', 'backslashreplace').decode()} ({item.advice})"},
-        "locations": [{"physicalLocation": {"artifactLocation": {"uri": _uri(place)}, "region": {"startLine": 1}}}],
-        "partialFingerprints": {"palladionFinding/v1": mark},
-        "properties": {"security-severity": _SCORES[item.severity], "place": place},
-    }
+    return sarif.result(
+        item.rule,
+        index,
+        _LEVELS[item.severity],
+        f"{item.text.encode('utf-8', 'backslashreplace').decode()} ({item.advice})",
+        uri=_uri(place),
+        place=place,
+        score=_SCORES[item.severity],
+        # what is found there may be told with other figures tomorrow: what stays is the rule and the place
+        mark=("palladionFinding/v1", [item.rule, place, item.version]),
+    )
 
 
 def _uri(place: str) -> str:
     from urllib.parse import quote
 
-    return place if "://" in place else quote(place.lstrip("/"), safe="/!@,;=+~()")
+    scheme, separator, rest = place.partition("://")
+    if separator and scheme in {"s3", *SCHEMES}:  # a name may have it in it
+        return f"{scheme}://{quote(rest, safe='/!@,;=+~()?')}"
+    return quote(place.lstrip("/"), safe="/!@,;=+~()")

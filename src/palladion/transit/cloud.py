@@ -27,8 +27,8 @@ class CloudStore:
         try:
             from fsspec.core import url_to_fs
         except ImportError:
-            raise _missing(text) from None
-        with _driver_errors(text):
+            raise missing_driver(text) from None
+        with driver_errors(text):
             self._system, self._path = url_to_fs(text)
 
     def open(self) -> "CloudSource":
@@ -38,7 +38,7 @@ class CloudStore:
     def sidecar(self, suffix: str) -> bytes | None:
         """The small object beside it."""
         try:
-            with _driver_errors(self.what + suffix):
+            with driver_errors(self.what + suffix):
                 data: bytes = self._system.cat_file(self._path + suffix, start=0, end=SIDECAR_BYTES_MAX + 1)
         except NotFoundError:
             return None
@@ -55,7 +55,7 @@ class CloudStore:
         progress: Progress | None = None,
     ) -> None:
         """Write it, block by block; the driver makes it appear when it is closed. Cannot be resumed."""
-        with _driver_errors(self.what):
+        with driver_errors(self.what):
             for suffix, data in sidecars.items():
                 self._system.pipe_file(self._path + suffix, data)
             # asked again just before: a driver has no condition that the store itself would keep
@@ -79,7 +79,7 @@ class CloudSource:
         self.what = what
         self._system = system
         self._path = path
-        with _driver_errors(what):
+        with driver_errors(what):
             # not from the driver's cache: the object may be another one by now
             system.invalidate_cache()
             size = system.info(path)["size"]
@@ -99,14 +99,15 @@ class CloudSource:
         """Nothing: the driver keeps its connections for others."""
 
     def _read(self, offset: int, size: int) -> bytes:
-        with _driver_errors(self.what):
+        with driver_errors(self.what):
             data: bytes = self._system.cat_file(self._path, start=offset, end=offset + size)
         if len(data) != size:
             raise FormatError(f"{self.what} became shorter while it was read")
         return data
 
 
-def _missing(text: str) -> MissingExtraError:
+def missing_driver(text: str) -> MissingExtraError:
+    """What to install for the scheme of `text`."""
     scheme = text.partition(":")[0]
     return MissingExtraError(
         f"{scheme}:// needs a driver that is not installed",
@@ -116,7 +117,8 @@ def _missing(text: str) -> MissingExtraError:
 
 
 @contextmanager
-def _driver_errors(what: str) -> Iterator[None]:
+def driver_errors(what: str) -> Iterator[None]:
+    """What a driver raises, as ours. Raises NotFoundError, MissingExtraError, StorageError."""
     try:
         yield
     except PalladionError:
@@ -124,7 +126,7 @@ def _driver_errors(what: str) -> Iterator[None]:
     except FileNotFoundError:
         raise NotFoundError(f"{what} does not exist") from None
     except ImportError:
-        raise _missing(what) from None
+        raise missing_driver(what) from None
     except Exception as error:  # noqa: BLE001 (each driver has exceptions of its own, and no common base)
         # its kind and not its text, which may quote requests with tokens
         raise StorageError(f"{what} cannot be used: the driver raises {type(error).__name__}") from None

@@ -1,18 +1,12 @@
-"""A report as SARIF 2.1.0, for code scanning: every bar that fails, every regression and observation is a result.
-
-Source: OASIS SARIF 2.1.0, and what GitHub asks of it (stable ids and fingerprints, a location for every result).
-"""
+"""A report as SARIF 2.1.0, for code scanning: every bar that fails, every regression and observation is a result."""
 
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import Any
 
-import msgspec
-
+from palladion import sarif
 from palladion.redteam.audit.rules import RULES
 
-SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
-_SEVERITY = {"error": "8.0", "warning": "5.0", "note": "2.0"}
+_SCORE = {"error": "8.0", "warning": "5.0", "note": "2.0"}
 
 
 def to_sarif(document: dict[str, Any], *, artifact: str) -> bytes:
@@ -21,13 +15,13 @@ def to_sarif(document: dict[str, Any], *, artifact: str) -> bytes:
     used = sorted({finding.rule for finding in found})
     model = document["subject"]["name"]
     name, _, version = str(document["program"]).partition(" ")
-    run = {
-        "tool": {"driver": {"name": name, "version": version, "rules": [_rule(rule) for rule in used]}},
-        "results": [_result(finding, model, artifact, used.index(finding.rule)) for finding in found],
-        "properties": {"verdict": document["verdict"], "model": model},
-        "columnKind": "unicodeCodePoints",
-    }
-    return msgspec.json.encode({"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}, order="sorted")
+    return sarif.encode_log(
+        name,
+        version,
+        [_rule(rule) for rule in used],
+        [_result(finding, model, artifact, used.index(finding.rule)) for finding in found],
+        {"verdict": document["verdict"], "model": model},
+    )
 
 
 @dataclass(frozen=True)
@@ -68,19 +62,19 @@ def _rule(rule: str) -> dict[str, Any]:
         "id": known.id,
         "shortDescription": {"text": known.title},
         "help": {"text": known.help},
-        "properties": {"tags": list(known.ids), "security-severity": _SEVERITY["error"]},
+        "properties": {"tags": list(known.ids), "security-severity": _SCORE["error"]},
     }
 
 
 def _result(finding: Finding, model: str, artifact: str, index: int) -> dict[str, Any]:
-    # the text holds figures, which change from run to run: what stays is the model, the rule and the place
-    mark = sha256("\0".join([model, finding.rule, finding.where]).encode()).hexdigest()
-    return {
-        "ruleId": finding.rule,
-        "ruleIndex": index,
-        "level": finding.level,
-        "message": {"text": finding.text},
-        "locations": [{"physicalLocation": {"artifactLocation": {"uri": artifact}, "region": {"startLine": 1}}}],
-        "partialFingerprints": {"palladionFinding/v1": mark},
-        "properties": {"place": finding.where, "security-severity": _SEVERITY[finding.level]},
-    }
+    return sarif.result(
+        finding.rule,
+        index,
+        finding.level,
+        finding.text,
+        uri=artifact,
+        place=finding.where,
+        score=_SCORE[finding.level],
+        # the text holds figures, which change from run to run: what stays is the model, the rule and the place
+        mark=("palladionFinding/v1", [model, finding.rule, finding.where]),
+    )
