@@ -25,8 +25,8 @@ EXTRAS = ("demo", "dev")  # enough for the demo and the default suite
 ALL_EXTRAS = (*EXTRAS, "alerts", "attest", "aws", "azure", "cloud", "dossier", "dp", "export", "gcp", "grpc", "he",
               "hsm", "intel", "otel", "release", "split", "stamp", "thorough", "torch", "vault",
               "zstd")  # fmt: skip
-# servers of other makers that service tests run against; without them these are skipped
-TEST_PEERS = ("flower", "mlserver", "transformers")
+# what other makers made and tests run against; without them these are skipped
+TEST_PEERS = ("art", "flower", "mlserver", "transformers")
 # compiled where Debian's libtss2-dev is; its tests are skipped elsewhere
 TPM_LIBRARY = "tss2-esys"
 FAST = "not slow and not service and not torch"
@@ -111,6 +111,8 @@ def test(*, everything: bool, pytest_arguments: list[str]) -> int:
     # two workers: the suite is written for two cores, and files stay together so that session fixtures are made once
     if everything and _run(["-m", "tools.peers", *TEST_PEERS]) != 0:
         print("dev.py: tests that need these servers are skipped", file=sys.stderr, flush=True)
+    # each worker has a core: libraries that start a thread for each core would wait for one another
+    os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     command = ["-m", "pytest", *WITHOUT, "-n", "2", "--dist", "loadfile"]
     command += ["--hypothesis-profile", "thorough"] if everything else ["-m", FAST]
     code = _run([*command, *pytest_arguments])

@@ -64,8 +64,9 @@ def make(name: str, peers: Path = PEERS) -> Path:
         _make_by_npm(folder, name)
     else:
         _run([sys.executable, "-m", "venv", str(folder)], name)
+        # not compiled: most of what a peer brings is never imported, and the rest is compiled when it first is
         pip = [str(folder / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
-        _run([*pip, "-r", str(_pins(name))], name)
+        _run([*pip, "--no-compile", "-r", str(_pins(name))], name)
     (folder / STAMP).write_text(_fingerprint(name))
     return _programs(folder, name)
 

@@ -1,6 +1,7 @@
 """`palladion harden`: what it writes, and when it writes nothing."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,9 @@ def test_a_network_is_hardened_from_end_to_end(
     work: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("torch")
+    # the room's own tests say what more steps come to
+    monkeypatch.setattr(room, "harden", partial(room.harden, steps=30))
+    monkeypatch.setattr("palladion.redteam.harden.objectives.STUDENT_STEPS", 60)
     code = main([*ARGUMENTS, "--queries", "60", "--json"])
     document = json.loads(capsys.readouterr().out)
     assert code == (0 if document["outcome"] == "benefit" else 1)

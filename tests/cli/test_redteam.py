@@ -146,17 +146,3 @@ def test_the_surface_of_the_file_is_said(attacked: Path) -> None:
     assert _run("--only", "surface") == 0
     document = json.loads((attacked / "out" / "report.json").read_bytes())
     assert "names" in {seen["where"] for seen in document["stages"][0]["observations"]}
-
-
-@pytest.mark.slow
-def test_a_schedule_is_printed_or_written(attacked: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = ["redteam", "schedule", "fraud", "--rows", "rows.npz", "--every", "weekly", "--user", "palladion"]
-    assert main(command) == 0
-    printed = capsys.readouterr().out
-    assert "OnCalendar=weekly" in printed
-    assert f'"--rows" "{attacked.resolve() / "rows.npz"}"' in printed
-    assert main([*command, "--out", "units", "--json"]) == 0
-    units = json.loads(capsys.readouterr().out)["units"]
-    for name, text in units.items():
-        assert (attacked / "units" / name).read_text() == text
-        assert text in printed

@@ -21,7 +21,7 @@ from tests.redteam.speakers import PROMPTS, parrot
 
 pytestmark = pytest.mark.slow
 
-HIDDEN, VOCABULARY = 12, 120
+HIDDEN, VOCABULARY = 12, 60
 OWNER = ("--passphrase-file", "pass")
 
 
@@ -113,9 +113,14 @@ def taught(house: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Prompts of two tasks, and a student that is taught less than in any profile."""
     lines = [json.dumps({"task": task, "prompt": text}) for task, texts in PROMPTS.tasks.items() for text in texts]
     (house / "prompts.jsonl").write_text("\n".join(lines))
-    for name, value in (("STEPS", 30), ("SEEDS", 1), ("QUERIES", (100,))):
-        monkeypatch.setitem(getattr(distillation, name), "quick", value)
+    _teach(monkeypatch, steps=30, queries=60)
     return house
+
+
+def _teach(monkeypatch: pytest.MonkeyPatch, *, steps: int, queries: int) -> None:
+    wanted = (("STEPS", steps), ("SEEDS", 1), ("QUERIES", (queries,)), ("HELD_OUT", 20))
+    for name, value in wanted:
+        monkeypatch.setitem(getattr(distillation, name), "quick", value)
 
 
 def _answers(document: Any) -> Any:
@@ -136,8 +141,8 @@ def test_a_student_is_taught_the_answers_of_a_service(taught: Path, capsys: pyte
     document = json.loads((taught / "out" / "report.json").read_bytes())
     found = {item["stage"]: item for item in document["stages"]}
     values = {item["key"]: item for item in found["distillation"]["figures"]}
-    assert values["distillation.gain.100.deployed"]["low"] > 0.2
-    assert values["distillation.agreement.100.deployed"]["value"] > 0.5
+    assert values["distillation.gain.60.deployed"]["low"] > 0.2
+    assert values["distillation.agreement.60.deployed"]["value"] > 0.5
     assert [found[name]["outcome"] for name in ("last-layer", "surface", "noticed")] == ["skipped", "skipped", "done"]
     assert sum(item["queries"] for item in document["stages"]) == asked
     assert len(keys) == 2
@@ -147,8 +152,11 @@ def test_a_student_is_taught_the_answers_of_a_service(taught: Path, capsys: pyte
 
 @pytest.mark.torch
 @pytest.mark.timeout(400)
-def test_a_model_in_a_sealed_folder_is_asked_here(taught: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_model_in_a_sealed_folder_is_asked_here(
+    taught: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     pytest.importorskip("torch", reason="this needs torch: pip install 'palladion[torch]'")
+    _teach(monkeypatch, steps=4, queries=12)
     write_model(taught / "llama")
     assert main(["protect", "llama", "--name", "llama", *OWNER]) == 0
     # random weights say something else to every prompt: a student may learn of them, or not
@@ -157,7 +165,7 @@ def test_a_model_in_a_sealed_folder_is_asked_here(taught: Path, capsys: pytest.C
     assert [door["name"] for door in document["subject"]["doors"]] == ["undefended", "deployed"]
     (stage,) = (item for item in document["stages"] if item["stage"] == "distillation")
     assert stage["outcome"] in {"done", "inconclusive"}
-    assert stage["figures"] or "no student of 100 answers writes" in stage["reasons"][0]
+    assert stage["figures"] or "no student of 12 answers writes" in stage["reasons"][0]
     assert main(["redteam", "run", "llama", "--out", "other"]) == 0
     assert "with --prompts" in capsys.readouterr().out
 

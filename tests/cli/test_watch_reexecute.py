@@ -63,3 +63,14 @@ def test_another_model_is_a_finding_and_opens_one_case(house: House, capsys: pyt
     assert "the answers are those of another version (fraud@2)" in text
     assert "opened the case " in text
     assert "opened the case " not in _run(house, capsys, code=FINDING)
+
+
+def test_units_of_two_models_stand_beside_each_other(
+    house: House, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = str(house.installation.paths.home)
+    for model in ("fraud", "scores"):
+        assert main(["--home", home, "watch", "reexecute", model, "--units", str(tmp_path)]) == 0
+        assert f"enable --now palladion-reexecute-{model}.timer" in capsys.readouterr().out
+    assert len(list(tmp_path.iterdir())) == 4
+    assert '"watch" "reexecute" "fraud"' in (tmp_path / "palladion-reexecute-fraud.service").read_text()

@@ -280,7 +280,8 @@ def test_looks_at_what_is_built_on_it_come_last_and_one_that_fails_hides_none(ma
 def _audited(made: Made, days: int) -> None:
     time = made.installation.clock.now() - timedelta(days=days)
     with made.installation.open_ledger(made.installation.open_gate_root()) as ledger:
-        ledger.append([Record("redteam.run", time, ACTOR, "fraud@1", {"verdict": "pass"})])
+        details = {"verdict": "pass", "stages": {"extraction": "done"}}
+        ledger.append([Record("redteam.run", time, ACTOR, "fraud@1", details)])
 
 
 def test_a_served_version_that_was_not_audited_is_told(made: Made) -> None:

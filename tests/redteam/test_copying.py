@@ -1,6 +1,5 @@
 """Thieves: each spends exactly its budget, and learns from what it is told and from nothing else."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,8 @@ from tools import peers
 GENERATOR = np.random.default_rng(6)
 ROWS = GENERATOR.uniform(0, 16, (400, 6)).round()
 WEIGHTS = GENERATOR.standard_normal((6, 3))
+# queries and way, and the cell of `bench.art_cells` at the same budget
+ART_CELLS: dict[tuple[int, Way], str] = {(100, "raw"): "100 probabilities", (597, "labels"): "597 labels"}
 
 
 def _answer(rows: Any) -> Any:
@@ -148,16 +149,25 @@ def test_a_thief_who_asks_more_than_it_may_is_a_mistake(monkeypatch: pytest.Monk
         copy(_loot(), greedy, _answer, 60, 3, way="raw")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("queries", "way", "cell"), [(100, "raw", "100 probabilities"), (597, "labels", "597 labels")])
-def test_copies_are_no_worse_than_those_of_art(tmp_path: Path, queries: int, way: Way, cell: str) -> None:
+@pytest.fixture(scope="module")
+def beside_art(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Three victims, and how faithful ART's copies of each are, by cell."""
     programs = peers.programs("art")
     if programs is None:
         pytest.skip("this needs ART in an environment of its own: python -m tools.peers art")
+    folder = tmp_path_factory.mktemp("victims")
     victims = {seed: victim_of(*digits(), seed) for seed in range(3)}
     for seed, victim in victims.items():
-        victim.save(tmp_path / f"{seed}.npz")
-    theirs = art_fidelities(programs, tmp_path, cell)[cell]
+        victim.save(folder / f"{seed}.npz")
+    return victims, art_fidelities(programs, folder, *ART_CELLS.values())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(("queries", "way"), ART_CELLS)
+def test_copies_are_no_worse_than_those_of_art(beside_art: Any, queries: int, way: Way) -> None:
+    victims, fidelities = beside_art
+    theirs = fidelities[ART_CELLS[queries, way]]
     ours = [victim.copied("own rows", queries, seed, way) for seed, victim in victims.items()]
     gained = interval([one - other for one, other in zip(ours, theirs, strict=True)])
     assert min(ours) > 0.9

@@ -12,7 +12,6 @@ from palladion.redteam.reverse import (
     linear_error,
     look,
     look_queries,
-    precision,
     solve,
     time_of,
 )
@@ -56,6 +55,62 @@ def _forest(rows: Any) -> Any:
     return _softmax(np.column_stack([votes(rows) - np.median(votes(ROWS)), np.zeros(len(rows))]) / 2)
 
 
+def _rounded(rows: Any) -> Any:
+    """A network's answers, rounded to one decimal and then made to sum to 1, as the gate does."""
+    said = np.round(_many(rows), 1)
+    return said / said.sum(axis=1, keepdims=True)
+
+
+def test_a_network_that_is_rounded_before_it_sums_to_one_is_not_taken_for_trees() -> None:
+    looks = look(_rounded, ROWS, np.random.default_rng(1))
+    assert (looks.kind, looks.decimals) == ("unknown", 1)
+
+
+def _likeliest(ask: Any, rows: Any, decimals: int | None, count: int = 1) -> Any:
+    """The likeliest classes alone, rounded, and the others with equal shares of what is left."""
+    said = np.asarray(ask(rows), np.float64)
+    shown = np.argsort(-said, axis=1)[:, :count]
+    values = np.take_along_axis(said, shown, axis=1)
+    values = values if decimals is None else np.round(values, decimals)
+    found = np.repeat((1 - values.sum(axis=1, keepdims=True)) / (said.shape[1] - count), said.shape[1], axis=1)
+    np.put_along_axis(found, shown, values, axis=1)
+    return found
+
+
+def _many(rows: Any) -> Any:
+    hidden = np.maximum((rows - 3 * UNITS) / UNITS @ np.random.default_rng(1).standard_normal((4, 20)), 0)
+    return _softmax(hidden @ np.random.default_rng(2).standard_normal((20, 8)) / 2)
+
+
+def _eight(rows: Any) -> Any:
+    return _softmax((rows - 3 * UNITS) / UNITS @ np.random.default_rng(4).standard_normal((4, 8)))
+
+
+def _leaves(rows: Any) -> Any:
+    """A forest of eight classes."""
+    generator = np.random.default_rng(3)
+    columns, places = generator.integers(0, 4, 24), generator.standard_normal(24)
+    return _softmax((((rows - 3 * UNITS) / UNITS)[:, columns] > places) @ generator.standard_normal((24, 8)))
+
+
+@pytest.mark.parametrize(
+    ("ask", "decimals", "count", "kind"),
+    [
+        (_many, 1, 1, "unknown"),
+        (_many, None, 1, "unknown"),
+        (_many, None, 2, "unknown"),
+        (_eight, None, 1, "unknown"),
+        (_leaves, None, 1, "piecewise constant"),
+        (_leaves, None, 2, "piecewise constant"),
+    ],
+)
+def test_a_door_that_shows_the_likeliest_alone_is_not_taken_for_trees_or_a_linear_model(
+    ask: Any, decimals: int | None, count: int, kind: str
+) -> None:
+    looks = look(lambda rows: _likeliest(ask, rows, decimals, count), ROWS, np.random.default_rng(1))
+    assert (looks.kind, looks.decimals) == (kind, decimals)
+
+
 @pytest.mark.parametrize(
     ("ask", "kind"),
     [(_linear, "linear"), (_network, "smooth"), (_tree, "piecewise constant"), (_forest, "piecewise constant")],
@@ -83,12 +138,6 @@ def test_rounding_is_not_taken_for_trees(ask: Any, decimals: int) -> None:
     fine = look(lambda rows: np.round(ask(rows).astype(float), 5), ROWS, np.random.default_rng(1))
     assert fine.decimals == 5
     assert fine.kind == ("linear" if ask is _linear else "smooth")
-
-
-def test_precision_is_of_what_is_shown() -> None:
-    assert precision(np.array([[0.25, 0.75]])) == 2
-    assert precision(np.array([[0.0, 1.0]])) == 0
-    assert precision(np.array([[1 / 3, 2 / 3]])) is None
 
 
 def test_all_of_a_linear_model_is_solved() -> None:

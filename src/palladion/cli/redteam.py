@@ -29,6 +29,7 @@ from palladion.cli.redteam_remote import (
     remote_subject_of,
 )
 from palladion.cli.redteam_removal import removal
+from palladion.cli.redteam_schedule import schedule
 from palladion.cli.redteam_text import Text, check_text, remote_text, text_options
 from palladion.errors import MissingExtraError
 
@@ -52,6 +53,7 @@ def redteam() -> None:
 
 
 redteam.add_command(removal)
+redteam.add_command(schedule)
 
 
 @redteam.command("run", epilog="Example: palladion redteam run fraud --rows validation.npz --training training.npz")
@@ -207,75 +209,6 @@ def _elsewhere(
         report = encode_document(document)
         record_remote(order.installation, str(url), report, document, actor=actor(), capture=capture())
     return document, report, folder
-
-
-@redteam.command("schedule", epilog="Example: palladion redteam schedule fraud --rows validation.npz --every monthly")
-@click.argument("model")
-@click.option("--rows", required=True, type=_FILE, metavar="FILE", help="As for run.")
-@click.option("--training", type=_FILE, metavar="FILE", help="As for run.")
-@click.option(
-    "--profile",
-    type=click.Choice(["quick", "standard", "thorough"]),
-    default="standard",
-    show_default=True,
-    help="As for run.",
-)
-@click.option(
-    "--every",
-    type=click.Choice(["daily", "weekly", "monthly", "quarterly"]),
-    default="monthly",
-    show_default=True,
-    help="How often; palladion doctor says when one is overdue.",
-)
-@click.option(
-    "--out",
-    type=click.Path(file_okay=False, path_type=Path),
-    metavar="FOLDER",
-    help="Folder for the units, such as /etc/systemd/system; without it they are printed.",
-)
-@click.option("--user", metavar="NAME", help="User that it runs as; you without it.")
-@json_option
-@click.pass_context
-def schedule(
-    ctx: click.Context,
-    model: str,
-    rows: Path,
-    training: Path | None,
-    profile: str,
-    every: str,
-    out: Path | None,
-    user: str | None,
-    as_json: bool,
-) -> None:
-    """A unit and a timer for systemd that attack MODEL, the version that is served then, again and again."""
-    import os
-    import pwd
-    import sys
-
-    from palladion import files
-    from palladion.redteam.audit.schedule import TIMER, UNIT, timer, unit
-
-    paths = find_installation(ctx).paths
-    directory = paths.directory.resolve()
-    arguments = [model, "--rows", str(rows.resolve()), "--profile", profile]
-    arguments += [] if training is None else ["--training", str(training.resolve())]
-    places = {"home": paths.home, "directory": directory, "out": directory / f"audit-{model}"}
-    program = str(Path(sys.executable).parent / "palladion")
-    user = user or pwd.getpwuid(os.geteuid()).pw_name
-    texts = {UNIT: unit(arguments, **places, program=program, user=user), TIMER: timer(every)}
-    then = f"systemctl daemon-reload && systemctl enable --now {TIMER}"
-    if out is not None:
-        with files.storage_errors(out):
-            out.mkdir(parents=True, exist_ok=True)
-        for name, text in texts.items():
-            files.write_atomically(out / name, text.encode(), mode=0o644)
-    if as_json:
-        print_json({"units": texts, "folder": None if out is None else str(out), "then": then})
-    else:
-        for name, text in texts.items():
-            for line in [f"# {name}", *text.splitlines(), ""] if out is None else [f"wrote {out / name}"]:
-                echo(line)
-        echo(f"then: {then}", err=out is None)
 
 
 @redteam.command("show", epilog="Example: palladion redteam show audit-fraud-1/report.json")

@@ -167,7 +167,7 @@ def local_folder(
         with opened_folder(place, host=host) as folder:
             doors = doors_of(FolderText(folder, seed=seed), route)
             subject = text_subject(name, digest, words_of(doors), DEPLOYED, exhibit)
-            stage = with_texts(DISTILLATION, doors, prompts, lambda: student_of(text), named=str(text.student or ""))
+            stage = with_texts(DISTILLATION, doors, prompts, lambda: student_of(text), named=_named(text.student))
             yield subject, {stage.name: stage}
 
 
@@ -186,6 +186,14 @@ def student_of(text: Text) -> "TextStudent":
 
     require_torch()
     return ByteStudent() if text.student is None else FolderStudent(text.student)
+
+
+def _named(folder: Path | None) -> str:
+    """What tells one student from another: a folder in which something was changed holds another one."""
+    if folder is None:
+        return ""
+    found = sorted((str(path.relative_to(folder)), path.stat()) for path in folder.rglob("*") if path.is_file())
+    return " ".join([str(folder), *(f"{name}:{stat.st_size}:{stat.st_mtime_ns}" for name, stat in found)])
 
 
 @contextmanager
@@ -281,6 +289,6 @@ class _Asking:
         )  # fmt: skip
         remote.meet([text for name in prompts.names for text in prompts.tasks[name][:CONTROLS]][:CONTROLS])
         stage = with_texts(
-            DISTILLATION, {DEPLOYED: remote}, prompts, lambda: student_of(self.text), named=str(self.text.student or "")
+            DISTILLATION, {DEPLOYED: remote}, prompts, lambda: student_of(self.text), named=_named(self.text.student)
         )
         return remote, stage

@@ -37,7 +37,7 @@ REQUESTS_SHOWN = 5
     "--units",
     type=click.Path(file_okay=False, path_type=Path),
     metavar="FOLDER",
-    help="Write a unit and a timer for systemd that do it again and again, and do nothing else.",
+    help="Write a unit and a timer for systemd, of this MODEL alone, that do it again and again, and do nothing else.",
 )
 @click.option(
     "--every",
@@ -75,7 +75,7 @@ def reexecute(
         asked += [] if days is None else ["--days", str(days)]
         asked += [] if tolerance is None else ["--tolerance", f"{tolerance:g}"]
         asked += ["--no-case"] if no_case else []
-        _write_units(installation, asked, units, every=every, user=user, as_json=as_json)
+        _write_units(installation, model, asked, units, every=every, user=user, as_json=as_json)
         return 0
     if user is not None:
         raise click.UsageError("--user goes with --units FOLDER alone", ctx)
@@ -133,21 +133,32 @@ def _print(outcome: "Outcome") -> None:
 
 
 def _write_units(
-    installation: "Installation", arguments: list[str], folder: Path, *, every: str, user: str | None, as_json: bool
+    installation: "Installation",
+    model: str,
+    arguments: list[str],
+    folder: Path,
+    *,
+    every: str,
+    user: str | None,
+    as_json: bool,
 ) -> None:
     import os
     import pwd
     import sys
 
     from palladion import files
-    from palladion.gate.deploy.reexecution import TIMER, UNIT, timer, unit
+    from palladion.gate.deploy.reexecution import names, timer, unit
 
     paths = installation.paths
     program = str(Path(sys.executable).parent / "palladion")
     user = user or pwd.getpwuid(os.geteuid()).pw_name
     home, directory = paths.home, paths.directory.resolve()
-    texts = {UNIT: unit(arguments, home=home, directory=directory, program=program, user=user), TIMER: timer(every)}
-    then = f"systemctl daemon-reload && systemctl enable --now {TIMER}"
+    service, started_by = names(model)
+    texts = {
+        service: unit(arguments, home=home, directory=directory, program=program, user=user),
+        started_by: timer(every),
+    }
+    then = f"systemctl daemon-reload && systemctl enable --now {started_by}"
     with files.storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():

@@ -16,6 +16,7 @@ from palladion.keys import Recipient, Wrap
 from palladion.ledger.audit import verify_ledger
 from palladion.ledger.checkpoint import VerifierKey
 from palladion.ledger.record import Record, decode_record
+from palladion.lifecycle.audits import AUDITED, is_audit
 from palladion.lifecycle.expiry import look_at_retained
 from palladion.lifecycle.installation import Installation
 from palladion.lifecycle.open import require_registered
@@ -276,8 +277,7 @@ def _audits(installation: Installation) -> Iterator[Check]:
     served = [f"{version.model}@{version.number}" for version in current]
     if not served:
         return
-    # that one was planned, or broke off, is no audit
-    done = {item.subject: item.time for item in _recent(installation, "redteam.run") if "verdict" in item.details}
+    done = {item.subject: item.time for item in _recent(installation, AUDITED) if is_audit(item)}
     late = [name for name in served if name not in done or installation.clock.now() - done[name] > limit]
     for name in late:
         age = f"for {(installation.clock.now() - done[name]).days} days" if name in done else "so far"

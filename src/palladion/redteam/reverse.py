@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palladion.redteam.extraction import Api, Rows
+from palladion.redteam.rounding import form, in_order
 
 Kind = Literal["linear", "piecewise constant", "smooth", "unknown"]
 
-DECIMALS_MAX = 7  # float32 holds no more
 ALIKE = 6  # decimals to which answers are compared: the last ones depend on how many rows are computed at once
 LINES, POINTS = 12, 65  # straight lines between rows, and the points on each that are asked
 SCALES = (1 / 64, 1 / 8, 1.0)  # parts of each line that they lie on: a forest has too many thresholds on all of it
@@ -25,13 +25,8 @@ JUMPS_MIN = 4  # of which something is said
 JUMP_MIN = 1e-6  # smaller ones are float32's own
 APART = 0.5  # of jumps with no change before and behind: a tree's; of something smooth all neighbours change
 CERTAIN = 1e-5  # probabilities beyond it have lost too many digits for log odds
-SHRUNK = (
-    1.0,
-    0.5,
-    0.2,
-    0.05,
-    0.01,
-)  # of the way from the middle: where probabilities are certain, nearer rows say more
+# of the way from the middle: where probabilities are certain, nearer rows say more
+SHRUNK = (1.0, 0.5, 0.2, 0.05, 0.01)
 USABLE = 0.9
 STIRRED = 0.1  # of a column's deviation
 SPARE_ROWS = 2.0  # equations for each unknown: one would fit anything
@@ -111,9 +106,9 @@ def look(ask: Api, rows: Rows, generator: np.random.Generator) -> Looks:
     counted = _Counted(ask)
     used = rows[generator.permutation(len(rows))[:LOOKED_AT]]
     answers = counted(used)
-    decimals = precision(answers)
-    apart = _jumps_apart(counted, rows, decimals, generator)
-    solved = solve(counted, rows, generator)
+    shown = form(answers)
+    apart = _jumps_apart(in_order(counted) if shown.spread else counted, rows, shown.step, generator)
+    solved = None if shown.spread else solve(counted, rows, generator)
     error = None if solved is None else linear_error(solved, used, answers)
     some = used[:BATCH_ROWS]
     together, single = counted(some), np.concatenate([counted(row[None]) for row in some])
@@ -122,25 +117,17 @@ def look(ask: Api, rows: Rows, generator: np.random.Generator) -> Looks:
         kind = "linear"
     elif apart is not None and apart >= APART:
         kind = "piecewise constant"
-    elif apart is None or (decimals is not None and decimals < DECIMALS_TOLD):
+    elif apart is None or shown.spread or (shown.decimals is not None and shown.decimals < DECIMALS_TOLD):
         kind = "unknown"
     distinct = len(np.unique(answers, axis=0))
     alone = bool(np.abs(together - single).max() < 10.0**-ALIKE)
-    return Looks(kind, decimals, distinct, len(used), apart, error, alone, counted.queries)
+    return Looks(kind, shown.decimals, distinct, len(used), apart, error, alone, counted.queries)
 
 
 def look_queries(width: int) -> int:
     """The most queries that a look at a model of so many inputs takes."""
     lines = len(SCALES) * LINES * POINTS
     return LOOKED_AT + lines + len(SHRUNK) * int(SPARE_ROWS * (width + 1)) + 2 * BATCH_ROWS
-
-
-def precision(answers: Rows) -> int | None:
-    """To how many decimals answers are rounded; None where they are not."""
-    for decimals in range(DECIMALS_MAX):
-        if np.abs(answers - np.round(answers, decimals)).max() < 1e-9:
-            return decimals
-    return None
 
 
 def solve(ask: Api, rows: Rows, generator: np.random.Generator, *, spare: float = SPARE_ROWS) -> Linear | None:
@@ -189,12 +176,12 @@ def _odds(said: Rows) -> Rows:
     return np.asarray(logs - logs[:, :1])
 
 
-def _jumps_apart(ask: Api, rows: Rows, decimals: int | None, generator: np.random.Generator) -> float | None:
+def _jumps_apart(ask: Api, rows: Rows, step: float, generator: np.random.Generator) -> float | None:
     """The share of jumps along lines between rows with no change beside them, on the shortest lines that show enough.
 
     Steps of rounding are no jumps: a tree's are larger.
     """
-    least = JUMP_MIN if decimals is None else max(JUMP_MIN, 1.5 * 10.0**-decimals)
+    least = max(JUMP_MIN, step)
     for scale in SCALES:
         alone = jumps = 0
         for _ in range(LINES):

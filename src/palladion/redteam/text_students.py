@@ -5,7 +5,8 @@ answers that it is shown byte by byte: where it would say each of them itself, i
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -102,9 +103,18 @@ class ByteStudent:
 
     def learn(self, lessons: Sequence[Lesson], steps: int, seed: int) -> "LearntBytes":
         """A student that was shown the lessons."""
-        torch = require_torch()
         if not lessons:
             raise ValueError("a student needs a lesson")
+        with _one_thread():
+            return self._learnt(lessons, steps, seed)
+
+    def untouched(self, seed: int) -> "LearntBytes":
+        """The student before any lesson."""
+        return LearntBytes(_network(seed))
+
+    @staticmethod
+    def _learnt(lessons: Sequence[Lesson], steps: int, seed: int) -> "LearntBytes":
+        torch = require_torch()
         network = _network(seed)
         generator = np.random.default_rng((seed, 41))
         rows = [_row(lesson) for lesson in lessons]
@@ -120,10 +130,6 @@ class ByteStudent:
             optimizer.step()
         return LearntBytes(network)
 
-    def untouched(self, seed: int) -> "LearntBytes":
-        """The student before any lesson."""
-        return LearntBytes(_network(seed))
-
 
 @dataclass(frozen=True, eq=False)
 class LearntBytes:
@@ -133,6 +139,10 @@ class LearntBytes:
 
     def marks(self, lessons: Sequence[Lesson]) -> Marks:
         """How it does on answers that it was not shown."""
+        with _one_thread():
+            return self._judged(lessons)
+
+    def _judged(self, lessons: Sequence[Lesson]) -> Marks:
         torch = require_torch()
         found = []
         self.network.eval()
@@ -267,6 +277,18 @@ def read_folder(folder: Path) -> tuple[Any, Any]:
 def _marked(bits: Numbers, sizes: Numbers, agreed: Numbers, tokens: Numbers) -> Marks:
     # an empty answer has a token, its end
     return Marks(bits, np.maximum(sizes, 1), agreed, tokens, np.asarray(agreed == tokens, np.float64))
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """For networks as small as the one of bytes: two threads took twice the cores' time, waiting for each other."""
+    torch = require_torch()
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _network(seed: int) -> Any:

@@ -4,13 +4,12 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from palladion.errors import PolicyError
-from palladion.gate.deploy.kubernetes import base, secrets_needed, yaml
-from palladion.gate.deploy.plan import make_plan
+from palladion.gate.deploy.kubernetes import DATA, Work, base, job_documents, secrets_needed
+from palladion.gate.deploy.plan import Address, make_plan
 from palladion.policy import AccessPolicy, OperationsPolicy, Policy, RoutePolicy
+from palladion.policy.encrypted import EncryptedPolicy
 from palladion.policy.intelligence import FeedPolicy, IntelPolicy
 
 from .plans import HERE, policy, with_operators
@@ -18,12 +17,6 @@ from .plans import HERE, policy, with_operators
 TLS = {"behind_proxy": False, "tls_certificate": "tls/gate.pem", "tls_key": "tls/gate.key"}
 KUBERNETES = "1.32"
 MODELS = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "models"}}}]
-NAMES = st.from_regex(r"[a-z.]{1,8}", fullmatch=True)
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=20),
-    lambda item: st.lists(item, max_size=4) | st.dictionaries(NAMES, item, max_size=4),
-    max_leaves=20,
-)  # fmt: skip
 
 
 def _yaml() -> Any:
@@ -43,12 +36,6 @@ def _documents(of: Policy) -> dict[str, Any]:
 
 def _pod(of: Policy) -> Any:
     return _documents(of)["Deployment"]["spec"]["template"]["spec"]
-
-
-@pytest.mark.slow
-@given(document=JSON)
-def test_what_is_written_is_what_a_reader_of_yaml_reads(document: object) -> None:
-    assert _yaml().safe_load(yaml(document)) == document
 
 
 def test_all_kinds_are_there_and_kustomize_lists_them() -> None:
@@ -257,3 +244,48 @@ def test_the_schemas_of_kubernetes_are_met_by_the_job() -> None:
     for (kind, _), document in _named(msgspec.structs.replace(policy(HERE), feed=FEEDS)).items():
         if kind != "Kustomization":
             validator.validate(document, KUBERNETES, strict=True)
+
+
+def test_a_pod_has_memory_for_the_processes_of_encrypted_queries_and_programs_lie_in_its_volume() -> None:
+    sealed = EncryptedPolicy(model="scores", workers=2, memory_mib=1024, query_mib=4, keys_mib=100)
+    pod = _pod(msgspec.structs.replace(policy(), encrypted=(sealed,)))
+    assert pod["containers"][0]["resources"]["limits"]["memory"] == f"{1024 + 2 * 1024 + 16 * 4 + 100}Mi"
+    assert _pod(policy())["containers"][0]["resources"]["limits"]["memory"] == "1Gi"
+    named = msgspec.structs.replace(sealed, program="etc/scores.he")
+    with pytest.raises(PolicyError, match="named by its file"):
+        base(make_plan(msgspec.structs.replace(policy(), encrypted=(named,))), "")
+
+
+def _work(**more: Any) -> Work:
+    return Work("palladion-x", {"a": "x"}, ["x", "y"], "1 2 * * *", 60, {"cpu": "1"}, {"cpu": "2"}, **more)
+
+
+def test_a_job_is_shut_in_like_the_gate_beside_it_and_asks_nobody() -> None:
+    of = make_plan(policy(HERE))
+    job, network = job_documents(of, _work(data={"secret": {"secretName": "rows"}}))
+    assert (job["spec"]["concurrencyPolicy"], job["spec"]["schedule"]) == ("Forbid", "1 2 * * *")
+    within = job["spec"]["jobTemplate"]["spec"]
+    assert (within["activeDeadlineSeconds"], within["backoffLimit"]) == (60, 0)
+    pod, gate = within["template"]["spec"], _pod(policy(HERE))
+    for setting in ("automountServiceAccountToken", "enableServiceLinks", "securityContext"):
+        assert pod[setting] == gate[setting]
+    (container,) = pod["containers"]
+    assert container["securityContext"] == gate["containers"][0]["securityContext"]
+    mounts = {mount["name"]: mount for mount in container["volumeMounts"]}
+    assert mounts["data"] == {"name": "data", "mountPath": DATA, "readOnly": True}
+    assert {name for name, mount in mounts.items() if not mount.get("readOnly")} == {"installation", "scratch"}
+    assert mounts.keys() <= {volume["name"] for volume in pod["volumes"]}
+    assert network["spec"]["podSelector"]["matchLabels"] == within["template"]["metadata"]["labels"] == {"a": "x"}
+    assert network["spec"]["policyTypes"] == ["Ingress", "Egress"]
+    assert (network["spec"]["ingress"], network["spec"]["egress"]) == ([], [])
+
+
+def test_a_job_may_ask_the_servers_that_it_names_alone() -> None:
+    _, network = job_documents(make_plan(policy(HERE)), _work(servers=[Address("10.0.0.9", 443, secure=True)]))
+    (egress,) = network["spec"]["egress"]
+    assert egress["to"] == [{"ipBlock": {"cidr": "10.0.0.9/32"}}]
+
+
+def test_a_job_beside_a_gate_that_no_pod_can_be_is_refused() -> None:
+    with pytest.raises(PolicyError, match="nobody reaches from another pod"):
+        job_documents(make_plan(policy(HERE, listen="127.0.0.1:8710")), _work())

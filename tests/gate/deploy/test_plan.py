@@ -8,6 +8,7 @@ from palladion.errors import PolicyError
 from palladion.gate.deploy.plan import Address, Socket, absolute, make_plan, plain, prefixes
 from palladion.policy import GatePolicy, IssuerPolicy, OperationsPolicy, Policy, RoutePolicy
 from palladion.policy.alerting import AlertPolicy
+from palladion.policy.encrypted import EncryptedPolicy
 
 from .plans import CHAT, HERE, THERE, policy, with_operators
 
@@ -119,3 +120,15 @@ def test_paths_are_those_that_answer_and_none_is_there_twice() -> None:
 def test_files_are_relative_to_the_policy_or_to_the_user() -> None:
     home, user = PurePosixPath("/srv"), PurePosixPath("/home/a")
     assert [str(absolute(home, name, user)) for name in ("a/b", "/c", "~/d")] == ["/srv/a/b", "/c", "/home/a/d"]
+
+
+def test_programs_for_encrypted_queries_are_let_through_installed_for_and_waited_for() -> None:
+    program = EncryptedPolicy(model="scores", program="etc/scores.he", upload_seconds=100, answer_seconds=30)
+    plan = make_plan(Policy(route=(HERE,), encrypted=(program,)))
+    assert prefixes(plan.policy) == ["/v1/models/fraud/predict", "/v1/encrypted/scores"]
+    assert plan.extras == ("he",)
+    assert plan.files == ("etc/scores.he",)
+    assert plan.request_seconds == 130
+    # one process, and as they came and in parts eight of the largest queries, beside keys
+    assert plan.encrypted_mib == 4096 + 16 * 64 + 512
+    assert make_plan(policy()).encrypted_mib == 0

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from palladion.errors import PolicyError
-from palladion.gate.deploy.reexecution import timer, unit
+from palladion.gate.deploy.reexecution import names, timer, unit
 
 PLACES: dict[str, Any] = {
     "home": Path("/srv/palladion"),
@@ -38,3 +38,8 @@ def test_a_name_that_is_more_than_a_name_is_refused(name: str) -> None:
 
 def test_the_timer_makes_up_for_what_it_slept_through() -> None:
     assert {"OnCalendar=daily", "Persistent=true", "WantedBy=timers.target"} <= set(timer("daily").splitlines())
+
+
+def test_each_model_has_units_of_its_own() -> None:
+    assert names("fraud") == ("palladion-reexecute-fraud.service", "palladion-reexecute-fraud.timer")
+    assert names("fraud")[0] != names("scores")[0]

@@ -43,9 +43,10 @@ def test_it_reads_what_is_there(made: Made) -> None:
 
 
 def test_the_newest_entry_counts_and_an_audit_without_a_verdict_is_none(made: Made) -> None:
-    _record(made, "redteam.run", "fraud@1", verdict="fail", stages={})
+    _record(made, "redteam.run", "fraud@1", verdict="fail", stages={"extraction": "done"})
     made.clock.advance(timedelta(days=1))
     _record(made, "redteam.run", "fraud@1", verdict="pass", stages={"extraction": "done"})
+    _record(made, "redteam.run", "fraud@1", verdict="fail", stages={"surface": "done"})
     _record(made, "redteam.run", "fraud@1", stage="planned")
     _record(made, "redteam.run", "other@1", verdict="fail")
     audit = look_over(made.installation).audits["fraud@1"]

@@ -81,6 +81,21 @@ def test_a_wrong_wrapper_concludes_nothing(say: Any, words: str) -> None:
         _found(Speaker(say))
 
 
+def test_prompts_that_are_refused_cost_queries_and_teach_nothing() -> None:
+    taught: list[str] = []
+
+    class Attentive(Memory):
+        def learn(self, lessons: Any, steps: int, seed: int) -> Any:
+            taught.extend(lesson.answer for lesson in lessons)
+            return super().learn(lessons, steps, seed)
+
+    refused = Speaker(lambda prompt, again: "" if prompt.endswith(("3?", "4?", "7?", "8?")) else parrot(prompt))
+    found = _found(refused, student=Attentive())
+    assert found.queries == len(refused.asked) == 64 + 4 * 400
+    assert found.outcome == "done"
+    assert "" not in taught
+
+
 def test_a_small_budget_is_kept_or_concludes_nothing() -> None:
     door = Speaker()
     found = _found(door, queries=500)

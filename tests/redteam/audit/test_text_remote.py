@@ -14,6 +14,7 @@ from palladion.errors import FormatError, InconclusiveError, KeysError
 from palladion.lifecycle.capture import new_capture
 from palladion.lifecycle.probe import Api, Spending
 from palladion.model.run import open_session
+from palladion.redteam.audit.journal import Journal
 from palladion.redteam.audit.text_doors import LocalText, OpenText
 from palladion.redteam.audit.text_remote import RemoteText, texts_of
 from palladion.redteam.last_layer import RefusedError, hidden_size
@@ -38,7 +39,13 @@ def _chat(document: Any, *, named: Callable[[int], dict[str, Any]]) -> Any:
 
 @contextmanager
 def _door(
-    tmp_path: Path, answer: Any, *, path: str = CHAT, texts: dict[str, int] | None = None, budget: int = 10**6
+    tmp_path: Path,
+    answer: Any,
+    *,
+    path: str = CHAT,
+    texts: dict[str, int] | None = None,
+    budget: int = 10**6,
+    journal: Journal | None = None,
 ) -> Iterator[tuple[RemoteText, Suspect]]:
     clock = ManualClock(NOW)
     with suspect(answer, path=path) as service, new_capture(tmp_path / "capture.jsonl", clock) as capture:
@@ -48,6 +55,7 @@ def _door(
                 RemoteText(
                     Api(service.url, KEY), "theirs", range(120), TEXTS if texts is None else texts,
                     alternatives=5, web=web, capture=capture, spending=Spending(budget, lambda _: None),
+                    journal=journal,
                 ),
                 service,
             )  # fmt: skip
@@ -65,6 +73,21 @@ def test_tokens_are_known_by_their_texts(tmp_path: Path) -> None:
     assert "return_tokens_as_token_ids" not in service.asked[0]
     assert service.headers[0]["authorization"] == f"Bearer {KEY}"
     assert KEY not in (tmp_path / "capture.jsonl").read_text()
+
+
+def test_what_other_stages_and_earlier_runs_asked_is_of_the_same_budget(tmp_path: Path) -> None:
+    def answer(asked: Any) -> Any:
+        return _chat(asked, named=lambda token: {"token": f"word{token}"})
+
+    with Journal(tmp_path / "answers.jsonl") as journal:
+        journal.add("distillation", 3, {})
+        with _door(tmp_path, answer, budget=5, journal=journal) as (door, service):
+            door("hello", {})
+            door("hello", {})
+            with pytest.raises(InconclusiveError, match="the budget of 5 queries is spent"):
+                door("hello", {})
+        assert len(service.asked) == 2
+        assert journal.sent() == 5
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ def test_a_hardening_states_what_it_cost_and_what_students_get() -> None:
         "nasty",
         budgets=(60,),
         seeds=SEEDS,
-        steps=60,
+        steps=30,
         progress=lambda stage, _done, _total: told.append(stage),
     )
     assert found.strength > 0
@@ -75,7 +75,7 @@ def test_a_hardening_states_what_it_cost_and_what_students_get() -> None:
     document = json.loads(json.dumps(found.document(), allow_nan=False))
     assert document["students"][0]["queries"] == 60
     assert told[-1] == "students after, 60 queries"
-    again = harden(lesson(), "nasty", budgets=(60,), seeds=SEEDS, steps=60, known=[left.before])
+    again = harden(lesson(), "nasty", budgets=(60,), seeds=SEEDS, steps=30, known=[left.before])
     assert again.document() == found.document()
 
 
@@ -92,11 +92,11 @@ def test_what_costs_honest_users_too_much_is_too_dear(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(room, "METHODS", {"nasty": Objective("", (1.0,), ruinous)})
     monkeypatch.setattr("palladion.redteam.harden.objectives.METHODS", {"nasty": Objective("", (1.0,), ruinous)})
-    found = harden(lesson(), "nasty", budgets=(60,), seeds=SEEDS, steps=150)
+    found = harden(lesson(), "nasty", budgets=(60,), seeds=SEEDS, steps=60)
     assert (found.outcome, found.strength, found.leftovers) == ("too dear", 0.0, ())
     # chosen by other rows, it is still refused by those that judge
     monkeypatch.setattr(room, "CHOOSING_LOSS_MAX", 1.0)
-    found = harden(lesson(), "nasty", budgets=(60,), seeds=SEEDS, steps=150)
+    found = harden(lesson(), "nasty", budgets=(60,), seeds=SEEDS, steps=60)
     assert (found.outcome, found.strength, found.leftovers) == ("too dear", 1.0, ())
     assert found.honest.lost.mean > HONEST_LOSS_MAX
 

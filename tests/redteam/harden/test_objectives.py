@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from palladion.redteam.harden import objectives
 from palladion.redteam.harden.network import Network
 from palladion.redteam.harden.objectives import METHODS, Lesson, Method, tune
 from tests.redteam.harden.networks import network, read, table
@@ -12,7 +13,13 @@ torch: Any = pytest.importorskip("torch", reason="hardening needs the torch extr
 pytestmark = [pytest.mark.torch, pytest.mark.slow]
 
 
-def tuned(method: Method, strength: float, *, steps: int = 150, seed: int = 1) -> Network:
+@pytest.fixture(autouse=True)
+def _soon_taught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A student of three clouds needs few steps."""
+    monkeypatch.setattr(objectives, "STUDENT_STEPS", 150)
+
+
+def tuned(method: Method, strength: float, *, steps: int = 60, seed: int = 1) -> Network:
     found = Network(read(network()), "probabilities", is_logits=False)
     rows, labels = table(400)
     tune(found, rows, labels, method, strength, seed=seed, steps=steps)
@@ -50,7 +57,7 @@ def test_a_nasty_teacher_answers_less_like_a_student() -> None:
     right = Network(read(network()), "probabilities", is_logits=False)
 
     def divergence(strength: float) -> float:
-        lesson = Lesson(tuned("nasty", strength), right.logits, torch.ones(6))
+        lesson = Lesson(tuned("nasty", strength, steps=150), right.logits, torch.ones(6))
         with torch.no_grad():
             one, other = (float(METHODS["nasty"].loss(lesson, rows, labels, weight)) for weight in (0.0, 1.0))
         return one - other

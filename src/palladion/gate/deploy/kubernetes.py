@@ -6,19 +6,20 @@ One gate is one pod: its ledger has one writer. More gates are more of these bas
 own, behind `envoy` or `haproxy`, which send each client to one of them.
 """
 
-import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
 from palladion.errors import PolicyError
 from palladion.gate.deploy.container import HOME, USER, check_reachable
+from palladion.gate.deploy.documents import Document, yaml
 from palladion.gate.deploy.plan import Address, Plan, absolute
 
-Document = dict[str, Any]
-
 IMAGE = "palladion-gate"
+CLAIM = "palladion-installation"
+DATA = "/data"  # where a job finds what it is given
 _LABELS = {"app.kubernetes.io/name": "palladion-gate"}
 _FEED_LABELS = {"app.kubernetes.io/name": "palladion-intel"}
 _FEED_SCHEDULE = "17 * * * *"  # what is due is fetched; everybody else's jobs begin with the hour
@@ -59,7 +60,7 @@ def base(plan: Plan, policy_text: str, *, storage: str = "10Gi") -> dict[str, st
         "volume.yaml": [_claim(storage, shared=plan.refreshed_beside)],
     }
     if plan.refreshed_beside:
-        documents["intel.yaml"] = [_refresh_job(plan), _refresh_network(plan)]
+        documents["intel.yaml"] = job_documents(plan, _refreshing(plan))
     kustomization = {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
@@ -81,31 +82,6 @@ def _secrets(names: Iterable[str]) -> dict[str, PurePosixPath]:
     return {_secret(folder): folder for folder in folders}
 
 
-def yaml(value: Any, depth: int = 0) -> str:
-    """A document in YAML: block style, and every text in JSON's quotes, so that none is taken for anything else."""
-    space = "  " * depth
-    if isinstance(value, dict) and value:
-        return "".join(f"{space}{key}:{_below(item, depth)}" for key, item in value.items())
-    if isinstance(value, list) and value:
-        # what stands in a list is one step further in, and its first line has the dash
-        parts = (yaml(item, depth + 1) for item in value)
-        return "".join(f"{space}- {part[len(space) + 2 :]}" for part in parts)
-    return f"{space}{_scalar(value)}\n"
-
-
-def _scalar(value: Any) -> str:
-    if not isinstance(value, str):
-        return json.dumps(value)
-    # beyond 16 bits JSON writes two halves, which YAML does not put together
-    return f'"{"".join(json.dumps(c)[1:-1] if ord(c) < 0x10000 else f"{chr(92)}U{ord(c):08X}" for c in value)}"'
-
-
-def _below(value: Any, depth: int) -> str:
-    if isinstance(value, dict | list) and value:
-        return "\n" + yaml(value, depth + 1)
-    return f" {_scalar(value)}\n"
-
-
 def _required(plan: Plan) -> Address:
     policy = plan.policy
     if plan.listen is None:
@@ -116,6 +92,11 @@ def _required(plan: Plan) -> Address:
     if policy.registry.url.startswith("sqlite") or policy.installation.directory.startswith(("/", "~")):
         raise PolicyError(
             "installation.directory and registry.url have to be left as they are: a volume is mounted there"
+        )
+    if any(item.program for item in policy.encrypted):
+        raise PolicyError(
+            "a program for encrypted queries is named by its file, and a secret that is mounted is its group's too",
+            "seal it (palladion seal --opaque), promote it, and leave `program` empty: then it lies in the volume",
         )
     outside = [name for name in [*plan.files, *plan.feed_files] if absolute(_HOME, name, _HOME).parent == _HOME]
     if outside:
@@ -164,7 +145,7 @@ def _gate(plan: Plan, listen: Address) -> Document:
         "resources": {
             # for a model of some megabytes; a large one needs its own size twice while a version is swapped
             "requests": {"cpu": "500m", "memory": "256Mi", "ephemeral-storage": "64Mi"},
-            "limits": {"cpu": "2", "memory": "1Gi", "ephemeral-storage": "256Mi"},
+            "limits": {"cpu": "2", "memory": _memory(plan), "ephemeral-storage": "256Mi"},
         },
         # models are opened before it listens: minutes, where they are large
         "startupProbe": {**_probe(plan, listen, "/health/live"), "periodSeconds": 2, "failureThreshold": 300},
@@ -172,6 +153,11 @@ def _gate(plan: Plan, listen: Address) -> Document:
         "readinessProbe": {**_probe(plan, listen, "/health/ready"), "periodSeconds": 2, "failureThreshold": 1},
         "volumeMounts": _mounts(plan, plan.files),
     }
+
+
+def _memory(plan: Plan) -> str:
+    # a process of encrypted queries that the cluster kills for its memory takes the gate with it
+    return f"{1024 + plan.encrypted_mib}Mi" if plan.encrypted_mib else "1Gi"
 
 
 def _mounts(plan: Plan, names: Iterable[str]) -> list[Document]:
@@ -184,47 +170,85 @@ def _mounts(plan: Plan, names: Iterable[str]) -> list[Document]:
     ]
 
 
-def _refresh_job(plan: Plan) -> Document:
-    """What refreshes feeds every hour, on the gate's node and in its volume; a running gate writes its records."""
+@dataclass(frozen=True)
+class Work:
+    """What a job does again and again: `palladion` with these arguments, when (as cron says it), and what it may take.
+
+    `files` are those of the policy that it needs. `data` is a volume's source, mounted read-only at DATA, if there is
+    one; `servers` are those that it may ask. Names are DNS labels of 52 characters at most.
+    """
+
+    name: str
+    labels: Mapping[str, str]
+    arguments: Sequence[str]
+    schedule: str
+    seconds_max: int
+    requests: Mapping[str, str]
+    limits: Mapping[str, str]
+    files: Sequence[str] = ()
+    servers: Sequence[Address] = ()
+    data: Mapping[str, Any] | None = None
+
+
+def job_documents(plan: Plan, work: Work) -> list[Document]:
+    """A CronJob on the gate's node and in its volume, whose records a running gate writes, and its NetworkPolicy.
+
+    The volume's claim has to be ReadWriteOnce. Raises PolicyError where no pod can run so.
+    """
+    _required(plan)
     beside = {"labelSelector": {"matchLabels": _LABELS}, "topologyKey": "kubernetes.io/hostname"}
-    refresh = {
-        "name": "refresh",
+    volumes, mounts = _volumes(plan, work.files), _mounts(plan, work.files)
+    if work.data is not None:
+        volumes.append({"name": "data", **work.data})
+        mounts.append({"name": "data", "mountPath": DATA, "readOnly": True})
+    container = {
+        "name": "work",
         "image": IMAGE,
-        "args": ["intel", "refresh"],
+        "args": list(work.arguments),
         "env": [{"name": "HOME", "value": HOME}],
         "securityContext": _contained(),
-        "resources": {
-            # a feed of a million networks takes some 300 MB while it is read
-            "requests": {"cpu": "100m", "memory": "128Mi"},
-            "limits": {"cpu": "1", "memory": "512Mi"},
-        },
-        "volumeMounts": _mounts(plan, plan.feed_files),
+        "resources": {"requests": dict(work.requests), "limits": dict(work.limits)},
+        "volumeMounts": mounts,
     }
     pod = {
         **_POD,
         "restartPolicy": "Never",
         "affinity": {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [beside]}},
         "initContainers": [_identity_copier(plan)],
-        "containers": [refresh],
-        "volumes": _volumes(plan, plan.feed_files),
+        "containers": [container],
+        "volumes": volumes,
     }
-    job = {
-        "backoffLimit": 0,
-        "activeDeadlineSeconds": _FEED_SECONDS_MAX,
-        "template": {"metadata": {"labels": _FEED_LABELS}, "spec": pod},
-    }
-    return {
+    template = {"metadata": {"labels": work.labels}, "spec": pod}
+    job = {"backoffLimit": 0, "activeDeadlineSeconds": work.seconds_max, "template": template}
+    cron_job = {
         "apiVersion": "batch/v1",
         "kind": "CronJob",
-        "metadata": {"name": "palladion-intel", "labels": _FEED_LABELS},
+        "metadata": {"name": work.name, "labels": work.labels},
         "spec": {
-            "schedule": _FEED_SCHEDULE,
+            "schedule": work.schedule,
             "concurrencyPolicy": "Forbid",
             "successfulJobsHistoryLimit": 1,
             "failedJobsHistoryLimit": 1,
             "jobTemplate": {"spec": job},
         },
     }
+    return [cron_job, _network(work.name, work.labels, [], work.servers)]
+
+
+def _refreshing(plan: Plan) -> Work:
+    """What refreshes feeds every hour."""
+    return Work(
+        "palladion-intel",
+        _FEED_LABELS,
+        ["intel", "refresh"],
+        _FEED_SCHEDULE,
+        _FEED_SECONDS_MAX,
+        # a feed of a million networks takes some 300 MB while it is read
+        requests={"cpu": "100m", "memory": "128Mi"},
+        limits={"cpu": "1", "memory": "512Mi"},
+        files=plan.feed_files,
+        servers=plan.feed_servers,
+    )
 
 
 def _identity_copier(plan: Plan) -> Document:
@@ -248,7 +272,7 @@ def _identity_copier(plan: Plan) -> Document:
 def _volumes(plan: Plan, names: Iterable[str]) -> list[Document]:
     return [
         {"name": "policy", "configMap": {"name": "palladion-policy"}},
-        {"name": "installation", "persistentVolumeClaim": {"claimName": "palladion-installation"}},
+        {"name": "installation", "persistentVolumeClaim": {"claimName": CLAIM}},
         {"name": "identity-secret", "secret": {"secretName": _IDENTITY_SECRET, "defaultMode": 0o440}},
         {"name": "identity", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
         {"name": "scratch", "emptyDir": {"sizeLimit": "64Mi"}},
@@ -287,10 +311,6 @@ def _network_policy(plan: Plan, listen: Address) -> Document:
         port = {"port": plan.operations.port, "protocol": "TCP"}
         ingress.append({"from": [{"namespaceSelector": {"matchLabels": _SCRAPER}}], "ports": [port]})
     return _network("palladion-gate", _LABELS, ingress, plan.servers)
-
-
-def _refresh_network(plan: Plan) -> Document:
-    return _network("palladion-intel", _FEED_LABELS, [], plan.feed_servers)
 
 
 def _network(name: str, labels: Mapping[str, str], ingress: list[Document], servers: Iterable[Address]) -> Document:
@@ -348,7 +368,7 @@ def _claim(storage: str, *, shared: bool) -> Document:
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
-        "metadata": {"name": "palladion-installation", "labels": _LABELS},
+        "metadata": {"name": CLAIM, "labels": _LABELS},
         "spec": {"accessModes": [mode], "resources": {"requests": {"storage": storage}}},
     }
 

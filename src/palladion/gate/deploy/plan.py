@@ -11,11 +11,13 @@ from pathlib import PurePosixPath
 from urllib.parse import urlsplit
 
 from palladion.errors import PolicyError
+from palladion.gate.encrypted.flight import QUERIES_TOTAL
 from palladion.gate.listener import DRAIN_SECONDS, UNIX
 from palladion.incident.alerts.channels import PAGERDUTY
 from palladion.intel.refresh import SHIPPED
 from palladion.policy import IssuerPolicy, Policy, RoutePolicy
 
+IN_FLIGHT = 2 * QUERIES_TOTAL  # encrypted queries of the largest size: as they came, and in parts
 CLOSE_SECONDS = 30  # for the ledger, the registry and commands that are at work, after the last answer
 
 
@@ -79,6 +81,7 @@ class Plan:
         wanted = {
             "alerts": any(channel.kind == "apprise" for channel in self.policy.alert),
             "grpc": self.grpc is not None,
+            "he": bool(self.policy.encrypted),
             "intel": any(feed.format == "taxii" for feed in self.policy.feed),
             "otel": bool(self.policy.operations.otlp),
         }
@@ -94,7 +97,15 @@ class Plan:
         """How long a request can take at most, from its head to the last byte of its answer."""
         gate = self.policy.gate
         answers = [route.answer_seconds for route in self.policy.route if route.protocol == "openai"]
-        return gate.body_seconds_max + max([-(-gate.deadline_ms // 1000), *answers])
+        encrypted = [item.upload_seconds + item.answer_seconds for item in self.policy.encrypted]
+        return max([gate.body_seconds_max + max([-(-gate.deadline_ms // 1000), *answers]), *encrypted])
+
+    @property
+    def encrypted_mib(self) -> int:
+        """Memory that programs for encrypted queries may take, in MiB: their processes, keys, queries in flight."""
+        programs = self.policy.encrypted
+        own = sum(item.workers * item.memory_mib + IN_FLIGHT * item.query_mib for item in programs)
+        return own + max((item.keys_mib for item in programs), default=0)
 
     @property
     def local(self) -> bool:
@@ -142,7 +153,8 @@ def plain(text: str, what: str) -> str:
 
 def prefixes(policy: Policy) -> list[str]:
     """The beginnings of all paths that answer, without those of others: what a proxy lets through."""
-    found = dict.fromkeys(path for route in policy.route for path in _paths(route))
+    routes = [*policy.route, *(item.route for item in policy.encrypted)]
+    found = dict.fromkeys(path for route in routes for path in _paths(route))
     return [path for path in found if not any(path.startswith(f"{other}/") for other in found if other != path)]
 
 
@@ -163,6 +175,7 @@ def _files(policy: Policy) -> Iterator[str]:
     named += [operations.tls_certificate, operations.tls_key, operations.token, policy.access.policies]
     for route in policy.route:
         named += [route.upstream_key, route.upstream_ca, route.upstream_certificate, route.upstream_certificate_key]
+    named += [item.program for item in policy.encrypted]
     for issuer in _issuers(policy):
         named += [issuer.ca, "" if "://" in issuer.keys else issuer.keys]
     for channel in policy.alert:

@@ -15,6 +15,7 @@ from palladion.incident.measures import ENDED, RECORDED, Measure, register
 from palladion.ledger.index import INDEX_FILE, Index, Progress, Question
 from palladion.ledger.reader import LedgerReader
 from palladion.ledger.record import Record
+from palladion.lifecycle.audits import AUDITED, is_audit
 from palladion.lifecycle.installation import Installation
 from palladion.policy import Policy
 from palladion.purposes import RootName
@@ -48,7 +49,6 @@ KINDS = (
     "storage.scanned",
     "watch.calibrated",
 )
-AUDITED = "redteam.run"
 HARDENED = "harden"  # the stage of such a record, whose subject is a model without a number
 _ROOTS: tuple[RootName, ...] = ("owner", "gate")
 
@@ -153,9 +153,9 @@ def _unreviewed(index: Index, reader: LedgerReader) -> tuple[Seen, ...]:
 
 
 def _audit(index: Index, reader: LedgerReader, name: str) -> Seen | None:
-    """The newest audit of a version that came to a verdict: one that broke off, or of the mark alone, is none."""
+    """The newest audit of a version: one that broke off, or of its mark or its surface alone, is none."""
     for number, record in index.find(reader, Question(kinds=(AUDITED,), subject=name), newest_first=True):
-        if "verdict" in record.details:
+        if is_audit(record):
             return Seen(number, record)
     return None
 

@@ -54,7 +54,7 @@ def _run(_subject: Subject, _plan: Plan, _allowance: Allowance) -> StageResult:
     raise ValueError("doors come with `with_texts`")
 
 
-DISTILLATION = Stage(NAME, 1, "distillation: how much a student learns from answers", 1.0, _missing, _run)
+DISTILLATION = Stage(NAME, 2, "distillation: how much a student learns from answers", 1.0, _missing, _run)
 
 
 def with_texts(
@@ -87,7 +87,10 @@ class _Theft:
 
     def judge(self, door: str, thief: str, way: str, queries: int, lessons: Sequence[Lesson]) -> None:
         """Teach students so many lessons, and write down what they gained."""
-        some = lessons[:queries]
+        # what was refused or is empty teaches nothing, and costs a query all the same
+        some = [lesson for lesson in lessons[:queries] if lesson.answer.strip()]
+        if not some:
+            return
         found = gained(self._taught(some), self._control(queries, some), self.plan.seed)
         self.table.append(_entry(door, thief, way, queries, found))
 

@@ -9,12 +9,12 @@ from typing import Any
 
 from palladion.ledger.record import Record
 from palladion.ledger.writer import Receipt
+from palladion.lifecycle.audits import AUDITED
 from palladion.lifecycle.installation import Installation
 from palladion.lifecycle.verdicts import SUBJECT_CHARACTERS_MAX
 from palladion.redteam.audit.result import StageResult
 from palladion.registry import Version
 
-AUDITED = "redteam.run"
 REMOVED_MAX = 50  # attacks that a record names: an entry has 64 KiB
 
 

@@ -85,8 +85,12 @@ def _run(subject: Subject, plan: Plan, allowance: Allowance) -> StageResult:
 
 
 def _observation(looks: Looks, agreed: float | None, door: str) -> Observation:
-    rounded = "in full" if looks.decimals is None else f"rounded to {looks.decimals} decimals"
-    text = f"{_WORDS[looks.kind]}; answers come {rounded}, {looks.distinct} of {looks.rows} differ"
+    rounded = (
+        "in full"
+        if looks.decimals is None
+        else f"rounded to {looks.decimals} decimal{'' if looks.decimals == 1 else 's'}"
+    )
+    text = f"{door}: {_WORDS[looks.kind]}; answers come {rounded}, {looks.distinct} of {looks.rows} differ"
     if not looks.alone:
         text += "; an answer depends on what is asked with it"
     solved = agreed is not None and agreed >= SOLVED
@@ -102,5 +106,5 @@ def _counted(door: Door, spent: list[int]) -> Any:
 
 
 REVERSE_ENGINEERING = Stage(
-    "reverse-engineering", 1, "reverse engineering: how the model is built", 1.0, _missing, _run
+    "reverse-engineering", 2, "reverse engineering: how the model is built", 1.0, _missing, _run
 )

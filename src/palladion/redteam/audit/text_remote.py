@@ -101,6 +101,9 @@ class RemoteText:
         asked: dict[str, Any] = {"url": str(self._api.url), "request": body_of(body)}
         while True:
             self._capture.require_room(len(canonical.encode(asked)) + 2 * ANSWER_BYTES_MAX)
+            # what earlier runs and other stages sent is of the same budget
+            if self._journal is not None and self._journal.sent() >= self._spending.budget:
+                raise EndedError(f"the budget of {self._spending.budget} queries is spent", "--budget allows more")
             self._spending.spend(1)
             if self._journal is not None:
                 self._journal.add("last-layer", 1, {})

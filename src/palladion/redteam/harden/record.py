@@ -2,9 +2,9 @@
 
 from palladion.ledger.record import Record
 from palladion.ledger.writer import Receipt
+from palladion.lifecycle.audits import AUDITED
 from palladion.lifecycle.installation import Installation
 from palladion.model.digest import model_digest
-from palladion.redteam.audit.record import AUDITED
 from palladion.redteam.harden.harden import Hardened, Lesson
 from palladion.registry import names
 
