@@ -12,8 +12,20 @@ from cryptography.hazmat.primitives.keywrap import InvalidUnwrap, aes_key_unwrap
 
 from palladion import canonical, keys
 from palladion.errors import FormatError, KeysError, PalladionError, TamperError
-from palladion.keys import Identity, Wrap, create_root, open_root, read_public, read_wraps, wrap_root
+from palladion.keys import (
+    Ed25519Signer,
+    Identity,
+    Wrap,
+    create_root,
+    ed25519_public_key,
+    open_root,
+    read_public,
+    read_wraps,
+    wrap_root,
+)
 from palladion.purposes import PURPOSES, RootName
+
+from .small_order import FORGED, ORDER_1, WEAK
 
 CREATED = datetime(2026, 1, 2, tzinfo=UTC)
 
@@ -204,3 +216,30 @@ def test_the_file_key_of_a_keyring_depends_on_what_it_states() -> None:
     public = {key: document[key] for key in ("v", "root", "id", "created", "public")}
     context = b"palladion/v1/keyring" + sha256(canonical.encode(public)).digest()
     assert Box("a").unwrap(read_wraps(data, what="it")[0], context) is not None
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        *WEAK,
+        bytes(32),  # order 4
+        b"\xec" + b"\xff" * 30 + b"\x7f",  # order 2
+        bytes.fromhex("c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac03fa"),  # order 8, and a sign
+        ORDER_1[:-1] + b"\x80",  # the neutral point with a sign that it has not
+        b"\xee" + b"\xff" * 30 + b"\x7f",  # the neutral point as 2^255 - 18
+        b"\xf5" + b"\xff" * 31,  # another second spelling
+        b"\x09" * 31,
+        b"\x09" * 33,
+        b"",
+    ],
+)
+def test_a_key_for_which_anybody_can_sign_is_none(raw: bytes) -> None:
+    with pytest.raises(FormatError, match="its key is no Ed25519 public key"):
+        ed25519_public_key(raw, what="its key")
+
+
+def test_a_key_from_outside_is_the_one_that_was_sent() -> None:
+    own = Ed25519Signer(b"\x07" * 32)
+    ed25519_public_key(own.public_key, what="it").verify(own.sign(b"a"), b"a")
+    # and what is refused is no theory
+    Ed25519PublicKey.from_public_bytes(ORDER_1).verify(FORGED, b"whatever")

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Protocol, cast
 
 import msgspec
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -81,6 +81,30 @@ class Signer(Protocol):
 KEYRING_BYTES_MAX = 256 * 1024  # a root with its wraps is about 2 KiB; an HSM or KMS wrap adds at most a few KiB
 WRAPS_MAX = 64  # passphrase, host, owner, escrows; each costs an attempt before anything is authenticated
 _DOMAIN = b"palladion/v1/keyring"
+_FIELD = 2**255 - 19
+# y of the eight points whose order is 1, 2, 4 or 8: under such a key anybody makes signatures that hold
+_SMALL_ORDER = frozenset(
+    int.from_bytes(bytes.fromhex(text), "little")
+    for text in (
+        "0100000000000000000000000000000000000000000000000000000000000000",
+        "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+        "0000000000000000000000000000000000000000000000000000000000000000",
+        "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+    )
+)
+
+
+def ed25519_public_key(raw: bytes, *, what: str) -> Ed25519PublicKey:
+    """The Ed25519 public key of 32 raw bytes that came from outside; cheap beside a verification.
+
+    Raises FormatError, naming `what`, for a point of small order, which OpenSSL takes as RFC 8032 does, and for a
+    second spelling of a point (y not below 2^255 - 19).
+    """
+    y = int.from_bytes(raw, "little") & ((1 << 255) - 1)
+    if len(raw) != 32 or y >= _FIELD or y in _SMALL_ORDER:
+        raise FormatError(f"{what} is no Ed25519 public key that a signature proves anything under")
+    return Ed25519PublicKey.from_public_bytes(raw)
 
 
 class Ed25519Signer:

@@ -9,8 +9,9 @@ from jwt.algorithms import RSAAlgorithm
 
 from palladion.access.jwks import KEYS_MAX, SET_BYTES_MAX, parse_jwks
 from palladion.errors import FormatError
+from tests.small_order import WEAK
 
-from .issuing import jwk, jwks, private_key
+from .issuing import jwk, jwks, part, private_key
 
 ALGORITHMS = ("RS256", "PS256", "ES256", "ES384", "ES512", "EdDSA")
 
@@ -103,3 +104,10 @@ def test_what_is_no_set_is_refused(data: bytes) -> None:
 def test_a_key_does_not_print_itself() -> None:
     (key,) = parse_jwks(jwks(), algorithms=ALGORITHMS)
     assert str(private_key("ES256").public_key().public_numbers().x) not in repr(key)
+
+
+@pytest.mark.parametrize("weak", WEAK, ids=["order 1", "order 8"])
+def test_a_key_for_which_anybody_can_sign_is_no_set(weak: bytes) -> None:
+    with pytest.raises(FormatError, match="a key of the JWK set is no"):
+        parse_jwks(jwks(jwk("EdDSA", x=part(weak).decode())), algorithms=ALGORITHMS)
+    assert parse_jwks(jwks(jwk("EdDSA")), algorithms=ALGORITHMS)

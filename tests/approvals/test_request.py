@@ -17,6 +17,7 @@ from palladion.approvals.request import (
 )
 from palladion.errors import ApprovalError, FormatError, PalladionError, TamperError
 from palladion.keys import Ed25519Signer
+from tests.small_order import FORGED, WEAK
 
 from .people import KEYS, SECRET, request, says
 
@@ -94,3 +95,10 @@ def test_a_drill_looks_like_any_request_to_who_lacks_the_secret() -> None:
     assert document_of(drill).keys() == document_of(real).keys()
     with pytest.raises(TamperError, match="was not made by this installation"):
         drill.is_drill(b"\x01" * 32)
+
+
+@pytest.mark.parametrize("weak", WEAK, ids=["order 1", "order 8"])
+def test_a_ledger_for_which_anybody_can_sign_is_none(weak: bytes) -> None:
+    forged = SignedRequest(request(), FORGED.hex())
+    with pytest.raises(FormatError, match="the ledger's key is no"):
+        forged.verified(weak)

@@ -16,10 +16,16 @@ from palladion.approvals.roster import (
 )
 from palladion.errors import ApprovalError, FormatError, TamperError
 from palladion.keys import Ed25519Signer
+from tests.small_order import FORGED, WEAK
 
 from .people import KEYS, NOW, ORIGIN, person, statement
 
 OWNER = Ed25519Signer(b"\x09" * 32)
+
+
+def _negative(key: str) -> str:
+    """The key whose private key is that of the other, negated: the sign is the first bit of the last byte."""
+    return key[:-2] + f"{int(key[-2:], 16) ^ 0x80:02x}"
 
 
 def _verify(signed: SignedStatement, *, previous: object = None, origin: str = ORIGIN) -> None:
@@ -62,6 +68,7 @@ def test_an_older_statement_does_not_come_back() -> None:
     ("second", "what"),
     [
         (Approver("eve", ("user:eve",), str(KEYS["ada"].key)), "the key"),
+        (Approver("eve", ("user:eve",), _negative(str(KEYS["ada"].key))), "the key"),
         (Approver("eve", ("user:ada",), str(KEYS["eve"].key)), "the account"),
         (Approver("eve", ("user:eve", "user:ada"), str(KEYS["eve"].key)), "the account"),
     ],
@@ -100,3 +107,12 @@ def test_what_is_no_name_or_key_is_refused() -> None:
         next_statement(None, Change(add=Approver("ada", ("user:a",), "ed25519:00")), origin=ORIGIN, at=NOW)
     with pytest.raises(ApprovalError, match="no approver"):
         next_statement(statement("ada"), Change(remove="bob"), origin=ORIGIN, at=NOW)
+
+
+@pytest.mark.parametrize("weak", WEAK, ids=["order 1", "order 8"])
+def test_an_owner_for_whom_anybody_can_sign_is_none(weak: bytes) -> None:
+    forged = SignedStatement(statement("ada"), FORGED.hex())
+    with pytest.raises(FormatError, match="the owner's key is no"):
+        verify_statement(forged, None, owner=weak, origin=ORIGIN)
+    with pytest.raises(FormatError, match="the approver's key"):
+        next_statement(None, Change(add=Approver("ada", ("user:a",), f"ed25519:{weak.hex()}")), origin=ORIGIN, at=NOW)

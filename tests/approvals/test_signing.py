@@ -57,3 +57,21 @@ def test_a_key_never_prints_its_secret() -> None:
     held = HeldKey(b"\x01" * 32)
     assert repr(held) == f"<HeldKey {held.key}>"
     assert (b"\x01" * 32).hex() not in repr(held)
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        "00" * 32,
+        "01" + "00" * 31,
+        "01" + "00" * 30 + "80",
+        "ec" + "ff" * 30 + "7f",
+        "ee" + "ff" * 31,
+        "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac03fa",
+    ],
+)
+def test_a_key_for_which_anybody_can_sign_is_none(point: str) -> None:
+    # of the point itself as R and 0 as s, the check s·B = R + h·A holds for some messages, of order 1 for all
+    with pytest.raises(FormatError, match="the approver's key was not expected"):
+        ApproverKey.parse(f"ed25519:{point}")

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from palladion.attest import chains
 from palladion.attest.certificate import Certificate
-from palladion.attest.chains import check_revoked, verify_chain
+from palladion.attest.chains import check_known_lists, check_revoked, verify_chain
 from palladion.errors import AttestationError
 from tests.attest.refusals import refused
 from tests.attest.synthetic import NOW, SINCE, UNTIL, certify, name, revoke
@@ -174,3 +174,36 @@ def test_numbers_and_reasons_in_a_list_are_read_past() -> None:
         check_revoked(
             path(LEAF, LOWER, UPPER), [listed.sign(KEYS["root"], SHA256()).public_bytes(Encoding.DER)], at=NOW
         )
+
+
+def test_lists_of_ones_own_revoke_whenever_they_are_of() -> None:
+    found, past = path(LEAF, LOWER, UPPER), NOW - timedelta(days=1)
+
+    with refused("revoked", "'upper'"):
+        check_known_lists(found, [revoke("root", KEYS["root"], (7,), until=past)], at=NOW)
+    with refused("revoked", "'leaf'"):
+        check_known_lists(found, [revoke("stranger", KEYS["root"]), revoke("lower", KEYS["lower"], (7,))], at=NOW)
+
+
+def test_lists_of_ones_own_are_complete_where_each_authority_has_a_current_one() -> None:
+    found = path(LEAF, LOWER, UPPER)
+    lists = [revoke(one, KEYS[one]) for one in ("root", "upper", "lower")]
+
+    assert check_known_lists(found, [*lists, revoke("stranger", KEYS["root"])], at=NOW)
+    for one in range(3):
+        assert not check_known_lists(found, lists[:one] + lists[one + 1 :], at=NOW)
+    assert not check_known_lists(found, [], at=NOW)
+    late = revoke("root", KEYS["root"], until=NOW - timedelta(seconds=1))
+    early = revoke("root", KEYS["root"], since=NOW + timedelta(seconds=1))
+    for wrong in (late, early):
+        assert not check_known_lists(found, [wrong, *lists[1:]], at=NOW)
+        assert check_known_lists(found, [wrong, *lists], at=NOW)
+
+
+def test_lists_of_ones_own_are_signed_by_their_authority() -> None:
+    found = path(LEAF, LOWER, UPPER)
+
+    with refused("chain", "does not hold"):
+        check_known_lists(found, [revoke("root", KEYS["leaf"])], at=NOW)
+    with refused("malformed"):
+        check_known_lists(found, [b"\x30\x00"], at=NOW)

@@ -1,6 +1,7 @@
 """Requirements: what is not as required is refused by its name, and what is not mentioned is not accepted."""
 
 from dataclasses import replace
+from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
 from types import MappingProxyType
@@ -8,14 +9,16 @@ from typing import Any
 
 import pytest
 
+from palladion.attest.chains import LIST_BYTES_MAX
 from palladion.attest.claims import Claims
 from palladion.attest.evidence import Reason
 from palladion.attest.requirements import Requirement, check, load, requirement
-from palladion.attest.roots import vendor_roots
+from palladion.attest.roots import Roots, vendor_roots
+from palladion.attest.verify import verify_one
 from palladion.errors import FormatError, StorageError
 from palladion.policy.attestation import AttestationPolicy
 from tests.attest.refusals import refused
-from tests.attest.synthetic import snp_lab, tdx_lab, to_pem
+from tests.attest.synthetic import NOW, PLATFORM, ROOT, SnpReport, lab_roots, revoke, snp_lab, tdx_lab, to_pem
 
 DIGEST = "ab" * 48
 SNP = Claims(
@@ -144,3 +147,65 @@ def test_roots_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
     (tmp_path / "intel.pem").write_text("no certificate")
     with pytest.raises(FormatError, match=r"intel\.pem"):
         load([own], tmp_path)
+
+
+def _with_lists(folder: Path, lists: dict[str, bytes], **settings: Any) -> tuple[Requirement, Roots]:
+    """What a policy requires of the labs' SNP guests, with these lists in files."""
+    (folder / "amd.pem").write_text(to_pem(snp_lab().ark))
+    for name, data in lists.items():
+        (folder / name).write_bytes(data)
+    report = SnpReport()
+    policy = AttestationPolicy(
+        name="cvm", tee="sev-snp", measurements=(f"measurement={report.measurement.hex()}",), roots=("amd.pem",),
+        minimum_tcb=("launch_snp=0",), crls=tuple(lists), **settings,
+    )  # fmt: skip
+    (required,), roots = load([policy], folder)
+    return required, roots
+
+
+def test_evidence_that_leaves_out_a_list_is_refused_by_that_of_the_policy(tmp_path: Path) -> None:
+    lab, evidence = snp_lab(), snp_lab().evidence()
+    assert verify_one(evidence, at=NOW, roots=lab.roots).revocation_known is False
+
+    _, roots = _with_lists(tmp_path, {"ark.crl": revoke("ARK-Milan", lab.ark_key, (4711,))})
+
+    with refused("revoked", "'SEV-Milan'"):
+        verify_one(evidence, at=NOW, roots=roots)
+
+
+@pytest.mark.parametrize("lists", ["none of it", "late"])
+def test_without_a_current_list_that_is_required_evidence_is_refused(tmp_path: Path, lists: str) -> None:
+    lab = snp_lab()
+    late = revoke("ARK-Milan", lab.ark_key, until=NOW - timedelta(hours=1))
+    found = {"none of it": revoke("ARK-Genoa", lab.ark_key), "late": late}[lists]
+    required, roots = _with_lists(tmp_path, {"a.crl": found}, require_crl=True)
+    claims = verify_one(lab.evidence(), at=NOW, roots=roots)
+
+    with refused("collateral", "no current list"):
+        check(claims, required)
+    check(claims, replace(required, require_crl=False))
+
+    # the lab's ASK may sign lists, too; AMD's may not
+    whole = {"b.crl": revoke("ARK-Milan", lab.ark_key), "c.crl": revoke("SEV-Milan", lab.ask_key)}
+    required, roots = _with_lists(tmp_path, {"a.crl": found, **whole}, require_crl=True)
+    check(verify_one(lab.evidence(), at=NOW, roots=roots), required)
+
+
+def test_of_tdx_both_authorities_have_to_have_a_list(tmp_path: Path) -> None:
+    lab = tdx_lab()
+    root, platforms = revoke(ROOT, lab.root_key), revoke(PLATFORM, lab.ca_key)
+    roots = lab_roots()
+
+    assert verify_one(lab.evidence(), at=NOW, roots=roots.with_lists("tdx", [root, platforms])).revocation_known
+    assert not verify_one(lab.evidence(), at=NOW, roots=roots.with_lists("tdx", [root])).revocation_known
+    with refused("revoked", "PCK Certificate"):
+        verify_one(lab.evidence(), at=NOW, roots=roots.with_lists("tdx", [revoke(PLATFORM, lab.ca_key, (22,))]))
+    with refused("revoked", "TCB Signing"):
+        verify_one(lab.evidence(), at=NOW, roots=roots.with_lists("tdx", [revoke(ROOT, lab.root_key, (23,))]))
+
+
+def test_a_list_that_is_none_is_refused_when_the_policy_is_loaded(tmp_path: Path) -> None:
+    with pytest.raises(FormatError, match=r"a\.crl"):
+        _with_lists(tmp_path, {"a.crl": b"-----BEGIN X509 CRL-----"})
+    with pytest.raises(FormatError, match="larger than"):
+        _with_lists(tmp_path, {"a.crl": bytes(LIST_BYTES_MAX + 1)})

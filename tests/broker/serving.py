@@ -10,7 +10,8 @@ from typing import Any
 
 from palladion.attest.binding import report_data
 from palladion.attest.evidence import Evidence
-from palladion.broker.server import BrokerApp, Server, server_config
+from palladion.broker.connections import Server
+from palladion.broker.server import BrokerApp, server_config
 from palladion.host.broker import Attester, BrokerClient, client_context, nothing_attested
 from tests.attest.synthetic import SnpReport, snp_lab
 from tests.gate.certificates import Authority, Issued, address

@@ -1,7 +1,6 @@
 """Each way to a file key that is not the one way: what the network, the host, and an insider would try."""
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace as replaced
 from datetime import timedelta
 from pathlib import Path
@@ -15,6 +14,7 @@ from palladion.broker.leases import Leases
 from palladion.errors import PalladionError, StorageError
 from palladion.host.broker_messages import BrokerRefusedError, encode
 from palladion.ledger.writer import Ledger
+from palladion.lifecycle.decoy_files import plant_file
 from palladion.lifecycle.revoke import extend, revoke_file
 from palladion.seal.recipients import FileIdentity, HybridIdentity
 from palladion.seal.revocations import RevokedVersions
@@ -496,18 +496,85 @@ def test_a_killed_broker_leaves_a_record_and_no_key(
     assert again.release()
 
 
-def test_two_at_once_with_one_nonce_get_one_key(setting: Setting, asking: Asking) -> None:
-    body = encode(asking.request())
+# The broker's own affair: its clock, its files, and what it was told to look out for.
 
-    def release(_: int) -> bool:
-        try:
-            asking.broker.release(CERTIFICATE, body)
-        except (BrokerRefusedError, StorageError, PalladionError):
-            return False
-        return True
 
-    with ThreadPoolExecutor(4) as pool:
-        assert sum(pool.map(release, range(8))) <= 1
+def test_a_clock_that_was_set_back_renews_and_releases_nothing(setting: Setting, asking: Asking) -> None:
+    setting.clock.advance(timedelta(hours=2))
+    lease = asking.release().lease
+    setting.clock.advance(timedelta(hours=-1))
+
+    with Refused(setting, "fault"):
+        asking.renew(lease)
+    with Refused(setting, "fault"):
+        asking.release()
+
+
+def test_a_lease_from_the_future_is_not_renewed_by_a_broker_that_starts_anew(setting: Setting, asking: Asking) -> None:
+    setting.clock.advance(timedelta(hours=2))
+    lease = asking.release().lease
+    setting.clock.advance(timedelta(hours=-1))
+
+    with Refused(setting, "fault"):
+        Asking(setting, setting.broker()).renew(lease)
+
+
+def test_a_damaged_list_of_revocations_is_no_refusal_and_no_release(setting: Setting, asking: Asking) -> None:
+    lease = asking.release().lease
+    _file(setting)
+    path = setting.installation.paths.revocations
+    path.write_bytes(path.read_bytes()[:-9])
+
+    with Refused(setting, "fault"):
+        asking.release()
+    with Refused(setting, "fault"):
+        asking.renew(lease)
+
+
+def test_a_damaged_list_of_leases_is_no_refusal_and_no_release(setting: Setting, asking: Asking) -> None:
+    lease = asking.release().lease
+    (setting.installation.paths.directory / "broker" / "leases.json").write_text("{}")
+
+    with pytest.raises(StorageError, match="is not a list of leases"):
+        asking.renew(lease)
+    with pytest.raises(StorageError, match="is not a list of leases"):
+        asking.release()
+    assert len(setting.records("broker.released", "broker.renewed")) == 1
+
+
+@pytest.mark.parametrize(("purpose", "reason"), [("original", "malformed"), ("served", "model")])
+def test_asking_for_a_decoy_is_an_incident_and_is_told_nobody(
+    setting: Setting, asking: Asking, purpose: Any, reason: str
+) -> None:
+    path = setting.file.with_name("crown.sealed")
+    plant_file(
+        setting.installation, setting.owner, str(path), label="crown", model="crown", purpose=purpose, size=4096,
+        actor=ACTOR,
+    )  # fmt: skip
+
+    with Refused(setting, reason):
+        replaced(asking, path=path).release()
+
+    (touched,) = setting.records("decoy.touched")
+    (refused,) = setting.records("broker.refused")
+    assert touched.actor == refused.actor
+    with setting.installation.open_registry() as registry, registry.read() as records:
+        (case,) = records.incidents.all()
+    assert "crown" in case.title
+    asking.release()
+    assert len(setting.records("decoy.touched")) == 1
+
+
+def test_a_decoy_whose_header_was_changed_is_one_still(setting: Setting, asking: Asking) -> None:
+    path = setting.file.with_name("crown.sealed")
+    plant_file(
+        setting.installation, setting.owner, str(path), label="crown", model="crown", size=4096, actor=ACTOR
+    )  # fmt: skip
+    front = front_of(setting.structure(path))
+
+    with Refused(setting, "tampered"):
+        asking.release(file=msgspec.structs.replace(front, header=front.header.replace(b'"crown"', b'"fraud"')))
+    assert len(setting.records("decoy.touched")) == 1
 
 
 def test_secrets_are_in_no_text(setting: Setting, asking: Asking) -> None:

@@ -9,7 +9,7 @@ import pytest
 from palladion.broker import leases as module
 from palladion.broker.leases import Lease, Leases
 from palladion.clock import timestamp
-from palladion.errors import BusyError, FormatError, NotFoundError
+from palladion.errors import BusyError, NotFoundError, StorageError
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 
@@ -77,5 +77,5 @@ def test_a_file_that_is_none_of_ours_is_refused(tmp_path: Path, data: bytes) -> 
     kept.put(lease(), now=NOW)
     (tmp_path / "broker" / "leases.json").write_bytes(data)
 
-    with pytest.raises(FormatError):
+    with pytest.raises(StorageError):
         kept.all()

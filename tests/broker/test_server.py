@@ -3,7 +3,10 @@
 import http.client
 import socket
 import ssl
-from contextlib import suppress
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -12,19 +15,24 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from palladion.access.certificates import Certificate
 from palladion.errors import KeysError, PolicyError, StorageError
 from palladion.host.broker import BrokerClient, BrokeredIdentity, brokered
 from palladion.host.broker_messages import (
+    ANSWER_BYTES_MAX,
     CHALLENGE_PATH,
     KEYS_PATH,
     RELEASE_PATH,
     REQUEST_BYTES_MAX,
     BrokerRefusedError,
+    Challenge,
+    decode,
+    encode,
 )
 from palladion.seal.opening import begun
 from palladion.seal.recipients import FileIdentity
 
-from .parts import Setting
+from .parts import Asking, Setting
 from .serving import Parties, Served, built, guest, serving
 
 pytestmark = [pytest.mark.slow, pytest.mark.service]
@@ -224,3 +232,45 @@ def test_a_broker_without_its_files_does_not_start(parts: tuple[Setting, Parties
     path.write_text("\n".join(lines))
     with pytest.raises(PolicyError, match=f"broker.{name}"), serving(setting.again(), parties):
         pass
+
+
+def test_two_at_once_with_one_nonce_get_one_key(parts: tuple[Setting, Parties]) -> None:
+    with serving(*parts) as served:
+        certificate = Certificate(served.parties.host.fingerprint)
+        with _posted(served, CHALLENGE_PATH, b"") as answer:
+            nonce = decode(answer.read(), Challenge, size_max=ANSWER_BYTES_MAX, what="it").nonce
+        asking = Asking(parts[0], parts[0].broker(), certificate)
+        body = encode(asking.request(nonce))
+        begin = threading.Barrier(4)
+
+        def release(_: int) -> int:
+            begin.wait(60)
+            with _posted(served, RELEASE_PATH, body) as answer:
+                return answer.status
+
+        with ThreadPoolExecutor(4) as pool:
+            assert sorted(pool.map(release, range(4))) == [200, 403, 403, 403]
+    assert parts[0].reasons() == ["nonce"] * 3
+    assert len(parts[0].records("broker.released")) == 1
+
+
+def test_what_the_broker_cannot_decide_is_asked_again(parts: tuple[Setting, Parties]) -> None:
+    """Somebody saves half of a policy: hosts keep what they have for as long as their leases last, and get nothing."""
+    setting = parts[0]
+    with serving(*parts) as served, brokered(setting.file, served.client(), purpose="exec") as identity:
+        _opened(served, identity)
+        (setting.installation.paths.home / "broker.cedar").write_text("permit (")
+        assert identity.lease is not None
+        with pytest.raises(StorageError, match=r"refuses \(fault\): the broker cannot decide this"):
+            served.client().renew(identity.lease)
+    assert setting.reasons() == ["fault"]
+
+
+@contextmanager
+def _posted(served: Served, path: str, body: bytes) -> Iterator[http.client.HTTPResponse]:
+    connection = _raw(served, served.parties.host)
+    try:
+        connection.request("POST", path, body)
+        yield connection.getresponse()
+    finally:
+        connection.close()

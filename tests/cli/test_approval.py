@@ -50,6 +50,15 @@ def _installed(*keys: str) -> None:
 
 
 @pytest.mark.slow
+def test_asking_to_have_a_decoy_opens_a_case(folder: Path) -> None:
+    with chdir(folder):
+        _installed("ada.key")
+        _done("decoy", "plant", "file", "decoy.sealed", "--model", "payments", "--label", "share", *PASS)
+        _run("approval", "request", "--file", "decoy.sealed", "--purpose", "export", "--reason", "to look at it")
+        assert "share" in _done("incident", "list")
+
+
+@pytest.mark.slow
 def test_broken_glass_is_shown_until_somebody_else_reviewed_it(folder: Path) -> None:
     with chdir(folder):
         _installed("ada.key", "bob.key")

@@ -1,6 +1,7 @@
 """`palladion exec --broker`: an engine runs as long as the broker lets it, and no longer."""
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -24,6 +25,16 @@ import sys
 import palladion.host.broker_lease as broker_lease
 from palladion.cli.main import main
 broker_lease.RENEWED_AT = 0.0005
+sys.exit(main(sys.argv[1:]))
+"""
+# a clock that a file moves on by an hour, which is longer than a lease
+_LATER_DRIVER = """
+import os
+import sys
+import palladion.cli.broker_options as broker_options
+from palladion.cli.main import main
+awake_or_asleep = broker_options._seconds_awake_or_asleep
+broker_options._seconds_awake_or_asleep = lambda: awake_or_asleep() + 3600 * os.path.exists(os.environ["LATER"])
 sys.exit(main(sys.argv[1:]))
 """
 WAIT_SECONDS_MAX = 60.0
@@ -51,14 +62,24 @@ def parts(tmp_path: Path) -> tuple[Setting, Parties]:
 
 
 def _environment(setting: Setting, memory: Path) -> dict[str, str]:
-    return {**os.environ, "PALLADION_HOST": str(setting.file.parent / "host"), "XDG_RUNTIME_DIR": str(memory)}
+    return {
+        **os.environ,
+        "PALLADION_HOST": str(setting.file.parent / "host"),
+        "XDG_RUNTIME_DIR": str(memory),
+        "LATER": str(_later(setting)),
+    }
+
+
+def _later(setting: Setting) -> Path:
+    """The file that moves the clock of `_LATER_DRIVER` on."""
+    return setting.file.with_name("later")
 
 
 @contextmanager
-def _running(served: Served, memory: Path, script: str) -> Iterator["subprocess.Popen[str]"]:
+def _running(served: Served, memory: Path, script: str, *, driver: str = _DRIVER) -> Iterator["subprocess.Popen[str]"]:
     """An engine of which the first line has come."""
     setting = served.setting
-    command = [sys.executable, "-c", _DRIVER, "exec", str(setting.file), "--broker", served.url, "--paths", "links"]
+    command = [sys.executable, "-c", driver, "exec", str(setting.file), "--broker", served.url, "--paths", "links"]
     process = subprocess.Popen(
         [*command, "--", "sh", "-c", script, "sh", "{}"],
         env=_environment(setting, memory),
@@ -110,6 +131,40 @@ def test_an_engine_that_does_not_want_to_end_is_killed(parts: tuple[Setting, Par
     while list(memory.iterdir()):  # the keeper clears up when it sees that we are gone
         assert time.monotonic() < until
         time.sleep(0.02)
+
+
+def test_a_process_that_was_stopped_beyond_its_lease_ends_when_it_goes_on(
+    parts: tuple[Setting, Parties], memory: Path
+) -> None:
+    """Ctrl-Z, a debugger, a machine that slept: the broker would say yes, and is not even asked."""
+    with (
+        serving(*parts) as served,
+        _running(served, memory, "echo has it; exec sleep 600", driver=_LATER_DRIVER) as process,
+    ):
+        process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
+        _later(parts[0]).touch()
+        process.send_signal(signal.SIGCONT)
+        _, said = process.communicate(timeout=WAIT_SECONDS_MAX)
+    assert "the key is taken back: the broker has not answered in time" in said
+    assert process.returncode == 128 + 15
+    assert list(memory.iterdir()) == []
+    assert parts[0].records("broker.renewed", "broker.refused") == []
+
+
+def test_an_engine_does_not_outlive_the_process_that_holds_the_lease(
+    parts: tuple[Setting, Parties], memory: Path
+) -> None:
+    number = parts[0].file.with_name("engine")
+    script = f"echo $$ > {number}; echo has it; exec sleep 600"
+    with serving(*parts) as served, _running(served, memory, script) as process:
+        engine = int(number.read_text())
+        process.kill()
+        process.wait(WAIT_SECONDS_MAX)
+        until = time.monotonic() + WAIT_SECONDS_MAX
+        while list(memory.iterdir()) or Path(f"/proc/{engine}/fd/0").exists():
+            assert time.monotonic() < until
+            time.sleep(0.02)
 
 
 def test_while_the_broker_agrees_the_engine_runs_and_its_exit_code_is_told(

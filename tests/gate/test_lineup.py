@@ -3,7 +3,7 @@
 import asyncio
 import gc
 import weakref
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,9 @@ from palladion.gate.upstream.discovery import Discoveries
 from palladion.gate.upstream.limits import UpstreamLimits
 from palladion.gate.upstream.pool import Upstream
 from palladion.gate.upstream.source import UpstreamSource
+from palladion.keys import Identity
 from palladion.ledger.record import Record
+from palladion.lifecycle.installation import Installation, gate_identity
 from palladion.lifecycle.open import find_version
 from palladion.lifecycle.promote import promote
 from palladion.model.run import Port
@@ -254,6 +256,50 @@ def test_what_was_replaced_is_forgotten_once_it_is_closed(
         assert scene.lineup._retired._closing == {}
         gc.collect()
         assert session() is None
+
+    _run(scene, work)
+
+
+class _Borrowed:
+    """Keys that somebody lends, which are the gate's own here."""
+
+    def __init__(self, identity: Identity) -> None:
+        self._identity = identity
+        self.kept: asyncio.Queue[Collection[str]] = asyncio.Queue()
+
+    def identity(self, _path: Path) -> Identity:
+        return self._identity
+
+    def follow(self, _lost: Callable[[str], object]) -> None:
+        return
+
+    def keep(self, file_ids: Collection[str]) -> None:
+        self.kept.put_nowait(set(file_ids))
+
+
+@pytest.mark.slow
+def test_the_key_of_what_was_replaced_is_given_up_once_it_is_closed_and_no_change_goes_on(
+    make: Callable[..., Scene], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = make(RoutePolicy(model=MODEL))
+    own = scene.lineup._installation
+    keys = _Borrowed(gate_identity(own.open_gate_root()))
+    at_once = msgspec.structs.replace(own.policy.gate, body_seconds_max=0, deadline_ms=0)
+    policy = msgspec.structs.replace(own.policy, gate=at_once)
+    scene.lineup._installation = Installation(own.paths, policy, own.clock, keys)
+    monkeypatch.setattr("palladion.gate.lineup.LET_GO_SECONDS", 0.01)
+
+    async def work() -> None:
+        await asyncio.to_thread(promote, own, MODEL, 2, actor=ACTOR)
+        await scene.lineup.renew(MODEL)
+        sealed = scene.bench.gate.served[PATH].sealed
+        assert sealed is not None
+        wanted = {sealed.header.file_id}
+        assert await asyncio.wait_for(keys.kept.get(), 60) == wanted
+        async with scene.lineup._changing:
+            scene.lineup._let_go()
+            assert keys.kept.empty()
+        assert await asyncio.wait_for(keys.kept.get(), 60) == wanted
 
     _run(scene, work)
 

@@ -108,6 +108,18 @@ def test_a_lease_that_was_dropped_is_not_asked_for() -> None:
     assert (house.fake.asked, house.lost, house.keeper.expire()) == (0, [], None)
 
 
+def test_a_newer_lease_of_a_file_takes_the_place_of_an_older_one() -> None:
+    """A gate that opens a version again is not stopped by the first lease, whose approval has ended."""
+    house = House()
+    house.keeper.add(replace(LEASE, id="ef" * 16, until=2000.0, seconds=1000))
+    house.keeper.add(replace(LEASE, id="12" * 16, file_id="34" * 16, until=3000.0, seconds=1000))
+    house.at(1070)
+    assert (house.fake.asked, house.lost) == (0, [])
+    house.fake.error = BrokerRefusedError("no", reason="revoked")
+    house.at(1500)
+    assert (house.fake.asked, house.lost) == (1, ["no"])
+
+
 def test_nobody_is_told_after_the_end() -> None:
     house = House()
     house.keeper.stop()

@@ -16,6 +16,7 @@ from palladion.ledger.checkpoint import (
     verify_checkpoint,
     verify_note,
 )
+from tests.small_order import FORGED, WEAK
 
 from .ledgers import KEY, ORIGIN, SIGNER
 
@@ -155,3 +156,13 @@ def test_what_is_no_verifier_key_is_refused(text: str) -> None:
 
 def test_a_verifier_key_names_the_log_it_is_for() -> None:
     assert VerifierKey("a", KEY.public_key).key_id != KEY.key_id
+
+
+@pytest.mark.parametrize("weak", WEAK, ids=["order 1", "order 8"])
+def test_a_log_for_which_anybody_can_sign_is_none(weak: bytes) -> None:
+    key = VerifierKey(ORIGIN, weak)
+    with pytest.raises(FormatError, match="the verifier key is no"):
+        parse_verifier_key(str(key))
+    note = sign_checkpoint(CHECKPOINT, SIGNER).rpartition(b" ")[0]
+    with pytest.raises(FormatError, match="the verifier key is no"):
+        verify_checkpoint(note + b" " + base64.b64encode(key.key_id + FORGED) + b"\n", key)

@@ -18,6 +18,7 @@ from palladion.ledger.cosignature import (
     verify_witnessed,
     with_cosignatures,
 )
+from tests.small_order import FORGED, WEAK
 
 from .ledgers import KEY, ORIGIN, SIGNER
 
@@ -141,3 +142,13 @@ def test_a_witnessed_note_has_to_be_signed_by_the_log_too() -> None:
     other = VerifierKey(ORIGIN, WITNESSES[2].public_key)
     with pytest.raises(TamperError, match="no signature by the key"):
         verify_witnessed(with_cosignatures(NOTE, [_line(0)]), other, KEYS, 1)
+
+
+@pytest.mark.parametrize("weak", WEAK, ids=["order 1", "order 8"])
+def test_a_witness_for_whom_anybody_can_sign_is_none(weak: bytes) -> None:
+    key = WitnessKey("witness.example/w9", weak)
+    with pytest.raises(FormatError, match="the witness's key is no"):
+        parse_witness_key(str(key))
+    blob = base64.b64encode(key.key_id + (7).to_bytes(8) + FORGED).decode()
+    with pytest.raises(FormatError, match="the witness's key is no"):
+        cosignatures(with_cosignatures(NOTE, [f"— {key.name} {blob}\n".encode()]), [key])

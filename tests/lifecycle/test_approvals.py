@@ -16,13 +16,12 @@ from palladion.errors import ApprovalError, BusyError, ConflictError, PalladionE
 from palladion.keys import Root
 from palladion.ledger.reader import LedgerReader
 from palladion.ledger.record import Record
+from palladion.lifecycle.approval_after import end_drill, record_review
 from palladion.lifecycle.approvals import (
     Approved,
     Permit,
     approvals_needed,
     decide,
-    end_drill,
-    record_review,
     require_approved,
     withdraw,
 )
@@ -387,16 +386,6 @@ def test_breaking_the_glass_opens_a_case_and_waits_for_somebody_else(tmp_path: P
         record_review(house.installation, signed, actor="user:bob")
 
 
-def test_who_broke_the_glass_does_not_review_it(tmp_path: Path) -> None:
-    house = build(tmp_path, break_glass=True, approvers=("ada", "bob"))
-    permit, out = Permit(break_glass="now"), tmp_path / "x"
-    unseal(house.installation, "fraud@1", owner_identity(house.owner), out, reason="r", actor="user:ada", permit=permit)
-    (broken,) = house.board.unreviewed
-    signed = review(broken.id, "fine", KEYS["ada"], origin=house.board.origin, at=house.clock.now())
-    with pytest.raises(ApprovalError, match="himself"):
-        record_review(house.installation, signed, actor="user:bob")
-
-
 def test_the_glass_is_not_broken_where_the_statement_does_not_allow_it(tmp_path: Path, house: House) -> None:
     for changed in (house, house.settle(break_glass=True)):
         with pytest.raises(ApprovalError, match="nobody may break the glass"):
@@ -482,35 +471,6 @@ def test_one_record_of_a_wrong_time_does_not_end_approvals(house: House) -> None
     for name in ("ada", "bob"):
         house.say(name, request)
     assert _use(house, request.id).approvers == ("ada", "bob")
-
-
-def test_a_second_record_of_broken_glass_changes_nothing(tmp_path: Path) -> None:
-    house = build(tmp_path, break_glass=True, approvers=("ada", "bob"))
-    permit, out = Permit(break_glass="now"), tmp_path / "x"
-    unseal(house.installation, "fraud@1", owner_identity(house.owner), out, reason="r", actor="user:ada", permit=permit)
-    (record,) = house.records("approval.broken-glass")
-    again = Record(record.kind, house.clock.now(), "user:somebody", record.subject, record.details)
-    with house.installation.open_ledger(house.installation.open_gate_root()) as ledger:
-        ledger.append([again])
-    board = house.board
-    (broken,) = board.unreviewed
-    assert (broken.by, len(board.refused)) == ("user:ada", 1)
-    signed = review(broken.id, "fine", KEYS["ada"], origin=board.origin, at=house.clock.now())
-    with pytest.raises(ApprovalError, match="himself"):
-        record_review(house.installation, signed, actor="user:ada")
-
-
-def test_a_drill_is_ended_by_who_began_it_and_over_then(house: House) -> None:
-    drill, real = house.ask(drill=True), house.ask()
-    told = set()
-    for request in (drill, real):
-        with pytest.raises(ApprovalError) as caught:
-            end_drill(house.installation, request.id, actor="user:eve")
-        told.add(caught.value.message.replace(request.id, "ID"))
-    assert len(told) == 1  # the same of both
-    end_drill(house.installation, drill.id, actor=ACTOR)
-    with pytest.raises(ApprovalError, match="was used"):
-        house.say("ada", drill)
 
 
 @pytest.mark.parametrize("kind", ["approval.revoked", "approval.used"])

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from palladion.approvals.request import Request
 from palladion.approvals.roster import Change, sign_statement
 from palladion.errors import ApprovalError, ConflictError, NotFoundError, TamperError
 from palladion.ledger.record import Record
@@ -75,6 +76,17 @@ def test_an_approval_of_a_delivery_changes_no_approvers(house: House) -> None:
     house.say("bob", request)
     with pytest.raises(ApprovalError, match="changes no approvers"):
         apply_change(house.installation, request.id, actor=ACTOR)
+
+
+def test_a_drill_changes_no_approvers(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = house.appoint("zoe")
+    assert asked.request is not None
+    for name in ("ada", "bob"):
+        house.say(name, asked.request)
+    monkeypatch.setattr(Request, "is_drill", lambda _self, _key: True)
+    with pytest.raises(ApprovalError, match="was a drill"):
+        apply_change(house.installation, asked.request.id, actor=ACTOR)
+    assert _names(house) == ["ada", "bob", "eve"]
 
 
 def test_a_statement_that_the_owner_signed_and_wrote_by_hand_is_refused_by_all_who_read(house: House) -> None:

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -46,6 +47,17 @@ def _digest(model: Model) -> str:
     return model_digest(model).hex()
 
 
+def _committed(made: Made, original: Model, scheme: str) -> dict[str, str]:
+    """An ownership mark as a version says it, with what was committed to."""
+    said = {"scheme": scheme, "original": _digest(original)}
+    key = ownership_key_of(said, made.owner)
+    bound = {**said, "key": key.key.hex()}
+    if scheme != "weights-1":
+        bound |= {"amplitude": "0.01", "payload": (key.payload or b"").hex()}
+    commitment = sha256(canonical.encode(bound)).hexdigest()
+    return {"kind": "ownership", **said, "amplitude": "0.01", "commitment": commitment}
+
+
 def _version(made: Made, original: Model) -> Version:
     """A version as `protect` registers it, of which there is nothing but the mark."""
     return Version(
@@ -56,7 +68,7 @@ def _version(made: Made, original: Model) -> Version:
         graph_digest=None,
         format="safetensors",
         publisher="",
-        marks=({"kind": "ownership", "scheme": SCHEME, "original": _digest(original), "amplitude": "0.01"},),
+        marks=(_committed(made, original, SCHEME),),
         note="",
         created=made.clock.now(),
         served=SealedFile("", "", ""),
@@ -245,8 +257,17 @@ def test_a_model_that_no_mark_leaves_as_it_should_be_is_refused(made: Made) -> N
 
 def test_a_copy_is_stamped_as_strongly_as_its_version_was_marked(made: Made, tmp_path: Path) -> None:
     version = _protect(made, tmp_path, safetensors_bytes(9), "faint")
-    faint = replace(version, marks=({**version.marks[0], "amplitude": "0.0025"},))
-    original = _model(9)
+    original, tried = _model(9), 0
+
+    def guard(_: Model) -> bool:
+        nonlocal tried
+        tried += 1
+        return tried == 3
+
+    mark = mark_ownership(original, _digest(original), made.owner, guard=guard)
+    assert mark is not None
+    assert mark.description["amplitude"] == "0.0025"
+    faint = replace(version, marks=(mark.description,))
     moved = []
     for row in (version, faint):
         stamp = fingerprint(original, row, made.owner, "a public key")
@@ -276,13 +297,36 @@ def test_what_is_predicted_of_a_copy_is_what_a_test_finds(made: Made) -> None:
 
 def test_a_version_of_the_first_scheme_is_delivered_and_proved_as_ever(made: Made) -> None:
     original = _model(10)
-    first = {"kind": "ownership", "scheme": "weights-1", "original": _digest(original), "amplitude": "0.01"}
+    first = _committed(made, original, "weights-1")
     version = replace(_version(made, original), marks=(first,))
     stamp = fingerprint(original, version, made.owner, "a public key")
     assert stamp is not None
     found = find_ownership(original, stamp.copy.model, ownership_key_of(first, made.owner))
     assert found.log10_p < -50
     assert found.payload_errors is None
+
+
+@pytest.mark.parametrize("scheme", [SCHEME, "weights-1"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"amplitude": "0.0001"},
+        {"amplitude": "nan"},
+        {"original": "ab" * 32},
+        {"commitment": ""},
+        {"commitment": None},
+        {"commitment": "ä" * 64},
+        {"payload": "cd" * 16, "scheme": SCHEME},
+    ],
+    ids=str,
+)
+def test_a_row_that_was_edited_neither_stamps_nor_proves(made: Made, scheme: str, change: dict[str, Any]) -> None:
+    original = _model(10)
+    mark = {**_committed(made, original, scheme), **change}
+    with pytest.raises(TamperError, match="not what was committed to"):
+        fingerprint(original, replace(_version(made, original), marks=(mark,)), made.owner, "a public key")
+    with pytest.raises(TamperError, match="not what was committed to"):
+        ownership_key_of(mark, made.owner)
 
 
 def test_little_is_promised_of_a_model_that_is_stored_in_few_bits(made: Made) -> None:

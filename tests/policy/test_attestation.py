@@ -44,6 +44,8 @@ def test_what_can_be_satisfied_is_accepted() -> None:
         ([machine(tee="tpm", measurements=("pcr16=aa", "pcr23=aa"), roots=("x.pem",))], "nothing that says"),
         ([machine(need=("smt_enabled",), forbid=("smt_enabled",))], "in need and in forbid"),
         ([machine()] * 17, "17 alternatives"),
+        ([machine(require_crl=True)], "crls names no list"),
+        ([machine(tee="nitro", measurements=("pcr0=aa",), crls=("x.crl",))], "crls are for sev-snp and tdx"),
     ],
 )
 def test_what_lets_any_in_or_none_is_refused(policies: list[AttestationPolicy], text: str) -> None:

@@ -2,8 +2,10 @@
 
 import pytest
 
+from palladion.errors import FormatError
 from palladion.release.keys import ChannelKeys, Role, RoleSigner, role_signer, signers_of, tuf_key
 from tests.release.factories import signer
+from tests.small_order import WEAK
 
 
 def test_a_role_signer_signs_what_tufs_key_verifies() -> None:
@@ -53,3 +55,9 @@ def test_an_online_key_cannot_have_an_offline_role() -> None:
     for keys in ({"root": online, "targets": owner}, {"root": owner, "targets": online}):
         with pytest.raises(ValueError, match="could publish"):
             ChannelKeys(**keys, snapshot=online, timestamp=online)
+
+
+@pytest.mark.parametrize("weak", WEAK, ids=["order 1", "order 8"])
+def test_a_role_is_given_no_key_for_which_anybody_can_sign(weak: bytes) -> None:
+    with pytest.raises(FormatError, match="the key of a role is no"):
+        tuf_key(weak)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tuf.api.metadata import Targets
+from tuf.api.metadata import Metadata, Root, Targets
 from tuf.ngclient import FetcherInterface
 
 from palladion.errors import (
@@ -33,10 +33,11 @@ from palladion.files import exclusive_lock
 from palladion.release import entries, metadata
 from palladion.release.entries import Release
 from palladion.release.fetchers import FolderFetcher
-from palladion.release.keys import ChannelKeys
+from palladion.release.keys import ChannelKeys, RoleSigner
 from palladion.release.subscriber import Subscriber
 from palladion.seal.reader import verify_file
 from tests.release.factories import START, Stage, signer
+from tests.small_order import FORGED, ORDER_1, WEAK
 
 pytestmark = pytest.mark.slow  # signs a channel for each test
 
@@ -501,3 +502,24 @@ except MissingExtraError as error:
 """
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
     assert ran.stderr.strip() == "pip install 'palladion[release]'"
+
+
+@pytest.mark.parametrize("weak", WEAK, ids=["order 1", "order 8"])
+def test_a_root_that_names_a_key_for_which_anybody_can_sign_is_refused(stage: Stage, weak: bytes) -> None:
+    root = Metadata[Root].from_bytes(stage.channel.trusted_root())
+    (online,) = root.signed.roles["timestamp"].keyids
+    root.signed.keys[online].keyval["public"] = weak.hex()
+    root.sign(RoleSigner(stage.owner))
+    with pytest.raises(FormatError, match="a key of the channel's root is no"):
+        stage.host(root=root.to_bytes()).refresh()
+
+
+def test_a_root_that_nobody_signed_is_refused_before_it_vouches_for_another(stage: Stage) -> None:
+    root = Metadata[Root].from_bytes(stage.channel.trusted_root())
+    (owner,) = root.signed.roles["root"].keyids
+    root.signed.keys[owner].keyval["public"] = ORDER_1.hex()
+    root.signatures[owner].signature = FORGED.hex()
+    between = Between(stage.folder / "channel")
+    with pytest.raises(FormatError, match="a key of the channel's root is no"):
+        stage.host(root=root.to_bytes(), fetcher=between).refresh()
+    assert between.asked == []

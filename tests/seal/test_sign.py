@@ -7,6 +7,7 @@ import pytest
 from palladion.errors import FormatError, TamperError
 from palladion.keys import Ed25519Signer
 from palladion.seal.sign import parse_publisher, publisher_id, publisher_text, verify_signature
+from tests.small_order import FORGED, WEAK
 
 # RFC 8032 §7.1, TEST 2
 SECRET = bytes.fromhex("4ccd089b28ff96da9db6c346ec114e0f5b8a319f35aba624da8cf6ed4fb8a6fb")
@@ -64,3 +65,12 @@ def test_a_recipient_is_not_taken_for_a_publisher() -> None:
 def test_keys_of_another_length_are_a_callers_mistake() -> None:
     with pytest.raises(ValueError, match="got 31"):
         publisher_id(PUBLIC[:31])
+
+
+@pytest.mark.parametrize("weak", WEAK, ids=["order 1", "order 8"])
+def test_a_publisher_for_whom_anybody_can_sign_is_none(weak: bytes) -> None:
+    with pytest.raises(FormatError, match="the publisher's key is no"):
+        parse_publisher(publisher_text(weak))
+    with pytest.raises(FormatError, match="the publisher's key is no"):
+        verify_signature(b"any", FORGED, publisher=publisher_id(weak), pinned=[weak], what="it")
+    assert parse_publisher(publisher_text(PUBLIC)) == PUBLIC

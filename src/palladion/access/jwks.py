@@ -9,6 +9,7 @@ from typing import Any
 
 from palladion.access.strict_json import decode_object
 from palladion.errors import FormatError
+from palladion.keys import ed25519_public_key
 
 SET_BYTES_MAX = 256 * 1024  # the largest known sets (of all tenants of a cloud) have some 30 KiB
 KEYS_MAX = 64
@@ -79,7 +80,7 @@ def _algorithms_of(entry: dict[str, Any]) -> frozenset[str]:
 
 
 def _public_key(entry: dict[str, Any], algorithm: str) -> Any:
-    from cryptography.hazmat.primitives.asymmetric import rsa
+    from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
     from jwt import PyJWK
     from jwt.exceptions import PyJWTError
 
@@ -90,4 +91,6 @@ def _public_key(entry: dict[str, Any], algorithm: str) -> Any:
         raise FormatError("the JWK set has a key that is broken") from None
     if isinstance(key, rsa.RSAPublicKey) and key.key_size not in RSA_BITS:
         raise FormatError(f"the JWK set has an RSA key of {key.key_size} bits, 2048 to 8192 were expected")
+    if isinstance(key, ed25519.Ed25519PublicKey):
+        ed25519_public_key(key.public_bytes_raw(), what="a key of the JWK set")
     return key

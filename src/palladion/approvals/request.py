@@ -13,7 +13,6 @@ from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from palladion import canonical
 from palladion.approvals.documents import (
@@ -35,7 +34,7 @@ from palladion.approvals.roster import SignedStatement, Statement
 from palladion.approvals.signing import ApproverKey, ApproverSigner, KeyText, SignatureText
 from palladion.clock import timestamp
 from palladion.errors import ApprovalError, FormatError, TamperError
-from palladion.keys import Signer
+from palladion.keys import Signer, ed25519_public_key
 
 Purpose = Literal["deliver", "export", "unseal", "release", "rewrap", "approvers"]
 PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
@@ -161,7 +160,8 @@ class SignedRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
     def verified(self, ledger_key: bytes) -> Request:
         """The request, if the ledger with this public key signed it. Raises TamperError."""
         try:
-            Ed25519PublicKey.from_public_bytes(ledger_key).verify(bytes.fromhex(self.signature), _message(self.request))
+            key = ed25519_public_key(ledger_key, what="the ledger's key")
+            key.verify(bytes.fromhex(self.signature), _message(self.request))
         except InvalidSignature:
             raise TamperError(
                 f"request {self.request.id} was altered, or is not of this installation", "ask for it again"

@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from palladion import canonical
 from palladion.approvals.documents import (
@@ -26,7 +25,7 @@ from palladion.approvals.documents import (
 from palladion.approvals.signing import ApproverKey, KeyText, SignatureText
 from palladion.clock import timestamp
 from palladion.errors import ApprovalError, TamperError
-from palladion.keys import Signer
+from palladion.keys import Signer, ed25519_public_key
 
 APPROVERS_MAX = 32
 IDENTITIES_MAX = 8  # accounts of one person
@@ -132,7 +131,7 @@ def check_statement(statement: Statement, previous: Statement | None) -> None:
     # one key, one account and one name are one person, who approves once
     for what, values in (
         ("the name", [item.name for item in statement.approvers]),
-        ("the key", [item.key for item in statement.approvers]),
+        ("the key", [_either(item.key) for item in statement.approvers]),
         ("the account", [name for item in statement.approvers for name in set(item.identities)]),
     ):
         twice = next((value for value in values if values.count(value) > 1), None)
@@ -165,13 +164,20 @@ def verify_statement(signed: SignedStatement, previous: Statement | None, *, own
     """
     statement = signed.statement
     try:
-        Ed25519PublicKey.from_public_bytes(owner).verify(bytes.fromhex(signed.signature), _message(statement))
+        key = ed25519_public_key(owner, what="the owner's key")
+        key.verify(bytes.fromhex(signed.signature), _message(statement))
     except InvalidSignature:
         raise TamperError(f"statement {statement.sequence} of approvers is not signed by the owner") from None
     if statement.origin != origin:
         raise TamperError(f"statement {statement.sequence} of approvers is of {statement.origin}, not of {origin}")
     check_statement(statement, previous)
     return statement
+
+
+def _either(key: str) -> str:
+    """A key as text, whichever of the two with one private key it is."""
+    found = ApproverKey.parse(key)
+    return f"{found.kind}:{found.unsigned.hex()}"
 
 
 def _message(statement: Statement) -> bytes:

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 
 from palladion import canonical
 from palladion.errors import ApprovalError, FormatError, KeysError, TamperError
-from palladion.keys import Identity, Recipient, parse_wrap, wrap_document
+from palladion.keys import Identity, Recipient, ed25519_public_key, parse_wrap, wrap_document
 
 KEY_FILE_BYTES_MAX = 16 * 1024  # one wrap of some 400 bytes
 KEY_TEXT = r"^(ed25519:[0-9a-f]{64}|p256:0[23][0-9a-f]{64})\Z"
@@ -55,6 +55,13 @@ class ApproverKey:
         """16 hex digits by which people tell keys apart."""
         return sha256(b"palladion/v1/approver" + str(self).encode()).hexdigest()[:16]
 
+    @property
+    def unsigned(self) -> bytes:
+        """The key less its sign: who has the private key of one has that of the other of the two."""
+        if self.kind == "ed25519":
+            return self.raw[:-1] + bytes([self.raw[-1] & 0x7F])
+        return self.raw[1:]
+
     @classmethod
     def parse(cls, text: str) -> Self:
         """The key of a text `ed25519:…` or `p256:…`, in hex. Raises FormatError."""
@@ -63,7 +70,7 @@ class ApproverKey:
             kind, _, digits = text.partition(":")
             found = cls("ed25519" if kind == "ed25519" else "p256", bytes.fromhex(digits))
             found._public()
-        except (msgspec.ValidationError, ValueError):
+        except (msgspec.ValidationError, FormatError, ValueError):
             raise FormatError(
                 "the approver's key was not expected: ed25519: or p256: and its digits", "palladion approval key new"
             ) from None
@@ -85,7 +92,7 @@ class ApproverKey:
 
     def _public(self) -> Ed25519PublicKey | ec.EllipticCurvePublicKey:
         if self.kind == "ed25519":
-            return Ed25519PublicKey.from_public_bytes(self.raw)
+            return ed25519_public_key(self.raw, what="the approver's key")
         return ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), self.raw)
 
 

@@ -71,13 +71,48 @@ def check_revoked(path: Sequence[Certificate], lists: Sequence[bytes], *, at: da
     authorities = []
     ends = [datetime.max.replace(tzinfo=UTC)]
     for data in lists:
-        issuer, serials, until = _read_list(data, path, at)
-        for certificate in path:
-            if certificate.issuer == issuer.subject and certificate.serial in serials:
-                refuse("revoked", f"{_named(certificate)} was revoked by {_named(issuer)}")
-        authorities.append(issuer.name)
-        ends.append(until)
+        found = _read_list(data, path)
+        if found is None:
+            refuse("chain", f"{_LIST} is of nobody in the chain")
+        check_validity(found.since, found.until, at, what=_LIST)
+        _check_listed(path, found)
+        authorities.append(found.issuer.name)
+        ends.append(found.until)
     return Lists(tuple(authorities), min(ends))
+
+
+def check_known_lists(path: Sequence[Certificate], lists: Sequence[bytes], *, at: datetime) -> bool:
+    """Raise AttestationError if one of `lists`, which the policy names, revokes a certificate of `path`.
+
+    Those of other authorities are passed over; one that is out of date revokes all the same. Returns whether every
+    authority of the path that may sign lists has one that is current.
+    """
+    current = set()
+    for data in lists:
+        found = _read_list(data, path)
+        if found is None:
+            continue
+        _check_listed(path, found)
+        if found.since <= at <= found.until:
+            current.add(found.issuer.raw)
+    authorities = [one for one in path[1:] if one.may_sign_lists]
+    return bool(authorities) and all(one.raw in current for one in authorities)
+
+
+@dataclass(frozen=True)
+class _List:
+    """A list whose signature holds: who signed it, what it revokes, and when it is current."""
+
+    issuer: Certificate
+    serials: frozenset[int]
+    since: datetime
+    until: datetime
+
+
+def _check_listed(path: Sequence[Certificate], found: _List) -> None:
+    for certificate in path:
+        if certificate.issuer == found.issuer.subject and certificate.serial in found.serials:
+            refuse("revoked", f"{_named(certificate)} was revoked by {_named(found.issuer)}")
 
 
 def parse(data: bytes) -> Certificate:
@@ -131,8 +166,8 @@ def _check_time(certificate: Certificate, at: datetime) -> None:
     check_validity(certificate.not_before, certificate.not_after, at, what=_named(certificate))
 
 
-def _read_list(data: bytes, path: Sequence[Certificate], at: datetime) -> tuple[Certificate, frozenset[int], datetime]:
-    """Who signed a list, its serial numbers, and until when it is current (RFC 5280 §5). Raises AttestationError."""
+def _read_list(data: bytes, path: Sequence[Certificate]) -> _List | None:
+    """A list, its signature checked (RFC 5280 §5); None if it is of nobody in the path. Raises AttestationError."""
     try:
         if len(data) > LIST_BYTES_MAX:
             raise FormatError(f"{_LIST} of {len(data)} bytes, at most {LIST_BYTES_MAX} are read")
@@ -146,19 +181,16 @@ def _read_list(data: bytes, path: Sequence[Certificate], at: datetime) -> tuple[
         name, since, until, *rest = fields[2:]
         issuer = next((one for one in path if one.subject == name.raw), None)
         if issuer is None:
-            refuse("chain", f"{_LIST} is of nobody in the chain")
+            return None
         # before anything is believed of it
         if not issuer.may_sign_lists:  # AMD's ASK may not: AMD's lists are its root's
             refuse("chain", f"{_named(issuer)} may not sign {_LIST}")
         scheme = scheme_of(algorithm, what=_LIST)
         if not holds(scheme, issuer.public_key, der.bits(signature, what=_LIST), tbs.raw):
             refuse("chain", f"the signature of {_named(issuer)} under {_LIST} does not hold")
-        serials = _serials(rest)
-        end = der.moment(until, what=_LIST)
-        check_validity(der.moment(since, what=_LIST), end, at, what=_LIST)
+        return _List(issuer, _serials(rest), der.moment(since, what=_LIST), der.moment(until, what=_LIST))
     except FormatError as error:
         refuse("malformed", error.message)
-    return issuer, serials, end
 
 
 def _serials(rest: list[der.Node]) -> frozenset[int]:

@@ -7,7 +7,8 @@ from pathlib import Path
 from types import MappingProxyType
 
 from palladion import files
-from palladion.attest.chains import refuse
+from palladion.attest import der
+from palladion.attest.chains import LIST_BYTES_MAX, refuse
 from palladion.attest.claims import Claims
 from palladion.attest.evidence import Kind
 from palladion.attest.pem import certificates_of
@@ -37,6 +38,7 @@ class Requirement:
     statuses: frozenset[str] = frozenset({"UpToDate"})
     chips: frozenset[str] = frozenset()
     roots: frozenset[str] = frozenset()
+    require_crl: bool = False
 
 
 def requirement(policy: AttestationPolicy, *, roots: Iterable[bytes] = ()) -> Requirement:
@@ -59,6 +61,7 @@ def requirement(policy: AttestationPolicy, *, roots: Iterable[bytes] = ()) -> Re
         statuses=frozenset(policy.statuses),
         chips=frozenset(policy.chips),
         roots=frozenset(sha256(root).hexdigest() for root in roots),
+        require_crl=policy.require_crl,
     )
 
 
@@ -66,20 +69,25 @@ def load(policies: Iterable[AttestationPolicy], folder: Path) -> tuple[tuple[Req
     """The requirements of tables of the policy, and the roots to verify with: the vendors', and those of their files.
 
     `folder` is the policy's. A root of a file counts for the tables that name it alone; `Requirement.roots` sees to
-    that, also for tables that name none. Raises FormatError or StorageError for a file that cannot be read.
+    that, also for tables that name none. Lists of revoked certificates count for every table of their kind. Raises
+    FormatError or StorageError for a file that cannot be read.
     """
     vendors = vendor_roots()
     trusted: dict[Kind, list[bytes]] = {}
+    lists: dict[Kind, list[bytes]] = {}
     requirements = []
     for policy in policies:
         own = [one for name in policy.roots for one in read_roots(folder / name, policy.tee)] or list(
             vendors.of(policy.tee)
         )
         trusted.setdefault(policy.tee, []).extend(own)
+        lists.setdefault(policy.tee, []).extend(read_list(folder / name) for name in policy.crls)
         requirements.append(requirement(policy, roots=own))
     roots = vendors
     for kind, certificates in trusted.items():
         roots = roots.with_roots(kind, dict.fromkeys(certificates))
+    for kind, many in lists.items():
+        roots = roots.with_lists(kind, dict.fromkeys(many))
     return tuple(requirements), roots
 
 
@@ -89,6 +97,16 @@ def read_roots(path: Path, kind: Kind) -> tuple[bytes, ...]:
     return certificates_of(data, what=str(path), most=ROOTS_MAX, keys=kind == "tpm")
 
 
+def read_list(path: Path) -> bytes:
+    """A list of revoked certificates in DER, as vendors serve it; its signature is checked when it is used.
+
+    Raises FormatError for what is none, StorageError.
+    """
+    data = files.read_limited(path, size_max=LIST_BYTES_MAX, what="the list of revoked certificates")
+    der.children(der.read(data, what=str(path)), der.SEQUENCE, what=str(path))
+    return data
+
+
 def check(claims: Claims, required: Requirement) -> None:
     """Raise AttestationError, named after the first thing that is not as required."""
     what = f"{required.name} ({required.kind})"
@@ -96,6 +114,12 @@ def check(claims: Claims, required: Requirement) -> None:
         refuse("missing", f"{what}: evidence of {claims.kind} was got")
     if required.roots and claims.root not in required.roots:
         refuse("root", f"{what}: root {claims.root[:16]}… vouches for it, which is not one of those that may")
+    if required.require_crl and not claims.revocation_known:
+        refuse(
+            "collateral",
+            f"{what}: no current list says which of its certificates are revoked",
+            "fetch the lists that attestation.crls names anew, then start again what verifies",
+        )
     if claims.kind == "nvidia" and not claims.status and not required.debug:
         refuse(
             "collateral", f"{what}: it came without NVIDIA's reference values, so that nothing says what it measured"

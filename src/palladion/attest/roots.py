@@ -20,11 +20,14 @@ PEM_BYTES_MAX = 2 * ROOTS_MAX * CERTIFICATE_BYTES_MAX
 class Roots:
     """Certificates in DER that are trusted, by the kind of evidence that they may vouch for.
 
-    `intermediates` are not trusted: they fill the gap where evidence comes without them.
+    `intermediates` are not trusted: they fill the gap where evidence comes without them. `lists` are the policy's, of
+    revoked certificates.
     """
 
     trusted: Mapping[Kind, tuple[bytes, ...]]
     intermediates: Mapping[Kind, tuple[bytes, ...]] = field(default_factory=lambda: MappingProxyType({}))
+
+    lists: Mapping[Kind, tuple[bytes, ...]] = field(default_factory=lambda: MappingProxyType({}))
 
     def of(self, kind: Kind) -> tuple[bytes, ...]:
         """What may vouch for that kind; nothing vouches for one that is not named."""
@@ -37,6 +40,14 @@ class Roots:
     def with_roots(self, kind: Kind, certificates: Iterable[bytes]) -> "Roots":
         """The same, with `certificates` in place of the roots of that kind."""
         return replace(self, trusted=MappingProxyType({**self.trusted, kind: tuple(certificates)}))
+
+    def revoking(self, kind: Kind) -> tuple[bytes, ...]:
+        """The lists of revoked certificates for that kind, in DER."""
+        return self.lists.get(kind, ())
+
+    def with_lists(self, kind: Kind, lists: Iterable[bytes]) -> "Roots":
+        """The same, with `lists` for that kind."""
+        return replace(self, lists=MappingProxyType({**self.lists, kind: tuple(lists)}))
 
 
 @cache

@@ -6,29 +6,32 @@ of the steps is the argument; what fails anywhere releases nothing.
 
 import logging
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 
 from palladion.access.certificates import Certificate
-from palladion.access.limits import Rate, States, admit
-from palladion.access.pseudonyms import pseudonym
 from palladion.attest.bundle import decode_bundle
 from palladion.attest.claims import Claims
 from palladion.attest.requirements import Requirement
 from palladion.attest.roots import Roots
 from palladion.attest.verify import verify
 from palladion.broker.asked import FAULT, Asked, Judged, Peer, asked_of, facts_of, reason_of, recipient_of
-from palladion.broker.front import unwrapped, verified_header
+from palladion.broker.callers import Callers
+from palladion.broker.front import WHAT, unwrapped, verified_header
 from palladion.broker.leases import Lease, Leases
 from palladion.broker.nonces import Nonces
 from palladion.broker.permission import Permission, Question
-from palladion.clock import timestamp
+from palladion.broker.records import CLOCK_TOLERANCE, Clock, patiently, record_of
+from palladion.clock import parse_timestamp, timestamp
 from palladion.errors import (
     ApprovalError,
     AttestationError,
     BusyError,
+    FormatError,
     PalladionError,
     StorageError,
+    TamperError,
 )
 from palladion.host.broker_messages import (
     REQUEST_BYTES_MAX,
@@ -44,17 +47,15 @@ from palladion.host.broker_messages import (
     decode,
 )
 from palladion.keys import Identity, Root
-from palladion.ledger.record import Record
 from palladion.lifecycle.approval_board import read_board
-from palladion.lifecycle.approvals import require_approved
+from palladion.lifecycle.approvals import Approved, conclude, require_approved
+from palladion.lifecycle.decoy_touches import notice_file_id
 from palladion.lifecycle.installation import Installation
 from palladion.lifecycle.revoke import read_revocations, version_reason
 from palladion.policy.broker import BrokerPolicy, ReleasePolicy
+from palladion.seal.header import decode_header
 
 log = logging.getLogger("palladion.broker")
-
-RATES_MAX = 4096  # clients whose rate is remembered, some 400 KiB
-SUSPENDED = "suspended"
 
 
 class Broker:
@@ -83,8 +84,8 @@ class Broker:
         policy = self.policy
         self._rules: Mapping[str, ReleasePolicy] = {one.model: one for one in policy.release}
         self._nonces = Nonces(policy.nonce_seconds)
-        self._rate = Rate(policy.per_minute / 60, max(1.0, policy.per_minute / 2))
-        self._rates = States(RATES_MAX)
+        self._callers = Callers(installation, gate, per_minute=policy.per_minute, monotonic=monotonic)
+        self._clock = Clock(installation, monotonic)
         self._leases = Leases(installation.paths.directory)
 
     @property
@@ -94,23 +95,18 @@ class Broker:
 
     def admit(self, certificate: Certificate) -> None:
         """Count a request against its certificate's rate, before anything of it is read. Raises BusyError."""
-        key, now = certificate.spiffe or certificate.fingerprint, self._monotonic()
-        wait = self._rates.wait(key, "", now)
-        if not wait:
-            admission = admit(self._rate, self._rates.by_key.get(key, 0.0), now, 1)
-            self._rates.put(key, "", admission.state)
-            wait = admission.wait_seconds
-        if wait:
-            raise BusyError(f"too many requests: wait {wait:.0f} seconds")
+        self._callers.admit(certificate)
 
-    def keys(self) -> KeyList:
-        """The keys that it opens files with."""
-        return KeyList(v=1, keys=self._keys)
+    def keys(self, certificate: Certificate) -> KeyList:
+        """The keys that it opens files with, for a client. Raises BrokerRefusedError, on record."""
+        with self._on_record(certificate, "keys") as say:
+            say.peer = self._callers.identify(certificate)
+            return KeyList(v=1, keys=self._keys)
 
     def challenge(self, certificate: Certificate) -> Challenge:
         """A nonce for this client. Raises BrokerRefusedError, on record, for somebody unknown."""
         with self._on_record(certificate, "challenge") as say:
-            say.peer = self._identify(certificate)
+            say.peer = self._callers.identify(certificate)
             nonce = self._nonces.draw(certificate.fingerprint, self._monotonic())
             return Challenge(v=1, nonce=nonce, seconds=self.policy.nonce_seconds, keys=self._keys)
 
@@ -125,23 +121,26 @@ class Broker:
             recipient = recipient_of(request.public_key)
             self._use(request.nonce, certificate)
             # 2. who asks
-            peer = say.peer = self._identify(certificate)
-            # 3. for what: signed by a publisher, and not revoked
+            peer = say.peer = self._callers.identify(certificate)
+            # 3. for what: signed by a publisher, and not revoked. Whoever asks for a decoy is told what everybody is
+            self._notice(peer, request)
             header = verified_header(request.file, self._installation.publishers())
             asked = say.asked = asked_of(request, header)
             # 4. as the policy has it
             judged = self._judge(peer, asked, request.evidence, nonce=request.nonce, public_key=request.public_key)
-            # 5. as people have agreed, which uses their agreement up
-            approvers = self._approve(peer, asked, judged, request.approval)
+            self._leases.require_room(peer.client.id, now=self._clock.now())
+            # 5. as people have agreed: begun here, used up by the record below, and until then to be begun again
+            approved = self._approve(peer, asked, judged, request.approval)
             # 6. the key, which the broker sees here for the first time
             file_key = unwrapped(request.file, header, self._identities)
             # 7. the lease and the record, then the answer
-            lease = self._lease(peer, asked, judged, request.approval)
+            lease = self._lease(peer, asked, judged, approved)
             seconds = self._seconds(lease)
             context = answer_context(request, client=certificate.fingerprint, lease=lease.id, seconds=seconds)
             sealed = recipient.wrap(file_key, context).blob
-            self._append("released", peer.subject, asked, facts_of(lease, judged, approvers, seconds))
-            self._leases.put(lease, now=self._installation.clock.now())
+            approvers = approved.approvers if approved else ()
+            self._append("released", peer.subject, asked, facts_of(lease, judged, approvers, seconds), approved)
+            self._leases.put(lease, now=self._clock.now())
             return Released(v=1, lease=lease.id, seconds=seconds, sealed=sealed)
 
     def renew(self, certificate: Certificate, body: bytes) -> Renewed:
@@ -149,14 +148,16 @@ class Broker:
         with self._on_record(certificate, "renewal") as say:
             request = decode(body, RenewRequest, size_max=REQUEST_BYTES_MAX, what="the request")
             self._use(request.nonce, certificate)
-            peer = say.peer = self._identify(certificate)
+            peer = say.peer = self._callers.identify(certificate)
             lease = self._leases.get(request.lease, client=peer.client.id)
             asked = say.asked = Asked(
                 lease.model, lease.version, lease.file_id, lease.header_digest, lease.recipient, lease.purpose
             )
-            now = self._installation.clock.now()
+            now = self._clock.now()
             if now >= lease.ends_at:
                 raise BrokerRefusedError("the lease has ended", "ask for the key anew", reason="lease")
+            if now < parse_timestamp(lease.made) - CLOCK_TOLERANCE:
+                raise PalladionError("the lease was made later than it is now", "set this machine's clock right")
             judged = self._judge(peer, asked, request.evidence, nonce=request.nonce, public_key=request.public_key)
             if judged.machine != lease.machine:
                 raise BrokerRefusedError("the lease is another machine's", reason="machine")
@@ -174,20 +175,6 @@ class Broker:
                 "the nonce is not one that this client was given, or it is used or too old", reason="nonce"
             )
 
-    def _identify(self, certificate: Certificate) -> Peer:
-        """The client whose certificate this is. Raises BrokerRefusedError."""
-        names = {("certificate", certificate.fingerprint), ("spiffe", certificate.spiffe)}
-        with self._installation.open_registry() as registry, registry.read() as records:
-            owners = {one.client for one in records.identities.live() if (one.kind, one.value) in names}
-            client = records.clients.find_id(next(iter(owners))) if len(owners) == 1 else None
-        if client is None:
-            raise BrokerRefusedError("no client is known by this certificate", reason="client")
-        subject = pseudonym(self._gate.derive("pseudonyms"), client.id)
-        peer = Peer(client, certificate, f"{client.organisation}/{client.name}", subject)
-        if client.revoked_at is not None or client.standing == SUSPENDED:
-            raise BrokerRefusedError("the client is revoked or suspended", reason="revoked")
-        return peer
-
     def _judge(self, peer: Peer, asked: Asked, evidence: bytes, *, nonce: bytes, public_key: bytes) -> Judged:
         """Everything that has to hold at a release and at every renewal. Raises BrokerRefusedError and others."""
         # 1. a model whose keys are released at all
@@ -203,7 +190,7 @@ class Broker:
                 raise AttestationError("evidence of the machine is needed, and there is none", reason="missing")
             claims = verify(
                 decode_bundle(evidence),
-                at=self._installation.clock.now(),
+                at=self._clock.now(),
                 roots=self._roots,
                 nonce=nonce,
                 public_key=public_key,
@@ -223,8 +210,17 @@ class Broker:
             )
         return Judged(rule, claims)
 
+    def _notice(self, peer: Peer, request: ReleaseRequest) -> None:
+        """Tell of a touch where the file is a decoy, whoever signed what is asked. Raises FormatError."""
+        file_id = decode_header(request.file.header, what=WHAT).file_id
+        said = f"its key was asked for by {peer.name}, for {request.purpose}"
+        patiently(lambda: notice_file_id(self._installation, file_id, actor=peer.subject, what=said))
+
     def _require_unrevoked(self, asked: Asked) -> None:
-        listed = read_revocations(self._installation)
+        try:
+            listed = read_revocations(self._installation)
+        except (FormatError, TamperError) as error:
+            raise PalladionError(error.message, *error.hints) from None  # ours is broken, and not what was sent
         reason = version_reason(listed, asked.model, asked.version)
         if reason is None and listed is not None:
             reason = listed.files.get(asked.header_digest)
@@ -237,32 +233,38 @@ class Broker:
         if recipient is not None and recipient.revoked_at is not None:
             raise BrokerRefusedError(f"recipient {asked.recipient} is revoked", reason="revoked")
 
-    def _approve(self, peer: Peer, asked: Asked, judged: Judged, approval: str) -> tuple[str, ...]:
-        """Use up the approvals that the rule asks for; who agreed. Raises ApprovalError."""
+    def _approve(self, peer: Peer, asked: Asked, judged: Judged, approval: str) -> Approved | None:
+        """Begin to use the approvals that the rule asks for, None where it asks for none. Raises ApprovalError."""
         needed = judged.rule.approvals
         if not needed:
-            return ()
+            return None
         if not approval:
             raise ApprovalError(f"{needed} approvals are needed", "palladion approval request", reason="needed")
         # looked at before they are used up, where the rule asks for more than approvals.needed does
-        case = read_board(self._installation, self._gate).case(approval)
+        board = read_board(self._installation, self._gate)
+        case = board.case(approval)
         if len({signed.decision.key for signed in case.decisions}) < needed:
             raise ApprovalError(f"request {approval} has fewer than {needed} approvals", reason="too-few")
-        approved = require_approved(
-            self._installation,
-            approval,
-            file_id=asked.file_id,
-            recipient=peer.name,
-            purpose="release",
-            at=self._installation.clock.now(),
-            evidence=judged.machine,
-        )
+        with _discreet():
+            approved = patiently(
+                lambda: require_approved(
+                    self._installation,
+                    approval,
+                    file_id=asked.file_id,
+                    recipient=peer.name,
+                    purpose="release",
+                    at=self._clock.now(),
+                    evidence=judged.machine,
+                    board=board,
+                    resumable=True,
+                )
+            )
         if len(approved.approvers) < needed:
             raise ApprovalError(f"request {approval} has fewer than {needed} approvals", reason="too-few")
-        return approved.approvers
+        return approved
 
-    def _lease(self, peer: Peer, asked: Asked, judged: Judged, approval: str) -> Lease:
-        now = self._installation.clock.now()
+    def _lease(self, peer: Peer, asked: Asked, judged: Judged, approved: Approved | None) -> Lease:
+        now = self._clock.now()
         end = timestamp(now + timedelta(hours=judged.rule.approved_hours)) if judged.rule.approvals else ""
         return self._renewed(
             Lease(
@@ -276,7 +278,8 @@ class Broker:
                 recipient=asked.recipient,
                 purpose=asked.purpose,
                 machine=judged.machine,
-                approval=approval if judged.rule.approvals else "",
+                # not as the client wrote it, who may give the beginning of an id: the record must name the request
+                approval=approved.request.id if approved and approved.request else "",
                 made=timestamp(now),
                 until=timestamp(now),
                 end=end,
@@ -284,11 +287,11 @@ class Broker:
         )
 
     def _renewed(self, lease: Lease) -> Lease:
-        until = self._installation.clock.now() + timedelta(minutes=self.policy.lease_minutes)
+        until = self._clock.now() + timedelta(minutes=self.policy.lease_minutes)
         return lease.prolonged(until)
 
     def _seconds(self, lease: Lease) -> int:
-        left = (lease.ends_at - self._installation.clock.now()).total_seconds()
+        left = (lease.ends_at - self._clock.now()).total_seconds()
         if left < 1:
             raise BrokerRefusedError("what was approved has ended", "palladion approval request", reason="lease")
         return int(left)
@@ -298,20 +301,39 @@ class Broker:
 
     def refused(self, certificate: Certificate, what: str, peer: Peer | None, asked: Asked | None, reason: str) -> None:
         """Put a refusal on record. Raises StorageError or BusyError."""
-        key = self._gate.derive("pseudonyms")
-        subject = peer.subject if peer else pseudonym(key, f"certificate {certificate.fingerprint}")
+        subject = peer.subject if peer else self._callers.stranger(certificate)
         self._append("refused", subject, asked, {"what": what, "reason": reason})
 
-    def _append(self, what: str, actor: str, asked: Asked | None, details: Mapping[str, object]) -> None:
-        subject = f"{asked.model}@{asked.version}" if asked else self._installation.paths.home.name
-        about: dict[str, object] = {}
-        if asked is not None:
-            about = {"file_id": asked.file_id, "header": asked.header_digest, "purpose": asked.purpose}
-            if asked.recipient:
-                about["recipient"] = asked.recipient
-        now = self._installation.clock.now()
-        with self._installation.open_ledger(self._gate) as ledger:
-            ledger.append([Record(f"broker.{what}", now, actor, subject, {**about, **details})])
+    def _append(
+        self,
+        what: str,
+        actor: str,
+        asked: Asked | None,
+        details: Mapping[str, object],
+        approved: Approved | None = None,
+    ) -> None:
+        # the clock as it is: also what is refused because it went back is on record
+        record = record_of(
+            what, actor, asked, details, at=self._installation.clock.now(), home=self._installation.paths.home.name
+        )
+
+        def append() -> None:
+            with self._installation.open_ledger(self._gate) as ledger, _discreet():
+                # of several that began with one request, one gets this far
+                conclude(self._installation, self._gate, approved)
+                ledger.append([record])
+
+        # an approval may be used up by now
+        patiently(append)
+
+
+@contextmanager
+def _discreet() -> Iterator[None]:
+    """Say why approvals do not do, and not who agreed or took it back: that is the house's affair, and on record."""
+    try:
+        yield
+    except ApprovalError as error:
+        raise ApprovalError("the request for approval does not let this happen", reason=error.reason) from None
 
 
 class _OnRecord:

@@ -13,7 +13,7 @@ import msgspec
 
 from palladion import canonical, files
 from palladion.clock import parse_timestamp, timestamp
-from palladion.errors import BusyError, FormatError, NotFoundError
+from palladion.errors import BusyError, FormatError, NotFoundError, StorageError
 from palladion.host.broker_messages import LeaseId
 
 LEASES_MAX = 4096  # some 3 MiB
@@ -67,17 +67,19 @@ class Leases:
         self._path = folder / FOLDER / FILE
 
     def all(self) -> list[Lease]:
-        """Every lease, oldest first. Raises FormatError for a file that is none of ours."""
+        """Every lease, oldest first. Raises StorageError for a file that is none of ours."""
         with files.storage_errors(self._path):
             if not self._path.exists():
                 return []
         data = files.read_limited(self._path, size_max=LEASES_BYTES_MAX, what="the leases")
-        what = str(self._path)
-        document = canonical.decode(data, size_max=LEASES_BYTES_MAX, what=what)
         try:
+            document = canonical.decode(data, size_max=LEASES_BYTES_MAX, what="it")
             return list(msgspec.convert(document, _Document, strict=True).leases)
-        except msgspec.ValidationError:
-            raise FormatError(f"{what} is not a list of leases") from None
+        except (FormatError, msgspec.ValidationError):
+            # no FormatError: a host that asks to renew one has sent nothing wrong, and must not lose its model
+            raise StorageError(
+                f"{self._path} is not a list of leases", "move it away: hosts will have to ask for their keys anew"
+            ) from None
 
     def get(self, lease: str, *, client: str) -> Lease:
         """A lease of that client. Raises NotFoundError: another's is none."""
@@ -96,13 +98,12 @@ class Leases:
             if known and all(one.id != lease.id for one in leases):
                 raise NotFoundError("the lease was ended")
             kept = [one for one in leases if one.id != lease.id and one.ends_at > now]
-            own = sum(one.client == lease.client for one in kept)
-            if len(kept) >= LEASES_MAX or own >= OWNED_MAX:
-                raise BusyError(
-                    f"there are {len(kept)} leases already, {own} of them of this client",
-                    "palladion key-broker leases lists them",
-                )
+            _require_room(kept, lease.client)
             self._write([*kept, lease])
+
+    def require_room(self, client: str, *, now: datetime) -> None:
+        """Raise BusyError if there are too many for one more of that client: before approvals are used up for it."""
+        _require_room([one for one in self.all() if one.ends_at > now], client)
 
     def end(self, lease: str) -> Lease:
         """End one. Raises NotFoundError."""
@@ -123,3 +124,12 @@ class Leases:
     def _write(self, leases: list[Lease]) -> None:
         document = {"v": 1, "leases": [msgspec.to_builtins(one) for one in leases]}
         files.write_atomically(self._path, canonical.encode(document))
+
+
+def _require_room(kept: list[Lease], client: str) -> None:
+    own = sum(one.client == client for one in kept)
+    if len(kept) >= LEASES_MAX or own >= OWNED_MAX:
+        raise BusyError(
+            f"there are {len(kept)} leases already, {own} of them of this client",
+            "palladion key-broker leases lists them",
+        )

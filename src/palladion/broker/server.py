@@ -6,24 +6,21 @@ certificate that ended or a changed list of authorities counts at the next one.
 
 import asyncio
 import logging
-import signal
-import socket
 import ssl
-import threading
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import msgspec
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from palladion.access.certificates import Certificate, read_certificate
+from palladion.access.certificates import Certificate
+from palladion.broker.asked import FAULT
 from palladion.broker.broker import Broker
-from palladion.errors import BusyError, FormatError, PolicyError, StorageError
+from palladion.broker.connections import PEER, REQUEST_SECONDS_MAX, Connection, Server
+from palladion.errors import BusyError, PolicyError, StorageError
 from palladion.host.broker_messages import (
     CHALLENGE_PATH,
     KEYS_PATH,
@@ -37,10 +34,7 @@ from palladion.host.broker_messages import (
 )
 from palladion.policy.broker import BrokerPolicy
 
-REQUEST_SECONDS_MAX = 20.0  # until a request has come whole, over a slow line
-CONNECTIONS_MAX = 64  # each may hold a request of 3 MiB, and what it becomes when it is read
 DECISIONS_MAX = 32  # that wait for the one thread; with a key service each takes up to seconds
-PEER = "palladion.peer"
 
 _Scope = MutableMapping[str, Any]
 _Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -95,7 +89,7 @@ class BrokerApp:
             (CHALLENGE_PATH, "POST"): lambda _: self._broker.challenge(certificate),
             (RELEASE_PATH, "POST"): partial(self._broker.release, certificate),
             (RENEW_PATH, "POST"): partial(self._broker.renew, certificate),
-            (KEYS_PATH, "GET"): lambda _: self._broker.keys(),
+            (KEYS_PATH, "GET"): lambda _: self._broker.keys(certificate),
         }
         act = known.get((scope["path"], scope["method"]))
         if act is None:
@@ -121,37 +115,6 @@ def serve_broker(app: BrokerApp, policy: BrokerPolicy, home: Path, *, started: C
         app.close()
 
 
-class Server(uvicorn.Server):
-    """uvicorn's, which says where it listens, and stops at the first signal without dying of it."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Take a signal as the wish to stop; uvicorn's own raises it once more at the end."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        loop = asyncio.get_running_loop()
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        for number in numbers:
-            loop.add_signal_handler(number, self.handle_exit, number, None)
-        try:
-            yield
-        finally:
-            for number in numbers:
-                loop.remove_signal_handler(number)
-
-    def __init__(self, config: uvicorn.Config, started: Callable[[str], None]) -> None:
-        super().__init__(config)
-        self._tell = started
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Open for requests, and say so."""
-        await super().startup(sockets)
-        if self.started:
-            host, port = self.servers[0].sockets[0].getsockname()[:2]
-            self._tell(f"https://{f'[{host}]' if ':' in host else host}:{port}")
-
-
 def server_config(app: BrokerApp, policy: BrokerPolicy, home: Path) -> uvicorn.Config:
     """What uvicorn is told. Raises PolicyError where TLS cannot be had, or nobody could show a certificate."""
     paths = {name: _file(home, getattr(policy, name), f"broker.{name}") for name in _FILES}
@@ -162,7 +125,7 @@ def server_config(app: BrokerApp, policy: BrokerPolicy, home: Path) -> uvicorn.C
         app,
         host=host.strip("[]"),
         port=int(port),
-        http=_Connection,
+        http=Connection,
         ws="none",
         lifespan="off",
         interface="asgi3",
@@ -171,7 +134,7 @@ def server_config(app: BrokerApp, policy: BrokerPolicy, home: Path) -> uvicorn.C
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        limit_concurrency=CONNECTIONS_MAX,
+        # how many there are, `connections` says: uvicorn's own refusal is none that hosts know
         timeout_keep_alive=int(REQUEST_SECONDS_MAX),
         timeout_graceful_shutdown=10,
         ssl_certfile=paths["tls_certificate"],
@@ -198,43 +161,6 @@ def server_config(app: BrokerApp, policy: BrokerPolicy, home: Path) -> uvicorn.C
 _FILES = ("tls_certificate", "tls_key", "client_ca")
 
 
-class _Connection(HttpToolsProtocol):
-    """uvicorn's, with a limit of time, and the certificate at the other end."""
-
-    _peer: Certificate | None = None
-    _waits: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
-        super().connection_made(transport)
-        connection = transport.get_extra_info("ssl_object")
-        der = connection.getpeercert(binary_form=True) if connection is not None else None
-        try:
-            self._peer = read_certificate(der) if der else None
-        except FormatError:
-            self._peer = None
-        if self._peer is None:
-            transport.abort()
-            return
-        self._waits = self.loop.call_later(REQUEST_SECONDS_MAX, transport.abort)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._end()
-        super().connection_lost(exc)
-
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        cast("dict[str, object]", self.scope)[PEER] = self._peer
-
-    def on_message_complete(self) -> None:
-        self._end()
-        super().on_message_complete()
-
-    def _end(self) -> None:
-        if self._waits is not None:
-            self._waits.cancel()
-            self._waits = None
-
-
 async def _body(receive: _Receive, most: int) -> bytes | Answer:
     body = bytearray()
     while True:
@@ -253,13 +179,14 @@ def _decided(act: _Act, body: bytes) -> Answer:
     try:
         return Answer(200, encode(act(body)))
     except BrokerRefusedError as error:
-        return _refusal(403, error.reason, error.message)
+        # what the broker cannot decide is no refusal: hosts ask again as long as their leases last
+        return _refusal(500 if error.reason == FAULT else 403, error.reason, error.message)
     except (BusyError, StorageError) as error:
         log.error("nothing is released: %s", error.message)  # noqa: TRY400 (a sentence, not a traceback)
         return _refusal(503, "busy", "the broker cannot put it on record now")
     except Exception:
         log.exception("nothing is released: this is a bug")
-        return _refusal(500, "fault", "the broker cannot decide this")
+        return _refusal(500, FAULT, "the broker cannot decide this")
 
 
 def _refusal(status: int, reason: str, sentence: str) -> Answer:

@@ -1,5 +1,6 @@
 """`palladion approval …`: what others have to agree to before it leaves; asked for, decided, and looked at."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +49,22 @@ _yes = click.option("--yes", is_flag=True, help="Do not show the request and ask
 _out = click.option(
     "--out", required=True, type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="The new file."
 )
+
+
+def _decision(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The argument and the options of a decision, whatever it is."""
+    options: tuple[Callable[[Any], Any], ...] = (
+        click.pass_context,
+        json_option,
+        _yes,
+        _comment,
+        key_passphrase_option,
+        key_option,
+        click.argument("request_id", metavar="ID"),
+    )
+    for option in options:
+        command = option(command)
+    return command
 
 
 @click.group()
@@ -100,10 +117,14 @@ def request(
     from palladion.approvals.request import encode_exchange
     from palladion.lifecycle.approvals import ask
     from palladion.lifecycle.asking import asking_for
+    from palladion.lifecycle.decoy_touches import notice_sealed
 
     if bool(version) == (file is not None):
         raise click.UsageError("either --version is needed, or --file")
     installation = find_installation(ctx)
+    if file is not None:
+        # whoever asks to have a decoy has been where it lies; he is told what everybody is
+        notice_sealed(installation, file, actor=actor())
     asking = asking_for(
         installation,
         purpose=purpose,
@@ -129,7 +150,7 @@ def list_requests(ctx: click.Context, everything: bool, as_json: bool) -> None:
     installation = find_installation(ctx)
     board = board_of(installation)
     rows = [row_of(installation, board, case) for case in board.cases.values()]
-    shown = [row for row in rows if everything or row["state"] in {"waiting", "approved"}]
+    shown = [row for row in rows if everything or row["state"] in {"waiting", "approved", "begun"}]
     broken = [
         {"id": item.id, "by": item.by, "purpose": item.purpose, "what": item.subject, "reason": item.reason}
         for item in board.unreviewed
@@ -167,13 +188,7 @@ def show(ctx: click.Context, request_id: str, as_json: bool) -> None:
 
 
 @approval.command("grant", epilog="Example: palladion approval grant 3f2a --key bob.key")
-@click.argument("request_id", metavar="ID")
-@key_option
-@key_passphrase_option
-@_comment
-@_yes
-@json_option
-@click.pass_context
+@_decision
 def grant(
     ctx: click.Context, request_id: str, key: str, key_passphrase: Path | None, comment: str, yes: bool, as_json: bool
 ) -> None:
@@ -182,13 +197,7 @@ def grant(
 
 
 @approval.command("deny", epilog="Example: palladion approval deny 3f2a --key bob.key --comment 'no contract'")
-@click.argument("request_id", metavar="ID")
-@key_option
-@key_passphrase_option
-@_comment
-@_yes
-@json_option
-@click.pass_context
+@_decision
 def deny(
     ctx: click.Context, request_id: str, key: str, key_passphrase: Path | None, comment: str, yes: bool, as_json: bool
 ) -> None:

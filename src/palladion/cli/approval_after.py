@@ -20,7 +20,7 @@ def review(ctx: click.Context, broken: str, finding: str, key: str, key_passphra
     """Say what you found of something that was done without approvals, as an approver who did not do it."""
     from palladion.approvals.review import review as sign_review
     from palladion.errors import ApprovalError
-    from palladion.lifecycle.approvals import record_review
+    from palladion.lifecycle.approval_after import record_review
 
     installation = find_installation(ctx)
     board = board_of(installation)
@@ -47,7 +47,8 @@ def drill(ctx: click.Context, version: str, reason: str, end: str, as_json: bool
 
     Tell nobody. End it after a day or two (--end), and talk with everybody about what it was.
     """
-    from palladion.lifecycle.approvals import ask, end_drill
+    from palladion.lifecycle.approval_after import end_drill
+    from palladion.lifecycle.approvals import ask
     from palladion.lifecycle.asking import asking_for
 
     installation = find_installation(ctx)

@@ -35,6 +35,7 @@ from palladion.registry import CalibrationRow, Canary, Registry, Version
 from palladion.seal.structure import SealedInfo
 
 ACTOR = "gate"
+LET_GO_SECONDS = 5.0  # until it is looked again whether a change is over, and keys can be given up
 
 Lines = Mapping[str, Served]
 Waits = Mapping[str, Waiting]
@@ -204,6 +205,7 @@ class Lineup:
         except BaseException:
             for source in _sources(opened) - _sources(self._gate.served):
                 await source.close()
+            self._let_go()
             raise
 
     async def _swap(self, opened: Mapping[str, Served]) -> None:
@@ -321,6 +323,16 @@ class Lineup:
         seconds = policy.body_seconds_max + policy.deadline_ms / 1000
         for source in sources:
             self._retired.put(source, seconds)
+        asyncio.get_running_loop().call_later(seconds, self._let_go)
+
+    def _let_go(self) -> None:
+        """Give up the keys of what is not served any more; not while a change opens what is not served yet."""
+        keys = self._installation.file_keys
+        if keys is not None and self._changing.locked():
+            asyncio.get_running_loop().call_later(LET_GO_SECONDS, self._let_go)
+        elif keys is not None:
+            lines = [item for line in self._gate.served.values() for item in line.all]
+            keys.keep({item.sealed.header.file_id for item in lines if item.sealed is not None})
 
     def _opened(self, sealed: SealedInfo, reason: str) -> Record:
         return record_opened(sealed, at=self._installation.clock.now(), actor=ACTOR, reason=reason)

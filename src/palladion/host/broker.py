@@ -48,6 +48,8 @@ from palladion.seal.trailer import wrap_context
 
 EXCHANGE_SECONDS = 30.0
 CERTIFICATE_BYTES_MAX = 64 * 1024
+_REFUSED = frozenset({400, 403, 404, 413})  # no, and no again if it is asked again
+_TOO_MANY, _OWN_FAULT = 429, 500  # later, and from here on: something is wrong over there
 _Answer = TypeVar("_Answer", bound=msgspec.Struct)
 _WHAT = "the broker's answer"
 
@@ -156,9 +158,17 @@ class BrokerClient:
                     raise FormatError(f"{_WHAT} has more than {ANSWER_BYTES_MAX} bytes")
         if answer.status == 200:
             return decode(bytes(data), kind, size_max=ANSWER_BYTES_MAX, what=_WHAT)
-        refusal = decode(bytes(data), Refusal, size_max=ANSWER_BYTES_MAX, what=_WHAT)
+        if answer.status not in _REFUSED and answer.status < _OWN_FAULT and answer.status != _TOO_MANY:
+            raise FormatError(f"{_WHAT} has status {answer.status}, which brokers do not say")
+        try:
+            refusal = decode(bytes(data), Refusal, size_max=ANSWER_BYTES_MAX, what=_WHAT)
+        except FormatError:
+            if answer.status in _REFUSED:
+                raise
+            # somebody before the broker, or what it runs on, in words of its own
+            raise StorageError(f"the broker answers with status {answer.status}", "try again later") from None
         sentence = f"the broker refuses ({refusal.reason}): {printable(refusal.message)}"
-        if answer.status in {403, 413, 400, 404}:
+        if answer.status in _REFUSED:
             raise BrokerRefusedError(sentence, reason=refusal.reason)
         raise StorageError(sentence, "try again later")
 

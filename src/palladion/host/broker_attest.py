@@ -14,10 +14,21 @@ PCRS = (0, 1, 2, 3, 4, 5, 6, 7)  # firmware, its settings, boot loader and secur
 
 
 class MachineAttester:
-    """Asks this machine's hardware, each time anew. `collateral` is a file of what the vendor says."""
+    """Asks this machine's hardware, each time anew. `collateral` is a file of what the vendor says.
 
-    def __init__(self, parts: Collection[Part], *, collateral: Path | None = None, pcrs: Sequence[int] = PCRS) -> None:
+    `tcti` says how the TPM is reached; without it, as the kernel's device.
+    """
+
+    def __init__(
+        self,
+        parts: Collection[Part],
+        *,
+        collateral: Path | None = None,
+        pcrs: Sequence[int] = PCRS,
+        tcti: str = "",
+    ) -> None:
         self._parts = frozenset(parts)
+        self._tcti = tcti
         self._collateral = collateral
         self._pcrs = tuple(pcrs)
 
@@ -32,7 +43,7 @@ class MachineAttester:
         if "tpm" in self._parts:
             from palladion.attest.tpm import device as tpm
 
-            devices.append(tpm.attest(nonce=bound, pcrs=list(self._pcrs)))
+            devices.append(tpm.attest(nonce=bound, pcrs=list(self._pcrs), tcti=self._tcti or tpm.DEVICE))
         if "machine" not in self._parts:
             return devices
         return [self._machine(nonce, public_key, file_ids, devices), *devices]

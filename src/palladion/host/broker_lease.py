@@ -46,8 +46,13 @@ class LeaseKeeper:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     def add(self, lease: Lease) -> None:
-        """Go on with a lease from now on."""
+        """Go on with a lease from now on, in place of any earlier one of the same file.
+
+        The older one's end, or loss, must not take away what the newer one allows.
+        """
         with self._lock:
+            for other in [one.id for one, _ in self._leases.values() if one.file_id == lease.file_id]:
+                del self._leases[other]
             self._leases[lease.id] = (lease, _renewal(lease))
             self._lock.notify_all()
 

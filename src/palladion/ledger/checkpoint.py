@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from palladion.errors import FormatError, TamperError
-from palladion.keys import Signer
+from palladion.keys import Signer, ed25519_public_key
 from palladion.ledger.merkle import HASH_BYTES, SIZE_MAX
 
 NOTE_BYTES_MAX = 64 * 1024  # a checkpoint with one signature has about 200 bytes; room for many cosignatures
@@ -56,6 +55,7 @@ def parse_verifier_key(text: str) -> VerifierKey:
         data = decode_base64(parts[2], what="the verifier key")
         key = VerifierKey(parts[0], data[1:])
         if data[:1] == _ED25519 and len(data) == 33 and str(key) == text.strip():
+            ed25519_public_key(key.public_key, what="the verifier key")
             return key
     raise FormatError("not a verifier key, expected <name>+<id>+<base64 of an Ed25519 key>")
 
@@ -89,7 +89,7 @@ def verify_note(note: bytes, key: VerifierKey) -> bytes:
         raise TamperError(f"the checkpoint carries no signature by the key of {key.name}")
     for signature in ours:
         try:
-            Ed25519PublicKey.from_public_bytes(key.public_key).verify(signature, text)
+            ed25519_public_key(key.public_key, what="the verifier key").verify(signature, text)
         except InvalidSignature:
             raise TamperError(f"the checkpoint's signature by {key.name} does not hold: the text was changed") from None
     return text

@@ -12,10 +12,9 @@ from datetime import UTC, datetime
 from hashlib import sha256
 
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from palladion.errors import FormatError, TamperError
-from palladion.keys import Signer
+from palladion.keys import Signer, ed25519_public_key
 from palladion.ledger.checkpoint import (
     Checkpoint,
     VerifierKey,
@@ -54,6 +53,7 @@ def parse_witness_key(text: str) -> WitnessKey:
         data = decode_base64(parts[2], what="the witness's key")
         key = WitnessKey(parts[0], data[1:])
         if data[:1] == _COSIGNATURE and len(data) == 33 and str(key) == text.strip():
+            ed25519_public_key(key.public_key, what="the witness's key")
             return key
     raise FormatError("not a witness's key, expected <name>+<id>+<base64 of an Ed25519 key for cosignatures>")
 
@@ -83,7 +83,8 @@ def cosignatures(note: bytes, witnesses: Collection[WitnessKey]) -> dict[Witness
         if len(blob) != _BLOB_BYTES or seconds > _TIME_MAX:
             raise FormatError(f"the cosignature of {name} is not one")
         try:
-            Ed25519PublicKey.from_public_bytes(key.public_key).verify(blob[12:], _message(text, seconds))
+            found_key = ed25519_public_key(key.public_key, what="the witness's key")
+            found_key.verify(blob[12:], _message(text, seconds))
         except InvalidSignature:
             raise TamperError(f"the cosignature of {name} does not hold: it is of another checkpoint or time") from None
         moment = datetime.fromtimestamp(seconds, UTC)

@@ -3,7 +3,7 @@
 Statements, decisions and reviews are verified as they are read; one that does not hold counts for nothing.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import MappingProxyType
@@ -17,24 +17,30 @@ from palladion.approvals.request import Request, SignedDecision, SignedRequest, 
 from palladion.approvals.review import read_review
 from palladion.approvals.roster import Approver, Statement, read_statement, verify_statement
 from palladion.clock import parse_timestamp
-from palladion.errors import ApprovalError, FormatError, PalladionError, TamperError
+from palladion.errors import ApprovalError, FormatError, NotFoundError, PalladionError, TamperError
 from palladion.keys import Root
 from palladion.ledger import merkle
 from palladion.ledger.journal import JournalContent, read_journal
 from palladion.ledger.reader import LedgerReader
 from palladion.ledger.record import Record, decode_record
 from palladion.ledger.writer import JOURNAL_FILE
+from palladion.lifecycle.approval_index import indexed_entries, read_index, write_index
 from palladion.lifecycle.installation import Installation
 from palladion.seal.sign import publisher_id
 
 OWNER_ENTRY = 1  # where `create_installation` records the owner root
 _ABOUT_APPROVALS = b'"kind":"approval'  # in every record of such a kind, which is canonical JSON
+_BY_APPROVAL = b'"approval":"'  # in every record of what was done by a request, and in some others
+RESUMABLE = "resumable"  # in the details of a use: a record of what is done by it will follow
 _TIME = slice(-35, -8)  # of every record, in canonical JSON: 27 characters before `","v":1}`
 
 
 @dataclass
 class Case:
-    """A request and what became of it, as far as the ledger is read."""
+    """A request and what became of it, as far as the ledger is read.
+
+    `used_by` began what it is about, and is the only one who can; `finished` once that is done, or nobody may again.
+    """
 
     signed: SignedRequest
     entry: int
@@ -42,6 +48,7 @@ class Case:
     withdrawn: str = ""
     used_by: str = ""
     used_at: datetime | None = None
+    finished: bool = False
 
     @property
     def request(self) -> Request:
@@ -78,7 +85,8 @@ class Drill:
 class Board:
     """All of it. `statement` is the one in force; `refused` names what is in the ledger and does not hold.
 
-    `published` is the size and root of the ledger that was read, `waiting` what was acknowledged behind that.
+    `published` is the size and root of the ledger that was read, `waiting` what was acknowledged behind that, `entries`
+    the numbers of the records that this was read from.
     """
 
     origin: str
@@ -91,6 +99,7 @@ class Board:
     refused: list[str] = field(default_factory=list)
     published: tuple[int, bytes] = (0, merkle.EMPTY_ROOT)
     waiting: list[bytes] = field(default_factory=list)
+    entries: list[int] = field(default_factory=list)
     _times: list[tuple[int, bytes]] = field(default_factory=list)
 
     def note_time(self, index: int, entry: bytes) -> None:
@@ -99,6 +108,15 @@ class Board:
         while self._times and self._times[-1][1] <= moment:
             self._times.pop()
         self._times.append((index, moment))
+
+    @property
+    def times(self) -> tuple[tuple[int, bytes], ...]:
+        """Number and time of each entry that is later than all behind it, as they stand in the records."""
+        return tuple(self._times)
+
+    def resume_times(self, times: Iterable[tuple[int, bytes]]) -> None:
+        """Go on from what `times` was when all entries up to here had been noted."""
+        self._times = list(times)
 
     def latest_after(self, entry: int) -> datetime | None:
         """The latest time of all entries behind `entry`, whatever the last one says. Raises TamperError."""
@@ -136,46 +154,85 @@ class Board:
         return max(wished, self.statement.needed if self.statement else 0)
 
     def state(self, case: Case, at: datetime, *, wished: int) -> str:
-        """In a word how a request stands: used, withdrawn, denied, expired, approved or waiting."""
-        if case.used_by or case.withdrawn:
-            return "used" if case.used_by else "withdrawn"
+        """In a word how a request stands: used, withdrawn, denied, expired, begun, approved or waiting."""
+        if case.finished or case.withdrawn:
+            return "used" if case.finished else "withdrawn"
         try:
             agreed = granted(case.request, case.decisions, self.statement, at=at) if self.statement else ()
         except PalladionError:
             return "denied"
         if at >= case.request.ends_at:
-            return "expired"
+            return "used" if case.used_by else "expired"
+        if case.used_by:
+            return "begun"
         return "approved" if 0 < self.needed(wished) <= len(agreed) else "waiting"
 
 
-def read_board(installation: Installation, gate: Root, *, since: Board | None = None) -> Board:
+def read_board(installation: Installation, gate: Root, *, since: Board | None = None, whole: bool = False) -> Board:
     """Read the ledger, with what is acknowledged and not published yet. Raises TamperError where it does not hold.
 
-    Proves every entry of the ledger, which takes as long as reading it: some 3 µs each. Where `since`, a board that was
-    read before, is given, it is continued, and only what is behind it is read.
+    Reads what an index names and what is behind that (`approval_index`). Without one, or for `whole`, proves every
+    entry of the ledger, which takes as long as reading it: some 3 µs each. Where `since`, a board that was read before,
+    is given, it is continued, and only what is behind it is read.
     """
     journal = read_journal(installation.paths.ledger / JOURNAL_FILE, gate.derive("journal"))
     reader = installation.read_ledger()
     board = since if since is not None and _continues(since, reader, journal) else None
-    start = board.published[0] + len(board.waiting) if board is not None else 0
     if board is None:
-        board = Board(reader.checkpoint.origin, _owner_key(reader, journal.entries), gate.public().keys["checkpoint"])
+        board = _published(reader, gate, _owner_key(reader, journal.entries), whole=whole)
+        start = reader.size
+    else:
+        start = board.published[0] + len(board.waiting)
     for index, entry in _entries(reader, journal, start):
         board.note_time(index, entry)
-        if _ABOUT_APPROVALS not in entry:
-            continue
-        record = decode_record(entry, what=f"entry {index}")
-        read = _READERS.get(record.kind)
-        if read is None:
-            continue
-        try:
-            read(board, record, index)
-        except (PalladionError, KeyError, TypeError) as error:
-            why = error.message if isinstance(error, PalladionError) else "it lacks something"
-            board.refused.append(f"entry {index}, {record.kind}: {why}")
+        _take(board, index, entry)
     board.published = (reader.size, reader.checkpoint.root)
     board.waiting = journal.entries[max(0, reader.size - journal.first) :]
     return board
+
+
+def hidden_by_index(installation: Installation, gate: Root, board: Board) -> list[int]:
+    """The records of a board that was read whole, and that an index which the gate root made leaves out."""
+    index = read_index(installation.read_ledger(), gate)
+    return sorted({number for number in board.entries if number < index.size} - set(index.entries)) if index else []
+
+
+def _published(reader: LedgerReader, gate: Root, owner_key: bytes, *, whole: bool) -> Board:
+    """What the published ledger says; by the index, if one holds."""
+    ledger_key = gate.public().keys["checkpoint"]
+    index = None if whole else read_index(reader, gate)
+    board = Board(reader.checkpoint.origin, owner_key, ledger_key)
+    if index is not None:
+        try:
+            for number, entry in indexed_entries(reader, index):
+                _take(board, number, entry)
+            board.resume_times(index.times)
+        except (TamperError, FormatError, NotFoundError):
+            # whatever is wrong, reading all of it says so
+            index, board = None, Board(reader.checkpoint.origin, owner_key, ledger_key)
+    known = index.size if index is not None else 0
+    for number, entry in reader.entries(known):
+        board.note_time(number, entry)
+        _take(board, number, entry)
+    if not whole:  # who reads all of it compares it with the index that is there
+        write_index(reader, gate, board.entries, board.times, known=known)
+    return board
+
+
+def _take(board: Board, number: int, entry: bytes) -> None:
+    """Read one entry, if it is about approvals."""
+    if _ABOUT_APPROVALS not in entry and _BY_APPROVAL not in entry:
+        return
+    record = decode_record(entry, what=f"entry {number}")
+    read = _READERS.get(record.kind)
+    if read is None:
+        return
+    board.entries.append(number)
+    try:
+        read(board, record, number)
+    except (PalladionError, KeyError, TypeError) as error:
+        why = error.message if isinstance(error, PalladionError) else "it lacks something"
+        board.refused.append(f"entry {number}, {record.kind}: {why}")
 
 
 def _continues(board: Board, reader: LedgerReader, journal: JournalContent) -> bool:
@@ -206,7 +263,8 @@ def _owner_key(reader: LedgerReader, waiting: list[bytes]) -> bytes:
 
 def _entries(reader: LedgerReader, journal: JournalContent, start: int) -> Iterator[tuple[int, bytes]]:
     """Index and bytes of every acknowledged entry from `start` on."""
-    yield from reader.entries(start)
+    if start < reader.size:
+        yield from reader.entries(start)
     for index, entry in enumerate(journal.entries, journal.first):
         if index >= max(reader.size, start):
             yield index, entry
@@ -238,6 +296,14 @@ def _withdrawn(board: Board, record: Record, _index: int) -> None:
 def _used(board: Board, record: Record, _index: int) -> None:
     case = _exact(board, _id_of(record))
     case.used_by, case.used_at = record.actor, record.time
+    # else no record will say that it was done: those of earlier versions, of changes of approvers
+    case.finished = case.finished or record.details.get(RESUMABLE) is not True
+
+
+def _acted(board: Board, record: Record, _index: int) -> None:
+    case = board.cases.get(str(record.details.get("approval")))
+    if case is not None:
+        case.finished = True
 
 
 def _changed(board: Board, record: Record, _index: int) -> None:
@@ -288,7 +354,7 @@ def _reviewed(board: Board, record: Record, _index: int) -> None:
 def _drilled(board: Board, record: Record, _index: int) -> None:
     who: dict[str, Any] = record.details
     case = _exact(board, _id_of(record))
-    case.used_by, case.used_at = record.actor, record.time
+    case.used_by, case.used_at, case.finished = record.actor, record.time, True
     board.drills.append(Drill(_id_of(record), record.time, tuple(who["granted"]), tuple(who["denied"])))
 
 
@@ -314,5 +380,9 @@ _READERS: Mapping[str, Callable[[Board, Record, int], None]] = MappingProxyType(
         "approval.reviewed": _reviewed,
         "approval.drilled": _drilled,
         "approvals.changed": _changed,
+        "model.delivered": _acted,
+        "model.opened": _acted,
+        "model.rewrapped": _acted,
+        "broker.released": _acted,
     }
 )

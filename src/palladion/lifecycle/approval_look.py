@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 
 from palladion.approvals.roster import Statement
-from palladion.lifecycle.approval_board import BrokenGlass, read_board
+from palladion.lifecycle.approval_board import BrokenGlass, hidden_by_index, read_board
+from palladion.lifecycle.approval_index import APPROVAL_INDEX_FILE
 from palladion.lifecycle.approvals import without_revoked
 from palladion.lifecycle.approvers import escrow_of, has_account
 from palladion.lifecycle.doctor import Check
@@ -14,12 +15,14 @@ NAME = "approvals"
 
 def look(installation: Installation) -> Iterator[Check]:
     """Nothing where nobody has to agree. Reads the ledger. Raises PalladionError where it does not hold."""
-    board = read_board(installation, installation.open_gate_root())
+    gate = installation.open_gate_root()
+    board = read_board(installation, gate, whole=True)
     wished, statement = installation.policy.approvals.needed, board.statement
     needed = board.needed(wished)
     if needed == 0 and not board.broken:
         return
     faults = list(_after(board.unreviewed, board.refused))
+    faults += _hidden(hidden_by_index(installation, gate, board))
     approvers = _live(installation, statement)
     if approvers < needed:
         message = f"{needed} approvals are needed, and {approvers} approvers are registered: nothing can leave"
@@ -67,3 +70,10 @@ def _after(unreviewed: list[BrokenGlass], refused: list[str]) -> Iterator[Check]
         yield Check(
             NAME, "problem", message, "palladion approval list says which: somebody may have tried to forge them"
         )
+
+
+def _hidden(entries: list[int]) -> Iterator[Check]:
+    if entries:
+        message = f"the index of approvals leaves out {len(entries)} records, the first of them entry {entries[0]}: "
+        message += "whoever has the gate root made it so"
+        yield Check(NAME, "problem", message, f"remove {APPROVAL_INDEX_FILE} beside the ledger, and look at that entry")

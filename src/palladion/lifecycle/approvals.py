@@ -6,13 +6,13 @@ What counts is what the ledger says (`approval_board`); the registry lists it, a
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 import msgspec
 
 from palladion.approvals.documents import document_of
-from palladion.approvals.quorum import Wanted, require_decidable, require_quorum, require_same
+from palladion.approvals.quorum import Wanted, granted, require_decidable, require_quorum, require_same
 from palladion.approvals.request import (
     CLOCK_TOLERANCE,
     Purpose,
@@ -21,14 +21,13 @@ from palladion.approvals.request import (
     new_request,
     sign_request,
 )
-from palladion.approvals.review import SignedReview
 from palladion.approvals.roster import Approver, Statement
 from palladion.errors import ApprovalError
 from palladion.keys import Root
 from palladion.ledger.record import Record
 from palladion.ledger.remote import LedgerWriter
 from palladion.ledger.writer import Receipt
-from palladion.lifecycle.approval_board import Board, BrokenGlass, Case, Drill, drill_key, read_board
+from palladion.lifecycle.approval_board import RESUMABLE, Board, Case, drill_key, read_board
 from palladion.lifecycle.installation import Installation
 from palladion.registry import Records, names
 from palladion.registry.approval_tables import ApprovalEventKind
@@ -80,11 +79,15 @@ def at_desk(installation: Installation, board: Board | None = None) -> Iterator[
 
 @dataclass(frozen=True)
 class Approved:
-    """What was let happen: the request and who agreed, or neither where the glass was broken, and the record of it."""
+    """What was let happen: the request and who agreed, or neither where the glass was broken, and the record of it.
+
+    `board` is what the ledger said then.
+    """
 
     request: Request | None
     approvers: tuple[str, ...]
     receipt: Receipt
+    board: Board | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -151,7 +154,7 @@ def decide(installation: Installation, signed: SignedDecision, *, actor: str) ->
     with at_desk(installation) as desk:
         case, now = desk.board.case(signed.decision.id), installation.clock.now()
         _require_open(case)
-        approver = require_decidable(case.request, signed, _in_force(desk), owner=desk.board.owner, at=now)
+        approver = require_decidable(case.request, signed, in_force(desk), owner=desk.board.owner, at=now)
         if any(item.decision.key == signed.decision.key for item in case.decisions):
             raise ApprovalError(f"{approver.name} has decided on request {case.request.id} already", reason="twice")
         document = document_of(signed)
@@ -185,8 +188,9 @@ def authorise(
 ) -> Approved | None:
     """Let something happen if nobody has to agree, or enough did, or the glass is broken; else raise ApprovalError.
 
-    None where no approvals are needed. To be called before any key is touched; what fails afterwards has used the
-    request up. `hint` is the command that asks for what is wanted. With `publisher`, files of others are let through.
+    None where no approvals are needed. To be called before any key is touched; the record of what was done has to say
+    what `conclude` says, which uses the request up. Until then, whoever began may begin again. `hint` is the command
+    that asks for what is wanted. With `publisher`, files of others are let through.
     """
     board = read_board(installation, installation.open_gate_root())
     needed = board.needed(installation.policy.approvals.needed)
@@ -213,7 +217,24 @@ def authorise(
         actor=actor,
         subject=wanted.subject,
         board=board,
+        resumable=True,
     )
+
+
+def conclude(installation: Installation, gate: Root, approved: Approved | None) -> dict[str, str]:
+    """What the record of an act has to say of its request, in its details; with that record the request is used up.
+
+    To be called by who holds the ledger, so that of two who began with one request one ends. Raises ApprovalError if
+    another did, or if somebody took the request back or said no meanwhile: then nothing may leave.
+    """
+    if approved is None or approved.request is None:
+        return {}
+    board = read_board(installation, gate, since=approved.board)
+    case = board.case(approved.request.id)
+    _require_open(case, case.used_by)
+    if board.statement is not None:
+        granted(case.request, case.decisions, board.statement, at=installation.clock.now())
+    return {"approval": case.request.id}
 
 
 def approvals_needed(installation: Installation) -> int:
@@ -235,20 +256,22 @@ def require_approved(
     actor: str | None = None,
     subject: str | None = None,
     board: Board | None = None,
+    resumable: bool = False,
 ) -> Approved:
     """Use a request that enough people approved for exactly this, once and for good, and put that on record.
 
     A request that names a recipient's key or a machine's evidence (SHA-256) is refused unless the same is given here.
     Raises ApprovalError, whose `reason` names the check, after putting the refusal on record; TamperError. Without
     `actor` whoever asked counts as who uses it: a broker has to know that by itself. `subject` is compared where it is
-    given; `board` is what was read of the ledger a moment ago.
+    given; `board` is what was read of the ledger a moment ago. `resumable` is for who calls `conclude`: a crash before
+    that leaves a request with which the same person can begin again.
     """
     with at_desk(installation, board) as desk:
         case = desk.board.case(request_id)
         who = actor or case.request.requester
         wanted = Wanted(purpose, file_id, recipient, recipient_key, evidence, actor, subject=subject)
         try:
-            agreed = _require(desk, case, wanted, at)
+            agreed = _require(desk, case, wanted, at, again=who if resumable else "")
         except ApprovalError as error:
             details = {
                 "reason": error.reason,
@@ -258,23 +281,23 @@ def require_approved(
             }
             desk.record("approval.refused", case.request.id, who, details)
             raise
-        receipt = desk.ledger.append([use(desk, case, agreed, actor=who)])[0]
-        return Approved(case.request, tuple(item.name for item in agreed), receipt)
+        receipt = desk.ledger.append([use(desk, case, agreed, actor=who, resumable=resumable)])[0]
+        return Approved(case.request, tuple(item.name for item in agreed), receipt, desk.board)
 
 
-def _require(desk: Desk, case: Case, wanted: Wanted, at: datetime) -> tuple[Approver, ...]:
+def _require(desk: Desk, case: Case, wanted: Wanted, at: datetime, *, again: str) -> tuple[Approver, ...]:
     request, now = case.request, desk.installation.clock.now()
     # 1. the clock
     require_clock(desk, case)
     # 2. nothing against it
-    _require_open(case)
+    _require_open(case, again)
     if request.is_drill(drill_key(desk.gate)):
         raise ApprovalError(f"request {request.id} was a drill: nothing is let out", reason="drill")
     # 3. exactly this
     require_same(request, wanted)
     # 4. enough people; the later time of both: who says what time it is must not choose an earlier one
     moment, owner = max(at, now), desk.board.owner
-    return require_quorum(request, case.decisions, _in_force(desk), owner=owner, needed=desk.needed, at=moment)
+    return require_quorum(request, case.decisions, in_force(desk), owner=owner, needed=desk.needed, at=moment)
 
 
 def require_clock(desk: Desk, case: Case) -> None:
@@ -293,17 +316,21 @@ def require_clock(desk: Desk, case: Case) -> None:
         )
 
 
-def use(desk: Desk, case: Case, agreed: Sequence[Approver], *, actor: str) -> Record:
+def use(desk: Desk, case: Case, agreed: Sequence[Approver], *, actor: str, resumable: bool = False) -> Record:
     """Mark a request to which these people agreed as used in the registry; its record is for the caller to append."""
-    request = case.request
-    desk.records.approvals.use(request.id, actor=actor)
-    details = {
+    request, approvals = case.request, desk.records.approvals
+    # where it was begun before, a crash may have come before the row or behind it
+    if not case.used_by or approvals.get(request.id).used_at is None:
+        approvals.use(request.id, actor=actor)
+    details: dict[str, object] = {
         "approvers": [item.name for item in agreed],
         "purpose": request.purpose,
         "what": request.subject,
         "file_id": request.file_id,
         "recipient": request.recipient,
     }
+    if resumable:
+        details[RESUMABLE] = True
     return Record("approval.used", desk.installation.clock.now(), actor, f"approval:{request.id}", details)
 
 
@@ -336,43 +363,6 @@ def _break_glass(
         return Approved(None, (), receipt)
 
 
-def record_review(installation: Installation, signed: SignedReview, *, actor: str) -> tuple[BrokenGlass, Receipt]:
-    """Take what an approver found of broken glass. Raises ApprovalError if he broke it himself, or it is reviewed."""
-    with at_desk(installation) as desk:
-        broken = desk.board.broken.get(signed.review.id)
-        if broken is None or broken.reviewed_by:
-            said = f"was reviewed by {broken.reviewed_by} already" if broken else "is not on record"
-            raise ApprovalError(f"broken glass {signed.review.id} {said}", "palladion approval list", reason="unknown")
-        approver = signed.verified(_in_force(desk), broken=broken.id, by=broken.by)
-        details = {"review": document_of(signed), "approver": approver.name}
-        broken.reviewed_by, broken.finding = approver.name, signed.review.finding
-        return broken, desk.record("approval.reviewed", broken.id, actor, details)
-
-
-def end_drill(installation: Installation, request: str, *, actor: str) -> tuple[Drill, Receipt]:
-    """End a drill and put on record who approved it: whoever began it does.
-
-    Raises ApprovalError for what is none, has ended, or is somebody else's, without saying which: else anybody could
-    find out which requests are drills.
-    """
-    with at_desk(installation) as desk:
-        case = desk.board.case(request)
-        request_id, statement = case.request.id, desk.board.statement
-        if case.used_by or actor != case.request.requester or not case.request.is_drill(drill_key(desk.gate)):
-            raise ApprovalError(f"request {request_id} is no drill of yours that goes on", reason="drill")
-        by_key = {item.key: item.name for item in (statement.approvers if statement else ())}
-        said: dict[str, list[str]] = {"grant": [], "deny": []}
-        for signed in case.decisions:
-            said[signed.decision.verdict].append(by_key.get(signed.decision.key, "somebody who left"))
-        ended = Drill(request_id, installation.clock.now(), tuple(sorted(said["grant"])), tuple(sorted(said["deny"])))
-        details = {
-            "granted": list(ended.granted),
-            "denied": list(ended.denied),
-            "approvers": len(by_key),
-        }
-        return ended, desk.record("approval.drilled", request_id, actor, details)
-
-
 def without_revoked(statement: Statement, records: Records) -> Statement:
     """A statement less the approvers whom the registry has revoked: rows can take away, and never give."""
     revoked = {item.name for item in records.operators.all() if item.revoked_at is not None}
@@ -380,16 +370,20 @@ def without_revoked(statement: Statement, records: Records) -> Statement:
     return statement if live == statement.approvers else msgspec.structs.replace(statement, approvers=live)
 
 
-def _in_force(desk: Desk) -> Statement:
+def in_force(desk: Desk) -> Statement:
     """The statement in force, less those who were revoked as operators since."""
     if desk.board.statement is None:
         raise ApprovalError("nobody is registered who could approve", "palladion approval key add", reason="approvers")
     return without_revoked(desk.board.statement, desk.records)
 
 
-def _require_open(case: Case) -> None:
+def _require_open(case: Case, again: str | None = None) -> None:
+    """Raise ApprovalError if the request is over. One that was begun is so, except for `again`, who began.
+
+    None stands for who wants to say something to it: that can be done until it is used up.
+    """
     request = case.request
-    if case.used_by:
+    if case.finished or (case.used_by and again is not None and again != case.used_by):
         raise ApprovalError(
             f"request {request.id} was used by {case.used_by}", "each request is used once", reason="used"
         )

@@ -22,7 +22,7 @@ from palladion.errors import ApprovalError, ConflictError, TamperError
 from palladion.keys import Recipient, Root
 from palladion.ledger.record import Record
 from palladion.ledger.writer import Receipt
-from palladion.lifecycle.approval_board import agreed_to, read_board
+from palladion.lifecycle.approval_board import agreed_to, drill_key, read_board
 from palladion.lifecycle.approvals import Asking, Desk, at_desk, put, require_clock, use, without_revoked
 from palladion.lifecycle.installation import Installation
 
@@ -107,6 +107,8 @@ def apply_change(installation: Installation, request: str, *, actor: str) -> Cha
         if current is None:
             raise ApprovalError("there is no statement of approvers yet", reason="approvers")
         require_clock(desk, case)
+        if case.request.is_drill(drill_key(desk.gate)):
+            raise ApprovalError(f"request {case.request.id} was a drill: nothing is changed", reason="drill")
         signed, now = _proposal(desk, case.request.id), installation.clock.now()
         among = without_revoked(current, desk.records)
         agreed = agreed_to(desk.board, case, signed.statement, at=now, needed=desk.needed, among=among)

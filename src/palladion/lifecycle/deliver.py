@@ -13,7 +13,7 @@ from palladion.errors import ConflictError, StorageError, TamperError
 from palladion.keys import Root
 from palladion.ledger.record import Record
 from palladion.ledger.writer import Receipt
-from palladion.lifecycle.approvals import NOTHING, Permit, authorise
+from palladion.lifecycle.approvals import NOTHING, Approved, Permit, authorise, conclude
 from palladion.lifecycle.egress import leaving
 from palladion.lifecycle.installation import Installation
 from palladion.lifecycle.marked import delivered_as, require_unmarked
@@ -49,10 +49,12 @@ class Delivered:
 class _Terms:
     """What a copy was asked for with, and whether it gets a fingerprint.
 
-    `approved` is the digest of the header of the original that may be copied.
+    `header` is the digest of the header of the original that may be copied, `approved` who agreed to it, if anybody
+    has to.
     """
 
-    approved: str
+    header: str
+    approved: Approved | None
     base: str
     license_required: bool
     fingerprinted: bool
@@ -95,8 +97,8 @@ def deliver(
     require_unmarked(installation, named)
     # before a request is used up for what may not leave
     with leaving(installation, "deliver", row.name, subject=version, actor=actor):
-        approved = _approved(installation, named, row, permit, license_required=license_required, actor=actor)
-        terms = _Terms(approved, base, license_required, fingerprinted=ownership_of(named) is not None)
+        header, approved = _approved(installation, named, row, permit, license_required=license_required, actor=actor)
+        terms = _Terms(header, approved, base, license_required, fingerprinted=ownership_of(named) is not None)
         return _delivered(installation, owner, version, row, out, terms=terms, actor=actor, progress=progress)
 
 
@@ -112,7 +114,7 @@ def _delivered(
     progress: Progress,
 ) -> Delivered:
     with unmarked(installation, owner, version) as (original, found):
-        if original.info.header_digest != terms.approved or (ownership_of(found) is not None) != terms.fingerprinted:
+        if original.info.header_digest != terms.header or (ownership_of(found) is not None) != terms.fingerprinted:
             raise TamperError(f"the original of {version} is not the file that was here a moment ago")
         _record_opened(installation, original.info, row.name, actor=actor)
         stamp = fingerprint(original.model, found, owner, row.public_key, progress=progress)
@@ -140,7 +142,9 @@ def _delivered(
             progress=lambda done, total: progress("seal", done, total),
         )
     try:
-        delivery, receipt = _register(installation, info, row, fingerprinted=stamp is not None, actor=actor)
+        delivery, receipt = _register(
+            installation, info, row, fingerprinted=stamp is not None, approved=terms.approved, actor=actor
+        )
     except BaseException:
         # nobody would look for the fingerprint of a copy that is not on record
         out.unlink(missing_ok=True)
@@ -150,8 +154,8 @@ def _delivered(
 
 def _approved(
     installation: Installation, version: Version, row: Recipient, permit: Permit, *, license_required: bool, actor: str
-) -> str:
-    """The digest of the header of the original that may be delivered to `row`, which nobody verified yet."""
+) -> tuple[str, Approved | None]:
+    """The digest of the header of the original that may be delivered to `row`, which nobody verified yet; by whom."""
     info = inspect_file(installation.paths.sealed / sealed_file(version, "original").path)
     subject = f"{version.model}@{version.number}"
     hint = f"palladion approval request --version {subject} --purpose deliver --recipient {row.name} --reason TEXT"
@@ -159,8 +163,7 @@ def _approved(
     asked = delivered_as(version, license_required=license_required)
     # the key too: the name may be given to another key while people think about it
     wanted = Wanted("deliver", info.header.file_id, row.name, row.public_key, subject=asked)
-    authorise(installation, permit, wanted, subject=subject, hint=hint, actor=actor)
-    return info.header_digest
+    return info.header_digest, authorise(installation, permit, wanted, subject=subject, hint=hint, actor=actor)
 
 
 def _record_opened(installation: Installation, info: SealedInfo, recipient: str, *, actor: str) -> None:
@@ -170,10 +173,17 @@ def _record_opened(installation: Installation, info: SealedInfo, recipient: str,
 
 
 def _register(
-    installation: Installation, info: SealedInfo, recipient: Recipient, *, fingerprinted: bool, actor: str
+    installation: Installation,
+    info: SealedInfo,
+    recipient: Recipient,
+    *,
+    fingerprinted: bool,
+    approved: Approved | None,
+    actor: str,
 ) -> tuple[Delivery, Receipt]:
-    header = info.header
-    with installation.recording(installation.open_gate_root()) as (ledger, records):
+    header, gate = info.header, installation.open_gate_root()
+    with installation.recording(gate) as (ledger, records):
+        by = conclude(installation, gate, approved)
         sealed = SealedFile("", info.root, info.header_digest)
         delivery = records.deliveries.add(
             header.model, header.version, recipient.name, sealed=sealed, fingerprinted=fingerprinted, actor=actor
@@ -186,6 +196,7 @@ def _register(
             "content": header.content,
             "root": info.root,
             "header": info.header_digest,
+            **by,
         }
         record = Record("model.delivered", delivery.at, actor, f"{header.model}@{header.version}", details)
         return delivery, ledger.append([record])[0]

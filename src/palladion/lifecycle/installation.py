@@ -1,6 +1,6 @@
 """One installation on disk: where everything lies, and how its rooms are opened. Creation is in `create`."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,6 +125,10 @@ class FileKeys(Protocol):
 
     def follow(self, lost: Callable[[str], object]) -> None:
         """Have `lost` told, from another thread, the id of each file whose key must not be used any more."""
+        ...
+
+    def keep(self, file_ids: Collection[str]) -> None:
+        """Give up the keys of all other files than these; not while one of them is being opened."""
         ...
 
 

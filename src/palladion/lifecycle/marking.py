@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
+from hmac import compare_digest
 from math import sqrt
 from statistics import NormalDist
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from palladion import canonical
-from palladion.errors import ConflictError
+from palladion.errors import ConflictError, TamperError
 from palladion.keys import Root
 from palladion.lifecycle.installation import Installation, owner_identity
 from palladion.lifecycle.open import OWNERSHIP, OpenedModel, open_version
@@ -42,6 +43,7 @@ from palladion.model.tensors import Tensor
 from palladion.registry import Version
 
 AMPLITUDE_MIN = AMPLITUDE / 8  # a guard halves no further: what is left to find falls with the amplitude
+FIRST_AMPLITUDE = "0.01"  # of every mark of scheme "weights-1"
 
 Guard = Callable[[Model], bool]  # whether a marked model still computes what the original does, near enough
 
@@ -108,13 +110,39 @@ def ownership_of(version: Version) -> dict[str, Any] | None:
 
 
 def ownership_key_of(mark: Mapping[str, Any], owner: Root) -> OwnershipKey:
-    """The secret of an ownership mark, of whatever scheme, that a version says `mark` of."""
+    """The secret of an ownership mark, of whatever scheme, that a version says `mark` of.
+
+    What the registry says has to be what was committed to when the mark was made. Raises TamperError where it is not:
+    else whoever writes to the registry makes the marks of later copies fainter, or a proof look in the wrong place.
+    """
     original = str(mark["original"])
     payload = None  # "weights-1" said nothing
     if mark["scheme"] != "weights-1":
         stated = mark.get("payload")
         payload = bytes.fromhex(stated) if stated else ownership_payload(_publisher(owner), original)
-    return OwnershipKey(ownership_key(owner.derive("mark"), original), payload)
+    key = OwnershipKey(ownership_key(owner.derive("mark"), original), payload)
+    if "amplitude" in mark:  # of a version, and not of one that is being made
+        _check_committed(mark, key)
+    return key
+
+
+def _check_committed(mark: Mapping[str, Any], key: OwnershipKey) -> None:
+    amplitude = str(mark["amplitude"])
+    bound = {"original": mark["original"], "scheme": mark["scheme"]}
+    if mark["scheme"] != "weights-1":
+        bound |= {"amplitude": amplitude, "payload": (key.payload or b"").hex()}
+    elif amplitude != FIRST_AMPLITUDE:
+        bound = {}  # it was the same in all, and was not committed to
+    if not bound or not compare_digest(str(mark.get("commitment")).encode(), _commitment(key, bound).encode()):
+        raise TamperError(
+            "what the registry says of an ownership mark is not what was committed to when it was made",
+            "palladion doctor compares the registry with the ledger; restore the registry from a backup",
+            "or these are another owner's keys",
+        )
+
+
+def _commitment(key: OwnershipKey, bound: Mapping[str, Any]) -> str:
+    return sha256(canonical.encode({"key": key.key.hex(), **bound})).hexdigest()
 
 
 def fingerprint(
@@ -183,7 +211,7 @@ def _description(key: OwnershipKey, original: str, amplitude: float, places: Map
         "places": len(places),
         "weights": sum(item.weights for item in places.values()),
         # binds the owner to this key now, without showing it: written to the ledger before anything is delivered
-        "commitment": sha256(canonical.encode({"key": key.key.hex(), **bound})).hexdigest(),
+        "commitment": _commitment(key, bound),
         # and to the key of each tensor, so that a court can be shown one without the others
         "tensor_keys": commitment_root(tensor_commitments(key, list(places))),
     }

@@ -4,7 +4,7 @@ import os
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from palladion.approvals.quorum import Wanted
@@ -14,7 +14,7 @@ from palladion.host.host import Host
 from palladion.host.load import load_files
 from palladion.keys import Identity
 from palladion.ledger.writer import Receipt
-from palladion.lifecycle.approvals import NOTHING, Permit, authorise
+from palladion.lifecycle.approvals import NOTHING, Approved, Permit, authorise, conclude
 from palladion.lifecycle.decoy_touches import notice_sealed
 from palladion.lifecycle.egress import in_plaintext, leaving
 from palladion.lifecycle.export import free_paths, write_files
@@ -81,16 +81,20 @@ def _written(
     identity: Identity,
     out: Path,
     *,
-    looked_at: str,
+    looked_at: tuple[str, Approved | None],
     reason: str,
     actor: str,
 ) -> Unsealed:
+    header_digest, approved = looked_at
     with _opened(installation, target, version, identity) as opened:
-        if opened.info.header_digest != looked_at:
+        if opened.info.header_digest != header_digest:
             raise TamperError(f"{target} is not the file that was here a moment ago", "somebody exchanged it")
         paths = free_paths(opened.info.header.kind, list(opened.files), out)
-        with installation.open_ledger(installation.open_gate_root()) as ledger:
+        gate = installation.open_gate_root()
+        with installation.open_ledger(gate) as ledger:
+            by = conclude(installation, gate, approved)
             record = record_opened(opened.info, at=installation.clock.now(), actor=actor, reason=reason)
+            record = replace(record, details=record.details | by)
             record = in_plaintext(record, sum(len(data) for data in opened.files.values()))
             receipt = ledger.append([record])[0]
         write_files((path, iter([data])) for path, data in zip(paths, opened.files.values(), strict=True))
@@ -127,8 +131,8 @@ def _opened(
 
 def _approved(
     installation: Installation, target: str | Path, version: Version | None, permit: Permit, actor: str
-) -> str:
-    """The digest of the header of the file that may be opened, which nobody verified yet."""
+) -> tuple[str, Approved | None]:
+    """The digest of the header of the file that may be opened, which nobody verified yet; by whom."""
     if version is not None:
         target = installation.paths.sealed / sealed_file(version, _kind(version)).path
     info = inspect_file(Path(target))
@@ -138,8 +142,9 @@ def _approved(
     named = f"--file {shlex.quote(str(target))}" if version is None else f"--version {subject}"
     hint = f"palladion approval request {named} --purpose {purpose} --reason TEXT"
     wanted = Wanted(purpose, header.file_id, "")
-    authorise(installation, permit, wanted, subject=subject, hint=hint, actor=actor, publisher=header.publisher)
-    return info.header_digest
+    return info.header_digest, authorise(
+        installation, permit, wanted, subject=subject, hint=hint, actor=actor, publisher=header.publisher
+    )
 
 
 def _kind(version: Version) -> SealedKind:

@@ -13,7 +13,7 @@ from palladion.host.host import Host
 from palladion.keys import Root
 from palladion.ledger.record import Record
 from palladion.ledger.writer import Receipt
-from palladion.lifecycle.approvals import NOTHING, Permit, authorise
+from palladion.lifecycle.approvals import NOTHING, Permit, authorise, conclude
 from palladion.lifecycle.asking import named_by
 from palladion.lifecycle.installation import Installation, owner_identity
 from palladion.lifecycle.open import find_version
@@ -61,18 +61,21 @@ def rewrap_version(
     if permit.request and len(added) > 1:
         # before the request is used up for nothing
         raise ConflictError("one recipient at a time: each has a request of his own", "--to once, with its --approval")
+    approved = None
     for text_of, recipient in zip(add, added, strict=True):
         named = named_by(text_of, recipient)
         subject = f"{version.model}@{version.number}"
         hint = f"palladion approval request --version {subject} --purpose rewrap --recipient {text_of} --reason TEXT"
         wanted = Wanted("rewrap", looked_at.header.file_id, named, str(recipient))
-        authorise(installation, permit, wanted, subject=subject, hint=hint, actor=actor)
+        approved = authorise(installation, permit, wanted, subject=subject, hint=hint, actor=actor)
     names = [f"{wrap.kind} {wrap.key_id}" for wrap in before if wrap.key_id not in drop]
     names += [f"{recipient.kind} {recipient.key_id}" for recipient in added]
-    with installation.open_ledger(installation.open_gate_root()) as ledger:
+    gate = installation.open_gate_root()
+    with installation.open_ledger(gate) as ledger:
+        by = conclude(installation, gate, approved)
         if inspect_file(path).header_digest != looked_at.header_digest:
             raise TamperError(f"{text} is not the file that was here a moment ago", "somebody exchanged it")
-        details = {"header": version.served.header_digest, "recipients": list(dict.fromkeys(names))}
+        details = {"header": version.served.header_digest, "recipients": list(dict.fromkeys(names)), **by}
         subject = f"{version.model}@{version.number}"
         receipt = ledger.append([Record("model.rewrapped", installation.clock.now(), actor, subject, details)])[0]
         info = rewrap_file(

@@ -124,6 +124,21 @@ class AttestationPolicy(Section, frozen=True):
             "vendor's known root. A tpm needs some: the roots of whoever made the TPMs.",
         ),
     ] = ()
+    crls: Annotated[
+        tuple[str, ...],
+        Meta(
+            max_length=16,
+            description="Files of the vendor's lists of revoked certificates in DER, relative to this file, of sev-snp "
+            "and tdx. Those that evidence brings along are chosen by whoever makes it.",
+        ),
+    ] = ()
+    require_crl: Annotated[
+        bool,
+        Meta(
+            description="Refuse evidence unless crls has a current list of every authority above it that signs lists. "
+            "Without this, one that is out of date revokes what it names, and what came later is not known."
+        ),
+    ] = False
 
 
 def check_attestation(requirements: Iterable[AttestationPolicy]) -> None:
@@ -147,6 +162,10 @@ def check_attestation(requirements: Iterable[AttestationPolicy]) -> None:
             )
         if one.tee == "tpm" and not one.roots:
             raise PolicyError(f"attestation {one.name}: roots is empty, and no root of TPMs is known here")
+        if (one.crls or one.require_crl) and one.tee not in {"sev-snp", "tdx"}:
+            raise PolicyError(f"attestation {one.name}: crls are for sev-snp and tdx, and this one is {one.tee}")
+        if one.require_crl and not one.crls:
+            raise PolicyError(f"attestation {one.name}: require_crl is true, and crls names no list")
         both = set(one.need) & set(one.forbid)
         if both:
             raise PolicyError(f"attestation {one.name}: {min(both)} is in need and in forbid")

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Self, cast
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from securesystemslib.signer import Key, SecretsHandler, Signature, SSlibKey
 from securesystemslib.signer import Signer as TufSigner
+from tuf.api.metadata import Root
 
-from palladion.keys import Ed25519Signer, Signer
+from palladion.errors import FormatError
+from palladion.keys import Ed25519Signer, Signer, ed25519_public_key
 
 RoleName = Literal["root", "targets", "snapshot", "timestamp"]
 ROLES: tuple[RoleName, ...] = ("root", "targets", "snapshot", "timestamp")
@@ -87,7 +88,18 @@ def role_signer(secret: bytes) -> Ed25519Signer:
 
 def tuf_key(public_key: bytes) -> SSlibKey:
     """A raw Ed25519 public key in TUF's form."""
-    return SSlibKey.from_crypto(Ed25519PublicKey.from_public_bytes(public_key))
+    return SSlibKey.from_crypto(ed25519_public_key(public_key, what="the key of a role"))
+
+
+def require_sound_keys(root: Root) -> None:
+    """Raise FormatError if one of a root's Ed25519 keys is none: python-tuf takes those that anybody signs for."""
+    for key in root.keys.values():
+        if key.keytype == "ed25519":
+            try:
+                raw = bytes.fromhex(key.keyval["public"])
+            except (KeyError, TypeError, ValueError):
+                raise FormatError("the channel's root has a key that is broken") from None
+            ed25519_public_key(raw, what="a key of the channel's root")
 
 
 def signers_of(key_ids: Sequence[str], signers: Sequence[Signer]) -> list[RoleSigner]:

@@ -31,6 +31,7 @@ from palladion.files import (
 from palladion.release import metadata
 from palladion.release.entries import Catalogue, Release, catalogue_of
 from palladion.release.fetchers import address_of
+from palladion.release.keys import require_sound_keys
 from palladion.seal.header import PREFIX_BYTES, decode_header, decode_prefix, header_digest
 
 _STALE_HINTS = (
@@ -126,10 +127,13 @@ class _Client(Updater):
         super().__init__(str(folder), f"{address}metadata/", fetcher=fetcher, config=config, bootstrap=trusted_root)
         # it has no parameter for this; expiry is looked at from the timestamp on, so not before this line
         self._trusted_set.reference_time = now
+        # before it vouches for another one
+        require_sound_keys(self._trusted_set.root)
 
     def catalogue(self) -> Catalogue:
         self.refresh()
         trusted = self._trusted_set
+        require_sound_keys(trusted.root)
         parts = (trusted.root, trusted.timestamp, trusted.snapshot, trusted.targets)
         return catalogue_of(trusted.targets, min(part.expires for part in parts))
 

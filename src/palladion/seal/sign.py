@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from hashlib import sha256
 
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from palladion.errors import TamperError
+from palladion.keys import ed25519_public_key
 from palladion.seal.bech32 import decode_key, encode_key
 
 PUBLIC_KEY_BYTES = 32
@@ -29,7 +29,9 @@ def publisher_text(public_key: bytes) -> str:
 
 def parse_publisher(text: str) -> bytes:
     """The public key of a `publisher_text`. Raises FormatError."""
-    return decode_key(text, _PREFIX, tag=_ED25519, key_bytes=PUBLIC_KEY_BYTES, what="the publisher's key")
+    key = decode_key(text, _PREFIX, tag=_ED25519, key_bytes=PUBLIC_KEY_BYTES, what="the publisher's key")
+    ed25519_public_key(key, what="the publisher's key")
+    return key
 
 
 def verify_signature(message: bytes, signature: bytes, *, publisher: str, pinned: Sequence[bytes], what: str) -> bytes:
@@ -46,7 +48,7 @@ def verify_signature(message: bytes, signature: bytes, *, publisher: str, pinned
         )
     for key in candidates:
         try:
-            Ed25519PublicKey.from_public_bytes(key).verify(signature, message)
+            ed25519_public_key(key, what="the publisher's key").verify(signature, message)
         except InvalidSignature:
             continue
         return key

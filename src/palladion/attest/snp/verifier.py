@@ -11,7 +11,7 @@ from types import MappingProxyType
 import msgspec
 from cryptography.hazmat.primitives.hashes import SHA384
 
-from palladion.attest.chains import check_revoked, refuse, verify_chain
+from palladion.attest.chains import check_known_lists, check_revoked, refuse, verify_chain
 from palladion.attest.claims import Claims
 from palladion.attest.evidence import Evidence
 from palladion.attest.roots import Roots
@@ -38,15 +38,15 @@ def verify(evidence: Evidence, *, at: datetime, roots: Roots) -> Claims:
     # 2. The key's certificate leads to a root of AMD's, now, and no list revokes it.
     path = verify_chain(evidence.certificates, roots=roots.of("sev-snp"), at=at, intermediates=roots.between("sev-snp"))
     lists = check_revoked(path, _lists(evidence.collateral), at=at)
+    known = check_known_lists(path, roots.revoking("sev-snp"), at=at)
     endorsement = read_endorsement(path)
     # 3. That key signed the report.
     if not holds(Scheme(SHA384), path[0].public_key, ecdsa_der(*report.signature), report.signed):
         refuse("signature", "the signature under the SNP report does not hold")
     # 4. The key was made for the firmware and the chip that the report names.
     _check_belongs(report, endorsement)
-    return _claims(
-        report, endorsement, root=path[-1].fingerprint, expires=min(lists.until, *(one.not_after for one in path))
-    )
+    expires = min(lists.until, *(one.not_after for one in path))
+    return _claims(report, endorsement, root=path[-1].fingerprint, expires=expires, revocation_known=known)
 
 
 def _lists(collateral: bytes) -> list[bytes]:
@@ -80,7 +80,9 @@ def _check_belongs(report: Report, endorsement: Endorsement) -> None:
         refuse("mismatch", "a report of another chip than its certificate's")
 
 
-def _claims(report: Report, endorsement: Endorsement, *, root: str, expires: datetime) -> Claims:
+def _claims(
+    report: Report, endorsement: Endorsement, *, root: str, expires: datetime, revocation_known: bool
+) -> Claims:
     tcb: dict[str, int | str] = {}
     for prefix, value in (
         ("", report.reported_tcb),
@@ -110,6 +112,7 @@ def _claims(report: Report, endorsement: Endorsement, *, root: str, expires: dat
         chip=endorsement.chip_id.hex() or (report.chip_id.hex() if any(report.chip_id) else ""),
         tcb=MappingProxyType(tcb),
         expires=expires,
+        revocation_known=revocation_known,
         features=MappingProxyType(features),
     )
 

@@ -12,7 +12,7 @@ import msgspec
 from cryptography.hazmat.primitives.hashes import SHA256
 
 from palladion.attest.certificate import Certificate
-from palladion.attest.chains import check_revoked, check_validity, refuse, verify_chain
+from palladion.attest.chains import check_known_lists, check_revoked, check_validity, refuse, verify_chain
 from palladion.attest.evidence import CERTIFICATES_MAX
 from palladion.attest.pem import certificates_of
 from palladion.attest.signature import Scheme, ecdsa_der, holds
@@ -147,11 +147,12 @@ class Collateral(msgspec.Struct, frozen=True):
 
 
 def verify_collateral(
-    data: bytes, *, path: tuple[Certificate, ...], roots: Sequence[bytes], at: datetime
+    data: bytes, *, path: tuple[Certificate, ...], roots: Sequence[bytes], at: datetime, known: Sequence[bytes] = ()
 ) -> Collateral:
     """What Intel said, for the chain `path` of a quote: signatures, times and revocations checked at `at`.
 
-    Raises AttestationError. That it is of this platform and enclave is for the judgement to see.
+    `known` are lists of revoked certificates that whoever made the evidence did not choose, which count for Intel's
+    signers too. Raises AttestationError. That it is of this platform and enclave is for the judgement to see.
     """
     try:
         document = msgspec.json.decode(data, type=_Document, strict=True)
@@ -171,6 +172,7 @@ def verify_collateral(
         (document.qe_identity, document.qe_identity_signature, document.qe_identity_issuer_chain),
     ):
         signers = _signers(chain, root_list, roots=roots, at=at)
+        check_known_lists(signers, known, at=at)
         signed = bytes.fromhex(signature)
         if len(signed) != 64 or not holds(
             Scheme(SHA256), signers[0].public_key, ecdsa_der(signed[:32], signed[32:]), text.encode()

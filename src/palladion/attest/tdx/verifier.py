@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from palladion.attest.chains import refuse, verify_chain
+from palladion.attest.chains import check_known_lists, refuse, verify_chain
 from palladion.attest.claims import Claims
 from palladion.attest.evidence import Evidence
 from palladion.attest.roots import Roots
@@ -55,7 +55,7 @@ def verify(evidence: Evidence, *, at: datetime, roots: Roots) -> Claims:
 class Checked:
     """What is known of a quote once its signatures hold; without collateral there is no judgement."""
 
-    __slots__ = ("collateral", "expires", "judgement", "platform", "root")
+    __slots__ = ("collateral", "expires", "judgement", "platform", "revocation_known", "root")
 
     def __init__(
         self,
@@ -63,12 +63,14 @@ class Checked:
         *,
         root: str,
         expires: datetime,
+        revocation_known: bool,
         collateral: Collateral | None = None,
         judgement: Judgement | None = None,
     ) -> None:
         self.platform = platform
         self.root = root
         self.expires = expires
+        self.revocation_known = revocation_known
         self.collateral = collateral
         self.judgement = judgement
 
@@ -80,6 +82,7 @@ def verify_quote(quote: Quote, collateral: bytes, *, roots: Roots, at: datetime)
     path = verify_chain(quote.certificates, roots=trusted, at=at)
     platform = read_platform(path)
     expires = min(one.not_after for one in path)
+    known = check_known_lists(path, roots.revoking("tdx"), at=at)
     # 2. The platform's key signed the quoting enclave's report, and that report names the attestation key.
     r, s = quote.qe_signature[:32], quote.qe_signature[32:]
     if not holds(Scheme(SHA256), path[0].public_key, ecdsa_der(r, s), quote.qe_report.raw):
@@ -93,14 +96,15 @@ def verify_quote(quote: Quote, collateral: bytes, *, roots: Roots, at: datetime)
     if not holds(Scheme(SHA256), key, ecdsa_der(r, s), quote.signed):
         refuse("signature", "the signature under the quote does not hold")
     if not collateral:
-        return Checked(platform, root=path[-1].fingerprint, expires=expires)
+        return Checked(platform, root=path[-1].fingerprint, expires=expires, revocation_known=known)
     # 4. Intel's word on revocation and firmware.
-    said = verify_collateral(collateral, path=path, roots=trusted, at=at)
+    said = verify_collateral(collateral, path=path, roots=trusted, at=at, known=roots.revoking("tdx"))
     judgement = judge(quote, platform, said)
     return Checked(
         platform,
         root=path[-1].fingerprint,
         expires=min(expires, said.until),
+        revocation_known=known,
         collateral=said,
         judgement=judgement,
     )
@@ -154,5 +158,6 @@ def _claims(quote: Quote, body: TrustDomain, checked: Checked) -> Claims:
         status=judgement.status if judgement else "",
         advisories=judgement.advisories if judgement else (),
         expires=checked.expires,
+        revocation_known=checked.revocation_known,
         features=MappingProxyType(features),
     )

@@ -20,6 +20,7 @@ from palladion.keys import Ed25519Signer
 from palladion.ledger import merkle
 from palladion.ledger.checkpoint import Checkpoint, VerifierKey, sign_checkpoint
 from palladion.ledger.proof import encode_proof
+from tests.small_order import FORGED, WEAK
 
 SIGNER = Ed25519Signer(b"\x09" * 32)
 KEY = str(VerifierKey("log.example/a", SIGNER.public_key))
@@ -166,3 +167,11 @@ def test_inclusion_agrees_with_the_ledgers_own(size: int, data: st.DataObject) -
         if broken != path:
             with pytest.raises(DossierError):
                 check_inclusion(leaves[index], index, size, broken, root)
+
+
+@pytest.mark.parametrize("weak", WEAK, ids=["order 1", "order 8"])
+def test_a_ledger_for_which_anybody_can_sign_is_none(weak: bytes) -> None:
+    key = VerifierKey("log.example/a", weak)
+    note = NOTE.rpartition(b" ")[0] + b" " + base64.b64encode(key.key_id + FORGED) + b"\n"
+    with pytest.raises(DossierError, match="anybody could have signed"):
+        check_checkpoint(note, str(key))

@@ -1,10 +1,12 @@
 """What the publisher signed, and that the members are that and nothing else."""
 
 import hashlib
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 
+from palladion.errors import FormatError
 from palladion.incident.dossier.verifier.findings import DossierError
 from palladion.incident.dossier.verifier.manifest import (
     STAMPS_MAX,
@@ -14,10 +16,12 @@ from palladion.incident.dossier.verifier.manifest import (
     check_stamp_members,
     check_version,
     program_digest,
+    public_key,
     read_json,
     signed_message,
 )
-from palladion.keys import Ed25519Signer
+from palladion.keys import Ed25519Signer, ed25519_public_key
+from tests.small_order import FORGED, WEAK
 
 SIGNER = Ed25519Signer(b"\x07" * 32)
 DATA = b'{"v":1}'
@@ -144,3 +148,26 @@ def test_the_digest_of_the_program_is_over_names_and_contents_of_its_files_alone
     assert digest == program_digest(files)
     others = [{**files, "verifier/b.py": b""}, {**files, "verify.py": b"2"}, {"verify.py": b"1"}]
     assert digest not in {program_digest(other) for other in others}
+
+
+@pytest.mark.parametrize("weak", WEAK, ids=["order 1", "order 8"])
+def test_a_publisher_for_whom_anybody_can_sign_is_none(weak: bytes) -> None:
+    with pytest.raises(DossierError, match="anybody could have signed"):
+        check_signature(weak, f"{FORGED.hex()}\n".encode(), "manifest", DATA)
+
+
+def test_it_refuses_the_keys_that_the_product_refuses() -> None:
+    field = 2**255 - 19
+    for y in (*range(4), *range(field - 3, field + 19), *(int.from_bytes(weak, "little") for weak in WEAK)):
+        for raw in (y.to_bytes(32, "little"), (y | 1 << 255).to_bytes(32, "little")):
+            assert _refused(raw) == (y in {0, 1, int.from_bytes(WEAK[1], "little")} or y >= field - 1)
+            with pytest.raises(FormatError) if _refused(raw) else nullcontext():
+                ed25519_public_key(raw, what="it")
+
+
+def _refused(raw: bytes) -> bool:
+    try:
+        public_key(raw)
+    except DossierError:
+        return True
+    return False

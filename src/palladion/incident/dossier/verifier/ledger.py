@@ -8,10 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from .findings import DossierError
-from .manifest import MANIFEST
+from .manifest import MANIFEST, public_key
 
 LEDGER_FOLDER = "evidence/ledger/"
 CHECKPOINT, VERIFIER_KEY = f"{LEDGER_FOLDER}checkpoint", f"{LEDGER_FOLDER}verifier-key.txt"
@@ -60,7 +59,7 @@ def check_checkpoint(note: bytes, key_text: str) -> tuple[int, bytes]:
             try:
                 blob = base64.b64decode(parts[2], validate=True)
                 if blob[:4] == key_id:
-                    Ed25519PublicKey.from_public_bytes(key).verify(blob[4:], text + b"\n")
+                    public_key(key).verify(blob[4:], text + b"\n")
                     origin, size, root = text.decode().split("\n")[:3]
                     hashed = base64.b64decode(root, validate=True)
                     if origin == name and _SIZE.fullmatch(size) and len(hashed) == 32:

@@ -19,6 +19,18 @@ VERSION, FORMAT = 1, "palladion-dossier"
 DOCUMENT, PAGES = "dossier.json", "dossier.pdf"
 PROGRAM, PROGRAM_FOLDER = frozenset({"__main__.py", "verify.py"}), "verifier/"
 EVIDENCE_FOLDERS = ("evidence/ledger/", "evidence/attached/")
+# y of the points of order 1, 2, 4 and 8: under such a key anybody makes signatures that hold
+_FIELD = 2**255 - 19
+_EIGHTH = 0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826
+_SMALL_ORDER = frozenset({0, 1, _FIELD - 1, _EIGHTH, _FIELD - _EIGHTH})
+
+
+def public_key(raw: bytes) -> Ed25519PublicKey:
+    """The Ed25519 key of 32 raw bytes. Raises DossierError for one that proves nothing, or in a second spelling."""
+    y = int.from_bytes(raw, "little") & ((1 << 255) - 1)
+    if len(raw) != 32 or y >= _FIELD or y in _SMALL_ORDER:
+        raise DossierError("the dossier names a key under which anybody could have signed")
+    return Ed25519PublicKey.from_public_bytes(raw)
 
 
 def read_json(data: bytes, what: str) -> Any:
@@ -51,7 +63,7 @@ def check_signature(key: bytes, signature: bytes, what: str, data: bytes) -> Non
         raw = bytes.fromhex(signature.decode("ascii").removesuffix("\n"))
         if f"{raw.hex()}\n".encode() != signature:
             raise ValueError
-        Ed25519PublicKey.from_public_bytes(key).verify(raw, signed_message(what, data))
+        public_key(key).verify(raw, signed_message(what, data))
     except (ValueError, InvalidSignature):
         raise DossierError(f"the signature of {what} does not hold: it or its signature was changed") from None
 
