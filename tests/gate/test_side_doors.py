@@ -154,3 +154,165 @@ def test_one_server_of_two_routes_is_asked_once(tmp_path: Path) -> None:
     assert len(paths) == len(set(paths))
     record = probed_record([found], at=NOW, actor="ann")
     assert (record.kind, record.details["open"]) == ("upstreams.probed", [f"http://127.0.0.1:{port}"])
+
+
+@contextmanager
+def _raw(*pieces: bytes, endless: bytes = b"") -> Iterator[tuple[int, list[bytes]]]:
+    """A server that says `pieces` to whoever asks, and then `endless` until the other side ends it."""
+    asked: list[bytes] = []
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def answer(connected: socket.socket) -> None:
+        with connected:
+            connected.settimeout(0.05)
+            try:
+                asked.append(connected.recv(65536))
+                for piece in pieces:
+                    connected.sendall(piece)
+                while endless:
+                    connected.sendall(endless)
+                    try:
+                        if not connected.recv(1):
+                            return
+                    except TimeoutError:
+                        continue
+            except OSError:
+                return
+
+    def serve() -> None:
+        while True:
+            try:
+                connected, _ = listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=answer, args=(connected,), daemon=True).start()
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield listener.getsockname()[1], asked
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("pieces", "endless"),
+    [
+        ((b"HTTP/1.1 200 OK\r\n",), b"x"),  # a head that never ends, a byte at a time
+        ((), b"HTTP/1.1 100 Continue\r\n\r\n"),  # and one that is always about to come
+        ((b"HTTP/1.1 200 OK\r\n",), b"a: b\r\n"),
+    ],
+)
+def test_a_server_that_never_ends_its_answer_holds_nobody_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pieces: tuple[bytes, ...], endless: bytes
+) -> None:
+    monkeypatch.setattr(side_doors, "SECONDS_MAX", 0.2)
+    monkeypatch.setattr(side_doors, "SECONDS_ALL_MAX", 0.3)
+    with _raw(*pieces, endless=endless) as (port, asked):
+        (found,) = probe(_policy(f"http://127.0.0.1:{port}"), listening=tmp_path)
+    assert bool(found.silent) is not bool(found.doors)  # a status that was said counts
+    assert bool(found.silent) is not bool(pieces)
+    assert 1 <= len(asked) <= 3  # then its time was up
+
+
+def test_a_body_that_never_ends_is_not_waited_for(tmp_path: Path) -> None:
+    with _raw(b"HTTP/1.1 401 no\r\ntransfer-encoding: chunked\r\n\r\n", endless=b"1\r\nx\r\n") as (port, _):
+        (found,) = probe(_policy(f"http://127.0.0.1:{port}"), listening=tmp_path)
+    assert (found.doors, found.refused, found.silent) == ((), len(side_doors.PATHS), "")
+
+
+def test_a_server_of_another_protocol_is_not_called_shut(tmp_path: Path) -> None:
+    with _raw(b"\0\0\x06\x04\0\0\0\0\0\0\x03\0\0\0\x64\n") as (port, _):  # SETTINGS of HTTP/2
+        (check,) = look(probe(_policy(f"http://127.0.0.1:{port}"), listening=tmp_path))
+    assert check.status == "warning"
+    assert "could not be asked: it answers, and not in HTTP/1.1" in check.message
+
+
+class _Rude(_Handler):
+    """Ends the connection at some paths, sends others on, and sets a cookie."""
+
+    def do_GET(self) -> None:
+        self.server.asked.append((self.command, self.path, dict(self.headers)))
+        status = self.server.statuses.get(self.path, self.server.otherwise)
+        if status == 0:
+            self.close_connection = True
+            return
+        self.send_response(status)
+        self.send_header("set-cookie", "session=1")
+        self.send_header("location", {"/score": "/score/", "/metrics": "http://elsewhere.example/metrics/"}.get(
+            self.path, "/login"
+        ))  # fmt: skip
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+
+def test_paths_that_end_the_connection_hide_no_other(tmp_path: Path) -> None:
+    server = _Server({side_doors._NOWHERE: 0, "/v2/models/fraud": 0, "/invocations": 405})
+    server.RequestHandlerClass = _Rude
+    with _serving(server) as port:
+        (found,) = probe(_policy(f"http://127.0.0.1:{port}"), listening=tmp_path)
+    assert (found.doors, found.silent, found.unheard) == ((Door("/invocations", 405, "answers"),), "", 2)
+
+
+def test_a_path_that_is_sent_on_to_itself_with_a_slash_is_followed_and_nothing_else(tmp_path: Path) -> None:
+    server = _Server({"/score": 307, "/score/": 405, "/metrics": 307, "/invocations": 302})
+    server.RequestHandlerClass = _Rude
+    with _serving(server) as port:
+        (found,) = probe(_policy(f"http://127.0.0.1:{port}"), listening=tmp_path)
+    assert found.doors == (Door("/score", 405, "answers"),)
+    assert {"/login", "/metrics/"}.isdisjoint(path for _, path, _ in server.asked)
+    told = {name.lower() for _, _, headers in server.asked for name in headers}
+    assert told == {"host", "accept", "connection", "accept-encoding"}
+
+
+def test_a_server_that_asks_nobody_for_a_credential_is_not_called_shut(tmp_path: Path) -> None:
+    for otherwise in (404, 501):  # at paths that are not in the list, or to POST alone, it may answer everybody
+        with _serving(_Server({}, otherwise=otherwise)) as port:
+            (check,) = look(probe(_policy(f"http://127.0.0.1:{port}"), listening=tmp_path))
+        assert check.status == "warning"
+        assert "asks nobody for a credential" in check.message
+
+
+def test_a_name_of_a_model_is_written_as_a_path_needs_it(tmp_path: Path) -> None:
+    server = _Server({"/v2/models/my%20model": 200})
+    with _serving(server) as port:
+        (found,) = probe(_policy(f"http://127.0.0.1:{port}", upstream_model="my model"), listening=tmp_path)
+    assert found.doors == (Door("/v2/models/my%20model", 200, "models"),)
+
+
+def _tls(tmp_path: Path) -> ssl.SSLContext:
+    issued = Authority(tmp_path).issue("server")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(issued.path, issued.key)
+    return context
+
+
+class _Page(_Handler):
+    """Says 400 with a page, as nginx does to who shows no certificate."""
+
+    page = b"<h1>400 No required SSL certificate was sent</h1>"
+
+    def do_GET(self) -> None:
+        self.send_response(400)
+        self.end_headers()
+        self.wfile.write(self.page)
+
+
+def test_a_page_that_asks_for_a_certificate_is_no_door(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for page, status in ((_Page.page, "ok"), (b"a body was expected", "problem")):
+        monkeypatch.setattr(_Page, "page", page)
+        server = _Server({})
+        server.RequestHandlerClass = _Page
+        server.socket = _tls(tmp_path).wrap_socket(server.socket, server_side=True)
+        with _serving(server) as port:
+            (check,) = look(probe(_policy(f"https://127.0.0.1:{port}"), listening=tmp_path))
+        assert check.status == status, check
+
+
+def test_a_server_that_speaks_no_tls_is_not_said_to_want_a_certificate(tmp_path: Path) -> None:
+    with _raw(b"HTTP/1.1 400 no\r\n\r\n") as (port, _):
+        (check,) = look(probe(_policy(f"https://127.0.0.1:{port}"), listening=tmp_path))
+    assert check.status == "warning"
+    assert "TLS fails: WRONG_VERSION_NUMBER" in check.message

@@ -51,6 +51,12 @@ def test_only_reads_of_objects_count(tmp_path: Path, operation: str, count: int)
     assert (len(readings), log.lines, log.others) == (count, 1, 0)
 
 
+@pytest.mark.parametrize("before", ["http://files.example", "HTTPS://files.example:8443"])
+def test_a_whole_address_is_read_as_its_path(tmp_path: Path, before: str) -> None:
+    (reading,), _ = _read(tmp_path, NGINX.format(method="GET", path=f"{before}/files/m%20v1.sealed?x=1"))
+    assert reading.place == "/files/m v1.sealed"
+
+
 def test_lines_of_nginx_are_read(tmp_path: Path) -> None:
     lines = NGINX.format(method="GET", path="/files/m%20v1.sealed?x=1") + NGINX.format(method="PUT", path="/files/m")
     (reading,), log = _read(tmp_path, lines)

@@ -1,5 +1,6 @@
 """Planted files look as real ones do, open for nobody, and are known by a keyed digest alone."""
 
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from palladion.ledger.record import decode_record
 from palladion.lifecycle import decoy_files
 from palladion.lifecycle.backup import back_up, read_publisher
 from palladion.lifecycle.decoy_files import places_of, plant_backup, plant_file
+from palladion.lifecycle.decoy_touches import notice_sealed
 from palladion.lifecycle.installation import gate_identity, owner_identity
 from palladion.lifecycle.protect import protect
 from palladion.seal.reader import open_sealed, verify_file
@@ -138,3 +140,53 @@ def test_a_planted_backup_looks_like_a_real_one(made: Made, tmp_path: Path) -> N
     assert planted.decoy.kind == "backup"
     with pytest.raises(StorageError, match="exists already"):
         plant_backup(made.installation, made.owner, [NOBODY], tmp_path / "decoy", label="x", size=SIZE, actor=ACTOR)
+
+
+def test_a_size_that_nobody_names_is_one_that_a_model_has() -> None:
+    drawn = {decoy_files._size(None) for _ in range(64)}
+    assert len(drawn) > 32
+    assert {size % 8 for size in drawn} == {0}
+    assert all(decoy_files.SIZES[0] <= size < decoy_files.SIZES[1] for size in drawn)
+    # beside ours it is as large as ours are, of whatever remainder such files have
+    drawn = {decoy_files._size(None, "onnx", [1_000_000]) for _ in range(64)}
+    assert all(700_000 <= size < 1_400_000 for size in drawn)
+    assert len({size % 8 for size in drawn}) > 4
+    assert {decoy_files._size(None, "safetensors", [1_000_004]) % 8 for _ in range(9)} == {4}
+    assert decoy_files._size(None, "gguf", [2**50]) < 1.4 * decoy_files.LIKE_MAX
+
+
+def test_beside_ours_a_decoy_is_no_larger_than_they_are(made: Made, tmp_path: Path) -> None:
+    protect(made.installation, made.owner, write(tmp_path / "m.onnx", onnx_bytes()), "fraud", actor=ACTOR)
+    _plant(made, tmp_path / "x.sealed", kind="onnx", size=None)
+    size = made.installation.paths.served("fraud", 1).stat().st_size
+    assert (tmp_path / "x.sealed").stat().st_size < max(2 * size, 20_000)
+
+
+def test_a_planted_backup_holds_versions_as_a_real_one_does(made: Made, tmp_path: Path) -> None:
+    for seed in (0, 9):
+        source = write(tmp_path / f"m{seed}.onnx", onnx_bytes(seed))
+        protect(made.installation, made.owner, source, "fraud", actor=ACTOR)
+        made.clock.advance(timedelta(hours=1))
+    real = back_up(made.installation, made.owner, [NOBODY], tmp_path / "real", actor=ACTOR)
+    planted = plant_backup(made.installation, made.owner, [NOBODY], tmp_path / "decoy", label="disk", actor=ACTOR)
+    publishers = made.installation.publishers()
+    found: list[list[object]] = []
+    for name in ("real", "decoy"):
+        infos = {path: verify_file(path, publishers) for path in (tmp_path / name / "sealed").iterdir()}
+        assert all(path.name == f"{info.header_digest}.sealed" for path, info in infos.items())
+        headers = sorted((info.header for info in infos.values()), key=lambda h: (h.version, h.purpose))
+        places = {info.header_digest: (info.header.version, info.header.purpose) for info in infos.values()}
+        found.append([
+            [(h.kind, h.purpose, h.version, places.get(h.previous), h.base) for h in headers],
+            [len({h.content for h in headers}), len({h.model for h in headers})],
+            sorted([(wrap.kind, wrap.key_id) for wrap in info.wraps] for info in infos.values()),
+            {path.stat().st_mode for path in infos},
+        ])  # fmt: skip
+    assert found[1] == found[0]
+    assert "fraud" not in {info.header.model for info in infos.values()}
+    # the state of a real backup is about as large; before, a planted one had six megabytes and more
+    sizes = [path.stat().st_size for path in (real.state, Path(planted.place))]
+    assert abs(sizes[0] - sizes[1]) < 0.1 * sizes[0]
+    # whoever tries one of the versions is known as well
+    told = [notice_sealed(made.installation, path, actor=ACTOR) for path in infos]
+    assert [one.touches for one in told if one is not None] == [1] * 4

@@ -1,16 +1,19 @@
 """Who tries to open a planted file, or reads it in a bucket, is told to the ledger and a case, once."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from palladion.errors import TamperError
+from palladion.keys import Root
 from palladion.ledger.record import Record, decode_record
 from palladion.lifecycle.decoy_files import Planted, plant_file
-from palladion.lifecycle.decoy_touches import TOUCHERS_MAX, check_logs, notice_file_id, notice_sealed
+from palladion.lifecycle.decoy_touches import TOUCHERS_MAX, Checked, check_logs, notice_file_id, notice_sealed
 from palladion.lifecycle.decoys import retire_decoy
-from palladion.lifecycle.installation import owner_identity
+from palladion.lifecycle.installation import Installation, owner_identity
 from palladion.lifecycle.unseal import unseal
 from palladion.registry import Decoy
 from palladion.seal.reader import inspect_file
@@ -96,7 +99,16 @@ def test_who_asks_for_its_key_is_noticed_by_its_id(made: Made, planted: Planted)
 
 @pytest.mark.parametrize(
     "path",
-    ["/models/fraud%20prod.sealed", "/fraud%20prod.sealed", "/dl/fraud.sealed", "/dl/fraud.sealed?versionId=3"],
+    [
+        "/models/fraud%20prod.sealed",
+        "/fraud%20prod.sealed",
+        "/dl/fraud.sealed",
+        "/dl/fraud.sealed?versionId=3",
+        "//dl/fraud.sealed",
+        "/dl/./fraud.sealed",
+        "/x/../dl/%66raud.sealed",
+        "/x/..//models/fraud%20prod.sealed",
+    ],
 )
 def test_a_read_in_an_access_log_opens_a_case(made: Made, planted: Planted, tmp_path: Path, path: str) -> None:
     made.clock.advance(timedelta(hours=9))
@@ -141,3 +153,41 @@ def test_of_many_who_read_it_some_are_named_and_all_are_counted(made: Made, plan
     assert told.touches == TOUCHERS_MAX + 5
     (record,) = _records(made, "decoy.touched")
     assert (len(record.details["by"]), record.details["others"]) == (TOUCHERS_MAX, 5)
+
+
+def test_of_two_checks_of_one_log_at_once_one_tells(
+    made: Made, planted: Planted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = _log(tmp_path, ("192.0.2.7", "13:00:00", "/dl/fraud.sealed"))
+    other: list[Checked] = []
+    recording = Installation.recording
+
+    def after_the_other(installation: Installation, gate: Root) -> object:
+        if not other:
+            other.append(Checked((), 0, 0))
+            other.append(check_logs(installation, [log], own=[], actor="user:other"))
+        return recording(installation, gate)
+
+    monkeypatch.setattr(Installation, "recording", after_the_other)
+    mine = check_logs(made.installation, [log], own=[], actor=ACTOR)
+    assert [len(checked.told) for checked in (mine, other[1])] == [0, 1]
+    assert _decoy(made, planted).touches == 1
+    assert len(_records(made, "decoy.touched")) == 1
+
+
+@pytest.mark.parametrize("count", [8])
+def test_each_of_many_who_ask_at_once_is_told(made: Made, planted: Planted, count: int) -> None:
+    file_id = inspect_file(Path(planted.place)).header.file_id
+    ready = threading.Barrier(count)
+
+    def ask(number: int) -> object:
+        ready.wait()
+        return notice_file_id(made.installation, file_id, actor=f"host:h{number}", what="its key was asked for")
+
+    with ThreadPoolExecutor(count) as pool:
+        told = list(pool.map(ask, range(count)))
+    assert None not in told
+    assert _decoy(made, planted).touches == count
+    records = _records(made, "decoy.touched")
+    assert sorted(record.details["by"][0]["name"] for record in records) == [f"host:h{n}" for n in range(count)]
+    assert len(_records(made, "incident.opened")) == 1

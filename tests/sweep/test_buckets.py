@@ -9,9 +9,10 @@ import pytest
 
 from palladion.errors import NotFoundError, PalladionError
 from palladion.sweep.buckets import Bucket, _policy_strangers
+from palladion.sweep.finding import Finding
 from palladion.sweep.sweep import Swept
 from palladion.transit.connection import Limits
-from tests.sweep.things import ONNX, PEM, sweep, told
+from tests.sweep.things import ONNX, PEM, sweep, told, zip_bytes
 
 boto3 = pytest.importorskip("boto3", reason="this needs the aws extra")
 pytest.importorskip("moto.server", reason="this needs moto[server]")
@@ -175,3 +176,49 @@ def test_a_planted_file_is_sealed_like_any_other(client: Any, tmp_path: Path) ->
     swept = sweep("s3://models", judge=judge_of(made.installation))
     assert told(swept) == set()
     assert [(sealed.place, sealed.text) for sealed in swept.sealed] == [(place, "fraud-prod@1 original, sealed, ours")]
+
+
+def test_the_version_from_before_versions_is_read_and_not_the_latest(client: Any) -> None:
+    client.put_object(Bucket="models", Key="m", Body=ONNX)
+    client.put_bucket_versioning(Bucket="models", VersioningConfiguration={"Status": "Enabled"})
+    client.put_object(Bucket="models", Key="m", Body=b"nothing of interest" * 99)
+    assert _rules(sweep("s3://models")) == {("plain-model", "m?versionId=null")}
+
+
+def test_a_key_or_an_archive_of_its_own_grants_is_public_too(client: Any) -> None:
+    client.delete_public_access_block(Bucket="models")
+    client.put_object(Bucket="models", Key="k?versionId=1", Body=PEM.encode(), ACL="public-read")
+    client.put_object(Bucket="models", Key="a.zip", Body=zip_bytes({"m.onnx": ONNX}), ACL="public-read")
+    found = _rules(sweep("s3://models"))
+    assert {("public", "k?versionId=1"), ("public", "a.zip!m.onnx")} <= found
+
+
+def test_grants_that_may_not_be_read_are_a_finding(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    client.delete_public_access_block(Bucket="models")
+    for key in "ab":
+        client.put_object(Bucket="models", Key=key, Body=ONNX)
+    bucket, reported = Bucket("s3://models", Limits()), list[Finding]()
+
+    from botocore.exceptions import ClientError
+
+    def refused(**_named: object) -> None:
+        raise ClientError({"Error": {"Code": "AccessDenied"}}, "GetObjectAcl")
+
+    monkeypatch.setattr(bucket._client, "get_object_acl", refused)
+    for item in bucket.items(reported.append):
+        assert bucket.object_open_to(item, reported.append) == ()
+    assert [(found.rule, "AccessDenied" in found.text) for found in reported] == [("not-read", True)]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"Action": "S3:getobject"},
+        {"Principal": ["*"]},
+        {"Principal": None, "NotPrincipal": {"AWS": "arn:aws:iam::1:root"}},
+        {"Action": None, "NotAction": "s3:DeleteObject"},
+    ],
+)
+def test_a_policy_lets_everybody_in_by_other_words_too(changed: dict[str, object]) -> None:
+    statement = {name: value for name, value in (EVERYBODY | changed).items() if value is not None}
+    assert len(_policy_strangers(json.dumps({"Statement": [statement]}))) == 1

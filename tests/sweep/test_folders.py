@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from palladion.sweep import folders
 from palladion.sweep.folders import Folder, forget
 from tests.sweep.things import ONNX, SAFETENSORS, sweep, the, told, write
 
@@ -69,3 +70,24 @@ def test_a_link_that_the_caller_names_is_followed(tmp_path: Path) -> None:
     (tmp_path / "folder").symlink_to(tmp_path / "there")
     for name in ("file", "folder"):
         assert told(sweep(tmp_path / name), tmp_path) == {("plain-model", "there/a.onnx")}
+
+
+def test_a_thousand_folders_in_each_other_do_not_end_a_sweep(tmp_path: Path) -> None:
+    write(tmp_path, {"z.onnx": ONNX})
+    deep = tmp_path
+    for _ in range(1200):
+        deep /= "a"
+        deep.mkdir()
+    write(deep, {"m.onnx": ONNX})
+    try:
+        assert told(sweep(tmp_path), tmp_path) == {("plain-model", "z.onnx"), ("plain-model", "a/" * 1200 + "m.onnx")}
+    finally:
+        (deep / "m.onnx").unlink()
+        while deep != tmp_path:
+            deep.rmdir()
+            deep = deep.parent
+
+
+def test_shared_memory_is_looked_at_and_devices_are_not() -> None:
+    assert not {"/dev", "/dev/shm"} & folders._PSEUDO
+    assert {"/proc", "/sys"} <= folders._PSEUDO

@@ -103,3 +103,24 @@ def test_a_broken_repository_is_a_finding(repository: Path) -> None:
 def test_without_git_the_history_is_a_finding(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("palladion.sweep.git.shutil.which", lambda _: None)
     assert "needs git" in the(sweep(repository), "not-read").text
+
+
+def test_a_bare_repository_in_a_work_tree_is_looked_into(repository: Path) -> None:
+    git = shutil.which("git") or "git"
+    subprocess.run([git, "clone", "-q", "--bare", str(repository), str(repository / "b.git")], check=True)
+    found = {finding.place for finding in sweep(repository).findings}
+    assert any("/b.git!" in place for place in found)
+
+
+def test_what_somebody_put_among_the_objects_is_looked_at(repository: Path) -> None:
+    objects = repository / ".git/objects"
+    write(objects, {"m.onnx": ONNX, "pack/pack-" + "a" * 40 + ".pack": b"PACK\0\0\0\x02" + b"1" * 90})
+    found = {(finding.rule, finding.place.removeprefix(f"{objects}/")) for finding in sweep(repository).findings}
+    assert ("plain-model", "m.onnx") in found
+    assert ("not-read", "pack/pack-" + "a" * 40 + ".pack") in found
+
+
+def test_a_folder_that_is_no_repository_hides_nothing_by_its_names(tmp_path: Path) -> None:
+    name = "objects/ab/" + "c" * 38
+    write(tmp_path, {name: ONNX})
+    assert told(sweep(tmp_path), tmp_path) == {("plain-model", name)}

@@ -104,3 +104,22 @@ def test_what_torch_and_h5py_write_is_known() -> None:
         torch.save(saved, buffer, _use_new_zipfile_serialization=not old)
         seen = look(item(buffer.getvalue()))
         assert (seen.sort, seen.format[:7]) == (sort, "PyTorch")
+
+
+@pytest.mark.parametrize(
+    ("name", "start", "format"),
+    [
+        ("x", b"ftrt", "TensorRT"),
+        ("x", b"CBM1", "CatBoost"),
+        ("x", b"tree\nversion=v4\n", "LightGBM"),
+        ("x", b'{"learner":{"attributes":{}', "XGBoost"),
+        ("x", b"\x20\0\0\0ET12", "ExecuTorch"),
+        ("variables.data-00000-of-00001", b"", "bare numbers"),
+        ("model.onnx.data", b"", "bare numbers"),
+    ],
+)
+def test_models_of_other_programs_are_known(name: str, start: bytes, format: str) -> None:  # noqa: A002
+    numbers = start + b"\x91\x3e\xd7\xbf" * (300 * 1024)
+    seen = look(item(numbers, name))
+    assert (seen.sort, seen.format) == ("model", format)
+    assert look(item(numbers[len(start) :], "x")).sort == "none"

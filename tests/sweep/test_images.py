@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from palladion.sweep import images
 from tests.sweep.things import ONNX, PEM, image_bytes, sweep, tar_bytes, the, told, write
 
 LAYERS: list[Mapping[str, bytes]] = [
@@ -49,3 +50,21 @@ def test_the_settings_of_an_image_are_read_for_keys(tmp_path: Path) -> None:
 def test_an_image_that_lies_about_its_layers_is_a_finding(tmp_path: Path, manifest: bytes) -> None:
     write(tmp_path, {"image.tar": tar_bytes({"manifest.json": manifest})})
     assert told(sweep(tmp_path), tmp_path) == {("not-read", "image.tar")}
+
+
+def test_what_lies_beside_the_layers_is_looked_at_whatever_its_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(images, "MANIFEST_BYTES_MAX", 100)
+    layer = tar_bytes({"a": b"x" * 50})
+    beside = {"m.onnx": ONNX, "unlisted/layer.tar": tar_bytes({"id": PEM.encode()})}
+    write(tmp_path, {"i.tar": tar_bytes({"manifest.json": b'[{"Layers":["l"]}]', "l": layer, **beside})})
+    assert told(sweep(tmp_path), tmp_path) == {
+        ("plain-model", "i.tar!m.onnx"),
+        ("private-key", "i.tar!unlisted/layer.tar!id"),
+    }
+
+
+def test_an_archive_that_only_looks_like_an_image_is_still_looked_into(tmp_path: Path) -> None:
+    write(tmp_path, {"i.tar": tar_bytes({"manifest.json": b"{}", "m.onnx": ONNX})})
+    assert told(sweep(tmp_path), tmp_path) == {("not-read", "i.tar"), ("plain-model", "i.tar!m.onnx")}

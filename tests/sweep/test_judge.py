@@ -85,3 +85,17 @@ def test_a_pickle_that_names_no_framework_may_be_anything(tmp_path: Path) -> Non
 
     write(tmp_path, {"a.pkl": pickle.dumps({"a": [1, 2] * 9}, 4), "b.pkl": pickle.dumps({"w": np.arange(9.0)}, 4)})
     assert told(sweep(tmp_path), tmp_path) == {("pickle", "a.pkl"), ("plain-model", "b.pkl")}
+
+
+def test_the_header_of_a_sealed_file_before_something_else_is_no_sealed_file(tmp_path: Path) -> None:
+    party = Party()
+    party.seal(tmp_path / "x.sealed")
+    whole = (tmp_path / "x.sealed").read_bytes()
+    (tmp_path / "x.sealed").unlink()
+    changed = bytearray(whole)
+    at = len(whole) // 2  # in the only segment
+    changed[at] ^= 1
+    write(tmp_path, {"a": whole[:400] + ONNX, "b": whole[:-1], "c": bytes(changed), "d": whole})
+    swept = sweep(tmp_path)
+    assert told(swept, tmp_path) == {("not-read", name) for name in "abc"}
+    assert [sealed.place for sealed in swept.sealed] == [str(tmp_path / "d")]

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from palladion.sweep.finding import RULES
-from palladion.sweep.report import digest_of, document_of, to_sarif
+from palladion.sweep.report import _uri, digest_of, document_of, to_sarif
 from tests.sweep.things import ONNX, PEM, sweep, write
 
 
@@ -49,3 +49,8 @@ def test_sarif_has_a_rule_a_place_and_a_stable_mark_for_each(tmp_path: Path) -> 
 
 def test_every_rule_says_what_to_do() -> None:
     assert all(rule.id == name and rule.title and rule.advice for name, rule in RULES.items())
+
+
+def test_a_name_that_looks_like_an_address_is_quoted_like_any_other() -> None:
+    assert _uri("/srv/a://b c") == "srv/a%3A//b%20c"
+    assert _uri("s3://models/a b\n") == "s3://models/a%20b%0A"

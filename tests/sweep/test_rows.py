@@ -161,3 +161,12 @@ def test_too_many_tensors_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_is_only_a_beginning_is_not_compared() -> None:
     part = Item("x", "x", len(WEIGHTS), held(WEIGHTS[:900]), whole=False)
     assert _ours().of_model(part, look(part)) == []
+
+
+def test_a_tensor_by_itself_in_an_array_is_ours() -> None:
+    tensor = max(_model().tensors.values(), key=lambda each: each.byte_count)
+    buffer = io.BytesIO()
+    np.save(buffer, tensor.data)
+    found = item(buffer.getvalue(), "w.npy")
+    (match,) = _ours().of_model(found, look(found))
+    assert (match.tensors, match.whole) == (1, False)

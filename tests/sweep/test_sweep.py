@@ -76,3 +76,11 @@ def test_progress_names_what_is_looked_at(tmp_path: Path) -> None:
     told_of: list[tuple[int, str]] = []
     Sweep(Judge(Ours()), progress=lambda done, place: told_of.append((done, place))).run([str(tmp_path)])
     assert told_of == [(1, str(tmp_path / "a.onnx"))]
+
+
+def test_a_flood_of_harmless_findings_hides_no_critical_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FINDINGS_MAX", 3)
+    write(tmp_path, {**{f"a{index}": POINTER for index in range(9)}, "z": PEM})
+    swept = sweep(tmp_path)
+    assert swept.severities == {"critical": 1, "low": 4}
+    assert ("private-key", "z") in told(swept, tmp_path)

@@ -128,3 +128,73 @@ def test_rules_match_what_torch_saves() -> None:
             saved = {name: torch.from_numpy(array.copy()).to(dtype) for name, array in ARRAYS.items()}
             torch.save(saved, buffer, _use_new_zipfile_serialization=not old)
             assert rules.match(data=buffer.getvalue())
+
+
+@pytest.mark.parametrize("numbers", [1000, 3000, 12_000, 10**6])
+def test_of_a_small_version_no_more_than_a_small_share_is_told(numbers: int) -> None:
+    from safetensors.numpy import save
+
+    generator = np.random.default_rng(1)
+    parts = np.array_split(generator.standard_normal(numbers).astype(np.float32), 20)
+    taken = choose(read_memory({"w": save({f"t{index}": part for index, part in enumerate(parts)})}), SALT)
+    told = 16 * len({item.tensor for item in taken})  # a string in half precision holds 16
+    assert told <= numbers / 64  # before, 12 tensors told 192 numbers of whatever model
+    assert bool(taken) is (numbers > 1000)
+    assert STRING_BYTES * len(taken) <= 12 * 3 * STRING_BYTES
+
+
+def _tables() -> dict[str, np.ndarray]:
+    """What many models have that were trained apart."""
+    angles = np.arange(512)[:, None] / 10_000 ** (np.arange(32) / 32)
+    sines, cosines = np.sin(angles), np.cos(angles)
+    found = {
+        "positions": np.stack([sines, cosines], axis=2).reshape(512, 64),
+        "encoder.positions": np.concatenate([sines, cosines], axis=1),
+        "picture.positions": np.concatenate([np.zeros((1, 64)), np.concatenate([sines, cosines], axis=1)])[None],
+        "cos_cached": cosines,
+        "sin_cached": sines,
+        "inv_freq": 1.0 / 10_000 ** (np.arange(64) / 64),
+        "anchors": np.linspace(0.013, 7.7, 640),
+    }
+    return {name: array.astype(np.float32) for name, array in found.items()}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_nothing_is_taken_of_tables_that_a_formula_gives(dtype: type) -> None:
+    from safetensors.numpy import save
+
+    tables: dict[str, np.ndarray] = {name: array.astype(dtype) for name, array in _tables().items()}
+    generator = np.random.default_rng(2)
+    weights: dict[str, np.ndarray] = {
+        f"layer{i}": (generator.standard_normal((40, 64)) * 0.1).astype(dtype) for i in range(3)
+    }
+    taken = choose(read_memory({"w": save({**tables, **weights})}), SALT)
+    assert {item.tensor for item in taken} == set(weights)
+
+
+@pytest.mark.slow
+def test_rules_find_renamed_and_cut_copies_and_none_of_fifty_others_of_the_same_shapes() -> None:
+    yara = pytest.importorskip("yara", reason="this needs yara-python")
+    import ml_dtypes
+    from safetensors.numpy import save
+
+    def of(seed: int) -> dict[str, np.ndarray]:
+        generator = np.random.default_rng(seed)
+        shapes = {"embed": (300, 64), **{f"layer{i}.weight": (64, 96) for i in range(8)}, "head": (96, 10)}
+        return {**_tables(), **{n: (generator.standard_normal(s) * 0.05).astype(np.float32) for n, s in shapes.items()}}
+
+    ours = of(0)
+    model = read_memory({"w": save(ours)})
+    rules = yara.compile(source=rule_text("fraud@3", choose(model, SALT), claim="x"), error_on_warning=True)
+    half, brain = np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16)
+    for dtype in (np.dtype(np.float32), half, brain):
+        cast = {name: array.astype(dtype).astype(dtype) for name, array in ours.items()}
+        renamed = b"".join(array.tobytes() for array in reversed(cast.values()))
+        largest = b"x" * 7 + b"".join(
+            cast[f"layer{i}.weight"].tobytes() for i in range(8)
+        )  # without embedding and head
+        assert rules.match(data=renamed)
+        assert rules.match(data=largest)
+        for seed in range(1, 51):
+            others = b"".join(array.astype(dtype).tobytes() for array in of(seed).values())
+            assert not rules.match(data=others), (seed, dtype)

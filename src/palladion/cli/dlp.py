@@ -73,7 +73,7 @@ def export(
 ) -> None:
     """Write rules that know the weights of each VERSION, such as fraud@3; without any, of all versions.
 
-    The rules disclose no more than a few hundred bytes of the weights (YARA) or salted hashes (JSON). Versions are
+    The rules disclose at most 1,152 bytes of the weights (YARA) or salted hashes (JSON). Versions are
     opened with the gate's key, or with the owner's where the gate may not; that is recorded.
     """
     from palladion.sweep.dlp import export_rules

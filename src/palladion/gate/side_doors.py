@@ -1,31 +1,36 @@
 """Whether the model servers behind a gate answer around it: asked as somebody who has no credential would ask.
 
-Nothing is sent but GET for fixed paths, without a body, a key or a certificate of ours; answers are read to a limit and
-thrown away. It is asked from this machine: what a firewall keeps from others is not seen, so an open server is named
+Nothing is sent but GET for fixed paths, without a body, a key or a certificate of ours; of answers the head is read,
+by a deadline. It is asked from this machine: what a firewall keeps from others is not seen, so an open server is named
 with who can reach its address, as far as this machine knows.
 """
 
+import errno
 import http.client
 import ipaddress
+import os
 import socket
 import ssl
 import stat
 import sys
+import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
+from urllib.parse import quote, urlsplit
 
 from palladion.gate.upstream.address import Address, parse_address
 from palladion.ledger.record import Record
 from palladion.lifecycle.doctor import Check
 from palladion.policy import Policy, RoutePolicy
 
-SECONDS_MAX = 3.0  # to connect, and for each answer: a server that runs models answers these at once
-ANSWER_BYTES_MAX = 64 * 1024
-UPSTREAMS_MAX = 64  # each costs up to SECONDS_MAX for each path
+SECONDS_MAX = 3.0  # to connect, and again for the head of each answer: a server that runs models answers these at once
+SECONDS_ALL_MAX = 20.0  # for one server
+UPSTREAMS_MAX = 64  # each costs up to SECONDS_ALL_MAX
 
 # Paths of the common servers, and what somebody gets there who may use them. `{model}` is the name at the upstream.
 PATHS: tuple[tuple[str, str], ...] = (
@@ -46,11 +51,18 @@ PATHS: tuple[tuple[str, str], ...] = (
 )
 _REFUSED = frozenset({401, 403, 407})
 _NOT_THERE = frozenset({404, 408, 410, 421, 429})
+_MOVED = frozenset({301, 302, 307, 308})
 
 DOORS_TOLD_MAX = 3  # in one sentence
 NAME = "side doors"
 HINT = "shut it in: palladion deploy upstreams, and a key of its own (docs/egress.md)"
 TLS = "TLS: "
+# TLS 1.3 refuses after the handshake, before an answer; reasons of OpenSSL for it, for TLS 1.2, and for an empty list
+_ENDED = "ended after the handshake"
+_WANTS_CERTIFICATE = (_ENDED, "CERTIFICATE_REQUIRED", "ALERT_HANDSHAKE_FAILURE", "ALERT_BAD_CERTIFICATE")
+_NO_CERTIFICATE = b"SSL certificate"  # nginx and its kin shake hands, and say it in a page with status 400
+_PAGE_BYTES_MAX = 4096
+_SLOW = "it is too slow"
 _NOWHERE = "/palladion-is-there-nothing"  # a server that has something here has something everywhere
 
 Reach = Literal["this machine", "other machines", "not known"]
@@ -76,7 +88,8 @@ class Door:
 class Probed:
     """One upstream: the routes that ask it, what answered there, and who can reach its address.
 
-    `refused` is how many paths asked for a credential. `silent` says why nothing could be asked, else it is empty.
+    `refused` is how many paths asked for a credential, `unheard` how many ended without an answer. `silent` says why
+    nothing could be asked, else it is empty.
     """
 
     address: Address
@@ -85,6 +98,7 @@ class Probed:
     refused: int
     reach: Reach
     silent: str = ""
+    unheard: int = 0
 
 
 def probe(policy: Policy, *, listening: Path = Path("/proc/net")) -> list[Probed]:
@@ -103,23 +117,40 @@ def probe(policy: Policy, *, listening: Path = Path("/proc/net")) -> list[Probed
 def _probe(address: Address, routes: list[RoutePolicy], listening: Path) -> Probed:
     names = tuple(dict.fromkeys(route.route for route in routes))
     reach = _reach(address, listening)
-    doors, refused = [], 0
-    try:
-        status = _get(address, _NOWHERE)
-        if _opens(status):
+    doors: list[Door] = []
+    refused = heard = unheard = 0
+    silent = ""
+    end = time.monotonic() + SECONDS_ALL_MAX
+    for path, gives in [(_NOWHERE, ""), *_paths(routes)]:
+        try:
+            status = _status(address, path, end)
+        except ssl.SSLError as error:
+            # a server that wants a certificate of whoever asks ends the handshake, or the first request
+            why = getattr(error, "reason", None) or error.strerror or "no reason given"
+            silent = f"{TLS}{why}" if any(word in why for word in _WANTS_CERTIFICATE) else f"TLS fails: {why}"
+            unheard += 1
+            if not heard:
+                break
+            continue
+        except (OSError, http.client.HTTPException) as error:
+            # one path that hangs hides no other
+            silent, unheard = _why(error), unheard + 1
+            if isinstance(error, ConnectionRefusedError | FileNotFoundError | socket.gaierror):
+                break
+            continue
+        heard += 1
+        if path == _NOWHERE and _opens(status):
             return Probed(address, names, (Door("any path", status, "something"),), 0, reach)
-        for path, gives in _paths(routes):
-            status = _get(address, path)
-            refused += status in _REFUSED
-            if _opens(status):
-                doors.append(Door(path, status, gives))
-    except ssl.SSLError as error:
-        # a server that wants a certificate of whoever asks ends the handshake, or the first request
-        return Probed(address, names, tuple(doors), refused, reach, f"{TLS}{error.reason or 'refused'}")
-    except (OSError, http.client.HTTPException) as error:
-        reason = getattr(error, "strerror", None) or type(error).__name__
-        return Probed(address, names, tuple(doors), refused, reach, str(reason).lower())
-    return Probed(address, names, tuple(doors), refused, reach)
+        refused += path != _NOWHERE and status in _REFUSED
+        if _opens(status):
+            doors.append(Door(path, status, gives))
+    return Probed(address, names, tuple(doors), refused, reach, "" if heard else silent, unheard)
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, http.client.BadStatusLine) and not isinstance(error, http.client.RemoteDisconnected):
+        return "it answers, and not in HTTP/1.1"  # HTTP/2 alone, as servers of gRPC do
+    return str(getattr(error, "strerror", None) or type(error).__name__).lower()
 
 
 def _opens(status: int) -> bool:
@@ -133,35 +164,87 @@ def _paths(routes: Iterable[RoutePolicy]) -> Iterator[tuple[str, str]]:
     for route in routes:
         own = [(route.upstream_path, "answers")] if route.upstream_path else []
         for template, gives in [*own, *PATHS]:
-            path = template.replace("{model}", route.upstream_model or route.model)
+            path = template.replace("{model}", quote(route.upstream_model or route.model))
             if path not in told:
                 told.add(path)
                 yield path, gives
 
 
-def _get(address: Address, path: str) -> int:
-    """The status of a GET. A new connection for each path: a server may close after one that it refuses."""
-    with closing(_connect(address)) as connection:
-        connection.request("GET", path, headers={"host": address.authority, "accept": "*/*", "connection": "close"})
-        response = connection.getresponse()
-        response.read(ANSWER_BYTES_MAX)
-        return response.status
+def _status(address: Address, path: str, end: float) -> int:
+    """The status of a GET; of one that is sent to the same path with a slash, or without it, that of the other."""
+    status, location = _get(address, path, end)
+    if status in _MOVED and location is not None:
+        there = urlsplit(location)
+        other = path.removesuffix("/") if path.endswith("/") else f"{path}/"
+        # where else it points is another server's affair, or a page to log in at
+        if there.path == other and there.netloc in {"", address.authority}:
+            return _get(address, other, end)[0]
+    return status
 
 
-def _connect(address: Address) -> http.client.HTTPConnection:
-    connection = http.client.HTTPConnection(address.host, address.port or 80, timeout=SECONDS_MAX)
+def _get(address: Address, path: str, end: float) -> tuple[int, str | None]:
+    """The status and the location of a GET, by `end`. A new connection for each path: a server may close after one.
+
+    No body is read but that of a 400 over TLS.
+    """
+    seconds = min(SECONDS_MAX, end - time.monotonic())
+    if seconds <= 0:
+        raise TimeoutError(errno.ETIMEDOUT, _SLOW)
+    with closing(_connect(address, seconds)) as connection, _ended_after(connection.sock, seconds):
+        try:
+            connection.request("GET", path, headers={"host": address.authority, "accept": "*/*", "connection": "close"})
+        except (ssl.SSLEOFError, BrokenPipeError, ConnectionResetError) as error:
+            # the alert that says why is lost where the server was faster than the request
+            if not address.secure:
+                raise
+            raise ssl.SSLError(ssl.SSL_ERROR_EOF, _ENDED) from error
+        with closing(connection.getresponse()) as response:
+            status = response.status
+            if status == 400 and address.secure and _NO_CERTIFICATE in response.read(_PAGE_BYTES_MAX):
+                status = 401
+            return status, response.getheader("location")
+
+
+@contextmanager
+def _ended_after(connected: socket.socket, seconds: float) -> Iterator[None]:
+    """Shut a connection after so long: a limit for each read ends no answer that comes byte by byte, or never stops."""
+    # of the socket below TLS: an SSLSocket is not for two threads
+    with closing(socket.socket(fileno=os.dup(connected.fileno()))) as other:
+        over = threading.Event()
+        timer = threading.Timer(seconds, _shut, [other, over])
+        timer.start()
+        try:
+            yield
+        except (OSError, http.client.HTTPException):
+            if over.is_set():
+                raise TimeoutError(errno.ETIMEDOUT, _SLOW) from None
+            raise
+        finally:
+            timer.cancel()
+            timer.join()
+
+
+def _shut(connected: socket.socket, over: threading.Event) -> None:
+    over.set()
+    with suppress(OSError):
+        connected.shutdown(socket.SHUT_RDWR)
+
+
+def _connect(address: Address, seconds: float) -> http.client.HTTPConnection:
+    connection = http.client.HTTPConnection(address.host, address.port or 80, timeout=seconds)
     if address.unix_path:
         plain = socket.socket(socket.AF_UNIX)
-        plain.settimeout(SECONDS_MAX)
+        plain.settimeout(seconds)
         plain.connect(address.unix_path)
     else:
-        plain = socket.create_connection((address.host, address.port), SECONDS_MAX)
+        plain = socket.create_connection((address.host, address.port), seconds)
     if address.secure:
         # a stranger believes any certificate
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-        connection.sock = context.wrap_socket(plain, server_hostname=address.host)
+        with _ended_after(plain, seconds):
+            connection.sock = context.wrap_socket(plain, server_hostname=address.host)
     else:
         connection.sock = plain
     return connection
@@ -223,7 +306,12 @@ def _closed(item: Probed, named: str) -> Check:
         return Check(NAME, "warning", f"{named} could not be asked: {item.silent}", hint)
     if item.address.unix_path and _is_open(item.address.unix_path):
         return Check(NAME, "warning", f"every user of this machine may connect to {item.address}", HINT)
-    return Check(NAME, "ok", f"{named} gives nothing to who has no credential ({item.refused} paths ask for one)")
+    if not item.refused:
+        more = f", {item.unheard} ended without an answer" if item.unheard else ""
+        message = f"{named} asks nobody for a credential: nothing was found at the paths of common servers{more}"
+        return Check(NAME, "warning", message, "if it answers at another path, that is open: give it a key of its own")
+    more = f", {item.unheard} did not answer" if item.unheard else ""
+    return Check(NAME, "ok", f"{named} gives nothing to who has no credential ({item.refused} paths ask for one{more})")
 
 
 def probed_record(probed: Sequence[Probed], *, at: datetime, actor: str) -> Record:

@@ -31,6 +31,7 @@ _WEB = re.compile(
     r'(?P<address>\S+) \S+ (?P<user>\S+) (?P<time>\[[^\]]+\]) "(?P<method>[A-Z]{3,8}) (?P<target>\S+)[^"]*" '
     r'(?P<status>\d{3}) \S+(?: "(?:[^"\\]|\\.)*" "(?P<agent>(?:[^"\\]|\\.)*)")?'
 )
+_ADDRESS = re.compile(r"\Ahttps?://[^/?]*", re.IGNORECASE)
 _S3_READS = ("REST.GET.OBJECT", "REST.HEAD.OBJECT", "REST.COPY.OBJECT_GET", "REST.SELECT.OBJECT", "WEBSITE.GET.OBJECT")
 _TRAIL_READS = frozenset(
     {"GetObject", "HeadObject", "CopyObject", "SelectObjectContent", "GetObjectAttributes", "GetObjectTorrent"}
@@ -120,7 +121,8 @@ def _line(text: str) -> Reading | None:
         at = _time(web["time"])
         if at is None:
             return None
-        path = _unquoted(web["target"].partition("?")[0])
+        # a target may be a whole address, which servers take and log as it came (RFC 9112 §3.2.2)
+        path = _unquoted(_ADDRESS.sub("", web["target"], count=1).partition("?")[0])
         place = path if web["method"] in _WEB_READS and path.startswith("/") else ""
         user = "" if web["user"] == "-" else web["user"]
         return Reading(place, at, _shown(web["address"]), _shown(web["agent"] or ""), _shown(user))

@@ -3,6 +3,8 @@
 The gate tells of keys and queries (`palladion.gate.touches`); here it is commands that notice.
 """
 
+import posixpath
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -11,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 from palladion.access.decoy_files import file_hash, open_places
 from palladion.clock import timestamp
-from palladion.errors import PalladionError
+from palladion.errors import BusyError, PalladionError
 from palladion.ledger.record import Record
 from palladion.ledger.remote import LedgerWriter
 from palladion.lifecycle.access_logs import Log, Reading
@@ -21,6 +23,9 @@ from palladion.registry.decoys import FILES
 from palladion.seal.reader import inspect_file
 
 CAUSE = "decoy-model"
+TRIES_MAX = 3  # of a check, where others tell of the same decoys meanwhile
+BUSY_SECONDS_MAX = 10.0  # that a touch is kept waiting for another command, which has the ledger for less
+_PAUSE_SECONDS = 0.05
 TOUCHERS_MAX = 8  # that are told of by themselves; the rest is counted
 
 
@@ -79,9 +84,17 @@ def notice_file_id(installation: Installation, file_id: str, *, actor: str, what
     now = installation.clock.now()
     touches = Touches(now, now)
     touches.add(now, "", "", actor)
-    with installation.recording(gate) as (ledger, records):
-        decoy = records.decoys.of_file(hashed)
-        return None if decoy is None else _tell(ledger, records, decoy, touches, actor=actor, what=what)
+    until = time.monotonic() + BUSY_SECONDS_MAX
+    while True:
+        try:
+            with installation.recording(gate) as (ledger, records):
+                decoy = records.decoys.of_file(hashed)
+                return None if decoy is None else _tell(ledger, records, decoy, touches, actor=actor, what=what)
+        except BusyError:
+            # one that was turned away would be a touch that nobody knows of
+            if time.monotonic() >= until:
+                raise
+        time.sleep(_PAUSE_SECONDS)
 
 
 def notice_sealed(installation: Installation, path: Path, *, actor: str) -> Told | None:
@@ -99,6 +112,15 @@ def check_logs(installation: Installation, paths: Sequence[Path], *, own: Sequen
     New is what is later than the last touch that is known of a decoy. `own` are addresses, and names of who reads, that
     do not count. Raises FormatError, StorageError.
     """
+    for _ in range(TRIES_MAX):
+        checked = _check(installation, paths, own=own, actor=actor)
+        if checked is not None:
+            return checked
+    raise BusyError("others check logs of the same decoys", "run it again when they have done so")
+
+
+def _check(installation: Installation, paths: Sequence[Path], *, own: Sequence[str], actor: str) -> Checked | None:
+    """`check_logs` once; None where somebody told of one of these decoys meanwhile, maybe of the same reads."""
     gate = installation.open_gate_root()
     key = gate.derive("decoys")
     with installation.open_registry() as registry, registry.read() as records:
@@ -109,19 +131,28 @@ def check_logs(installation: Installation, paths: Sequence[Path], *, own: Sequen
     for path in paths:
         log = Log(path)
         for reading in log.readings():
-            decoy = at.get(reading.place)
+            decoy = at.get(reading.place) or at.get(_served(reading.place))
             if decoy is not None and _counts(decoy, reading, own):
                 touches = found.setdefault(decoy.id, Touches(reading.at, reading.at))
                 touches.add(reading.at, reading.address, reading.agent, reading.who)
         lines, others = lines + log.lines, others + log.others
     told = []
     if found:
+        known = {item.id: item.touched_at for item in planted}
         with installation.recording(gate) as (ledger, records):
+            now = {decoy: records.decoys.get(decoy) for decoy in sorted(found)}
+            if any(item.touched_at != known[decoy] for decoy, item in now.items()):
+                return None
             told = [
-                _tell(ledger, records, records.decoys.get(decoy), touches, actor=actor, what="it was read")
-                for decoy, touches in sorted(found.items())
+                _tell(ledger, records, item, found[decoy], actor=actor, what="it was read")
+                for decoy, item in now.items()
             ]
     return Checked(tuple(told), lines, others)
+
+
+def _served(place: str) -> str:
+    """The path of which a web server takes another for an equal one: //a/./b, /x/../a/b."""
+    return posixpath.normpath("/" + place.lstrip("/")) if place.startswith("/") else place
 
 
 def _counts(decoy: Decoy, reading: Reading, own: Iterable[str]) -> bool:
@@ -139,7 +170,7 @@ def _names(key: bytes, decoy: Decoy, data: bytes) -> set[str]:
         if separator and scheme == "s3":
             found |= {place, f"/{rest}", f"/{rest.partition('/')[2]}"}
         elif separator and scheme in {"http", "https"}:
-            found.add(unquote(urlsplit(place).path))
+            found.add(_served(unquote(urlsplit(place).path)))
         elif separator:
             found |= {place, f"/{rest}"}
         else:

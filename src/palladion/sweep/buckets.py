@@ -45,6 +45,8 @@ class Bucket:
             raise PalladionError(str(error)) from None
         self._open_to: tuple[str, ...] = ()
         self._ignores_grants = False
+        self._listed: tuple[str, str, dict[str, str]] = ("", "", {})  # place, key and version of the last object
+        self._refused = False
 
     def standing(self, report: Callable[[Finding], None]) -> None:
         """To whom the bucket shows what is in it: its list of grants, its policy, and what blocks both."""
@@ -76,26 +78,32 @@ class Bucket:
                         return
                     yield self._item(listed)
 
-    def object_open_to(self, item: Item) -> tuple[str, ...]:
-        """To which strangers an object's own list of grants shows it, where the bucket does not ignore it."""
-        if self._ignores_grants:
+    def object_open_to(self, item: Item, report: Callable[[Finding], None]) -> tuple[str, ...]:
+        """To which strangers the grants of the object that `items` gave last show it, where the bucket heeds them.
+
+        Where they may not be read, that is reported once.
+        """
+        place, key, version = self._listed
+        if self._ignores_grants or item.place != place:
             return ()
-        key, version = self._parts(item)
         try:
             with _errors(item.place):
                 return _strangers(self._client.get_object_acl(Bucket=self._name, Key=key, **version))
-        except PalladionError:
+        except PalladionError as error:
+            if not self._refused:
+                report(found("not-read", self.what, f"grants of its objects may not be read, {error.message}"))
+            self._refused = True
             return ()
-
-    def _parts(self, item: Item) -> tuple[str, dict[str, str]]:
-        place, _, version = item.place.removeprefix(f"{self.what}/").partition("?versionId=")
-        return place, {"VersionId": version} if version else {}
 
     def _item(self, listed: dict[str, Any]) -> Item:
         key, size = str(listed["Key"]), int(listed["Size"])
-        version = {} if listed.get("VersionId") in {None, "null"} else {"VersionId": str(listed["VersionId"])}
         old = not listed.get("IsLatest", True)
+        # "null" is the version from before a bucket had versions: without its name, S3 gives out the latest instead
+        named = listed.get("VersionId") is not None and (old or listed["VersionId"] != "null")
+        version = {"VersionId": str(listed["VersionId"])} if named else {}
         place = f"{self.what}/{key}" + (f"?versionId={listed['VersionId']}" if old else "")
+
+        self._listed = (place, key, version)
 
         def read(offset: int, count: int) -> bytes:
             if not count or offset >= size:
@@ -146,7 +154,10 @@ def _strangers(grants: dict[str, Any] | None) -> tuple[str, ...]:
 
 
 def _policy_strangers(text: str) -> list[str]:
-    """Who is let in by statements that allow everybody something without a condition. Raises nothing."""
+    """Who is let in by statements that allow everybody something, with a condition or without. Raises nothing.
+
+    `NotPrincipal` lets in everybody but those named, and `NotAction` allows everything but that.
+    """
     try:
         statements = json.loads(text)["Statement"]
     except (ValueError, KeyError, TypeError):
@@ -156,8 +167,12 @@ def _policy_strangers(text: str) -> list[str]:
         if not isinstance(statement, dict) or statement.get("Effect") != "Allow":
             continue
         principal = statement.get("Principal")
-        everybody = principal == "*" or (isinstance(principal, dict) and "*" in _listed(principal.get("AWS")))
-        actions = [action for action in _listed(statement.get("Action")) if action.startswith(("s3:", "*"))]
+        everybody = "NotPrincipal" in statement or "*" in _listed(
+            principal.get("AWS") if isinstance(principal, dict) else principal
+        )
+        actions = [action for action in _listed(statement.get("Action")) if action.lower().startswith(("s3:", "*"))]
+        if "NotAction" in statement:
+            actions.append(f"all but {', '.join(_listed(statement['NotAction']))}")
         if everybody and actions:
             with_condition = " on a condition" if statement.get("Condition") else ""
             told.append(f"everybody{with_condition} ({', '.join(actions)[:80]})")

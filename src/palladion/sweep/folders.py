@@ -5,6 +5,7 @@ A Hugging Face cache names model and revision, a folder of MLflow runs experimen
 """
 
 import os
+import re
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,7 +17,10 @@ from palladion.sweep.finding import Finding, found
 from palladion.sweep.item import Access, Item, read_path
 
 ANYBODY_WRITES = stat.S_IWOTH
-_PSEUDO = frozenset({"/proc", "/sys", "/dev"})  # what the kernel makes up
+# what the kernel makes up; /dev/shm is memory that holds files
+_PSEUDO = frozenset({"/proc", "/sys", "/dev/pts", "/dev/mqueue", "/dev/hugepages", "/dev/fd"})
+_LOOSE = re.compile(r"objects/[0-9a-f]{2}/[0-9a-f]{38}(?:[0-9a-f]{24})?")
+_PACKED = re.compile(r"objects/pack/pack-[0-9a-f]{40}(?:[0-9a-f]{24})?\.(?:pack|idx|rev|bitmap|mtimes|keep|promisor)")
 _HUB = "models--"
 _LINKS_MAX = 100_000  # of one model of a cache
 
@@ -28,19 +32,33 @@ class Folder:
     root: Path
     repositories: list[Path] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
+    _stores: set[Path] = field(default_factory=set)  # folders that look like what git keeps its objects in
 
     def items(self) -> Iterator[Item]:
         """Every regular file, folder by folder, in the order of names."""
         if self.root.is_file():
             yield from self._item(self.root, self.root.parent)
             return
-        for parent, folders, names in os.walk(self.root, onerror=self._unread):
-            folder = Path(parent)
-            if ".git" in folders or (_is_bare(folders, names) and folder.parent not in self.repositories):
+        pending = [self.root]  # not os.walk, which calls itself for each folder: a thousand deep would end it
+        while pending:
+            folder = pending.pop()
+            listed = next(os.walk(folder, onerror=self._unread), None)
+            if listed is None:
+                continue
+            _, folders, names = listed
+            if _is_bare(folders, names):
+                self._stores.add(folder)
+            below_git = folder.name == ".git" and folder.parent in self.repositories
+            if ".git" in folders or (_is_bare(folders, names) and not below_git):
                 self.repositories.append(folder)
-            folders[:] = sorted(name for name in folders if self._enters(folder, name))
             for name in sorted(names):
-                yield from self._item(folder / name, folder)
+                if folder.parent.parent not in self._stores or not _is_object(folder, name):
+                    yield from self._item(folder / name, folder)
+            pending += [
+                folder / name
+                for name in sorted(folders, reverse=True)
+                if str(folder / name) not in _PSEUDO and not (folder / name).is_symlink()
+            ]
 
     def _item(self, path: Path, folder: Path) -> Iterator[Item]:
         try:
@@ -63,14 +81,6 @@ class Folder:
             access=Access(stat.S_IMODE(status.st_mode), status.st_uid, _open_folders(folder)),
         )
 
-    @staticmethod
-    def _enters(folder: Path, name: str) -> bool:
-        if str(folder / name) in _PSEUDO:
-            return False
-        # objects are read by git itself; a bare repository has the same folders without .git around them
-        inside = folder.name == ".git" or (folder / "HEAD").is_file()
-        return not (inside and name == "objects" and folder.name != "lfs" and (folder / "refs").is_dir())
-
     def _unread(self, error: OSError) -> None:
         place = str(error.filename or self.root)
         self.findings.append(found("not-read", place, (error.strerror or str(error)).lower()))
@@ -80,17 +90,29 @@ def _is_bare(folders: list[str], names: list[str]) -> bool:
     return "objects" in folders and "refs" in folders and "HEAD" in names
 
 
-@cache
+def _is_object(folder: Path, name: str) -> bool:
+    """Whether a file is one that git itself reads: a loose object, or a pack with its index.
+
+    Anything else in a repository's `objects` is looked at like other files, a pack without an index among them.
+    """
+    if _LOOSE.fullmatch(f"{folder.parent.name}/{folder.name}/{name}"):
+        return True
+    known = _PACKED.fullmatch(f"{folder.parent.name}/{folder.name}/{name}")
+    return bool(known) and (folder / name).with_suffix(".idx").is_file()
+
+
 def _open_folders(folder: Path) -> tuple[str, ...]:
     """The folders from here up in which anybody may put another file in a file's place: those without a sticky bit."""
-    above = _open_folders(folder.parent) if folder != folder.parent else ()
+    return tuple(str(above) for above in (folder, *folder.parents) if _is_open(above))
+
+
+@cache
+def _is_open(folder: Path) -> bool:
     try:
         mode = folder.stat().st_mode
     except OSError:
-        return above
-    if mode & ANYBODY_WRITES and not mode & stat.S_ISVTX:
-        return (str(folder), *above)
-    return above
+        return False
+    return bool(mode & ANYBODY_WRITES) and not mode & stat.S_ISVTX
 
 
 def _hub(path: Path) -> tuple[str, bool] | None:
@@ -131,5 +153,5 @@ def _mlflow(path: Path) -> tuple[str, bool] | None:
 
 def forget() -> None:
     """Let go of what was learned of folders: modes and links may be others at the next sweep."""
-    _open_folders.cache_clear()
+    _is_open.cache_clear()
     _revisions.cache_clear()

@@ -5,6 +5,7 @@ Nothing is unpickled and nothing runs. What the head leaves open, a megabyte dec
 """
 
 import json
+import re
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from typing import Literal
 
 from palladion.errors import PalladionError
 from palladion.model.read import sniff
+from palladion.sweep.archives import is_tar
 from palladion.sweep.item import HEAD_BYTES, SNIFF_BYTES, Item, Ranged
 
 Sort = Literal["model", "training", "data", "sealed", "archive", "pointer", "none"]
@@ -29,6 +31,10 @@ _FRAMEWORKS = (
     *(b"flax", b"paddle", b"transformers", b"spacy", b"gensim", b"scipy", b"pandas", b"joblib"),
 )
 _LEGACY_TORCH = bytes.fromhex("8a0a6cfc9c46f9206aa850192e")  # the magic number that torch.save wrote before 1.6
+_TORCH_PARTS = {
+    *(("data",), ("version",), ("byteorder",), ("code",), ("constants",), ("extra",)),
+    *((".data",), (".format_version",), (".storage_alignment",)),
+}
 _ARCHIVES = (
     (b"\x1f\x8b", "gzip"),
     (b"BZh", "bzip2"),
@@ -36,6 +42,38 @@ _ARCHIVES = (
     (b"\x28\xb5\x2f\xfd", "zstd"),
     (b"7z\xbc\xaf\x27\x1c", "7z"),
     (b"Rar!\x1a\x07", "rar"),
+    (b"!<arch>\ndebian-binary", "deb"),
+    # those that are not opened here: they are findings, so that nothing is passed over in silence
+    (b"\x04\x22\x4d\x18", "lz4"),
+    (b"LZIP\x01", "lzip"),
+    (b"MSCF\0\0\0\0", "cabinet"),
+    (b"xar!\0\x1c", "xar"),
+    (b"hsqs", "squashfs"),
+    (b"QFI\xfb", "qcow2"),
+    (b"KDMV", "VMDK"),
+    (b"vhdxfile", "VHDX"),
+    (b"LUKS\xba\xbe", "LUKS"),
+    (b"PACK\0\0\0\x02", "git pack"),
+    (b"# v2 git bundle\n", "git bundle"),
+    (b"# v3 git bundle\n", "git bundle"),
+    (b"age-encryption.org/v1\n", "age"),
+    (b"-----BEGIN AGE ENCRYPTED FILE-----", "age"),
+    (b"-----BEGIN PGP MESSAGE-----", "OpenPGP"),
+    (b"Salted__", "OpenSSL"),
+)
+_ZLIB_LEVELS = b"\x01\x5e\x9c\xda"
+_LZMA = b"\x5d\0\0"  # of `lzma` before xz: 2^23 bytes of window and the like; the coder's first byte is 0
+_MODELS = (
+    (b"ftrt", "TensorRT"),
+    (b"ptrt", "TensorRT"),
+    (b"CBM1", "CatBoost"),
+    (b"tree\nversion=v", "LightGBM"),
+    (b'{"learner":{', "XGBoost"),
+    (b"{L\0\0\0\0\0\0\0\x07learner{", "XGBoost"),
+    *((magic, "GGML") for magic in (b"tjgg", b"lmgg", b"fmgg")),
+    (b"RKNN", "RKNN"),
+    (b"\xba\x16\x4f\x2f", "fastText"),
+    (b"7767517\n", "ncnn"),
 )
 _TABLES = (
     (b"PAR1", "Parquet"),
@@ -43,6 +81,15 @@ _TABLES = (
     (b"Obj\x01", "Avro"),
     (b"ORC", "ORC"),
 )
+_CPIO = re.compile(rb"07070[12][0-9A-Fa-f]{104}|070707[0-7]{70}")
+_KNOWN: tuple[tuple[Sort, tuple[tuple[bytes, str], ...]], ...] = (
+    ("model", _MODELS),
+    ("data", _TABLES),
+    ("archive", _ARCHIVES),
+)
+# numbers alone, which nothing in them tells from noise: what frameworks call them, and of at least a MiB
+_RAW_NAMES = re.compile(r".*(\.data-\d{5}-of-\d{5}|\.onnx[._]data|\.pdiparams|\.caffemodel|/weights?\.bin)")
+_RAW_BYTES_MIN = 1024 * 1024
 _POINTER = b"version https://git-lfs.github.com/spec/v1\n"
 _TEXT_LINES_MIN = 3
 
@@ -90,28 +137,37 @@ def _by_magic(item: Item, head: bytes) -> Seen | None:
 def _by_other_magic(head: bytes) -> Seen | None:
     if head[4:8] == b"TFL3":
         return Seen("model", "TensorFlow Lite")
+    if head[4:8] == b"ET12":
+        return Seen("model", "ExecuTorch")
     if head.startswith(b"\x93NUMPY"):
         return Seen("data", "NumPy array")
     if head.startswith(_POINTER):
         return Seen("pointer", "LFS pointer")
-    if head[257:262] == b"ustar":
+    if is_tar(head[:512]):
         return Seen("archive", "tar")
-    for sort, known in (("data", _TABLES), ("archive", _ARCHIVES)):
+    if _CPIO.match(head):
+        return Seen("archive", "cpio")
+    for sort, known in _KNOWN:
         for magic, name in known:
             if head.startswith(magic):
-                return Seen("data" if sort == "data" else "archive", name)
+                return Seen(sort, name)
     return None
 
 
 def _by_content(item: Item, head: bytes) -> Seen:
-    if head[:1] == b"\x78" and (inner := _inflated(head)).startswith(b"\x80"):
-        return _pickle(inner, "joblib")
     text = _is_text(head)
+    if not text and head[:1] == b"\x78" and head[1] in _ZLIB_LEVELS and (inner := _inflated(head)):
+        return _pickle(inner, "joblib") if inner.startswith(b"\x80") else Seen("archive", "zlib")
+    if head.startswith(_LZMA) and head[13:14] == b"\0":
+        return Seen("archive", "lzma")
     if text:
         return _table(head, whole=item.size <= len(head))
     # ONNX: fields of its top message, the graph among them; a pickle of the oldest protocols: opcodes in ASCII
     more = head if item.size <= len(head) else item.head(SNIFF_BYTES)
-    return Seen("model", "ONNX") if sniff(more) == "onnx" else NOTHING
+    if sniff(more) == "onnx":
+        return Seen("model", "ONNX")
+    raw = item.size >= _RAW_BYTES_MIN and _RAW_NAMES.fullmatch(f"/{item.name}")
+    return Seen("model", "bare numbers", "known by its name") if raw else NOTHING
 
 
 def _safetensors(item: Item, head: bytes) -> Seen:
@@ -134,7 +190,7 @@ def _pickle(head: bytes, name: str = "") -> Seen:
 def _zip(item: Item, head: bytes) -> Seen:
     names = _names(item) if item.whole else _names_in(head)
     parts = [PurePosixPath(name) for name in names]
-    if any(part.name == "data.pkl" for part in parts):
+    if _is_torch(parts):
         script = any("code" in part.parts for part in parts)
         described = "TorchScript" if script else "PyTorch"
         pickled = _member(item, next(name for name, part in zip(names, parts, strict=True) if part.name == "data.pkl"))
@@ -144,6 +200,16 @@ def _zip(item: Item, head: bytes) -> Seen:
     if parts and all(part.suffix == ".npy" for part in parts):
         return Seen("model", "NumPy archive")
     return Seen("archive", "zip")
+
+
+def _is_torch(parts: Sequence[PurePosixPath]) -> bool:
+    """Whether these are names as torch.save writes them: all in one folder, `data.pkl` and what goes with it."""
+    folders = {part.parts[0] for part in parts if len(part.parts) > 1}
+    return (
+        len(folders) == 1
+        and any(part.name == "data.pkl" and len(part.parts) == 2 for part in parts)
+        and all(part.suffix in {".pkl", ".debug_pkl"} or part.parts[1:2] in _TORCH_PARTS for part in parts)
+    )
 
 
 def _names(item: Item) -> Sequence[str]:

@@ -11,7 +11,20 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import IO, Any, cast
 
-from palladion.sweep.archives import BROKEN, MEMBERS_MAX, Report, TarMember, opened, part, said, streamed, tar
+from palladion.sweep.archives import (
+    BROKEN,
+    MEMBERS_MAX,
+    Allowance,
+    Report,
+    TarMember,
+    allowance,
+    opened,
+    part,
+    said,
+    streamed,
+    tar,
+    tar_at,
+)
 from palladion.sweep.finding import found
 from palladion.sweep.item import Item, Ranged
 
@@ -35,18 +48,28 @@ def is_image(item: Item) -> bool:
         return False
 
 
-def layers(item: Item, report: Report) -> Iterator[Item]:
-    """The files of all layers, in their order; what a later layer deletes or replaces says so in its context."""
+def layers(item: Item, report: Report, allowed: Allowance | None = None) -> Iterator[Item]:
+    """The files of all layers, in their order; what a later layer deletes or replaces says so in its context.
+
+    What lies in the archive and is no layer comes first: settings, which name environment variables and the commands
+    that built it, layers that nothing lists, and whatever somebody put beside them.
+    """
+    allowed = allowed or allowance()
+    listed: dict[str, _Member] = {}
+    order: list[str] = []
     try:
         listed = _listed(item)
         order = _order(item, listed)
-        # settings, which name environment variables, and the commands that built it
-        for name, member in listed.items():
-            if name not in order and member.size <= MANIFEST_BYTES_MAX:
-                yield _settings(item, name, member)
+    except (*BROKEN, KeyError, TypeError, AttributeError) as error:
+        report(found("not-read", item.place, f"an image that cannot be read: {said(error)}"))
+    begins = {listed[name].offset for name in order}
+    try:
+        for offset, file in tar_at(item):
+            if offset not in begins:
+                yield file
         gone = _gone(item, listed, order, report)
         for number, name in enumerate(order, 1):
-            for file in _files(item, listed[name], number, report):
+            for file in _files(item, listed[name], number, report, allowed=allowed):
                 path = _path(file)
                 later = next((at for at in gone.get(path, ()) if at > number), None) or _under(gone, path, number)
                 told = f"layer {number} of {len(order)}"
@@ -116,10 +139,6 @@ def _gone(item: Item, listed: dict[str, _Member], order: list[str], report: Repo
     return gone
 
 
-def _settings(item: Item, name: str, member: _Member) -> Item:
-    return Item(f"{item.place}!{name}", name, member.size, part(item, member.offset, member.size), parent=item.place)
-
-
 def _under(gone: dict[str, list[int]], path: str, number: int) -> int | None:
     for parent in PurePosixPath(path).parents:
         later = next((at for at in gone.get(f"{parent}/", ()) if at > number), None)
@@ -132,7 +151,15 @@ def _path(file: Item) -> str:
     return file.place.rpartition("!")[2].partition("/")[2].removeprefix("./")
 
 
-def _files(item: Item, member: _Member, number: int, report: Report, *, quiet: bool = False) -> Iterator[Item]:
+def _files(
+    item: Item,
+    member: _Member,
+    number: int,
+    report: Report,
+    *,
+    quiet: bool = False,
+    allowed: Allowance | None = None,
+) -> Iterator[Item]:
     layer = Item(
         item.place,
         item.name,
@@ -149,7 +176,7 @@ def _files(item: Item, member: _Member, number: int, report: Report, *, quiet: b
             yield from tar(layer, prefix=prefix)
         else:
             with opened(layer, kind) as stream:
-                yield from streamed(layer, stream, prefix=prefix)
+                yield from streamed(layer, stream, prefix=prefix, allowed=allowed)
     except BROKEN as error:
         if not quiet:
             report(found("not-read", f"{item.place}!layer{number}", f"a layer that cannot be read: {said(error)}"))

@@ -10,11 +10,13 @@ from zipfile import BadZipFile
 
 from palladion import keys
 from palladion.errors import PalladionError
+from palladion.seal.sign import publisher_id
 from palladion.sweep import secrets
 from palladion.sweep.finding import Finding, found
 from palladion.sweep.heads import Seen, sealed_header
 from palladion.sweep.item import Item
 from palladion.sweep.rows import Match, Ours
+from palladion.sweep.whole import check_sealed
 
 _OTHERS_READ, _OTHERS_WRITE = stat.S_IROTH, stat.S_IWGRP | stat.S_IWOTH
 _SHARED_KEYS = frozenset({"private-key", "palladion-identity", "api-key", "cloud-key", "keyring"})
@@ -30,7 +32,7 @@ class Judge:
 
     ours: Ours
     kept: frozenset[Path] = frozenset()
-    publishers: frozenset[str] = frozenset()
+    publishers: frozenset[bytes] = frozenset()  # raw keys
     identify: Identify | None = None
 
     def sealed(self, item: Item) -> tuple[str, list[Finding]]:
@@ -39,7 +41,14 @@ class Judge:
         if told is None:
             return "", [found("not-read", item.place, "it begins as a sealed file does, and its header is broken")]
         model, version, purpose, kind, publisher = told
-        by = "ours" if publisher in self.publishers else f"publisher {publisher}"
+        ours = publisher in {publisher_id(key) for key in self.publishers}
+        try:
+            check_sealed(item, self.publishers if ours else ())
+        except PalladionError as error:
+            # anything could follow a header: what is not whole, or not what was signed, is not said to be sealed
+            text = f"it has the header of a sealed file, and is none: {error.message}"
+            return "", [found("not-read", item.place, text, size=item.size), *self.exposed(item, "what may be a model")]
+        by = "ours" if ours else f"publisher {publisher}"
         if kind == "backup":
             text = f"a sealed backup, {by}"
             return text, [found("backup", item.place, text, size=item.size), *self.exposed(item, "a backup")]
@@ -69,8 +78,9 @@ class Judge:
         ]
 
     def whole(self, item: Item, seen: Seen) -> list[Finding]:
-        """Whether a file is, byte for byte, one that a version of ours holds."""
-        return [self._ours(item, seen, match, _size(item.size)) for match in self._whole(item)]
+        """Whether a file is, byte for byte, one that a version of ours holds, or an array that is a tensor of one."""
+        matches = self._matches(item, seen) if seen.format == "NumPy array" else self._whole(item)
+        return [self._ours(item, seen, match, _size(item.size)) for match in matches[:3]]
 
     def file(self, item: Item, seen: Seen) -> list[Finding]:
         """`whole` of any other file, and what keys are in it."""

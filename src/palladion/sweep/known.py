@@ -11,7 +11,6 @@ from palladion.ledger.record import Record
 from palladion.ledger.writer import Receipt
 from palladion.lifecycle.installation import Installation
 from palladion.lifecycle.prove import prove
-from palladion.seal.sign import publisher_id
 from palladion.sweep.finding import SEVERITIES, Finding, found
 from palladion.sweep.heads import Seen
 from palladion.sweep.item import Item
@@ -35,7 +34,7 @@ def judge_of(installation: Installation, *, identify: Identify | None = None) ->
                 ours.add(version, ((row.name, row.dtype, row.shape, row.digest) for row in rows))
     paths = installation.paths
     kept = {paths.owner, paths.gate, paths.host_identity, *paths.directory.glob("keys/*")}
-    publishers = frozenset(publisher_id(key) for key in installation.publishers())
+    publishers = frozenset(installation.publishers())
     return Judge(ours, frozenset(path.resolve() for path in kept), publishers, identify)
 
 

@@ -116,6 +116,8 @@ class Ours:
             return []
         if seen.format in {"PyTorch", "TorchScript", "NumPy archive", "Keras"}:
             return self._matches(self._of_archive(item)) if item.whole else []
+        if seen.format == "NumPy array":
+            return self._matches(self._of_array(item)) if item.whole else []
         if seen.format == "safetensors":
             return self._of_safetensors(item)
         if seen.format in {"ONNX", "GGUF"}:
@@ -196,6 +198,12 @@ class Ours:
                     skipped = _numpy_header(s.read(10)) if member.filename.endswith(".npy") else 0
                     s.seek(skipped)
                     yield from self._blob(member.file_size - skipped, lambda: iter(lambda: s.read(PIECE_BYTES), b""))
+
+    def _of_array(self, item: Item) -> Iterator[tuple[Row, int]]:
+        """Of one array by itself, as np.save writes it."""
+        skipped = _numpy_header(item.head(10))
+        size = item.size - skipped
+        yield from self._blob(size, lambda: map(bytes, _pieces(item, skipped, size)))
 
     def _of_hdf5(self, item: Item) -> Iterator[tuple[Row, int]]:
         try:

@@ -1,6 +1,7 @@
 """Keys that lie in files: what they look like, each with as much of a check as its form allows. Never quotes one."""
 
 import re
+from base64 import b64decode
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -29,6 +30,7 @@ class _Form:
     marks: tuple[bytes, ...]
     pattern: re.Pattern[bytes]
     holds: Callable[[bytes], bool] = lambda _text: True
+    start: bool = False  # whether it is looked for at the beginning of the file alone
 
 
 def _is_api_key(text: bytes) -> bool:
@@ -44,6 +46,22 @@ def _is_real(text: bytes) -> bool:
     return len(set(text[-34:])) > 7 and b"EXAMPLE" not in text
 
 
+def _is_packed_pem(text: bytes) -> bool:
+    return b"PRIVATE KEY-----" in b64decode(text[: len(text) // 4 * 4])
+
+
+_LENGTH = rb"(?:[\x01-\x7f]|\x81.|\x82..)"  # of a part in DER, below 64 KiB
+_DER = re.compile(
+    rb"\x30" + _LENGTH + rb"(?:"
+    rb"\x02\x01\x00\x30" + _LENGTH + rb"\x06"  # PKCS 8: version 0, and which kind of key
+    rb"|\x02\x01\x00\x02\x82..\x00"  # PKCS 1: version 0, and a modulus
+    rb"|\x02\x01\x01\x04[\x20\x30\x42]"  # SEC 1: version 1, and a number
+    rb"|\x30" + _LENGTH + rb"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x05\x0d"  # PKCS 8, under a passphrase
+    rb"|\x02\x01\x03\x30" + _LENGTH + rb"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07"  # PKCS 12
+    rb")",
+    re.DOTALL,
+)
+
 _FORMS = (
     _Form(
         "private-key",
@@ -51,6 +69,39 @@ _FORMS = (
         (b"PRIVATE KEY-----",),
         # a key's line follows, so that a program which looks for such keys is none
         re.compile(rb"-----BEGIN (?:[A-Z]{1,10} ){0,2}PRIVATE KEY-----(?:\\r)?(?:\\n|\s)+[A-Za-z0-9+/=:\-, ]{16}"),
+    ),
+    _Form(
+        "private-key",
+        "a private key of OpenPGP",
+        (b"PGP PRIVATE KEY BLOCK-----",),
+        re.compile(rb"-----BEGIN PGP PRIVATE KEY BLOCK-----(?:\\r)?(?:\\n|\s)+[A-Za-z0-9+/=:\-, ]{16}"),
+    ),
+    _Form(
+        "private-key",
+        "a private key of PuTTY",
+        (b"PuTTY-User-Key-File-",),
+        re.compile(rb"PuTTY-User-Key-File-[0-9]: [a-z0-9-]{3,40}\s{1,2}Encryption: "),
+    ),
+    _Form(
+        "private-key",
+        "a private key in PEM, packed as base64",  # as Kubernetes keeps them
+        (b"LS0tLS1CRUdJTi",),
+        re.compile(rb"LS0tLS1CRUdJTi[A-Za-z0-9+/]{40,16384}"),
+        _is_packed_pem,
+    ),
+    _Form(
+        "private-key",
+        "a private key in DER or PKCS 12",
+        (b"\x02\x01\x00\x30", b"\x02\x01\x00\x02", b"\x02\x01\x01\x04", b"\x02\x01\x03\x30", b"\x0d\x01\x05\x0d"),
+        _DER,
+        start=True,
+    ),
+    _Form(
+        "private-key",
+        "a private key as JWK",
+        (b'"kty"',),
+        re.compile(rb'"d"\s{0,4}:\s{0,4}"[A-Za-z0-9_-]{43,1400}"'),
+        lambda text: len(set(text)) > 16,
     ),
     _Form(
         "private-key",
@@ -93,16 +144,41 @@ _FORMS = (
         re.compile(rb"\bgh[pousr]_[A-Za-z0-9]{36}\b"),
         _is_real,
     ),
+    _Form(
+        "cloud-key",
+        "a token of GitHub",
+        (b"github_pat_",),
+        re.compile(rb"\bgithub_pat_[A-Za-z0-9]{22}_[A-Za-z0-9]{59}\b"),
+        _is_real,
+    ),
+    _Form("cloud-key", "a token of GitLab", (b"glpat-",), re.compile(rb"\bglpat-[A-Za-z0-9_-]{20,64}"), _is_real),
+    _Form(
+        "cloud-key",
+        "an account key of Azure",
+        (b"AccountKey=",),
+        re.compile(rb"AccountKey=[A-Za-z0-9+/]{86}=="),
+        # the key of the emulator is in every manual
+        lambda text: _is_real(text) and not text.startswith(b"AccountKey=Eby8vdM02xNOcqFl"),
+    ),
+    _Form(
+        "cloud-key",
+        "a key of OpenAI or Anthropic",
+        (b"sk-proj-", b"sk-svcacct-", b"sk-ant-api"),
+        re.compile(rb"\bsk-(?:proj-|svcacct-|ant-api\d\d-)[A-Za-z0-9_-]{40,200}"),
+        _is_real,
+    ),
 )
 
 
 def secrets_in(data: bytes) -> Iterator[Secret]:
     """The keys in the bytes of one file, at most FOUND_MAX, in the order of their kinds."""
+    if data[:2] in {b"\xff\xfe", b"\xfe\xff"}:  # text as Windows writes it
+        data = data.decode("utf-16", "replace").encode("utf-8", "replace")
     left = FOUND_MAX
     for form in _FORMS:
         if not any(mark in data for mark in form.marks):
             continue
-        for match in form.pattern.finditer(data):
+        for match in filter(None, [form.pattern.match(data)]) if form.start else form.pattern.finditer(data):
             if not form.holds(match.group()):
                 continue
             if not left:

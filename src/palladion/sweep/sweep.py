@@ -5,7 +5,7 @@ What could not be read is a finding of its own. Files are read, never run, unpic
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -21,7 +21,7 @@ from palladion.sweep.judge import Judge, merged
 from palladion.transit.cloud import SCHEMES
 from palladion.transit.connection import Limits
 
-FINDINGS_MAX = 100_000  # beyond, a report is of no use
+FINDINGS_MAX = 100_000  # of one severity: beyond, a report is of no use
 FILES_MAX = 20_000_000
 PlaceKind = Literal["folder", "file", "bucket", "cloud"]
 _IMAGES = frozenset({"tar"})
@@ -78,6 +78,8 @@ class Sweep:
         self._tables: dict[str, list[tuple[Item, Seen]]] = defaultdict(list)
         self._model_folders: set[str] = set()
         self._bucket: Bucket | None = None
+        self._allowed = archives.allowance()
+        self._listed: Counter[str] = Counter()
 
     def run(self, places: Sequence[str]) -> Swept:
         """Look at `places`: paths, s3://, gs://, az://. Raises NotFoundError on one that is not there, StorageError."""
@@ -150,12 +152,10 @@ class Sweep:
         elif seen.sort in {"model", "training"}:
             self._model_folders.add(item.parent)
             findings = self._judge.model(item, seen)
-            if self._bucket is not None and not item.open_to:
-                findings += [
-                    found("public", item.place, f"a model, open to {who}") for who in self._bucket.object_open_to(item)
-                ]
         elif seen.sort == "archive":
             findings = self._judge.whole(item, seen)
+            if not depth and self._bucket is not None and not item.open_to:
+                item = replace(item, open_to=self._bucket.object_open_to(item, self._report))
             self._archive(item, seen, depth)
         elif seen.sort == "pointer":
             findings = [found("lfs-pointer", item.place, _pointer(item))]
@@ -165,18 +165,23 @@ class Sweep:
                 self._tables[item.parent].append((item, seen))
         if seen.sort == "sealed":
             self._model_folders.add(item.parent)
+        if findings and not depth and self._bucket is not None and not item.open_to:
+            open_to = self._bucket.object_open_to(item, self._report)
+            findings += [found("public", item.place, f"{findings[0].text}, open to {who}") for who in open_to]
         for finding in findings:
             self._report(finding)
 
     def _archive(self, item: Item, seen: Seen, depth: int) -> None:
+        if not depth:
+            self._allowed = archives.allowance()
         if depth >= archives.DEPTH_MAX:
             self._report(found("not-read", item.place, f"an archive within {depth} others"))
             return
         if seen.format == "tar" and item.whole and images.is_image(item):
             self._swept.kinds["image"] += 1
-            inside: Iterable[Item] = images.layers(item, self._report)
+            inside: Iterable[Item] = images.layers(item, self._report, self._allowed)
         else:
-            inside = archives.members(item, seen.format, self._report)
+            inside = archives.members(item, seen.format, self._report, self._allowed)
         for member in inside:
             self._look(member, depth + 1)
 
@@ -189,12 +194,14 @@ class Sweep:
                         self._report(finding)
 
     def _report(self, finding: Finding) -> None:
-        if len(self._swept.findings) < FINDINGS_MAX:
+        """List a finding. Each severity has its own room: a flood of harmless ones hides none that is not."""
+        self._listed[finding.severity] += 1
+        count = self._listed[finding.severity]
+        if count <= FINDINGS_MAX:
             self._swept.findings.append(finding)
-        elif len(self._swept.findings) == FINDINGS_MAX:
-            self._swept.findings.append(
-                found("not-read", finding.place, f"more than {FINDINGS_MAX} findings: the rest is not listed")
-            )
+        elif count == FINDINGS_MAX + 1:
+            text = f"more than {FINDINGS_MAX} findings that are {finding.severity}: the rest is not listed"
+            self._swept.findings.append(found("not-read", finding.place, text, severity=finding.severity))
 
 
 def _pointer(item: Item) -> str:

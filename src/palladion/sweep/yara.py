@@ -1,7 +1,9 @@
 """YARA rules that know our weights by short strings of their bytes, in single, half and brain precision.
 
 A string is taken where bytes vary: numbers of 32 random mantissas repeat nowhere by chance. Two strings of different
-tensors have to be there, where there are so many. The rules disclose these bytes, a few hundred of a version.
+tensors have to be there, where there are so many. The rules disclose these bytes, at most some 1,200 of a version, and
+of a small one no more than a thirty-second of its numbers. Nothing is taken of tables that a formula gives: others have
+them.
 """
 
 import re
@@ -10,16 +12,20 @@ from dataclasses import dataclass
 from hashlib import sha256, shake_256
 
 import numpy as np
+from numpy.typing import NDArray
 
 from palladion.model.model import Model
 from palladion.model.tensors import Tensor
-from palladion.sweep.forms import form_bytes, forms_of, in_form, marked_names
+from palladion.sweep.forms import FORMS, form_bytes, forms_of, in_form, marked_names
 
 STRING_BYTES = 32
 DISTINCT_MIN = 20  # of 32 bytes: random ones have 30, and of single precision made from half a half are zeros
 TENSORS_MAX = 12  # of one version that give strings: half of those that carry marks, and half of others
 TRIES = 64  # places of a tensor that are looked at
+SHARE_MAX = 32  # one number in so many may be told
+TABLE_ROWS = 256  # of a table that are looked at
 _NUMBERS = 32  # in a row; the shortest form takes all of them for one string, others half
+_LOOSE = 0.02  # half and brain precision round sums and steps by less
 _NAME = re.compile(r"[^A-Za-z0-9_]")
 
 
@@ -41,16 +47,49 @@ def choose(model: Model, salt: bytes, *, avoid: Sequence[bytes] = ()) -> list[Ta
     groups = [
         [tensor for name, tensor in model.tensors.items() if (name in marked) is wanted] for wanted in (False, True)
     ]
+    left = sum(tensor.data.size for tensor in model.tensors.values()) // SHARE_MAX // _NUMBERS
     taken: list[Taken] = []
+    # a small version tells of one tensor or two: those that are the same in every copy come first
     for group in groups:
         count = 0
         for tensor in sorted(group, key=lambda item: (-item.byte_count, item.name)):
-            found = _of_tensor(tensor, salt, avoid)
+            if count == min(TENSORS_MAX // 2, left):
+                break
+            found = [] if _is_table(tensor) else _of_tensor(tensor, salt, avoid)
             taken += found
             count += bool(found)
-            if count == TENSORS_MAX // 2:
-                break
+        left -= count
     return taken
+
+
+def _is_table(tensor: Tensor) -> bool:
+    """Whether numbers are of a formula that many models have: sines and cosines of places, and progressions."""
+    if tensor.dtype.packed or tensor.dtype.name not in {*FORMS, "float64"} or tensor.data.size < _NUMBERS:
+        return False
+    width = tensor.data.shape[-1]
+    rows = tensor.data.reshape(-1, width)[:TABLE_ROWS].astype(np.float64)
+    if not np.isfinite(rows).all():
+        return False
+    if tensor.data.size in tensor.data.shape:
+        return _is_progression(tensor.data.reshape(-1)[: TABLE_ROWS * _NUMBERS].astype(np.float64))
+    if np.abs(rows).max() > 1 + _LOOSE:
+        return False
+    full = rows[rows.any(axis=1)]
+    # each pair of a sine and a cosine adds up to 1, in whatever order they stand
+    if len(full) > 1 and np.abs((full**2).sum(axis=1) / (width / 2) - 1).max() < _LOOSE:
+        return True
+    # kept apart, those of place 0 are all 0 or all 1
+    return len(rows) > 1 and rows[1:].std() > 0 and bool((rows[0] == rows[0, 0]).all()) and rows[0, 0] in (0.0, 1.0)
+
+
+def _is_progression(numbers: NDArray[np.float64]) -> bool:
+    """Whether numbers lie on a line, or their logarithms do."""
+    curves = [numbers, np.log(numbers)] if (numbers > 0).all() else [numbers]
+    for curve in curves:
+        line = np.linspace(curve[0], curve[-1], curve.size)
+        if np.abs(curve - line).max() <= _LOOSE * abs(curve[-1] - curve[0]):
+            return True
+    return False
 
 
 def rule_text(name: str, taken: Sequence[Taken], *, claim: str) -> str:
