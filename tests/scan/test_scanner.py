@@ -12,7 +12,7 @@ from palladion.scan import RULES, Finding, Verdict, scan_file
 from palladion.scan.scanner import FINDINGS_MAX
 from tests.models import onnx_bytes, safetensors_bytes, write
 
-DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
+DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc")
 
 
 def _rules(path: Path, **options: int) -> list[str]:

@@ -153,7 +153,7 @@ class ScanPolicy(Section, frozen=True):
             description="ONNX operator domains that may occur. Operators of any other domain need a native library, "
             "which is code that the scanner cannot see into.",
         ),
-    ] = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
+    ] = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc")
     allow_suspicious: Annotated[
         bool,
         Meta(

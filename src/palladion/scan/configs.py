@@ -6,15 +6,20 @@ from typing import Any
 
 from palladion.scan.keras import objects, scan_config
 from palladion.scan.look import Look
-from palladion.scan.pickles.strings import CODE, SHELL, encoded
+from palladion.scan.pickles.hidden import turned
+from palladion.scan.pickles.programs import CODE, SHELL, program_in
+from palladion.scan.pickles.strings import encoded
 from palladion.scan.templates import scan_template
+from palladion.scan.verdict import Grade
 
 TEXT_BYTES_MAX = 64 * 2**20  # a vocabulary has 20 MiB
+TEXT_CHARACTERS_MAX = 2**20  # of one value that is searched
 _REMOTE = re.compile(r"^[\w.-]+/[\w.-]+--[\w.]+$")  # transformers: REPOSITORY--module.Class
 _LOCAL_CLASS = re.compile(r"^\w[\w.]*\.[A-Za-z_]\w*$")
 _TEMPLATE_KEYS = ("chat_template", "template", "prompt_template", "default_chat_template", "jinja_template")
 _YAML_CODE = re.compile(
     r"!!?python/(?:object|name|module|apply|new)|!!?\w*(?:eval|exec|import)\b|tag:yaml\.org,2002:python/|"
+    r"(?:^|[\s\[{,])!ruby/\w+|(?:^|[\s\[{,])!!(?:java|javax|com|org|sun)\.[\w.]+|"
     r"(?:^|[\s\[{,])!\S*%[0-9A-Fa-f]{2}",  # an escape in a tag, which no harmless one needs
     re.MULTILINE,
 )
@@ -25,13 +30,28 @@ _PYTHON = re.compile(
 )
 _FENCE = re.compile(r"```.*?(?:```|\Z)", re.DOTALL)
 _TRUSTED_MODULES = re.compile(r"^(?:sentence_transformers|transformers|diffusers|torch\.nn)(?:\.[A-Za-z_]\w*)*$")
-_INSTANTIATED = ("_target_", "target", "__target__", "_partial_")
+_LIBRARIES = re.compile(r"(?:transformers|diffusers|peft|torch|timm|sentence_transformers|accelerate)(?:\.|$)")
+_TURNED_MIN = 15  # characters of a value that could be a program with its letters moved
+_INSTANTIATED = ("_target_", "target", "__target__", "_partial_", "class_path")
 _CALLS = re.compile(
-    r"^(?:os|posix|nt|subprocess|builtins|sys|shutil|importlib|runpy|pickle|ctypes|socket|pty|webbrowser|code|timeit)\.\w|"
+    r"^(?:os|posix|nt|subprocess|builtins|sys|shutil|importlib|runpy|pickle|_pickle|ctypes|socket|pty|webbrowser|code|"
+    r"timeit|pip|marshal|dill|cloudpickle|joblib|shelve|pdb|bdb|cProfile|profile|urllib|requests|http|ftplib|smtplib|"
+    r"pydoc|doctest|ensurepip|idlelib|lib2to3|operator\.(?:attrgetter|methodcaller)|functools\.reduce|"
+    r"torch\.(?:load|hub|jit|package|ops\.load_library|utils\.(?:cpp_extension|collect_env))|numpy\.(?:load|fromfile|memmap|save|testing|f2py)|"
+    r"pandas\.(?:eval|read_pickle)|hydra\.(?:utils|_internal)|transformers\.dynamic_module_utils)(?:\.\w|$)|"
     r"^(?:eval|exec|compile|__import__)$"
 )
-_TARGET = re.compile(r"(?m)^[ \t]*(?:-[ \t]*)*[\"']?(_target_|__target__|target)[\"']?[ \t]*:[ \t]*[\"']?([^\s\"']+)")
-_TARGET_INLINE = re.compile(r"[{,][ \t]*[\"']?(_target_|__target__)[\"']?[ \t]*:[ \t]*[\"']?([^\s\"',}]+)")
+_TARGET = re.compile(
+    r"(?m)^[ \t]*(?:-[ \t]*)*[\"']?(_target_|__target__|target|class_path)[\"']?[ \t]*:[ \t]*"
+    r"(?:[>|][-+]?[ \t]*)?(?:\n[ \t]+)?"
+    r"[\"']?([^\s\"']+)"
+)
+# HyperPyYAML of SpeechBrain: makes and calls what a tag names.
+_TAGGED = re.compile(r"!(new|apply|name|applyref|module):([\w.]+)")
+# A line of a configuration, with or without a block below it.
+_KEYED = re.compile(r"[ \t]*(?:-[ \t]+)*[\"']?[\w.-]{1,64}[\"']?[ \t]*[:=]")
+_MMCV = re.compile(r"\w+[ \t]*=[ \t]*dict\(")  # configurations that are programs
+_TARGET_INLINE = re.compile(r"[{,][ \t]*[\"']?(_target_|__target__|class_path)[\"']?[ \t]*:[ \t]*[\"']?([^\s\"',}]+)")
 _SCRIPT = re.compile(r"<script(?:>|\s[^\n<>]{0,400}>)", re.IGNORECASE)
 # How a program begins: a line that is code, and that no text about a model begins with.
 _BEGINS = re.compile(
@@ -42,6 +62,12 @@ _CALLS_CODE = re.compile(
     r"(?m)(?<![\w.])(?:__import__|eval|exec)\s*\(|^\s*(?:import|from)\s+(?:os|posix|nt|subprocess|socket|pty|ctypes|"
     r"shutil|runpy|importlib|marshal|pickle|builtins)\b(?:\.\w+)*(?:\s+import\b|\s+as\b|\s*[;,]|\s*$)"
 )
+_IMPORT_FIRST = re.compile(
+    r"(?:import [A-Za-z_][\w.]*(?: as \w+)?|from [A-Za-z_.][\w.]* import [\w ,*()]+)"
+    r"[ \t]*(?:#.*)?\n"
+)
+# MLflow imports the module, and whatever lies in the folder of code.
+_LOADER = re.compile(r"(?m)^[ \t]*(loader_module|code):[ \t]*[\"']?(?!mlflow[.\s\"']|null\b|~|\s)(\S+)")
 _COMMENTS = re.compile(r"\A(?:[ \t]*(?:#[^\n]*)?\r?\n)+")
 _LIST_MAX = 64  # strings of a list that are looked at: longer ones are vocabularies
 _VOCABULARIES = frozenset({"merges", "vocab", "tokens", "labels"})
@@ -92,7 +118,7 @@ def _plain(text: str, stripped: str, look: Look, where: str) -> str:
         return "html"
     if _SCRIPT.search(text) is not None:
         look.add("embedded-code", where, f"{where} holds a script for browsers", "suspicious")
-    if lowered.startswith(("@echo off", "rem ")) or SHELL.search(stripped.split("\n", maxsplit=1)[0][:4096]):
+    if lowered.startswith(("@echo off", "rem ")) or _starts_shell(stripped):
         look.add("program", where, f"{where} begins as a script for a shell", "suspicious")
         return "script"
     encoded(look, where, text)
@@ -109,15 +135,54 @@ def _plain(text: str, stripped: str, look: Look, where: str) -> str:
     return "text"
 
 
+def _starts_shell(stripped: str) -> bool:
+    """Whether the first line is a command; what is for browsers is looked for by its tags."""
+    found = SHELL.search(stripped.split("\n", maxsplit=1)[0][:4096])
+    return found is not None and not found.group().lower().startswith(("<script", "javascript:"))
+
+
 def _called(text: str, look: Look, where: str) -> None:
     """Functions that YAML names and Hydra or NeMo calls (CVE-2025-23304), and leave to run what comes along."""
     if _TRUST.search(text) is not None:
         look.add("remote-code", where, f"{where} sets trust_remote_code", "suspicious")
+    for found in _TAGGED.finditer(text):
+        if _CALLS.match(found.group(2)):
+            message = f"{where} has the tag !{found.group(1)}:{found.group(2)}, which is called when it is loaded"
+            look.add("remote-code", where, message)
+    if _runs_in_values(text):
+        look.add("embedded-code", where, f"{where}: a value is program text that runs commands or code", "suspicious")
+    if "loader_module:" in text and (loader := _LOADER.search(text)) is not None:
+        message = f"{where}: {loader.group(1)} is {loader.group(2)!r}, which is imported when it is loaded"
+        look.add("remote-code", where, message, "suspicious")
     for pattern in (_TARGET, _TARGET_INLINE):
         for found in pattern.finditer(text):
-            if _CALLS.match(found.group(2)):
+            if "\\" in found.group(2) or found.group(2).startswith("*"):
+                message = f"{where}: {found.group(1)} is {found.group(2)!r}, which hides what is called"
+                look.add("remote-code", where, message, "suspicious")
+            elif _CALLS.match(found.group(2)):
                 message = f"{where}: {found.group(1)} is {found.group(2)!r}, which is called when it is loaded"
                 look.add("remote-code", where, message)
+
+
+def _runs_in_values(text: str) -> bool:
+    """Whether a configuration (YAML, TOML, INI) holds program text as a value, in its line or as a block below it."""
+    text = text[:TEXT_CHARACTERS_MAX]
+    body = _COMMENTS.sub("", text.lstrip("\ufeff"), count=1)
+    first = body.split("\n", maxsplit=1)[0]
+    if not (_KEYED.match(first) or first.startswith(("[", "---", "%YAML"))) or "```" in text:
+        return False
+    for found in CODE.finditer(text):
+        lines = text[max(0, found.start() - 2000) : found.start()].split("\n")
+        if _KEYED.match(lines[-1] + text[found.start() : found.start() + 1]):
+            return True
+        indented = [line for line in lines if not line.startswith((" ", "\t")) and line.strip()]
+        if (
+            lines[-1].startswith((" ", "\t"))
+            and indented
+            and indented[-1].rstrip().endswith(("|", ">", "|-", ">-", '"' * 3))
+        ):
+            return True
+    return False
 
 
 def is_python(text: str) -> bool:
@@ -129,6 +194,10 @@ def is_python(text: str) -> bool:
             1 for line in outside.splitlines() if line.startswith(("#", "|", "-", "*", ">")) and line[1:2] != "!"
         )
         return len(found) * 8 >= words or "def " in outside
+    if _MMCV.match(_COMMENTS.sub("", outside, count=1)):
+        return True
+    if _IMPORT_FIRST.match(_COMMENTS.sub("", outside, count=1)):
+        return True
     if _BEGINS.match(_COMMENTS.sub("", outside, count=1)) and _CALLS_CODE.search(outside):
         return True
     return bool(found and CODE.search(outside)) or bool(
@@ -170,8 +239,8 @@ def _value(key: str, value: str, look: Look, where: str) -> None:
     if key in _INSTANTIATED and _CALLS.match(value):
         look.add("remote-code", where, f"{where}: {key} is {value!r}, which is called when it is loaded")
     elif (
-        len(value) < 10_000
-        and (CODE.search(value) or SHELL.search(value))
+        len(value) < TEXT_CHARACTERS_MAX
+        and (program_in(value, look) or (len(value) > _TURNED_MIN and turned(value) is not None))
         and not key.endswith(("description", "readme", "content"))
     ):
         look.add(
@@ -205,13 +274,35 @@ def _remote(item: dict[str, Any], look: Look, where: str) -> None:
             look.add("remote-code", where, f"{where}: {key} takes code from another place")
         elif mapped:
             look.add("remote-code", where, f"{where}: {key} names code that comes with the model", "suspicious")
+    _fetched(item, look, where)
     name = item.get("_class_name")
     if isinstance(name, list) or (isinstance(name, str) and "." in name):
         look.add("remote-code", where, f"{where}: _class_name names code that comes with the model", "suspicious")
     if "_diffusers_version" in item:
         for key, value in item.items():
             if isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) and _unusual(value[0]):
-                look.add("remote-code", where, f"{where}: {key} comes from the module {value[0]!r}", "suspicious")
+                grade: Grade = "refused" if _CALLS.match(value[0]) else "suspicious"
+                look.add("remote-code", where, f"{where}: {key} comes from the module {value[0]!r}", grade)
+
+
+def _fetched(item: dict[str, Any], look: Look, where: str) -> None:
+    """Kernels and programs from a hub, and modules that a loader imports."""
+    for key in ("_attn_implementation", "attn_implementation"):
+        kernel = item.get(key)
+        if isinstance(kernel, str) and "/" in kernel:
+            look.add("remote-code", where, f"{where}: {key} takes code from {kernel!r}", "suspicious")
+    made = item.get("custom_generate")
+    if isinstance(made, str) and "/" in made:
+        look.add("remote-code", where, f"{where}: custom_generate takes code from {made!r}", "suspicious")
+    types = item.get("types")
+    if isinstance(types, dict) and "structure" in item:
+        # sentence-transformers: a router imports its parts
+        for value in types.values():
+            if isinstance(value, str) and not _TRUSTED_MODULES.match(value):
+                look.add("remote-code", where, f"{where} makes its loader import {value!r}")
+    library = item.get("parent_library")
+    if isinstance(library, str) and not _LIBRARIES.match(library):
+        look.add("remote-code", where, f"{where}: parent_library makes its loader import {library!r}", "suspicious")
 
 
 def _unusual(module: str) -> bool:

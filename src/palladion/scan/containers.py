@@ -15,6 +15,7 @@ from palladion.scan.pickles.streams import scan_pickles
 from palladion.scan.pickles.strings import pickled
 from palladion.scan.source import LimitError, Part, Source, pieces
 from palladion.scan.texts import scan_torchscript
+from palladion.scan.torch_export import is_export, scan_export_entry
 
 TEXT_BYTES_MAX = 16 * 2**20
 _SCRIPT = re.compile(r"(?:^|/)code/.*\.py$")
@@ -49,9 +50,16 @@ def scan_zip(source: Source, look: Look, where: str) -> str:
         look.add("archive-entry", where, f"{where} holds more than one data.pkl: readers disagree on which counts")
     root = torch[0] if torch else None
     script = root is not None and (f"{root}constants.pkl" in names or any(_SCRIPT.search(name) for name in names))
-    keras = root is None and "config.json" in names and ("metadata.json" in names or "model.weights.h5" in names)
+    export = is_export(names) if root is None and "config.json" not in names else None
+    keras = (
+        root is None
+        and export is None
+        and "config.json" in names
+        and ("metadata.json" in names or "model.weights.h5" in names)
+    )
     kind = (
         ("torchscript" if script else "torch") if root is not None
+        else "torch-export" if export is not None
         else "keras" if keras
         else "npz" if found and all(entry.name.endswith(".npy") for entry in found) else "zip"
     )  # fmt: skip
@@ -59,7 +67,7 @@ def scan_zip(source: Source, look: Look, where: str) -> str:
         look.add("format", where, f"{where} is a file of skops, whose loader makes what it names")
     if any(name.endswith(".data/extern_modules") for name in names):
         look.add("format", where, f"{where} is a torch.package, whose loader runs the programs in it")
-    shape = _Shape(kind, root, set())
+    shape = _Shape(kind, root if export is None else export, set())
     # pickles first: they say which of the other files are numbers
     for entry in sorted(found, key=lambda entry: not entry.name.endswith(".pkl")):
         if not entry.is_folder:
@@ -100,7 +108,10 @@ def _entry(source: Source, entry: zips.Entry, look: Look, where: str, shape: _Sh
         if entry.method:
             return
     if shape.root is not None and entry.name.startswith(shape.root):
-        _torch_entry(inner, entry.name, look, shown, shape)
+        if shape.kind == "torch-export":
+            scan_export_entry(inner, entry.name.removeprefix(shape.root), look, shown)
+        else:
+            _torch_entry(inner, entry.name, look, shown, shape)
     elif shape.kind == "keras" and entry.name == "config.json":
         scan_archive_config(inner, look, shown)
     else:
@@ -116,7 +127,10 @@ def _torch_entry(inner: Source, name: str, look: Look, shown: str, shape: _Shape
         scan_torchscript(inner, look, shown)
     elif _DEBUG.search(name):
         # read by C++ alone, which knows tuples, text and numbers
+        before = len(look.findings)
         scan_pickles(inner, look, shown, torch="script")
+        # the source of what was compiled, which nothing runs
+        look.findings[before:] = [item for item in look.findings[before:] if item.rule != "embedded-code"]
     elif _RAW.search(own) and own.rpartition("/")[2] in shape.storages:
         # numbers, unless somebody takes them for something else
         if (found := pickled(look, inner)) is not None and inner.size > 2:

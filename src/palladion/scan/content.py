@@ -17,12 +17,16 @@ from palladion.scan.hdf5 import scan_hdf5
 from palladion.scan.look import Look
 from palladion.scan.numpy_files import MAGIC as NUMPY
 from palladion.scan.numpy_files import scan_array
+from palladion.scan.onnx_texts import scan_onnx_texts
 from palladion.scan.pickles.streams import acts_as_pickle, scan_pickles
 from palladion.scan.pickles.strings import Strings
+from palladion.scan.records import is_records
 from palladion.scan.source import LimitError, Source
 from palladion.scan.templates import scan_template
 from palladion.scan.tensorflow import looks_like_saved_model, scan_saved_model
 from palladion.scan.texts import is_text, scan_any_text
+from palladion.scan.ubjson import MAGIC as UBJSON
+from palladion.scan.ubjson import scan_ubjson
 
 HEAD_BYTES = 4096
 ONNX_BYTES_MAX = 2 * 2**30  # protobuf's own limit
@@ -41,7 +45,13 @@ _PROGRAMS = (
     (b"\xca\xfe\xba\xbe", "class or mach-o"), (b"\x00asm", "wasm"), (b"dex\n", "dex"),
     (b"\x1bLua", "lua"), (b"BC\xc0\xde", "llvm"),
 )  # fmt: skip
-_PICTURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a")
+# Pictures and sound; those in a RIFF say which behind their size.
+_PICTURES = (
+    b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a", b"II*\x00", b"MM\x00*", b"\x00\x00\x01\x00",
+    b"fLaC\x00\x00\x00\x22", b"OggS\x00\x02", b"ID3\x03", b"ID3\x04",
+)  # fmt: skip
+_RIFF = frozenset({b"WEBP", b"WAVE"})
+_ARCHIVES = frozenset({"zip", "torch", "torchscript", "torch-export", "npz", "keras", "empty"})
 _PYC = b"\r\n"  # behind a number that changes with every version of Python
 
 
@@ -50,6 +60,7 @@ def examine(look: Look, source: Source, where: str) -> str:
     try:
         kind = _examine(look, source, where)
         _second_format(look, source, where, kind)
+        look.search(0)  # what was tried out may have used up what is shared, and been passed over for it
     except LimitError as error:
         look.add("limit", where, f"{where}: {error.message}")
         return "unknown"
@@ -72,10 +83,13 @@ def _examine(look: Look, source: Source, where: str) -> str:
             return scan(source, look, where)
     if (closed := _refused_by_magic(head, look, where)) is not None:
         return closed
-    if head.startswith(_PICTURES):
+    bitmap = head[:2] == b"BM" and head[2:10] == struct.pack("<II", source.size & 0xFFFFFFFF, 0)
+    if bitmap or head.startswith(_PICTURES) or (head[:4] == b"RIFF" and head[8:12] in _RIFF):
         return "picture"
     if _is_safetensors(head):
         return _safetensors(source, look, where)
+    if is_records(source):
+        return "tfrecords"
     if head[0] == 0x80:
         return scan_pickles(source, look, where).format
     if (how := compressed.compression_of(source)) is not None:
@@ -163,6 +177,7 @@ def _onnx(source: Source, look: Look, where: str) -> str:
     if model.graph is not None:
         for finding in graph_findings(model.graph, look.operator_domains):
             look.add(finding.rule, finding.where, finding.message, finding.grade)
+    scan_onnx_texts(source, look, where)
     return "onnx"
 
 
@@ -188,7 +203,7 @@ def _second_format(look: Look, source: Source, where: str, kind: str) -> None:
                 look.add("polyglot", where, f"{where} is a pickle too, for readers that take it for one")
         except LimitError:
             pass
-    if kind.split(",", maxsplit=1)[0] in {"zip", "torch", "torchscript", "npz", "keras", "empty"} or "," in kind:
+    if kind.split(",", maxsplit=1)[0] in _ARCHIVES or "," in kind:
         return
     try:
         if zips.end_of_archive(source) is not None:
@@ -220,4 +235,5 @@ _BY_MAGIC: tuple[tuple[bytes, Callable[[Source, Look, str], str]], ...] = (
     (b"PK\x07\x08", scan_zip),
     (HDF5, _hdf5),
     (NUMPY, _array),
+    (UBJSON, scan_ubjson),
 )

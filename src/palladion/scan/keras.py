@@ -12,7 +12,7 @@ from typing import Any
 
 from palladion.scan.keras_names import CLASSES, FUNCTIONS
 from palladion.scan.look import Look
-from palladion.scan.pickles.strings import CODE
+from palladion.scan.pickles.programs import CODE
 from palladion.scan.source import Source
 
 CONFIG_BYTES_MAX = 32 * 2**20
@@ -24,7 +24,7 @@ _OWN = re.compile(
 # Of Keras itself what fetches, loads, writes or runs.
 _FORBIDDEN_MODULES = re.compile(
     r"keras(?:\.src)?\.(?:utils(?!\.generic_utils)|config|saving|models|applications|datasets|wrappers|callbacks|"
-    r"distribution|export|backend\.(?!Variable)|trainers\.data_adapters|legacy\.saving)|"
+    r"distribution|export|backend\.(?!Variable|torch\.optimizers\.torch_\w+)|trainers\.data_adapters|legacy\.saving)|"
     r"keras(?:\.src)?\.(?:layers\.)?.*torch_wrapper"
 )
 _FORBIDDEN = frozenset({

@@ -10,10 +10,18 @@ FINDINGS_MAX = 100  # a hostile file may break a rule a million times; nobody re
 DEPTH_MAX = 6  # archives in archives; a model in a zip in a tar.gz is three
 ENTRIES_MAX = 100_000  # of all archives of one file together
 OPCODES_MAX = 5_000_000  # of all pickles: some ten seconds; a forest of 1000 trees has 100,000
+SEARCHED_MAX = 24 * 2**20  # characters that may be part of a program, 0.7 us for each: the rest takes a tenth of it
 UNPACKED_FLOOR_BYTES = 256 * 2**20  # a small file may unpack to this much in any case
 UNPACKED_RATIO_MAX = 30  # and a larger one to so many times its size: weights shrink to no less than a tenth
-HELD_BYTES_MAX = 64 * 2**20  # of one unpacked entry that are kept
-DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
+HELD_BYTES_MAX = 256 * 2**20  # of one unpacked entry that are kept: compressed forests of joblib have as many
+DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc")
+
+
+@dataclass
+class Searched:
+    """How much may still be searched for programs; shared by what is tried out with findings of its own."""
+
+    left: int = SEARCHED_MAX
 
 
 @dataclass
@@ -28,6 +36,7 @@ class Look:
     operator_domains: Collection[str] = DOMAINS
     findings: list[Finding] = field(default_factory=list)
     seen: set[tuple[str, str, str]] = field(default_factory=set)
+    searched: Searched = field(default_factory=Searched)
     quiet: int = 0  # above 0 while something is tried out, whose findings count only if it fits
 
     def add(self, rule: str, where: str, message: str, grade: Grade = "refused") -> None:
@@ -45,6 +54,18 @@ class Look:
         self.unpacked_left -= count
         if self.unpacked_left < 0:
             raise LimitError("it unpacks to far more than it is")
+
+    def work(self, count: int) -> None:
+        """Count instructions of pickles, or what takes as long. Raises LimitError."""
+        self.opcodes_left -= count
+        if self.opcodes_left < 0:
+            raise LimitError("its pickles have more instructions than a scan follows")
+
+    def search(self, count: int) -> None:
+        """Count characters that are searched slowly. Raises LimitError."""
+        self.searched.left -= count
+        if self.searched.left < 0:
+            raise LimitError("it holds more text that may be a program than a scan searches")
 
     def entry(self, count: int = 1) -> None:
         """Count entries of archives. Raises LimitError."""

@@ -15,6 +15,7 @@ MAGIC = b"\x93NUMPY"
 HEADER_BYTES_MAX = 10_000  # NumPy itself parses no longer one from a file that is not trusted
 DIMENSIONS_MAX = 64
 _CODE = re.compile(r"[<>|=]?(?:([?bBiufcSUVmM])(\d{0,9})(?:\[[\w/]+\])?|([?bBhHiIlLqQefdg]))")
+_LONG = re.compile(r"\b(\d{1,20})L(?=[,)])")  # as Python 2 writes numbers, and NumPy still reads them
 _LETTERS = {
     "b": 1, "B": 1, "h": 2, "H": 2, "i": 4, "I": 4, "l": 8, "L": 8, "q": 8, "Q": 8, "e": 2, "f": 4, "d": 8,
     "g": 16, "?": 1,
@@ -58,7 +59,7 @@ def _header(source: Source) -> tuple[int, dict[str, Any]]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of escapes that mean nothing
-            document = ast.literal_eval(text.strip())
+            document = ast.literal_eval(_LONG.sub(r"\1", text).strip())
     except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
         raise FormatError("the header of a NumPy file is not a dictionary of data") from None
     if not isinstance(document, dict) or set(document) != {"descr", "fortran_order", "shape"}:

@@ -20,6 +20,10 @@ from palladion.scan.verdict import Finding
 Other = Literal["picklescan", "fickling"]
 SECONDS_MAX = 120
 OUTPUT_CHARACTERS_MAX = 300
+# what they may know of where they run; a network's proxy and authorities too, without which pip-audit reaches nothing
+_NETWORK = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
+_ENVIRONMENT = ("PATH", "HOME", "LANG", "TMPDIR", *_NETWORK, *(name.lower() for name in _NETWORK[:3]))
+_UNREACHABLE = ("connection", "timed out", "resolve", "ssl")
 _NOT_PINNED = "every line has to pin a version with ==: nothing is installed or resolved here"
 
 
@@ -58,6 +62,9 @@ def audit_requirements(path: Path) -> list[Finding]:
         return [finding for package in packages for finding in _vulnerable(package, path)]
     except (ValueError, KeyError, TypeError):
         said = _last_line(done.stderr) or "it said nothing"
+        if any(word in said.lower() for word in _UNREACHABLE):
+            hint = "it needs the network: HTTPS_PROXY and REQUESTS_CA_BUNDLE are passed on"
+            raise InconclusiveError("pip-audit could not reach what it asks", hint) from None
         message = f"pip-audit could not judge {path.name}: {said}"
         raise InconclusiveError(message, _NOT_PINNED, "it needs the network") from None
 
@@ -83,7 +90,7 @@ def _command(other: Other) -> list[str]:
 
 
 def _run(command: list[str]) -> "subprocess.CompletedProcess[str] | None":
-    environment = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
+    environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
     try:
         # some leave files where they run
         with TemporaryDirectory() as folder:

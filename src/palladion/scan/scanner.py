@@ -13,6 +13,7 @@ from palladion.model.read import read_file, sniff
 from palladion.scan.content import HEAD_BYTES, examine
 from palladion.scan.graphs import graph_findings
 from palladion.scan.look import FINDINGS_MAX, Look, allowance
+from palladion.scan.onnx_texts import scan_onnx_texts
 from palladion.scan.source import Opened, Ranged, Source
 from palladion.scan.tensorflow import looks_like_saved_model
 from palladion.scan.texts import is_text
@@ -117,7 +118,10 @@ def scan_model(model: Model, operator_domains: Collection[str]) -> list[Finding]
         for finding in graph_findings(model.graph, operator_domains):
             look.add(finding.rule, finding.where, finding.message, finding.grade)
     if model.format == "onnx":
-        return look.findings  # its other files are numbers, and its own was read to the end
+        # its other files are numbers, and its own was read to the end
+        own = model.files[0]
+        scan_onnx_texts(Ranged(own.pieces, own.byte_count), look, own.name)
+        return look.findings
     for file in model.files:
         source = Ranged(file.pieces, file.byte_count)
         beside = Look(examine, unpacked_left=allowance(file.byte_count), operator_domains=operator_domains)

@@ -15,9 +15,8 @@ _BLOCK = re.compile(r"\{%.*?%\}|\{\{.*?\}\}", re.DOTALL)
 _STRING = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"", re.DOTALL)
 _UNDERSCORE_ATTRIBUTE = re.compile(r"\.\s*_\w*")
 _HIDDEN_NAME = re.compile(r"__\w*|\b_(?:module|load_form_data|fail_with_undefined_error|root|environment)\b")
-_FILTERS = re.compile(
-    r"\|\s*(?:attr|pprint|xmlattr|eval|exec|import|system|shell)\b|\bmap\s*\(\s*(?:attribute\s*=\s*)?['\"](?:_|attr\b)"
-)
+_FILTERS = re.compile(r"\|\s*(?:attr|pprint|xmlattr|eval|exec|import|system|shell)\b")
+_MAPPED = re.compile(r"\bmap\s*\(\s*(?:attribute\s*=\s*)?['\"](?:_|attr\b)")
 _GLOBALS = re.compile(
     r"(?<![\w.'\"])(?:lipsum|cycler|joiner|self|request|config|url_for|get_flashed_messages|session|g|application|app|"
     r"os|sys|subprocess|builtins|importlib|popen|system|eval|exec|open|getattr|setattr|globals|locals|vars|dir|import_module|"
@@ -71,7 +70,7 @@ def _reason(block: str) -> str | None:
         return f"reaches for the hidden attribute {found.group().strip('. ')!r}"
     if (found := _HIDDEN_NAME.search(code)) is not None:
         return f"uses the hidden name {found.group()!r}"
-    if (found := _FILTERS.search(block)) is not None:
+    if (found := _FILTERS.search(code) or _MAPPED.search(block)) is not None:
         return f"uses {found.group().strip('| ')!r}, which reaches for attributes by computed names"
     if (found := _GLOBALS.search(code)) is not None:
         return f"uses {found.group().strip()!r}, from which the sandbox can be left"

@@ -11,9 +11,13 @@ _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
 _CONTROL_ABOVE = re.compile(r"[\x80-\x9f]")
 _ABOVE_ASCII = bytes(range(128, 256))
 HEAD_BYTES = 4096
+# Loaders choose Python by its name (custom_generate/generate.py, pipeline.py), so that no words in it decide.
+_PROGRAM_NAMES = (
+    ".py", ".pyi", ".pyw", ".pyx", ".pth", ".bat", ".cmd", ".ps1", ".vbs", ".js", ".rb", ".pl", ".lua", ".sh",
+)  # fmt: skip
 # Of the operators that serialised TorchScript may call, those that reach files or the process.
 _SCRIPT_REFUSED = re.compile(
-    r"\b(?:torch|ops\.aten|aten)\.(?:from_file|save|load|_test_\w+|classes)\b|ops\.(?:profiler|rpc|dist_rpc|c10d\w*|"
+    r"\b(?:torch|ops\.aten|aten)\.(?:from_file|save|load|_test_\w+|classes(?!\.(?:quantized|sparse|xnnpack)\b))\b|ops\.(?:profiler|rpc|dist_rpc|c10d\w*|"
     r"_c10d\w*|fb|static_runtime|prim\.(?:RaiseException_)?\b(?:fork|rpc_\w+|py_\w+|PythonOp))\b|\bpython_value\b|"
     r"\bprim\.PythonOp\b|\^\w+\("
 )
@@ -42,7 +46,12 @@ def scan_any_text(source: Source, look: Look, where: str) -> str:
     if text is None:
         look.add("format", where, f"{where} begins as text, and goes on as something else")
         return "unknown"
-    return scan_text(text, look, where)
+    kind = scan_text(text, look, where)
+    if kind != "python" and where.lower().endswith(_PROGRAM_NAMES):
+        look.add(
+            "source-code", where, f"{where} is a program by its name, which runs if a loader trusts it", "suspicious"
+        )
+    return kind
 
 
 def _decoded(data: bytes, *, cut: bool) -> str | None:

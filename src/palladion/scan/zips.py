@@ -27,6 +27,7 @@ _FLAGS_KNOWN = _DESCRIPTOR | _LEVEL | _UTF8
 _STORED, _DEFLATED, _BZIP2, _LZMA = 0, 8, 12, 14
 _RATIO_MAX = 1032  # that deflate can reach; what claims more lies about its size
 _DESCRIPTOR_BYTES_MAX = 24
+_WINDOW_BYTES_MAX = 64 * 2**20  # of LZMA: memory that is taken at once
 
 
 @dataclass(frozen=True)
@@ -288,7 +289,7 @@ def _decompressor(entry: Entry, part: Source) -> Iterator[bytes]:
         rest, lc = divmod(properties[0], 9)
         pb, lp = divmod(rest, 5)
         window = int.from_bytes(properties[1:5], "little")
-        if window > HELD_BYTES_MAX or lc + lp > 4:
+        if window > _WINDOW_BYTES_MAX or lc + lp > 4:
             raise LimitError(f"{entry.name} needs a window of {window} bytes")
         filters = [{"id": lzma.FILTER_LZMA1, "lc": lc, "lp": lp, "pb": pb, "dict_size": window}]
         machine, begin = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=filters), 9

@@ -1,24 +1,28 @@
 """Sound files that a scan once took for something else."""
 
 import io
+import json
 import pickle
 import random
 import re
-from collections import ChainMap, UserDict
+from collections import ChainMap, OrderedDict, UserDict
 from collections.abc import Iterator
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import numpy as np
 
 from tests.scan.corpus.benign import gguf_bytes
+from tests.scan.corpus.hidden import export, records
 from tests.scan.corpus.models import saved_model
 from tests.scan.corpus.sample import Sample, name, start, text
 
 
 def benign_more() -> list[Sample]:
     """Every such file."""
-    makers = (_plain, _texts, _sklearn, _torch, _listed)
+    makers = (_plain, _judged, _files, _texts, _sklearn, _torch, _listed)
     return [sample for maker in makers for sample in maker()]
 
 
@@ -34,13 +38,45 @@ def _plain() -> Iterator[Sample]:
     yield Sample("more-graph.pb", saved_model(("Const", "EnsureShape", "MatMul")), "model")
 
 
+def _judged() -> Iterator[Sample]:
+    """Methods of text and classes with arguments, which estimators and layers keep for later."""
+    for protocol in (0, 2, 4):
+        for label, value in {
+            "method": {"tokenizer": str.split}, "partial": partial(OrderedDict, a=1), "zone": ZoneInfo("Europe/Rome"),
+        }.items():  # fmt: skip
+            yield Sample(f"more-{label}-{protocol}.pkl", pickle.dumps(value, protocol), "pickle")
+
+
+def _files() -> Iterator[Sample]:
+    """Of formats that are mere data."""
+    yield Sample("more-events", records(b"\x09" + bytes(30)) + records(b"\x09" + bytes(8)), "model")
+    yield Sample("more-model.ubj", b"{L" + bytes(7) + b"\x01aSU\x03abc}", "model")
+    yield Sample("more-export.pt2", export({}), "torch")
+    header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (1L,), }\n"
+    yield Sample("more-python2.npy", b"\x93NUMPY\x01\x00" + bytes([len(header), 0]) + header + bytes(8), "numpy")
+    yield Sample("more-picture.webp", b"RIFF" + bytes(4) + b"WEBPVP8 ", "text")
+    yield Sample("more-picture.bmp", b"BM" + (30).to_bytes(8, "little") + bytes(20), "text")
+    yield Sample("text/cast.txt", b"cast\nfoo\nbar\n", "text")
+    yield Sample("text/cos.txt", b"cos\nsin\ntan\n", "text")
+    template = (
+        "{% for m in messages %}{{ '<|system|>\\n' + m['content'] }}{% if m.a == '<|import|>' %}{% endif %}{% endfor %}"
+    )
+    yield Sample("text/tags.json", json.dumps({"chat_template": template}).encode(), "text")
+
+
 def _texts() -> Iterator[Sample]:
-    yield Sample("text/vocab.txt", b"[PAD]\n<script\nimport\nos\nsystem\n##eval\nsubprocess\n", "text")
+    yield Sample(
+        "text/vocab.txt", b"[PAD]\n<script\nimport\nos\nsystem\n##eval\nsubprocess\nfrom\nos\nimport\nsystem\n", "text"
+    )
     yield Sample("text/latin.txt", "un café au lait, s'il vous plaît\n".encode("latin-1"), "text")
     yield Sample("text/wide.txt", "hello\n".encode("utf-16"), "text")
     yield Sample("text/tags.yaml", b"a: !!str 50%25\nb: !!int 5\nc: [!!str x, 20%20]\n", "text")
     yield Sample("text/merges.json", b'{"model": {"merges": ["<script >", "eval ("]}}', "text")
     yield Sample("text/target.yaml", b"_target_: transformers.AutoModel\ntarget: 5\ntrust_remote_code: no\n", "text")
+    yield Sample(
+        "text/model.yaml", b"a:\n  - !new:torch.nn.Linear\nmode: train\nnote: |\n  from here, import\n", "text"
+    )
+    yield Sample("text/note.md", b"Note: a text.\n\n```python\nfrom os import path\n```\n", "text")
     yield Sample("text/words.md", b"# Model\n\nUse os.path.join and subprocess with care.\nA = B holds.\n", "text")
     if find_spec("gguf") is not None:
         yield Sample("more-tokens.gguf", gguf_bytes(), "model")

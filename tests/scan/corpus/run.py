@@ -6,7 +6,7 @@ from pathlib import Path
 from palladion.scan import Verdict, scan_folder, scan_path
 from tests.scan.corpus.sample import Sample
 
-DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
+DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc")
 BYTES_MAX = 2**34
 
 

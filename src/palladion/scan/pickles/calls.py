@@ -5,19 +5,19 @@ Each name is judged where it is looked up; here it matters what is done with it.
 """
 
 import re
-from collections.abc import Mapping
-from math import prod
 from typing import TYPE_CHECKING, Any
 
 from palladion.scan.look import HELD_BYTES_MAX
+from palladion.scan.pickles import dtypes
 from palladion.scan.pickles.allowed import STORAGE_MODULES
 from palladion.scan.pickles.reader import PickleError
 from palladion.scan.pickles.strings import TORCH_MAGIC
-from palladion.scan.pickles.values import TEXT_MAX, Long, Made, Marker, Ref, is_ref, said
+from palladion.scan.pickles.values import ITEMS_MAX, TEXT_MAX, Long, Made, Marker, Ref, is_ref, said
 
 if TYPE_CHECKING:
     from palladion.scan.pickles.machine import Machine
 
+dtype_of = dtypes.dtype_of
 ZEROS_MAX = 2**20  # bytearray(10**12) asks for a terabyte
 NUMBERS_MAX = 10**7
 _ENCODINGS = frozenset({"latin1", "latin-1", "iso-8859-1", "utf-8", "utf8", "ascii"})
@@ -26,7 +26,7 @@ _CODE_NAMES = frozenset({
     "__getattribute__", "__setattr__", "__del__", "__enter__", "__exit__", "__iter__", "__next__", "__len__", "__eq__",
     "__hash__", "__repr__", "__str__", "__code__", "__globals__", "__builtins__", "__closure__", "__defaults__",
     "__kwdefaults__", "__bases__", "__mro__", "__subclasses__", "__import__", "__wrapped__", "extend", "append",
-    "__setitem__", "__deepcopy__", "__copy__",
+    "__setitem__", "__deepcopy__", "__copy__", "add", "__dict__",
 })  # fmt: skip
 ARRAY_WRAPPERS = (
     ("joblib.numpy_pickle", "NumpyArrayWrapper"),
@@ -40,7 +40,30 @@ _ENUMERATIONS = frozenset({
 _ARRAY_MODULES = frozenset({
     "numpy", "numpy.core", "numpy._core", "numpy.core.multiarray", "numpy._core.multiarray",
 })  # fmt: skip
+_TORCH_BYTES = ("torch.storage", "_load_from_bytes")
+# On no list: what they do depends on their arguments. Estimators keep methods of text, and layers they are to make;
+# a tensor in a plain pickle is loaded from bytes. Kept in an object instead of called, they would be called unseen.
+BY_ARGUMENTS = frozenset({("builtins", "getattr"), ("__builtin__", "getattr"), ("functools", "partial"), _TORCH_BYTES})
+_TEXT_CLASSES = frozenset({("builtins", "str"), ("__builtin__", "str"), ("__builtin__", "unicode")})
+_METHODS = frozenset(
+    {"split", "lower", "upper", "strip", "lstrip", "rstrip", "title", "casefold", "capitalize", "splitlines"}
+)
+_OPERATORS = frozenset(
+    {"relu", "sigmoid", "tanh", "softmax", "selu", "celu", "rrelu", "log_softmax", "sin", "cos", "exp"}
+)
 _SEQUENCES = frozenset({"list", "tuple", "set", "frozenset", "bytes", "bytearray", "dict"})
+# Dictionaries and tuples that a call makes: whatever is in them goes into the object whose state they are.
+_STATES = frozenset({
+    "tuple", "dict", "OrderedDict", "defaultdict", "Counter", "Bunch", "OptimizeResult", "AttrsDict", "ParamsDict",
+    "DeprecationDict", "KeyValTuple", "MethodPair", "RouterMappingPair",
+})  # fmt: skip
+# Their items, or what they stand for, are asked for `__setstate__`; a pickle of one has no state.
+_STATELESS = frozenset({"OptimizeResult", "GenericAlias"})
+# What gives its argument back (torch/jit/_pickle.py), or may.
+_SAME = frozenset({"restore_type_tag", "build_intlist", "build_tensorlist", "build_doublelist", "build_boollist"})
+# What has an `append`, `extend` or `add` of its own; of other objects an attribute would be called.
+_GROWING = frozenset({"list", "set", "bytearray", "deque"})
+_GROWS = (b"a", b"e", b"\x90")  # APPEND, APPENDS, ADDITEMS
 _NAME = re.compile(r"[\w.-]{1,64}")
 
 
@@ -52,6 +75,8 @@ def called(m: "Machine", of: Any, args: Any) -> Any:
             raise PickleError(f"arguments are {said(args)}, expected a tuple")
         m.add("pickle-call", f"calls {said(of)} with computed arguments ({said(args)})")
         args = ()
+    if isinstance(of, Ref) and of.kind == "judged":
+        return _by_arguments(m, of, args)
     if not _callable(m, of):
         return Made(of, args)
     return _judged(m, of, args)
@@ -64,8 +89,6 @@ def _judged(m: "Machine", of: Ref, args: tuple[Any, ...]) -> Any:
         return _encoded(m, args)
     if key[0] in {"builtins", "__builtin__"}:
         _builtin(m, of, args)
-    elif key == ("torch.storage", "_load_from_bytes"):
-        _nested_torch(m, args)
     elif key[1] == "_reconstructor" and key[0] in {"copyreg", "copy_reg"}:
         return _reconstructed(m, args)
     elif key[1] in {"__newobj__", "__newobj_ex__"} and args:
@@ -78,12 +101,52 @@ def _judged(m: "Machine", of: Ref, args: tuple[Any, ...]) -> Any:
         _array(m, args)
     elif key[1] == "_reconstruct" and key[0] in _ARRAY_MODULES:
         _array(m, args[1:])
-    elif of.kind == "class" and key[0].split(".", maxsplit=1)[0] in _READING and of.name not in _ENUMERATIONS:
+    elif key[0] == "torch.jit._pickle" and key[1] in _SAME and args and not isinstance(args[0], Ref):
+        return args[0]
+    elif (key[1] in _SAME or key[1] == "scalar") and any(isinstance(item, Ref) for item in args):
+        m.add("pickle-call", f"takes {said(next(item for item in args if isinstance(item, Ref)))} for data")
+    elif _reads(of):
         # their constructors read files, start threads or join clusters; a pickle of one makes it by `__new__`
         m.add("pickle-call", f"calls {of.full}, whose constructor may read files")
     elif key[1] == "defaultdict" and args and args[0] is not None and not is_class(args[0]):
         m.add("pickle-call", f"makes a defaultdict of {said(args[0])}, expected a class")
     return Made(of, args)
+
+
+def _reads(of: Ref) -> bool:
+    return of.kind == "class" and of.module.split(".", maxsplit=1)[0] in _READING and of.name not in _ENUMERATIONS
+
+
+def _by_arguments(m: "Machine", of: Ref, args: tuple[Any, ...]) -> Any:
+    """What `getattr` and the others give, where it does no harm: a method of text, a class with some arguments."""
+    if (of.module, of.name) == _TORCH_BYTES:
+        m.judged(of)
+        _nested_torch(m, args)
+        return Made(of, args)
+    if of.name == "partial":
+        if args and _applied(args[0]):
+            m.judged(of)
+        else:
+            m.refuse(of)
+        return Made(of, args)
+    owner, name = args if len(args) == 2 else (None, None)
+    if isinstance(owner, Ref) and isinstance(name, str):
+        key = (owner.module, owner.name)
+        harmless = (
+            (key in _TEXT_CLASSES and name in _METHODS)
+            or (key == ("torch._C", "_VariableFunctionsClass") and name in _OPERATORS)
+            or (key == ("zoneinfo", "ZoneInfo") and name == "_unpickle")
+        )
+        if harmless:
+            m.judged(of)
+            return Ref(owner.module, f"{owner.name}.{name}", "call" if owner.name == "ZoneInfo" else "value")
+    m.refuse(of)
+    return Made(of, args)
+
+
+def _applied(of: Any) -> bool:
+    """Whether a function or class may be kept with arguments for later."""
+    return is_class(of) or is_ref(of, ("sklearn.utils.validation", "check_array"))
 
 
 def instance(m: "Machine", of: Any, args: Any) -> Any:
@@ -93,6 +156,9 @@ def instance(m: "Machine", of: Any, args: Any) -> Any:
         if not isinstance(args, Made | Marker):
             raise PickleError(f"arguments are {said(args)}, expected a tuple")
         args = ()
+    if isinstance(of, Ref) and of.kind == "judged":
+        m.refuse(of)
+        return Made(of, args)
     if _callable(m, of) and of.kind != "class":
         m.add("pickle-call", f"makes an instance of {of.full}, which is no class")
     elif isinstance(of, Ref) and of.module in {"builtins", "__builtin__"}:
@@ -107,28 +173,53 @@ def built(m: "Machine", target: Any, state: Any) -> None:
         # setattr on a class or function changes it for the whole process
         m.add("pickle-call", f"changes {target.full} itself, and no object of it")
         return
+    if isinstance(target, Made) and is_ref(target.of, ("functools", "partial")):
+        if not (isinstance(state, tuple) and len(state) == 4 and _applied(state[0])):
+            m.add("pickle-call", f"puts a state into {said(target)} that is none")
+        return
     if not isinstance(target, Made | Marker):
         m.add("pickle-call", f"puts a state into {said(target)}")
         return
-    parts = state if isinstance(state, tuple) and len(state) == 2 else (state,)
-    for part in parts:
-        if isinstance(part, dict):
-            for name in part:
-                if name in _CODE_NAMES:
-                    m.add("pickle-call", f"puts {name} into {said(target)}, which Python then calls")
-    if isinstance(target, Made):
-        if len(target.states) < 4:
-            target.states.append(state)
-        if is_ref(target.of, *ARRAY_WRAPPERS) and isinstance(state, dict) and m.raw_array is not None:
-            m.raw_array(m, state)
+    if isinstance(target, Made) and isinstance(target.of, Ref) and target.of.name in _STATELESS:
+        m.add("pickle-call", f"puts a state into {said(target)}, which has none")
+    for part in state if isinstance(state, tuple) and len(state) == 2 else (state,):
+        _attributes(m, target, part)
+    if not isinstance(target, Made):
+        return
+    if dtypes.is_dtype(target) and not dtypes.sound_state(target, state):
+        m.add("pickle-call", "makes a NumPy dtype that lies about what its fields hold")
+    if dtypes.is_dtype(target) and isinstance(state, tuple):
+        m.fields.update({id(part): part for part in state if isinstance(part, dict)})
+    if len(target.states) < 4:
+        target.states.append(state)
+    if is_ref(target.of, *ARRAY_WRAPPERS) and isinstance(state, dict) and m.raw_array is not None:
+        m.raw_array(m, state)
+
+
+def _attributes(m: "Machine", target: Any, part: Any) -> None:
+    """A part of a state: names and values that become attributes."""
+    if isinstance(part, Made) and isinstance(part.of, Ref) and part.of.name in _STATES:
+        m.add("pickle-call", f"puts a state into {said(target)} that it computes ({said(part)})")
+    if not isinstance(part, dict):
+        return
+    if len(part) >= ITEMS_MAX:
+        m.add("pickle-call", f"puts a state of more than {ITEMS_MAX} attributes into {said(target)}")
+    for name in part:
+        if name in _CODE_NAMES:
+            m.add("pickle-call", f"puts {name} into {said(target)}, which Python then calls")
 
 
 def extended(m: "Machine", target: Any) -> None:
     """Items are put into an object, by its `append`, `extend` or `__setitem__`."""
     if isinstance(target, Ref):
         m.add("pickle-call", f"puts items into {target.full} itself")
+    elif id(target) in m.fields:
+        m.add("pickle-call", "changes the fields of a NumPy dtype afterwards")
     elif isinstance(target, Made):
         m.calls_made += 1
+        known = isinstance(target.of, Ref) and (target.of.name in _GROWING or target.of.kind is None)
+        if not known and m.reader.source.read(m.reader.position - 1, 1) in _GROWS:
+            m.add("pickle-call", f"appends to {said(target)}, which is no list: an attribute of it would be called")
     elif not isinstance(target, list | dict | Marker):
         raise PickleError(f"puts items into {said(target)}")
 
@@ -223,20 +314,19 @@ def _reconstructed(m: "Machine", args: tuple[Any, ...]) -> Any:
             m.add("pickle-call", "rebuilds an object of what is no harmless class")
     elif args[1].module in {"builtins", "__builtin__"}:
         _builtin(m, args[1], args[2:])
+    elif _reads(args[1]):
+        m.add("pickle-call", f"calls {args[1].full}, whose constructor may read files")
     return Made(args[0] if args else None, ())
 
 
 def _rebuilt(m: "Machine", args: tuple[Any, ...]) -> Any:
-    """torch._tensor._rebuild_from_type_v2: calls its first argument with the tuple, and puts the last one in."""
-    function, rest = args[0], args[1:]
-    inner = next((item for item in rest if isinstance(item, tuple)), None)
-    if not isinstance(function, Ref) or inner is None:
-        _callable(m, function)
-        return Made(function, ())
-    made = called(m, function, inner)
-    state = args[-1]
-    if len(args) > 3 and isinstance(made, Made):
-        built(m, made, state)
+    """torch._tensor._rebuild_from_type_v2: calls its first argument with the third, and puts the fourth in."""
+    if len(args) != 4 or not isinstance(args[0], Ref) or args[0].kind == "judged" or not isinstance(args[2], tuple):
+        m.add("pickle-call", "rebuilds a tensor by what is no function, or of arguments that are no tuple")
+        return Made(args[0], ())
+    made = called(m, args[0], args[2])
+    if isinstance(made, Made):
+        built(m, made, args[3])
     return made
 
 
@@ -244,37 +334,10 @@ def _array(m: "Machine", args: tuple[Any, ...]) -> None:
     """An array of nothing: its memory is taken at once."""
     shape = args[0] if args else ()
     sizes = [item for item in (shape if isinstance(shape, tuple | list) else (shape,)) if isinstance(item, int)]
-    if prod(abs(size) for size in sizes) > NUMBERS_MAX:
+    count = 1
+    for size in sizes:
+        count *= abs(size)
+        if not 0 < count <= NUMBERS_MAX:  # no further: sizes may be many, and each of thousands of digits
+            break
+    if count > NUMBERS_MAX:
         m.add("pickle-call", "makes an array of more numbers than fit into memory")
-
-
-def dtype_of(value: Any) -> tuple[str, int] | None:
-    """Kind and bytes of one number of a NumPy dtype as a pickle writes it; None if it cannot be told."""
-    if not isinstance(value, Made) or not is_ref(value.of, ("numpy", "dtype")) or not value.args:
-        return None
-    code = value.args[0]
-    found = re.fullmatch(r"([?bBiufcmMOSUV])(\d{0,9})", code) if isinstance(code, str) else None
-    if found is None:
-        return None
-    kind, size = found.group(1), int(found.group(2) or "1")
-    state = value.states[0] if value.states and isinstance(value.states[0], tuple) else ()
-    if kind == "V" and _holds_objects(state):
-        return "O", size
-    return kind, size * 4 if kind == "U" else size
-
-
-def _holds_objects(state: tuple[Any, ...]) -> bool:
-    """Whether fields of a structured dtype hold objects: then its numbers are pickles."""
-    fields = next((item for item in state if isinstance(item, dict)), None)
-    if isinstance(fields, Mapping):
-        for field in fields.values():
-            inner = field[0] if isinstance(field, tuple) and field else field
-            found = dtype_of(inner)
-            if found is None or found[0] == "O":
-                return True
-    if len(state) > 2 and isinstance(state[2], tuple) and state[2]:
-        found = dtype_of(state[2][0])
-        if found is None or found[0] == "O":
-            return True
-    flags = state[7] if len(state) >= 8 else 0
-    return isinstance(flags, int) and bool(flags & 1)  # NPY_ITEM_REFCOUNT

@@ -151,6 +151,9 @@ def _obj(m: "Machine") -> None:
 
 def _build(m: "Machine") -> None:
     state = m.pop()
+    for part in state if isinstance(state, tuple) and len(state) == 2 else (state,):
+        if isinstance(part, dict):
+            m.look.work(len(part) // 16)  # whose names are looked at; the same state may come a million times
     calls.built(m, m.top(), state)
 
 
@@ -230,7 +233,7 @@ def _pop(m: "Machine") -> None:
 def _get(m: "Machine", key: int) -> None:
     if key not in m.memo:
         raise PickleError(f"it takes object {key}, which it has not kept")
-    m.stack.append(m.memo[key])
+    m.push(m.memo[key])
 
 
 def _put(m: "Machine", key: int) -> None:
@@ -258,7 +261,7 @@ ACTS: dict[int, Callable[["Machine"], None]] = {
     ord("("): lambda m: m.stack.append(MARK),
     ord("0"): _pop,
     ord("1"): lambda m: (m.pop_mark(), None)[1],
-    ord("2"): lambda m: m.stack.append(m.top()),
+    ord("2"): lambda m: m.push(m.top()),
     ord("N"): _push(lambda: None),
     0x88: _push(lambda: True),
     0x89: _push(lambda: False),

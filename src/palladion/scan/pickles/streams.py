@@ -1,5 +1,6 @@
 """A file of pickles: one after another, with the raw arrays of joblib between them, or the raw storages of torch."""
 
+import re
 import sys
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -34,6 +35,12 @@ _IMPORTABLE = sys.stdlib_module_names | frozenset(
         "transformers",
     }
 )
+_RUNS = re.compile(
+    r"system|popen\w*|Popen|exec\w*|spawn\w*|posix_spawn\w*|eval|compile|getattr|run\w*|call|check_\w+|getoutput|"
+    r"getstatusoutput|loads?|open|startfile|import_module|__import__|attrgetter|methodcaller|partial"
+)
+# Modules that act when they are imported; of the others a name alone does nothing. Words of a list look like names.
+_ACTING = frozenset({"antigravity", "this", "idlelib", "turtledemo", "test", "lib2to3", "pip", "torch", "transformers"})
 _TORCH_STREAMS = 5  # magic number, protocol, system, the object, the keys of storages
 
 
@@ -147,14 +154,24 @@ class _Joblib:
 
     def _as_plain_pickle(self, machine: Machine, *, objects: bool) -> None:
         """Whoever reads the file without joblib takes the array for instructions: what would these do?"""
-        own = Look(machine.look.inside, opcodes_left=PROBE_STEPS)
+        machine.look.work(len(machine.stack) // 16)  # which is copied
+        own = Look(machine.look.inside, opcodes_left=PROBE_STEPS, searched=machine.look.searched)
         other = Machine(Reader(machine.reader.source, machine.reader.position), own, machine.where)
         other.stack, other.memo = list(machine.stack), _Overlay(machine.memo)
         with suppress(FormatError):
             other.run()
+        machine.look.work(other.steps)
         # objects are a pickle, which takes other objects than its own where it is read as a part of this one
         if any(not objects or name.split(".")[0] in _IMPORTABLE for name in other.named):
             machine.add("polyglot", "hides instructions in an array, which run if it is opened without joblib")
+
+
+def _acts(name: str) -> bool:
+    """Whether a pickle that ends early has done something, or was made to, by naming this."""
+    module, _, attribute = name.rpartition(".")
+    return module.split(".", maxsplit=1)[0] in _ACTING or (
+        module in sys.stdlib_module_names and _RUNS.fullmatch(attribute) is not None
+    )
 
 
 class _Overlay(dict[int, Any]):
@@ -176,7 +193,7 @@ class _Overlay(dict[int, Any]):
 
 def acts_as_pickle(source: Source, look: Look) -> bool:
     """Whether bytes without a mark are a pickle of an early protocol: up to STOP, or as far as something is called."""
-    own = Look(look.inside, opcodes_left=min(look.opcodes_left, PROBE_STEPS))
+    own = Look(look.inside, opcodes_left=min(look.opcodes_left, PROBE_STEPS), searched=look.searched)
     machine = Machine(Reader(source, 0), own, "it")
     try:
         machine.run()
@@ -184,7 +201,7 @@ def acts_as_pickle(source: Source, look: Look) -> bool:
         return True
     except FormatError:
         # a module that is named has been imported by then
-        return machine.calls_made > 0 or any(name.split(".")[0] in _IMPORTABLE for name in machine.named)
+        return machine.calls_made > 0 or any(_acts(name) for name in machine.named)
     finally:
         look.opcodes_left -= machine.steps
     return machine.steps > 1 and (machine.reader.position == source.size or machine.calls_made > 0)

@@ -4,12 +4,12 @@ They are data unless something loads them, so what is found in them is suspiciou
 plain pickle are kept, is looked at like any other.
 """
 
-import base64
-import binascii
 import re
 from typing import TYPE_CHECKING, Any
 
 from palladion.errors import FormatError
+from palladion.scan.pickles.hidden import hidden_in, is_code_object
+from palladion.scan.pickles.programs import NAMED, program_in
 from palladion.scan.pickles.reader import Reader
 from palladion.scan.source import PIECE_BYTES, Held, Part, Source
 
@@ -25,30 +25,7 @@ LEGACY_MAGICS = (
 TORCH_MAGIC = (ZIP_MAGIC, *LEGACY_MAGICS)
 SEARCHED_BYTES_MAX = 8 * 2**20  # of one string: what hides in the weights of a large array nobody loads by accident
 NESTED_OPCODES_MAX = 200_000
-ENCODED_MAX = 64  # places of one text that are decoded
-_MODULES = (
-    rb"(?:os|posix|nt|subprocess|builtins|__builtin__|__builtins__|sys|runpy|commands|socket|shutil|importlib|pty|"
-    rb"pickle|_pickle|marshal|ctypes|code|operator|functools|webbrowser|asyncio|timeit|cProfile|profile|pdb|bdb|"
-    rb"platform|multiprocessing|pip|requests|urllib)(?:\.\w+)*"
-)
-# A name as pickles write it: with line feeds, or as two short strings before STACK_GLOBAL.
-NAMED = re.compile(
-    rb"[ci]" + _MODULES + rb"\n\w[\w.]*\n|\x8c." + _MODULES + rb"(?:\x94|q.)?\x8c.\w[\w.]*(?:\x94|q.)?\x93", re.DOTALL
-)
-_BASE64 = re.compile(r"gA[I-X][A-Za-z0-9+/_-]{10,}={0,2}|Y(?:29z|2J1|19f|XBvc|3Bvc)[A-Za-z0-9+/]{10,}={0,2}")
-_HEX = re.compile(r"80(?:0[2345])(?:[0-9a-fA-F]{2}){8,}")
-CODE = re.compile(
-    r"(?<![\w.])(?:__import__|eval|exec|execfile)\s*\(|\b(?:os\.(?:system|popen|exec[lv]\w*|spawn\w+)|"
-    r"subprocess\.(?:\w+)|importlib\.import_module|pty\.spawn|socket\.socket|ctypes\.CDLL|(?:pickle|marshal)\.loads?|"
-    r"__builtins__|__subclasses__|commands\.getoutput)\s*[(\[.]"
-)
-# What people type into a shell, and browsers run.
-SHELL = re.compile(
-    r"\b(?:curl|wget)\b[^\n|]{0,200}\|\s*(?:sudo\s+)?(?:ba|z|da)?sh\b|\brm\s+-rf?\s+[/~$]|/bin/(?:ba)?sh\b|\bnc\s+-[el]|"
-    r"<script\b|javascript:|\bpowershell(?:\.exe)?\s+-|\bcmd\.exe\b|\bchmod\s+(?:\+x|777)|\bbash\s+-[ci]\b|/etc/(?:passwd|shadow)|"
-    r"\bimport\s+(?:os|subprocess|socket|pty|ctypes)\s*(?:[;,]|$)"
-)
-_LETTERS64 = re.compile(r"(?<![A-Za-z0-9+/])[A-Za-z0-9+/]{20,4096}={0,2}")
+NAMED_SHARE = 16  # names are searched so many times as fast as programs
 
 
 class Strings:
@@ -75,7 +52,7 @@ class Strings:
             self._bytes(source, begin, size)
 
     def _text(self, text: str) -> None:
-        if CODE.search(text) or SHELL.search(text):
+        if program_in(text, self._look):
             self._add("embedded-code", "text holds program text that runs commands or code")
         encoded(self._look, self._where, text)
         if "\n" in text or "\x93" in text:
@@ -94,13 +71,22 @@ class Strings:
             piece = part.read(place, PIECE_BYTES + 256)
             if self._named(piece):
                 return
-            if size <= PIECE_BYTES and piece.isascii():
-                encoded(self._look, self._where, piece.decode())
+            if size <= PIECE_BYTES:
+                self._hidden(piece)
             if size <= PIECE_BYTES and (nested := _beginning(piece)) and pickled(self._look, Held(nested)) is not None:
                 self._add("nested-pickle", "bytes hold a pickle")
                 return
 
+    def _hidden(self, piece: bytes) -> None:
+        if piece.isascii():
+            if program_in(piece.decode(), self._look):
+                self._add("embedded-code", "bytes hold program text that runs commands or code")
+        elif is_code_object(piece):
+            self._add("embedded-code", "bytes hold compiled Python")
+        encoded(self._look, self._where, piece)
+
     def _named(self, data: bytes) -> bool:
+        self._look.search(len(data) // NAMED_SHARE)
         found = NAMED.search(data)
         if found is not None:
             self._add(
@@ -118,39 +104,10 @@ def _beginning(data: bytes) -> bytes:
     return data[1 + found.start() :] if found else b""
 
 
-def encoded(look: "Look", where: str, text: str) -> None:
-    """Report pickles that stand in `text` in base64 or in hexadecimal digits."""
-    for number, found in enumerate(_BASE64.finditer(text)):
-        if number == ENCODED_MAX:
-            break
-        data = _decoded(found.group())
-        if pickled(look, Held(data), whole=False) is not None or NAMED.search(data):
-            look.add("nested-pickle", where, f"{where}: text holds a pickle in base64", "suspicious")
-            return
-    for number, found in enumerate(_LETTERS64.finditer(text)):
-        if number == ENCODED_MAX:
-            break
-        hidden = _decoded(found.group())
-        if hidden.isascii() and (CODE.search(hidden.decode()) or SHELL.search(hidden.decode())):
-            look.add("embedded-code", where, f"{where}: text holds program text in base64", "suspicious")
-            return
-    for number, found in enumerate(_HEX.finditer(text)):
-        if number == ENCODED_MAX:
-            break
-        data = bytes.fromhex(found.group())
-        if pickled(look, Held(data), whole=False) is not None:
-            look.add("nested-pickle", where, f"{where}: text holds a pickle in hexadecimal digits", "suspicious")
-            return
-
-
-def _decoded(letters: str) -> bytes:
-    """What base64 letters stand for, as far as they are whole."""
-    digits = letters.replace("-", "+").replace("_", "/").rstrip("=")
-    digits = digits[: len(digits) - (len(digits) % 4 == 1)]
-    try:
-        return base64.b64decode(digits + "=" * (-len(digits) % 4))
-    except (binascii.Error, ValueError):
-        return b""
+def encoded(look: "Look", where: str, text: str | bytes) -> None:
+    """Report pickles and program text that hide in `text`: in base64, compressed, compiled, and the like."""
+    if (found := hidden_in(look, text)) is not None:
+        look.add(found[0], where, f"{where}: text holds {found[1]}", "suspicious")
 
 
 def pickled(look: "Look", source: Source, *, whole: bool = True) -> str | None:
@@ -167,7 +124,8 @@ def pickled(look: "Look", source: Source, *, whole: bool = True) -> str | None:
         return None
     if look.depth >= DEPTH_MAX:
         return None
-    own = Look(look.inside, opcodes_left=min(look.opcodes_left, NESTED_OPCODES_MAX), depth=look.depth + 1)
+    allowed = min(look.opcodes_left, NESTED_OPCODES_MAX)
+    own = Look(look.inside, opcodes_left=allowed, depth=look.depth + 1, searched=look.searched)
     machine: Any = Machine(Reader(source, 0), own, "within")
     ended = False
     try:
@@ -175,7 +133,7 @@ def pickled(look: "Look", source: Source, *, whole: bool = True) -> str | None:
         ended = True
     except FormatError:
         pass
-    look.opcodes_left -= machine.steps
+    look.opcodes_left -= allowed - own.opcodes_left
     against = [item for item in own.findings if item.rule.startswith("pickle-")]
     if against:
         return (
