@@ -23,7 +23,7 @@ def test_an_answer_that_is_none_decides_nothing(tmp_path: Path, monkeypatch: pyt
 @pytest.mark.parametrize(
     ("said", "told"),
     [
-        ("HTTPSConnectionPool(host='pypi.org', port=443): Max retries exceeded", "could not reach"),
+        ("HTTPSConnectionPool(host='advisories.example', port=443): Max retries exceeded", "could not reach"),
         ("ERROR: requirement is not pinned", "not pinned"),
     ],
 )
