@@ -234,6 +234,39 @@ def test_a_killed_writer_keeps_every_record_that_it_acknowledged(tmp_path: Path)
         verify_ledger(directory, KEY)
 
 
+@pytest.mark.parametrize("opened", range(2))
+def test_whoever_dies_while_tiles_are_written_leaves_those_that_are_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opened: int
+) -> None:
+    directory = tmp_path / "ledger"
+    make(directory, 520)  # two full tiles, which a partial one above them holds
+    ledger = _open(directory)
+    ledger.append([record(520)])
+    count = 0
+
+    def die(descriptor: int, data: bytes) -> int:
+        nonlocal count
+        count += 1
+        if count > opened:
+            raise _Died  # the file is there, and empty
+        return write(descriptor, data)
+
+    write = os.write
+    with monkeypatch.context() as patch:
+        patch.setattr(writer.os, "write", die)
+        with pytest.raises(_Died):
+            ledger.checkpoint()
+    ledger.close()
+    assert LedgerReader(directory, KEY).root_at(512)
+    with _open(directory) as again:
+        assert again.size == 521
+    assert verify_ledger(directory, KEY).size == 521
+
+
+class _Died(BaseException):
+    """As a process that is killed: nothing of ours catches it."""
+
+
 def test_a_second_writer_is_refused(tmp_path: Path) -> None:
     make(tmp_path / "ledger", 1)
     with _open(tmp_path / "ledger"), pytest.raises(BusyError, match="another process"):

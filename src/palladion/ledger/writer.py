@@ -228,7 +228,8 @@ class Ledger:
         # 1. tiles and bundles, on the disk before anything signed speaks of them
         written = list(self._full)
         for level, row in enumerate(self._rows):
-            if row:
+            # above the lowest, few tiles grow: one that did not is what the checkpoint in force leads to, and stays
+            if row and self._size >> (TILE_LEVELS * level) != self._published >> (TILE_LEVELS * level):
                 index = self._size >> (TILE_LEVELS * (level + 1))
                 written.append((tile_path(level, index, len(row)), b"".join(row)))
         if self._bundle:
@@ -252,7 +253,7 @@ def _write_durably(directory: Path, contents: Sequence[tuple[str, bytes]]) -> No
     """Write files that nothing refers to yet, then sync them and every folder on the way.
 
     They need no atomic replacement: a reader follows only the checkpoint, and a crash before it means that they are
-    written again.
+    written again. What the checkpoint in force leads to must not be among them.
     """
     folders = {directory}
     descriptors = []
