@@ -253,7 +253,7 @@ def test_whoever_dies_while_tiles_are_written_leaves_those_that_are_published(
 
     write = os.write
     with monkeypatch.context() as patch:
-        patch.setattr(writer.os, "write", die)
+        patch.setattr(os, "write", die)
         with pytest.raises(_Died):
             ledger.checkpoint()
     ledger.close()
