@@ -7,7 +7,7 @@ import click
 
 from palladion.cli.broker_options import Asked, asked, broker_client, broker_options
 from palladion.cli.output import echo, find_installation, printable
-from palladion.errors import BusyError, PolicyError
+from palladion.errors import BusyError
 
 if TYPE_CHECKING:
     from palladion.lifecycle.installation import Installation
@@ -49,15 +49,13 @@ def serve(ctx: click.Context, /, **options: Any) -> None:
 def _borrow(held: ExitStack, installation: "Installation", said: Asked) -> None:
     """Open models with what a broker lends, until `held` ends. Raises PolicyError for what it cannot lend keys of."""
     from palladion.gate.brokered import BrokeredKeys
+    from palladion.gate.encrypted.routes import not_lent
     from palladion.host.host import Host
 
     sealed = next((one.model for one in installation.policy.encrypted if not one.program), None)
     if sealed is not None:
         # else it would be opened with a key that lies here, of which the broker knows nothing
-        raise PolicyError(
-            f"[[encrypted]] {sealed}: a sealed program is opened with the gate's own key, and not with a broker's",
-            "serve it from another gate, without --broker, or name a file in `program`",
-        )
+        raise not_lent(sealed)
     keys = BrokeredKeys(broker_client(said, Host.find().folder), approval=said.approval)
     installation.file_keys = keys
     keys.start()

@@ -14,10 +14,10 @@ import pytest
 
 from palladion.cli.main import main
 from palladion.gate.encrypted.endpoint import REFUSED
-from palladion.gate.encrypted.slots import FILE
 from palladion.ledger.record import decode_record
 from palladion.lifecycle.promote import promote
 from palladion.lifecycle.seal import seal
+from palladion.lifecycle.slots import SLOTS_FILE
 from palladion.private.homomorphic.ask import GateClient, GateError
 from palladion.private.homomorphic.client import HEClient
 from palladion.private.homomorphic.envelope import MEDIA_TYPE, Envelope, keys_id
@@ -216,7 +216,7 @@ def test_the_lifetime_budget_ends_and_stays_ended(house: House, tmp_path: Path, 
 
 def spent(house: House) -> int:
     """Slots of all clients, by the file."""
-    database = sqlite3.connect(house.installation.paths.directory / FILE)
+    database = sqlite3.connect(house.installation.paths.directory / SLOTS_FILE)
     try:
         return int(database.execute("SELECT sum(slots) FROM spent WHERE model = 'name:scores'").fetchone()[0])
     finally:

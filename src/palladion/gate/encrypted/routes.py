@@ -10,7 +10,7 @@ from pathlib import Path
 from palladion.errors import FormatError, NotFoundError, PolicyError
 from palladion.gate.encrypted.endpoint import MIB, Serving, endpoints
 from palladion.gate.encrypted.shelf import Shelf
-from palladion.gate.encrypted.slots import FILE, SlotBudgets
+from palladion.gate.encrypted.slots import SlotBudgets
 from palladion.gate.encrypted.workers import Workers
 from palladion.gate.endpoint import Endpoint
 from palladion.gate.stages import Stages
@@ -18,6 +18,7 @@ from palladion.ledger.record import Record
 from palladion.lifecycle.installation import Installation, gate_identity
 from palladion.lifecycle.open import find_version, open_payload, record_opened
 from palladion.lifecycle.revoke import require_unrevoked
+from palladion.lifecycle.slots import SLOTS_FILE
 from palladion.policy import RoutePolicy
 from palladion.policy.encrypted import EncryptedPolicy
 from palladion.private.homomorphic.forms import Forms
@@ -135,7 +136,7 @@ class EncryptedRoutes:
     def _slots_file(self) -> SlotBudgets:
         # not where nothing is served: then there is no such file
         if self._slots is None:
-            self._slots = SlotBudgets(self._installation.paths.directory / FILE)
+            self._slots = SlotBudgets(self._installation.paths.directory / SLOTS_FILE)
         return self._slots
 
     def _opened_all(self, installation: Installation, before: Sequence[Serving]) -> list[Serving]:
@@ -169,6 +170,14 @@ class EncryptedRoutes:
         return Serving(policy, policy.route, program.bundle, forms, workers, subject, digest)
 
 
+def not_lent(model: str) -> PolicyError:
+    """Why a gate that gets its keys from a broker does not open a sealed program."""
+    return PolicyError(
+        f"[[encrypted]] {model}: a sealed program is opened with the gate's own key, and not with a broker's",
+        "serve it from another gate, without --broker, or name a file in `program`",
+    )
+
+
 def read_program(installation: Installation, policy: EncryptedPolicy) -> tuple[bytes, str, SealedInfo | None]:
     """A program's file, how records name it, and what its sealed file says, if it is sealed.
 
@@ -188,11 +197,7 @@ def read_program(installation: Installation, policy: EncryptedPolicy) -> tuple[b
         ) from None
     if installation.file_keys is not None:
         # `serve --broker` refuses it at its start; a policy that is reloaded may bring one later
-        raise PolicyError(
-            f"[[encrypted]] {policy.model}: a sealed program is opened with the gate's own key, "
-            "and not with a broker's",
-            "serve it from another gate, without --broker, or name a file in `program`",
-        )
+        raise not_lent(policy.model)
     with open_payload(installation, version, gate_identity(installation.open_gate_root())) as opened:
         require_unrevoked(installation, version.model, version.number, opened.info.header_digest)
         if len(opened.files) != 1:

@@ -19,11 +19,9 @@ from typing import TypeVar
 from palladion.errors import StorageError
 from palladion.files import PRIVATE_FILE, storage_errors
 from palladion.gate.problems import Problem
-from palladion.lifecycle.slots import SLOTS_FILE
 
 _Result = TypeVar("_Result")
 
-FILE = SLOTS_FILE
 _TABLE = (
     "CREATE TABLE IF NOT EXISTS spent (model TEXT NOT NULL, client TEXT NOT NULL, "
     "slots INTEGER NOT NULL CHECK (slots >= 0), PRIMARY KEY (model, client)) WITHOUT ROWID"
